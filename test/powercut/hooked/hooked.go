@@ -1,0 +1,230 @@
+// Package hooked makes a build of Badger and ristretto that reports its file
+// operations, without a changed copy of either being kept anywhere.
+//
+// It reads the sources from the module cache, applies textual edits and writes
+// the results into a directory of the caller's, with a file for the go
+// command's -overlay flag beside them. Each edit names the text that it
+// expects and how often; after the edits a census counts the calls that touch
+// files. So a new release of either module stops the harness with a message
+// instead of leaving a file operation unseen.
+package hooked
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+//go:embed hooks.go.txt
+var hooks []byte
+
+// Edit replaces From by To in a source file. From must occur exactly once.
+type Edit struct {
+	From, To string
+}
+
+// Patch is a list of edits to one file of a module.
+type Patch struct {
+	Module string // module path; "" is the main module
+	File   string // path inside the module
+	Edits  []Edit
+}
+
+const (
+	badger    = "github.com/dgraph-io/badger/v4"
+	ristretto = "github.com/dgraph-io/ristretto/v2"
+	importZ   = `"github.com/dgraph-io/ristretto/v2/z"`
+)
+
+// patches are the edits that make every operation of Badger on a file of its
+// directory visible, except those on its LOCK file, which holds no data.
+func patches() []Patch {
+	addZ := Edit{`"github.com/dgraph-io/badger/v4/y"` + "\n", `"github.com/dgraph-io/badger/v4/y"` + "\n\t" + importZ + "\n"}
+	return []Patch{
+		{ristretto, "z/file.go", []Edit{
+			{"fd, err := os.OpenFile(filename, flag, 0666)", "fd, err := PowercutOpen(filename, flag, 0666)"},
+			{"fd.Truncate(int64(sz))", "PowercutTruncate(fd, int64(sz))"},
+			{"return Msync(m.Data)", "return powercutMsync(m)"},
+			{"m.Fd.Truncate(0)", "PowercutTruncate(m.Fd, 0)"},
+			{"return os.Remove(m.Fd.Name())", "return PowercutRemove(m.Fd.Name())"},
+			{"m.Fd.Truncate(maxSz)", "PowercutTruncate(m.Fd, maxSz)"},
+			{"df.Sync()", "PowercutSyncDir(df)"},
+		}},
+		{ristretto, "z/file_linux.go", []Edit{
+			{"m.Fd.Truncate(maxSz)", "PowercutTruncate(m.Fd, maxSz)"},
+		}},
+		{badger, "y/y.go", []Edit{
+			{"flags := os.O_RDWR | os.O_CREATE | os.O_EXCL\n\tif sync {\n\t\tflags |= datasyncFileFlag\n\t}\n\treturn os.OpenFile(",
+				"flags := os.O_RDWR | os.O_CREATE | os.O_EXCL\n\tif sync {\n\t\tflags |= datasyncFileFlag\n\t}\n\treturn z.PowercutOpen("},
+			{"flags := os.O_RDWR | os.O_CREATE\n\tif sync {\n\t\tflags |= datasyncFileFlag\n\t}\n\treturn os.OpenFile(",
+				"flags := os.O_RDWR | os.O_CREATE\n\tif sync {\n\t\tflags |= datasyncFileFlag\n\t}\n\treturn z.PowercutOpen("},
+			{"flags := os.O_RDWR | os.O_CREATE | os.O_TRUNC\n\tif sync {\n\t\tflags |= datasyncFileFlag\n\t}\n\treturn os.OpenFile(",
+				"flags := os.O_RDWR | os.O_CREATE | os.O_TRUNC\n\tif sync {\n\t\tflags |= datasyncFileFlag\n\t}\n\treturn z.PowercutOpen("},
+		}},
+		{badger, "manifest.go", []Edit{
+			addZ,
+			{"fp.Truncate(truncOffset)", "z.PowercutTruncate(fp, truncOffset)"},
+			{"mf.fp.Write(buf)", "z.PowercutWrite(mf.fp, buf)"},
+			{"return syncFunc(mf.fp)", "return z.PowercutSync(mf.fp)"},
+			{"_, err := fp.Write(buf)", "_, err := z.PowercutWrite(fp, buf)"},
+			{"err := fp.Sync()", "err := z.PowercutSync(fp)"},
+			{"os.Rename(rewritePath, manifestPath)", "z.PowercutRename(rewritePath, manifestPath)"},
+		}},
+		{badger, "dir_unix.go", []Edit{
+			addZ,
+			{"err = f.Sync()", "err = z.PowercutSyncDir(f)"},
+		}},
+		{badger, "levels.go", []Edit{
+			{"os.Remove(filename)", "z.PowercutRemove(filename)"},
+		}},
+		{badger, "key_registry.go", []Edit{
+			addZ,
+			{"if _, err = fp.Write(buf.Bytes())", "if _, err = z.PowercutWriteSync(fp, buf.Bytes())"},
+			{"if _, err = kr.fp.Write(buf.Bytes())", "if _, err = z.PowercutWriteSync(kr.fp, buf.Bytes())"},
+			{"os.Rename(tmpPath, filepath.Join(opt.Dir, KeyRegistryFileName))", "z.PowercutRename(tmpPath, filepath.Join(opt.Dir, KeyRegistryFileName))"},
+		}},
+		{badger, "table/table.go", []Edit{
+			{"z.Msync(mf.Data)", "mf.Sync()"},
+		}},
+	}
+}
+
+// census lists, per module, the calls on files that remain unhooked, each
+// with its reason. Anything else stops the harness.
+var (
+	fileCall = regexp.MustCompile(`\b(os\.(Remove|RemoveAll|Rename|Create|OpenFile|WriteFile|Truncate|Link|Symlink|Mkdir|MkdirAll)|[A-Za-z]*[fF][dp]\.(Truncate|Write|WriteAt|WriteString|Sync)|f\.(Truncate|Write|WriteAt|Sync)|Msync|msync|Fdatasync|Fsync|Fallocate|Ftruncate)\(`)
+	leftOut  = map[string]map[string]int{
+		ristretto + "/z": {
+			"buffer.go":     2, // spill files in a temporary directory, no data
+			"mmap.go":       2, // the definition of Msync and its call of msync
+			"mmap_linux.go": 2, // msync itself: only ever reached through MmapFile.Sync
+		},
+		badger: {
+			"dir_unix.go": 2, // the LOCK file: who holds the directory, no data
+			"db.go":       1, // MkdirAll: an image always has the directories
+			"memtable.go": 1, // removes a log that could not be given its header
+			"manifest.go": 1, // syncFunc, which addChanges no longer calls
+		},
+		badger + "/y": {
+			"y.go": 1, // OpenExistingFile: never creates or truncates
+		},
+		badger + "/table": {},
+		badger + "/skl":   {},
+		badger + "/trie":  {},
+	}
+	// otherSystems are files that a Linux build does not contain.
+	otherSystems = regexp.MustCompile(`(_(test|aix|plan9|windows|darwin|js|wasip1|other|nosys|wasm|default)|mmap_unix)\.go$`)
+)
+
+// Overlay writes the changed sources and overlay.json into dir, which must
+// exist, and returns the path of overlay.json. More patches (to the main
+// module, say, to make a variant that is known to be bad) are applied with the
+// same strictness. The go command runs in root, the main module.
+func Overlay(root, dir string, more ...Patch) (string, error) {
+	mods := map[string]string{"": root}
+	for _, m := range []string{badger, ristretto} {
+		d, err := moduleDir(root, m)
+		if err != nil {
+			return "", err
+		}
+		mods[m] = d
+	}
+	replace := map[string]string{}
+	for i, p := range append(patches(), more...) {
+		path := filepath.Join(mods[p.Module], filepath.FromSlash(p.File))
+		from := path
+		if r, ok := replace[path]; ok {
+			from = r
+		}
+		src, err := os.ReadFile(from)
+		if err != nil {
+			return "", fmt.Errorf("source to patch: %w", err)
+		}
+		text, err := apply(string(src), p)
+		if err != nil {
+			return "", err
+		}
+		out := filepath.Join(dir, fmt.Sprintf("%02d-%s", i, filepath.Base(p.File)))
+		if err := os.WriteFile(out, []byte(text), 0o644); err != nil {
+			return "", err
+		}
+		replace[path] = out
+	}
+	added := filepath.Join(dir, "hooks.go")
+	if err := os.WriteFile(added, hooks, 0o644); err != nil {
+		return "", err
+	}
+	replace[filepath.Join(mods[ristretto], "z", "powercut.go")] = added
+	if err := count(mods, replace); err != nil {
+		return "", err
+	}
+	b, err := json.MarshalIndent(map[string]any{"Replace": replace}, "", "\t")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "overlay.json")
+	return path, os.WriteFile(path, b, 0o644)
+}
+
+// apply makes the edits of p in src.
+func apply(src string, p Patch) (string, error) {
+	for _, e := range p.Edits {
+		if n := strings.Count(src, e.From); n != 1 {
+			return "", fmt.Errorf("%s/%s: text to patch occurs %d times, expected once: %q; the file has changed: read it again and correct the patch", p.Module, p.File, n, e.From)
+		}
+		src = strings.Replace(src, e.From, e.To, 1)
+	}
+	return src, nil
+}
+
+// count compares the unhooked calls on files with the recorded ones.
+func count(mods, replace map[string]string) error {
+	for pkg, want := range leftOut {
+		mod, sub := badger, strings.TrimPrefix(pkg, badger)
+		if strings.HasPrefix(pkg, ristretto) {
+			mod, sub = ristretto, strings.TrimPrefix(pkg, ristretto)
+		}
+		dir := filepath.Join(mods[mod], filepath.FromSlash(sub))
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil || len(files) == 0 {
+			return fmt.Errorf("no sources in %s: %w", dir, err)
+		}
+		for _, f := range files {
+			name := filepath.Base(f)
+			if otherSystems.MatchString(name) {
+				continue
+			}
+			if r, ok := replace[f]; ok {
+				f = r
+			}
+			src, err := os.ReadFile(f)
+			if err != nil {
+				return err
+			}
+			if calls := fileCall.FindAllString(string(src), -1); len(calls) != want[name] {
+				return fmt.Errorf("%s/%s: %d unhooked calls on files (%v), expected %d; hook the new ones or record why they do not matter", pkg, name, len(calls), calls, want[name])
+			}
+		}
+	}
+	return nil
+}
+
+// moduleDir is where the module cache holds the required version of module.
+func moduleDir(root, module string) (string, error) {
+	cmd := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m %s: %w", module, err)
+	}
+	dir := strings.TrimSpace(string(out))
+	if dir == "" {
+		return "", fmt.Errorf("module %s is not in the module cache: run go mod download", module)
+	}
+	return dir, nil
+}
