@@ -1,9 +1,9 @@
 // Package hooked makes a build of Badger and ristretto that reports its file
 // operations, without a changed copy of either being kept anywhere.
 //
-// It reads the sources from the module cache, applies textual edits and writes
-// the results into a directory of the caller's, with a file for the go
-// command's -overlay flag beside them. Each edit names the text that it
+// It copies both from the module cache into a directory of the caller's, edits
+// the copies and writes a go.mod beside them that puts them in the modules'
+// place (the go command refuses to overlay the module cache itself). Each edit names the text that it
 // expects and how often; after the edits a census counts the calls that touch
 // files. So a new release of either module stops the harness with a message
 // instead of leaving a file operation unseen.
@@ -13,6 +13,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,6 +81,7 @@ func patches() []Patch {
 			{"err = f.Sync()", "err = z.PowercutSyncDir(f)"},
 		}},
 		{badger, "levels.go", []Edit{
+			{"\t\"os\"\n", ""},
 			{"os.Remove(filename)", "z.PowercutRemove(filename)"},
 		}},
 		{badger, "key_registry.go", []Edit{
@@ -121,47 +123,127 @@ var (
 	otherSystems = regexp.MustCompile(`(_(test|aix|plan9|windows|darwin|js|wasip1|other|nosys|wasm|default)|mmap_unix)\.go$`)
 )
 
-// Overlay writes the changed sources and overlay.json into dir, which must
-// exist, and returns the path of overlay.json. More patches (to the main
-// module, say, to make a variant that is known to be bad) are applied with the
-// same strictness. The go command runs in root, the main module.
-func Overlay(root, dir string, more ...Patch) (string, error) {
-	mods := map[string]string{"": root}
+// Prepare writes hooked copies of both modules below dir and returns the flags
+// that make the go command, run in root, build with them. More patches to
+// files of the main module, say to make a variant that is known to be bad, are
+// applied with the same strictness and by an overlay: root is not changed.
+func Prepare(root, dir string, more ...Patch) (flags []string, err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	mods := map[string]string{}
+	var replaces []string
 	for _, m := range []string{badger, ristretto} {
-		d, err := moduleDir(root, m)
+		from, err := moduleDir(root, m)
+		if err != nil {
+			return nil, err
+		}
+		mods[m] = filepath.Join(dir, filepath.Base(filepath.Dir(m)))
+		if err := copyModule(from, mods[m]); err != nil {
+			return nil, fmt.Errorf("copy of %s: %w", m, err)
+		}
+		replaces = append(replaces, "-replace="+m+"="+mods[m])
+	}
+	for _, p := range patches() {
+		path := filepath.Join(mods[p.Module], filepath.FromSlash(p.File))
+		if err := patchFile(path, path, p); err != nil {
+			return nil, err
+		}
+	}
+	if err := count(mods); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(mods[ristretto], "z", "powercut.go"), hooks, 0o644); err != nil {
+		return nil, err
+	}
+	modfile, err := writeModfile(root, dir, replaces)
+	if err != nil {
+		return nil, err
+	}
+	overlay, err := writeOverlay(root, dir, more)
+	if err != nil {
+		return nil, err
+	}
+	return []string{"-modfile=" + modfile, "-overlay=" + overlay}, nil
+}
+
+// copyModule copies what a build needs of a module.
+func copyModule(from, to string) error {
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		}
+		switch ext := filepath.Ext(path); {
+		case strings.HasSuffix(path, "_test.go"):
+			return nil
+		case ext != ".go" && ext != ".s" && ext != ".mod" && ext != ".sum":
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), b, 0o644)
+	})
+}
+
+// patchFile makes the edits of p in the file from and writes the result to to.
+func patchFile(from, to string, p Patch) error {
+	src, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("source to patch: %w", err)
+	}
+	text, err := apply(string(src), p)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, []byte(text), 0o644)
+}
+
+// writeModfile makes a go.mod in dir that differs from root's in replaces.
+func writeModfile(root, dir string, replaces []string) (string, error) {
+	path := filepath.Join(dir, "go.mod")
+	for _, name := range []string{"go.mod", "go.sum"} {
+		b, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			return "", err
 		}
-		mods[m] = d
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			return "", err
+		}
+	}
+	args := append([]string{"mod", "edit"}, replaces...)
+	if out, err := exec.Command("go", append(args, path)...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go mod edit: %w: %s", err, out)
+	}
+	return path, nil
+}
+
+// writeOverlay makes a file for -overlay in dir that replaces patched files of
+// the main module.
+func writeOverlay(root, dir string, patches []Patch) (string, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return "", err
 	}
 	replace := map[string]string{}
-	for i, p := range append(patches(), more...) {
-		path := filepath.Join(mods[p.Module], filepath.FromSlash(p.File))
-		from := path
-		if r, ok := replace[path]; ok {
-			from = r
-		}
-		src, err := os.ReadFile(from)
-		if err != nil {
-			return "", fmt.Errorf("source to patch: %w", err)
-		}
-		text, err := apply(string(src), p)
-		if err != nil {
-			return "", err
-		}
-		out := filepath.Join(dir, fmt.Sprintf("%02d-%s", i, filepath.Base(p.File)))
-		if err := os.WriteFile(out, []byte(text), 0o644); err != nil {
+	for i, p := range patches {
+		path := filepath.Join(root, filepath.FromSlash(p.File))
+		out := filepath.Join(dir, fmt.Sprintf("%d-%s", i, filepath.Base(p.File)))
+		if err := patchFile(path, out, p); err != nil {
 			return "", err
 		}
 		replace[path] = out
-	}
-	added := filepath.Join(dir, "hooks.go")
-	if err := os.WriteFile(added, hooks, 0o644); err != nil {
-		return "", err
-	}
-	replace[filepath.Join(mods[ristretto], "z", "powercut.go")] = added
-	if err := count(mods, replace); err != nil {
-		return "", err
 	}
 	b, err := json.MarshalIndent(map[string]any{"Replace": replace}, "", "\t")
 	if err != nil {
@@ -183,7 +265,7 @@ func apply(src string, p Patch) (string, error) {
 }
 
 // count compares the unhooked calls on files with the recorded ones.
-func count(mods, replace map[string]string) error {
+func count(mods map[string]string) error {
 	for pkg, want := range leftOut {
 		mod, sub := badger, strings.TrimPrefix(pkg, badger)
 		if strings.HasPrefix(pkg, ristretto) {
@@ -198,9 +280,6 @@ func count(mods, replace map[string]string) error {
 			name := filepath.Base(f)
 			if otherSystems.MatchString(name) {
 				continue
-			}
-			if r, ok := replace[f]; ok {
-				f = r
 			}
 			src, err := os.ReadFile(f)
 			if err != nil {

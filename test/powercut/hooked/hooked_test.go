@@ -9,19 +9,45 @@ import (
 
 const root = "../../.."
 
-func TestOverlayFitsTheModules(t *testing.T) {
-	path, err := Overlay(root, t.TempDir())
+func TestPatchesFitTheModules(t *testing.T) {
+	dir := t.TempDir()
+	flags, err := Prepare(root, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"manifest.go", "table.go", "file_linux.go", filepath.Join("z", "powercut.go")} {
-		if !strings.Contains(string(b), want) {
-			t.Errorf("overlay does not replace %s", want)
+	for _, f := range flags {
+		_, path, _ := strings.Cut(f, "=")
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
 		}
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []string{badger, ristretto} {
+		if !strings.Contains(string(b), m+" => "+dir) {
+			t.Errorf("go.mod does not replace %s", m)
+		}
+	}
+}
+
+func TestMainModuleIsPatchedByOverlay(t *testing.T) {
+	dir := t.TempDir()
+	src := filepath.Join(root, "LICENSE")
+	before, err := os.ReadFile(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := writeOverlay(root, dir, []Patch{{File: "LICENSE", Edits: []Edit{{"Version 2.0, January 2004", "patched"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "0-LICENSE") {
+		t.Errorf("overlay %s, %v", b, err)
+	}
+	if after, err := os.ReadFile(src); err != nil || string(after) != string(before) {
+		t.Errorf("the source itself was changed: %v", err)
 	}
 }
 
@@ -49,19 +75,20 @@ func TestApplyRefusesChangedSource(t *testing.T) {
 
 func TestCensusFindsUnhookedCall(t *testing.T) {
 	dir := t.TempDir()
-	mods := map[string]string{}
-	for _, m := range []string{badger, ristretto} {
-		d, err := moduleDir(root, m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		mods[m] = d
-	}
-	extra := filepath.Join(dir, "db.go")
-	if err := os.WriteFile(extra, []byte("package badger\nfunc f() { os.Rename(a, b); os.MkdirAll(c, 0) }\n"), 0o600); err != nil {
+	if _, err := Prepare(root, dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := count(mods, map[string]string{filepath.Join(mods[badger], "db.go"): extra}); err == nil {
+	mods := map[string]string{badger: filepath.Join(dir, "badger"), ristretto: filepath.Join(dir, "ristretto")}
+	if err := os.Remove(filepath.Join(mods[ristretto], "z", "powercut.go")); err != nil {
+		t.Fatal(err)
+	}
+	if err := count(mods); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(mods[badger], "new.go"), []byte("package badger\nfunc f() { os.Rename(a, b) }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := count(mods); err == nil {
 		t.Error("an unhooked os.Rename was not noticed")
 	}
 }
