@@ -1,0 +1,203 @@
+package wire
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// DefaultWriteTimeout is how long one write may take before the connection
+// counts as dead.
+const DefaultWriteTimeout = 10 * time.Second
+
+const (
+	lingerTimeout = 2 * time.Second
+	lingerBytes   = 64 << 10
+)
+
+// Stream is a byte stream that carries MQTT: a TCP or TLS connection, or the
+// binary frames of a WebSocket. It is a net.Conn; reads are for one goroutine
+// at a time, everything else is safe for concurrent use.
+//
+// SetWriteDeadline does nothing: each write has a time limit of its own, so
+// that a peer that does not read can hold nobody for longer.
+type Stream struct {
+	link link
+	pool *Buffers
+	ws   *websocket.Conn // nil: the link itself is the stream
+
+	message io.Reader // the WebSocket message being read, for the reader only
+	write   sync.Mutex
+}
+
+// link is the connection below. It stands between the WebSocket library and
+// the socket to hold write deadlines, to make one write of one frame, and to
+// end the connection from any goroutine without waiting.
+type link struct {
+	net.Conn
+	timeout time.Duration
+	cut     atomic.Bool
+	pre     []byte // bytes that the HTTP server had read already
+
+	mu   sync.Mutex
+	cork *Buffer // while set, writes gather here
+}
+
+// NewStream returns a stream over a connection, which it owns from now on.
+func NewStream(conn net.Conn, pool *Buffers) *Stream {
+	s := &Stream{pool: pool}
+	s.link.Conn, s.link.timeout = conn, DefaultWriteTimeout
+	return s
+}
+
+// errCut is what reads and writes fail with after Cut.
+var errCut = fmt.Errorf("the stream was cut: %w", net.ErrClosed)
+
+// longAgo is a deadline that ends what waits.
+func longAgo() time.Time { return time.Unix(1, 0) }
+
+// Cut ends all reads and writes, from any goroutine and without waiting.
+// Whoever reads the stream must still Close it.
+func (s *Stream) Cut() {
+	s.link.cut.Store(true)
+	_ = s.link.Conn.SetDeadline(longAgo())
+}
+
+// SetReadDeadline sets when reads end with a timeout. A WebSocket can't be
+// read any further after that.
+func (s *Stream) SetReadDeadline(t time.Time) error {
+	err := s.link.Conn.SetReadDeadline(t)
+	if s.link.cut.Load() { // Cut came between: its deadline stands
+		return errors.Join(s.link.Conn.SetReadDeadline(longAgo()), errCut)
+	}
+	return err
+}
+
+// SetDeadline is SetReadDeadline.
+func (s *Stream) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
+
+// SetWriteDeadline does nothing: see Stream.
+func (s *Stream) SetWriteDeadline(time.Time) error { return nil }
+
+// LocalAddr returns the local address of the connection below.
+func (s *Stream) LocalAddr() net.Addr { return s.link.LocalAddr() }
+
+// RemoteAddr returns the remote address of the connection below.
+func (s *Stream) RemoteAddr() net.Addr { return s.link.RemoteAddr() }
+
+// WebSocket reports whether the stream is a WebSocket.
+func (s *Stream) WebSocket() bool { return s.ws != nil }
+
+// PeerCertificates returns what the peer showed in the TLS handshake,
+// unverified, the leaf first.
+func (s *Stream) PeerCertificates() []*x509.Certificate {
+	if c, ok := s.link.Conn.(*tls.Conn); ok {
+		return c.ConnectionState().PeerCertificates
+	}
+	return nil
+}
+
+// Read reads bytes, wherever packets and frames begin and end. A WebSocket
+// with a text message is closed.
+func (s *Stream) Read(p []byte) (int, error) {
+	if s.ws == nil {
+		return s.link.Read(p)
+	}
+	return s.readMessage(p)
+}
+
+// Write writes all of p, on a WebSocket as one message.
+func (s *Stream) Write(p []byte) (int, error) {
+	if s.ws == nil {
+		return s.link.Write(p)
+	}
+	s.write.Lock()
+	defer s.write.Unlock()
+	return s.writeMessage(p)
+}
+
+// Close closes the connection at once. It may be called more than once.
+func (s *Stream) Close() error {
+	if s.ws != nil {
+		return s.ws.CloseNow()
+	}
+	return s.link.Close()
+}
+
+// CloseGracefully lets the peer read what was written before the connection
+// goes: a socket that is closed with unread bytes in it is reset, and what
+// was on its way is lost. It reads and drops what still comes, for a few
+// seconds at most, so it is for the goroutine that reads.
+func (s *Stream) CloseGracefully() error {
+	if s.ws != nil {
+		return s.ws.Close(websocket.StatusNormalClosure, "")
+	}
+	if c, ok := s.link.Conn.(interface{ CloseWrite() error }); ok && !s.link.cut.Load() {
+		if c.CloseWrite() == nil && s.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+			_, _ = io.CopyN(io.Discard, &s.link, lingerBytes)
+		}
+	}
+	return s.link.Close()
+}
+
+func (l *link) Read(p []byte) (int, error) {
+	if len(l.pre) > 0 {
+		n := copy(p, l.pre)
+		if l.pre = l.pre[n:]; len(l.pre) == 0 {
+			l.pre = nil
+		}
+		return n, nil
+	}
+	n, err := l.Conn.Read(p)
+	if err != nil && l.cut.Load() {
+		err = errCut
+	}
+	return n, err
+}
+
+func (l *link) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cork != nil {
+		l.cork.B = append(l.cork.B, p...)
+		return len(p), nil
+	}
+	return l.send(p)
+}
+
+// send writes with the write timeout; mu is held.
+func (l *link) send(p []byte) (int, error) {
+	if err := l.Conn.SetWriteDeadline(time.Now().Add(l.timeout)); err != nil {
+		return 0, err
+	}
+	if l.cut.Load() {
+		_ = l.Conn.SetWriteDeadline(longAgo())
+		return 0, errCut
+	}
+	return l.Conn.Write(p)
+}
+
+// corked gathers what f writes, and what others write meanwhile, into one
+// write.
+func (l *link) corked(b *Buffer, f func() error) error {
+	l.mu.Lock()
+	l.cork = b
+	l.mu.Unlock()
+	err := f()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cork = nil
+	if err != nil {
+		return err
+	}
+	_, err = l.send(b.B)
+	return err
+}
