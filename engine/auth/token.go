@@ -166,7 +166,7 @@ func (t Token) Target(hosts []string) (path string, ok bool) {
 	known := host != "" && slices.ContainsFunc(hosts, func(h string) bool {
 		return strings.EqualFold(withoutPort(h), host)
 	})
-	if !known || strings.Contains(path, "//") {
+	if !known || strings.Contains(path, "//") || strings.HasSuffix(path, "/") {
 		return "", false
 	}
 	return path, true
