@@ -246,7 +246,16 @@ func (d *Disk) Open(path string, flag int, do func() error) (*Node, error) {
 	return n, nil
 }
 
-// Lookup returns the node that path names now, nil outside the directory.
+// Find returns the node that path names now, nil if there is none.
+func (d *Disk) Find(path string) *Node {
+	r, _ := d.rel(path)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.live[r]
+}
+
+// Lookup returns the node that path names now, nil outside the directory. A
+// name below it that the record does not know is an error of the record.
 func (d *Disk) Lookup(path string) *Node {
 	r, ok := d.rel(path)
 	if !ok || d.Unseen != nil && d.Unseen(r) {

@@ -123,48 +123,38 @@ var (
 	otherSystems = regexp.MustCompile(`(_(test|aix|plan9|windows|darwin|js|wasip1|other|nosys|wasm|default)|mmap_unix)\.go$`)
 )
 
-// Prepare writes hooked copies of both modules below dir and returns the flags
-// that make the go command, run in root, build with them. More patches to
-// files of the main module, say to make a variant that is known to be bad, are
-// applied with the same strictness and by an overlay: root is not changed.
-func Prepare(root, dir string, more ...Patch) (flags []string, err error) {
+// Prepare writes hooked copies of both modules below dir and returns the path
+// of the file for the go command's -modfile flag. The main module is in root.
+func Prepare(root, dir string) (modfile string, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
-		return nil, err
+		return "", err
 	}
 	mods := map[string]string{}
 	var replaces []string
 	for _, m := range []string{badger, ristretto} {
 		from, err := moduleDir(root, m)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		mods[m] = filepath.Join(dir, filepath.Base(filepath.Dir(m)))
 		if err := copyModule(from, mods[m]); err != nil {
-			return nil, fmt.Errorf("copy of %s: %w", m, err)
+			return "", fmt.Errorf("copy of %s: %w", m, err)
 		}
 		replaces = append(replaces, "-replace="+m+"="+mods[m])
 	}
 	for _, p := range patches() {
 		path := filepath.Join(mods[p.Module], filepath.FromSlash(p.File))
 		if err := patchFile(path, path, p); err != nil {
-			return nil, err
+			return "", err
 		}
 	}
 	if err := count(mods); err != nil {
-		return nil, err
+		return "", err
 	}
 	if err := os.WriteFile(filepath.Join(mods[ristretto], "z", "powercut.go"), hooks, 0o644); err != nil {
-		return nil, err
+		return "", err
 	}
-	modfile, err := writeModfile(root, dir, replaces)
-	if err != nil {
-		return nil, err
-	}
-	overlay, err := writeOverlay(root, dir, more)
-	if err != nil {
-		return nil, err
-	}
-	return []string{"-modfile=" + modfile, "-overlay=" + overlay}, nil
+	return writeModfile(root, dir, replaces)
 }
 
 // copyModule copies what a build needs of a module.
@@ -229,11 +219,15 @@ func writeModfile(root, dir string, replaces []string) (string, error) {
 	return path, nil
 }
 
-// writeOverlay makes a file for -overlay in dir that replaces patched files of
-// the main module.
-func writeOverlay(root, dir string, patches []Patch) (string, error) {
+// Overlay applies patches to files of the main module, say to make a variant
+// that is known to be bad, and returns the path of the file for the go
+// command's -overlay flag. The files themselves stay as they are.
+func Overlay(root, dir string, patches []Patch) (string, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
+		return "", err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
 		return "", err
 	}
 	replace := map[string]string{}
