@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+type doctorCmd struct {
+	HubFlags
+	OutputFlags
+}
+
+// Run looks at a running hub, or at the data directory when none runs.
+func (c *doctorCmd) Run(a *app) error {
+	s, err := a.service(c.HubFlags)
+	if err != nil {
+		return err
+	}
+	ctx, stop := a.with(c.HubFlags)
+	defer stop()
+	found, err := s.Doctor(ctx)
+	_, unreached := errors.AsType[*client.ConnectError](err)
+	switch {
+	case err == nil:
+		findings := []Finding{{Check: "hub", Level: "ok", Text: "A hub answers at " + s.Target() + "."}}
+		for _, f := range found {
+			findings = append(findings, Finding(f))
+		}
+		if c.Hub == "" {
+			findings = append(findings, checkCertificates(c.Data, time.Now())...)
+		}
+		findings = append(findings, a.checkListeners(ctx, s, c.HubFlags)...)
+		return a.printFindings(c.OutputFlags, findings)
+	case !unreached || c.Hub != "" || a.hooks.DoctorOffline == nil:
+		return err
+	}
+	a.note("No hub runs with %s; looking at the data directory.", c.Data)
+	list, err := a.hooks.DoctorOffline(a.ctx, StoreFlags{Data: c.Data}, a.io)
+	if err != nil {
+		return err
+	}
+	return a.printFindings(c.OutputFlags, append(list, checkCertificates(c.Data, time.Now())...))
+}
+
+// checkCertificates looks at the days that a hub's own certificates have left.
+func checkCertificates(data string, now time.Time) []Finding {
+	var list []Finding
+	files, err := filepath.Glob(filepath.Join(data, "tls", "*.pem"))
+	if err != nil {
+		return nil
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // keys are for the hub's user alone
+		}
+		block, _ := pem.Decode(text)
+		if block == nil || block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			list = append(list, Finding{"certificate", "fail", name + " holds no valid certificate.", "Remove it; the hub makes it again at the next start."})
+			continue
+		}
+		days := int(cert.NotAfter.Sub(now).Hours() / 24)
+		f := Finding{Check: "certificate", Level: "ok", Text: fmt.Sprintf("%s is valid for %d days.", filepath.Base(name), days)}
+		switch {
+		case days < 0:
+			f.Level, f.Next = "fail", "Restart the hub: it renews its own certificates."
+		case days < 14:
+			f.Level, f.Next = "warn", "Restart the hub: it renews its own certificates."
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+// checkListeners makes one TLS handshake with each listener that the hub names.
+func (a *app) checkListeners(ctx context.Context, s *client.Service, h HubFlags) []Finding {
+	hub, err := s.Hub(ctx)
+	if err != nil || h.Hub != "" {
+		return nil
+	}
+	pool, err := localCA(h)
+	if err != nil {
+		pool = nil
+	}
+	var list []Finding
+	for _, l := range hub.Listeners {
+		if l.Kind != "https" && l.Kind != "mqtts" {
+			continue
+		}
+		d := tls.Dialer{Config: &tls.Config{ServerName: hub.Name, RootCAs: pool, MinVersion: tls.VersionTLS12}}
+		dctx, stop := context.WithTimeout(ctx, 3*time.Second)
+		conn, err := d.DialContext(dctx, "tcp", loopback(l.Address))
+		stop()
+		if err != nil {
+			list = append(list, Finding{l.Kind, "fail", l.Address + " does not complete a TLS handshake: " + err.Error() + ".", "Look at the hub's log."})
+			continue
+		}
+		_ = conn.Close() // only tried
+		list = append(list, Finding{Check: l.Kind, Level: "ok", Text: l.Address + " answers as " + hub.Name + "."})
+	}
+	return list
+}
+
+func (a *app) printFindings(o OutputFlags, list []Finding) error {
+	sh := &sheet{columns: []string{"LEVEL", "CHECK", "FINDING"}, empty: "Nothing to report."}
+	bad := 0
+	for _, f := range list {
+		text := f.Text
+		if f.Next != "" && o.Output == "table" {
+			text += " Next: " + f.Next
+		}
+		sh.add(f, f.Level, f.Check, text)
+		if f.Level == "fail" {
+			bad++
+		}
+	}
+	if err := a.print(o, sh); err != nil {
+		return err
+	}
+	if bad > 0 {
+		return &problem{exit: ExitFailed, what: fmt.Sprintf("%d of %d checks failed", bad, len(list)), next: "Each failed line says what to do."}
+	}
+	return nil
+}
+
+type verifyCmd struct {
+	StoreFlags
+	OutputFlags
+}
+
+// Run verifies a data directory.
+func (c *verifyCmd) Run(a *app) error {
+	if a.hooks.Verify == nil {
+		return notBuilt("verify")
+	}
+	r, err := a.hooks.Verify(a.ctx, c.StoreFlags, a.io)
+	if err != nil {
+		return err
+	}
+	return a.printReport(c.OutputFlags, r)
+}
+
+type repairCmd struct {
+	StoreFlags
+	OutputFlags
+	Yes bool `short:"y" help:"Don't ask."`
+}
+
+// Run repairs a data directory.
+func (c *repairCmd) Run(a *app) error {
+	if a.hooks.Repair == nil {
+		return notBuilt("repair")
+	}
+	if err := a.confirm(c.Yes, fmt.Sprintf("Repair %s? What cannot be read is cut off; copy the directory first.", c.Data)); err != nil {
+		return err
+	}
+	r, err := a.hooks.Repair(a.ctx, c.StoreFlags, a.io)
+	if err != nil {
+		return err
+	}
+	return a.printReport(c.OutputFlags, r)
+}
+
+func (a *app) printReport(o OutputFlags, r Report) error {
+	err := a.printFindings(o, r.Findings)
+	if r.Took > 0 && o.Output == "table" {
+		a.note("Took %s.", r.Took.Round(time.Millisecond))
+	}
+	if err == nil && !r.OK {
+		return &problem{exit: ExitFailed, what: "the data directory is damaged", next: "The findings say what is lost; `muster repair` mends what can be mended."}
+	}
+	return err
+}
+
+func notBuilt(name string) error {
+	return &problem{exit: ExitFailed, what: "this build has no " + name, next: "Use the full muster binary."}
+}

@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+type completionCmd struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+}
+
+// Run prints the script. The scripts hold no commands: they ask the program,
+// so they stay right when it changes.
+func (c *completionCmd) Run(a *app) error {
+	_, err := io.WriteString(a.io.Out, completionScripts()[c.Shell])
+	return err
+}
+
+func completionScripts() map[string]string {
+	return map[string]string{
+		"bash": `# muster completion for bash. Use: source <(muster completion bash)
+_muster() {
+    local IFS=$'\n'
+    COMPREPLY=()
+    local line
+    while read -r line; do
+        COMPREPLY+=("${line%%$'\t'*}")
+    done < <("${COMP_WORDS[0]}" __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
+        compopt -o nospace
+    fi
+}
+complete -o default -F _muster muster
+`,
+		"zsh": `#compdef muster
+# muster completion for zsh. Use: source <(muster completion zsh)
+_muster() {
+    local -a lines
+    local line
+    while IFS= read -r line; do
+        lines+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
+    done < <("${words[1]}" __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)
+    if (( ${#lines} )); then
+        _describe 'muster' lines
+    else
+        _files
+    fi
+}
+compdef _muster muster
+`,
+		"fish": `# muster completion for fish. Use: muster completion fish | source
+function __muster_complete
+    set -l words (commandline -opc) (commandline -ct)
+    $words[1] __complete -- $words[2..-1] 2>/dev/null
+end
+complete -c muster -a '(__muster_complete)'
+`,
+	}
+}
+
+type completeCmd struct {
+	Words []string `arg:"" optional:"" passthrough:"" help:"The words of the command line so far."`
+}
+
+// completionTime bounds what a press of the tab key may cost.
+const completionTime = 100 * time.Millisecond
+
+// Run prints candidates for the last word, one a line, with a tab and help.
+func (c *completeCmd) Run(a *app) error {
+	words := c.Words
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+	}
+	ctx, stop := context.WithTimeout(a.ctx, completionTime)
+	defer stop()
+	for _, line := range a.complete(ctx, words) {
+		if _, err := fmt.Fprintln(a.io.Out, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete walks the tree along the words and returns what can stand for the
+// last one.
+func (a *app) complete(ctx context.Context, words []string) []string {
+	if len(words) == 0 {
+		words = []string{""}
+	}
+	last := words[len(words)-1]
+	node, position := a.kong.Model.Node, 0
+	values := map[string]string{} // flags seen, for --data and --hub
+	for i := 0; i < len(words)-1; i++ {
+		w := words[i]
+		if strings.HasPrefix(w, "-") {
+			name, value, given := strings.Cut(strings.TrimLeft(w, "-"), "=")
+			f := findFlag(node, name)
+			if f == nil {
+				continue
+			}
+			if !given && !f.IsBool() {
+				if i == len(words)-2 {
+					return candidates(f.EnumSlice(), last)
+				}
+				i++
+				value = words[i]
+			}
+			values[f.Name] = value
+			continue
+		}
+		if next := child(node, w); next != nil && !next.Hidden {
+			node, position = next, 0
+			continue
+		}
+		position++
+	}
+	if strings.HasPrefix(last, "-") {
+		return flagCandidates(node, last)
+	}
+	var out []string
+	for _, c := range node.Children {
+		if !c.Hidden && strings.HasPrefix(c.Name, last) {
+			out = append(out, c.Name+"\t"+c.Help)
+		}
+	}
+	if len(node.Positional) == 0 {
+		return out
+	}
+	arg := node.Positional[min(position, len(node.Positional)-1)]
+	if arg.Enum != "" {
+		return append(out, candidates(arg.EnumSlice(), last)...)
+	}
+	return append(out, a.liveCandidates(ctx, node, arg.Name, values, last)...)
+}
+
+func findFlag(n *kong.Node, name string) *kong.Flag {
+	for ; n != nil; n = n.Parent {
+		for _, f := range n.Flags {
+			if f.Name == name || f.Short != 0 && string(f.Short) == name {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+func flagCandidates(n *kong.Node, last string) []string {
+	var out []string
+	for ; n != nil; n = n.Parent {
+		for _, f := range n.Flags {
+			name := "--" + f.Name
+			if !f.Hidden && strings.HasPrefix(name, last) {
+				out = append(out, name+"\t"+f.Help)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func candidates(list []string, prefix string) []string {
+	var out []string
+	for _, s := range list {
+		if s != "" && strings.HasPrefix(s, prefix) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// liveCandidates asks the hub for ids; when it doesn't answer in time there
+// are none.
+func (a *app) liveCandidates(ctx context.Context, n *kong.Node, arg string, values map[string]string, last string) []string {
+	if values["hub"] != "" || a.settings.env(envName("hub")) != "" {
+		return nil // a key press should not open connections to other machines
+	}
+	data := values["data"]
+	if data == "" {
+		data = a.settings.env(envName("data"))
+	}
+	if data == "" {
+		data = "./muster-data"
+	}
+	s, err := a.service(HubFlags{WhichHub: WhichHub{Data: data}})
+	if err != nil {
+		return nil
+	}
+	defer s.Close()
+	switch {
+	case arg == "device" || arg == "id" && n.Name != "create":
+		return deviceCandidates(ctx, s, last)
+	case arg == "name" && n.Parent != nil && n.Parent.Name == "policy" && n.Name != "create":
+		list, err := s.Policies(ctx)
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, p := range list {
+			if strings.HasPrefix(p.Name, last) {
+				out = append(out, p.Name+"\tpolicy")
+			}
+		}
+		return out
+	case arg == "path=value":
+		return candidates([]string{"desired.", "tags."}, last)
+	}
+	return nil
+}
+
+func deviceCandidates(ctx context.Context, s *client.Service, last string) []string {
+	var out []string
+	for d, err := range s.FirstDevices(ctx, last, 50) {
+		if err != nil {
+			break
+		}
+		out = append(out, d.DeviceID+"\t"+strings.ToLower(d.ConnectionState))
+	}
+	return out
+}

@@ -1,0 +1,265 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+// The exit codes. They are part of the interface: scripts depend on them.
+const (
+	ExitOK        = 0  // done
+	ExitFailed    = 1  // failed, or a check found something wrong
+	ExitUsage     = 2  // wrong usage or configuration
+	ExitConnect   = 3  // could not start, or could not reach the hub or the device
+	ExitNotFound  = 4  // no such record
+	ExitForbidden = 5  // not allowed
+	ExitConflict  = 6  // it exists already, or changed since it was read
+	ExitTimeout   = 7  // no answer in time
+	ExitPartly    = 8  // done for some, failed for others
+	ExitCancelled = 9  // cancelled by the user
+	ExitLimited   = 10 // the hub refuses for limits
+)
+
+// ExitCodes lists the exit codes with their meaning, for documentation.
+func ExitCodes() []struct {
+	Code int
+	Text string
+} {
+	return []struct {
+		Code int
+		Text string
+	}{
+		{ExitOK, "Done."},
+		{ExitFailed, "Failed, or a check found something wrong, or a device answered a method with a status outside 200 to 299."},
+		{ExitUsage, "Wrong usage or configuration."},
+		{ExitConnect, "Could not start, or could not reach the hub or the device."},
+		{ExitNotFound, "No such device, module, policy or other record."},
+		{ExitForbidden, "Not allowed."},
+		{ExitConflict, "It exists already, or it changed since it was read (ETag)."},
+		{ExitTimeout, "No answer in time."},
+		{ExitPartly, "Done for some, failed for others."},
+		{ExitCancelled, "Cancelled by the user."},
+		{ExitLimited, "The hub refuses for its limits."},
+	}
+}
+
+// problem is an error for a person: what happened, why, and what to do next.
+type problem struct {
+	exit      int
+	what      string
+	why       string
+	next      string
+	code      string // the hub's, for --json-errors
+	status    int
+	requestID string
+}
+
+func (p *problem) Error() string {
+	if p.why == "" {
+		return p.what
+	}
+	return p.what + ": " + p.why
+}
+
+func usage(what, next string) error { return &problem{exit: ExitUsage, what: what, next: next} }
+
+// explain turns any error into a problem.
+func (a *app) explain(err error) *problem {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		return explainRefusal(e)
+	}
+	if e, ok := errors.AsType[*client.ConnectError](err); ok {
+		return explainConnect(e)
+	}
+	if e, ok := errors.AsType[*kong.ParseError](err); ok {
+		return explainParse(e)
+	}
+	p := &problem{exit: ExitFailed, what: "the command failed", why: err.Error()}
+	if a.hooks.ExitCode != nil {
+		if code, next, ok := a.hooks.ExitCode(err); ok {
+			p.exit, p.next = code, next
+			return p
+		}
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		p.exit, p.what, p.next = ExitTimeout, "no answer in time", "Try again, or allow more time with --timeout."
+	case errors.Is(err, context.Canceled) || a.ctx.Err() != nil:
+		p.exit, p.what, p.why = ExitCancelled, "cancelled", ""
+	case errors.Is(err, fs.ErrNotExist):
+		p.exit, p.next = ExitUsage, "Check the file's name."
+	case errors.Is(err, fs.ErrPermission):
+		p.exit, p.next = ExitForbidden, "Run the command as the user that owns the file."
+	}
+	return p
+}
+
+func explainRefusal(e *client.Error) *problem {
+	p := &problem{exit: ExitFailed, what: e.Message, next: e.Next, code: e.Code, status: e.Status, requestID: e.RequestID}
+	if p.what == "" {
+		p.what = "the hub refused the request"
+	}
+	p.why = fmt.Sprintf("the hub answered %d", e.Status)
+	if e.Code != "" {
+		p.why = fmt.Sprintf("%s (status %d)", e.Code, e.Status)
+	}
+	if e.RequestID != "" {
+		p.why += ", request " + e.RequestID
+	}
+	if row, ok := refusals()[e.Code]; ok {
+		p.exit = row.exit
+		if p.next == "" {
+			p.next = row.next
+		}
+		return p
+	}
+	switch e.Status {
+	case 401, 403:
+		p.exit = ExitForbidden
+	case 404:
+		p.exit = ExitNotFound
+	case 408, 504:
+		p.exit = ExitTimeout
+	case 409, 412:
+		p.exit = ExitConflict
+	case 413, 429:
+		p.exit = ExitLimited
+	case 502, 503:
+		p.exit = ExitConnect
+	}
+	if p.next == "" && e.Status >= 500 {
+		p.next = "Try again; `muster doctor` looks at the hub."
+	}
+	return p
+}
+
+type refusal struct {
+	exit int
+	next string
+}
+
+// refusals has what a code of the hub means here. IoT Hub's paths don't say
+// a next step, so it stands here too.
+func refusals() map[string]refusal {
+	return map[string]refusal{
+		"ArgumentInvalid":                     {ExitFailed, "Correct the value that the message names."},
+		"ArgumentNull":                        {ExitFailed, "Add the value that the message names."},
+		"IotHubFormatError":                   {ExitFailed, "Send one JSON value of the documented shape."},
+		"IotHubUnauthorizedAccess":            {ExitForbidden, "Use a connection string of a policy with the right; `muster policy list` shows them."},
+		"OperationNotAllowed":                 {ExitForbidden, "Use a principal with the permission that the message names."},
+		"DeviceDisabled":                      {ExitForbidden, "`muster device enable ID`, after a look at its status reason."},
+		"DeviceNotFound":                      {ExitNotFound, "`muster device list` shows what exists."},
+		"ModuleNotFound":                      {ExitNotFound, "`muster module list DEVICE` shows what exists."},
+		"PolicyNotFound":                      {ExitNotFound, "`muster policy list` shows what exists."},
+		"HistoryNotFound":                     {ExitNotFound, "`muster twin history ID` shows what is kept."},
+		"DeviceAlreadyExists":                 {ExitConflict, "Choose another id, or change it with `muster device update ID`."},
+		"ModuleAlreadyExistsOnDevice":         {ExitConflict, "Choose another id, or change it with `muster module update DEVICE MODULE`."},
+		"DeviceDefinedMultipleTimes":          {ExitConflict, "Name each device once."},
+		"PreconditionFailed":                  {ExitConflict, "Read it again and send its current ETag, or leave --etag out."},
+		"DeviceNotOnline":                     {ExitConnect, "Wait for the device, or allow for that with --connect-timeout."},
+		"DeviceConnectionClosedRemotely":      {ExitConnect, "Whether the device acted is not known: look at `muster twin show ID` before you call again."},
+		"GatewayTimeout":                      {ExitTimeout, "Whether the device acted is not known: look at `muster twin show ID` before you call again."},
+		"MessageTooLarge":                     {ExitLimited, "Send less."},
+		"TooManyDevices":                      {ExitLimited, "Send fewer at once."},
+		"TooManyModulesOnDevice":              {ExitLimited, "Delete a module first."},
+		"DeviceMaximumInflightMethodExceeded": {ExitLimited, "Wait until some of the device's calls have ended."},
+		"ThrottlingException":                 {ExitLimited, "Wait some seconds and try again."},
+		"ServiceUnavailable":                  {ExitConnect, "Wait; `/readyz` and `muster doctor` say for what."},
+		"ServerShuttingDown":                  {ExitConnect, "Wait until the hub runs again."},
+		"StoreReadOnly":                       {ExitFailed, "`muster doctor` says why; free disk space, or restart after a disk failure."},
+		"OutcomeUncertain":                    {ExitFailed, "Restart the hub, then read the record before you repeat the change."},
+	}
+}
+
+func explainConnect(e *client.ConnectError) *problem {
+	p := &problem{exit: ExitConnect, what: "no connection to " + e.Target, why: e.Err.Error()}
+	_, unknownCA := errors.AsType[x509.UnknownAuthorityError](e.Err)
+	_, wrongName := errors.AsType[x509.HostnameError](e.Err)
+	_, notTLS := errors.AsType[tls.RecordHeaderError](e.Err)
+	switch {
+	case errors.Is(e.Err, fs.ErrNotExist) && !strings.HasPrefix(e.Target, "https:"):
+		p.what, p.why = "no hub runs with this data directory", e.Target+" does not exist"
+		p.next = "Start one with `muster serve`, or name another with --data DIR or --hub FILE."
+	case errors.Is(e.Err, syscall.ECONNREFUSED) && !strings.HasPrefix(e.Target, "https:"):
+		p.what, p.why = "no hub runs with this data directory", e.Target+" is left over from one that has ended"
+		p.next = "Start it with `muster serve`, or name another with --data DIR or --hub FILE."
+	case errors.Is(e.Err, fs.ErrPermission):
+		p.exit, p.next = ExitForbidden, "Run the command as the user that runs the hub, or use --hub with a connection string."
+	case unknownCA:
+		p.next = "Name the hub's CA with --ca FILE; a hub with its own CA keeps it in DATA/tls/ca.pem."
+	case wrongName:
+		p.next = "Use a name that the hub was started with (`muster serve --host NAME`)."
+	case notTLS:
+		p.next = "The port doesn't speak TLS: check --port."
+	default:
+		p.next = "Check that the hub runs and that name and --port are right."
+	}
+	return p
+}
+
+func explainParse(e *kong.ParseError) *problem {
+	p := &problem{exit: ExitUsage, what: e.Error(), next: "`muster --help` shows the commands."}
+	if e.Context == nil {
+		return p
+	}
+	if node := e.Context.Selected(); node != nil {
+		p.next = "`" + commandLine(node) + " --help` shows the usage."
+	}
+	return p
+}
+
+// commandLine is a node's path without aliases, "muster device show".
+func commandLine(n *kong.Node) string {
+	if n == nil {
+		return ""
+	}
+	if n.Parent == nil {
+		return "muster"
+	}
+	return commandLine(n.Parent) + " " + n.Name
+}
+
+// report writes an error to standard error and returns its exit code.
+func (a *app) report(err error) int {
+	p := a.explain(err)
+	if a.jsonErrors {
+		a.reportJSON(p)
+		return p.exit
+	}
+	var b strings.Builder
+	b.WriteString("muster: " + printable(p.what) + "\n")
+	if p.why != "" {
+		b.WriteString("  why:  " + printable(p.why) + "\n")
+	}
+	if p.next != "" {
+		b.WriteString("  next: " + printable(p.next) + "\n")
+	}
+	_, _ = a.io.Err.Write([]byte(b.String())) // nobody is left to tell
+	return p.exit
+}
+
+func (a *app) reportJSON(p *problem) {
+	_ = json.NewEncoder(a.io.Err).Encode(struct { // as above
+		Title     string `json:"title"`
+		Status    int    `json:"status,omitempty"`
+		Code      string `json:"code,omitempty"`
+		Detail    string `json:"detail,omitempty"`
+		Next      string `json:"next,omitempty"`
+		RequestID string `json:"requestId,omitempty"`
+		Exit      int    `json:"exit"`
+	}{p.what, p.status, p.code, p.why, p.next, p.requestID, p.exit})
+}

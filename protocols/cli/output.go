@@ -1,0 +1,350 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+// OutputFlags choose the form of a command's result.
+type OutputFlags struct {
+	Output string `short:"o" help:"Form of the result: table, json, jsonl or csv." enum:"table,json,jsonl,csv" default:"table" placeholder:"FORM"`
+}
+
+// sheet is a list result: one row a record for tables and csv, one item a
+// record for JSON.
+type sheet struct {
+	columns []string // "DEVICE", "LAST ACTIVITY"
+	rows    [][]any  // string, number, bool, time.Time, client.Time, json.RawMessage
+	items   []any    // as many as rows
+	empty   string   // what a table says instead of nothing, on standard error
+}
+
+func (s *sheet) add(item any, cells ...any) {
+	s.rows = append(s.rows, cells)
+	s.items = append(s.items, item)
+}
+
+// field is a line of a single record.
+type field struct {
+	name  string
+	value any
+}
+
+// print writes a list in the form that was asked for.
+func (a *app) print(o OutputFlags, s *sheet) error {
+	switch o.Output {
+	case "json":
+		if s.items == nil {
+			s.items = []any{}
+		}
+		return writeJSON(a.io.Out, s.items)
+	case "jsonl":
+		for _, item := range s.items {
+			if err := writeJSONLine(a.io.Out, item); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "csv":
+		return writeCSV(a.io.Out, s.columns, s.rows)
+	}
+	if len(s.rows) == 0 && s.empty != "" {
+		a.note("%s", s.empty)
+		return nil
+	}
+	return a.writeTable(s)
+}
+
+// printRecord writes one record; item is what JSON forms show.
+func (a *app) printRecord(o OutputFlags, item any, fields []field) error {
+	switch o.Output {
+	case "json":
+		return writeJSON(a.io.Out, item)
+	case "jsonl":
+		return writeJSONLine(a.io.Out, item)
+	case "csv":
+		names, cells := make([]string, len(fields)), make([]any, len(fields))
+		for i, f := range fields {
+			names[i], cells[i] = f.name, f.value
+		}
+		return writeCSV(a.io.Out, names, [][]any{cells})
+	}
+	wide := 0
+	for _, f := range fields {
+		wide = max(wide, displayWidth(f.name))
+	}
+	var b strings.Builder
+	for _, f := range fields {
+		text := a.cell(f.value)
+		if text == "" {
+			text = "-"
+		}
+		line := f.name + strings.Repeat(" ", wide-displayWidth(f.name)+2) + text
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	_, err := io.WriteString(a.io.Out, b.String())
+	return err
+}
+
+func writeJSON(w io.Writer, v any) error {
+	raw, err := encodeJSON(v)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, raw, "", "  "); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	_, err = w.Write(b.Bytes())
+	return err
+}
+
+func writeJSONLine(w io.Writer, v any) error {
+	raw, err := encodeJSON(v)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, raw); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	_, err = w.Write(b.Bytes())
+	return err
+}
+
+// encodeJSON keeps <, > and & as they are: the result is for shells, not HTML.
+func encodeJSON(v any) ([]byte, error) {
+	if raw, ok := v.(json.RawMessage); ok {
+		return raw, nil
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func writeCSV(w io.Writer, columns []string, rows [][]any) error {
+	c := csv.NewWriter(w)
+	head := make([]string, len(columns))
+	for i, name := range columns {
+		head[i] = strings.ReplaceAll(strings.ToLower(name), " ", "_")
+	}
+	if err := c.Write(head); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		line := make([]string, len(row))
+		for i, v := range row {
+			line[i] = plainCell(v)
+		}
+		if err := c.Write(line); err != nil {
+			return err
+		}
+	}
+	c.Flush()
+	return c.Error()
+}
+
+// plainCell is a value for machines.
+func plainCell(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case time.Time:
+		if v.IsZero() {
+			return ""
+		}
+		return v.UTC().Format(time.RFC3339Nano)
+	case client.Time:
+		return plainCell(v.Time)
+	case json.RawMessage:
+		return string(v)
+	}
+	return fmt.Sprint(v)
+}
+
+// cell is a value for people, without anything that could steer a terminal.
+func (a *app) cell(v any) string {
+	switch v := v.(type) {
+	case time.Time:
+		if v.IsZero() {
+			return "never"
+		}
+		return v.In(a.zone).Format("2006-01-02 15:04:05")
+	case client.Time:
+		return a.cell(v.Time)
+	case bool:
+		if v {
+			return "yes"
+		}
+		return "no"
+	}
+	return printable(plainCell(v))
+}
+
+// printable shows control characters as escapes: ids, reasons and payloads
+// come from devices and must not reach the terminal as commands.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case !unicode.IsPrint(r):
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// printableLines is printable for a text of several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
+const columnGap = "  "
+
+// writeTable aligns the columns and cuts the widest one when the terminal is
+// too narrow; elsewhere nothing is cut.
+func (a *app) writeTable(s *sheet) error {
+	text := make([][]string, 0, len(s.rows)+1)
+	text = append(text, s.columns)
+	right := make([]bool, len(s.columns))
+	for i := range right {
+		right[i] = len(s.rows) > 0
+	}
+	for _, row := range s.rows {
+		line := make([]string, len(row))
+		for i, v := range row {
+			line[i] = a.cell(v)
+			if line[i] == "" {
+				line[i] = "-"
+			}
+			right[i] = right[i] && isNumber(v)
+		}
+		text = append(text, line)
+	}
+	widths := make([]int, len(s.columns))
+	for _, line := range text {
+		for i, t := range line {
+			widths[i] = max(widths[i], displayWidth(t))
+		}
+	}
+	a.narrow(widths)
+	var b strings.Builder
+	for _, line := range text {
+		var l strings.Builder
+		for i, t := range line {
+			if i > 0 {
+				l.WriteString(columnGap)
+			}
+			t = cut(t, widths[i])
+			pad := strings.Repeat(" ", max(0, widths[i]-displayWidth(t)))
+			if right[i] {
+				l.WriteString(pad + t)
+			} else {
+				l.WriteString(t + pad)
+			}
+		}
+		b.WriteString(strings.TrimRight(l.String(), " ") + "\n")
+	}
+	_, err := io.WriteString(a.io.Out, b.String())
+	return err
+}
+
+// narrow takes from the widest column until the table fits the terminal.
+func (a *app) narrow(widths []int) {
+	if a.width <= 0 {
+		return
+	}
+	total := len(columnGap) * (len(widths) - 1)
+	for _, w := range widths {
+		total += w
+	}
+	for total > a.width {
+		widest := 0
+		for i, w := range widths {
+			if w > widths[widest] {
+				widest = i
+			}
+		}
+		if widths[widest] <= 8 {
+			return
+		}
+		widths[widest]--
+		total--
+	}
+}
+
+func isNumber(v any) bool {
+	switch v.(type) {
+	case int, int64, uint64, float64:
+		return true
+	}
+	return false
+}
+
+// displayWidth counts terminal columns: wide characters take two, combining
+// marks none.
+func displayWidth(s string) int {
+	n := 0
+	for _, r := range s {
+		n += runeWidth(r)
+	}
+	return n
+}
+
+func runeWidth(r rune) int {
+	switch {
+	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
+		return 0
+	case r >= 0x1100 && r <= 0x115f, r >= 0x2e80 && r <= 0xa4cf, r >= 0xac00 && r <= 0xd7a3,
+		r >= 0xf900 && r <= 0xfaff, r >= 0xfe30 && r <= 0xfe6f, r >= 0xff00 && r <= 0xff60,
+		r >= 0x1f300 && r <= 0x1faff, r >= 0x20000 && r <= 0x3fffd:
+		return 2
+	}
+	return 1
+}
+
+// cut shortens a text to a width, with an ellipsis for what is missing.
+func cut(s string, width int) string {
+	if displayWidth(s) <= width {
+		return s
+	}
+	n := 0
+	for i, r := range s {
+		if n+runeWidth(r) > width-1 {
+			return s[:i] + "…"
+		}
+		n += runeWidth(r)
+	}
+	return s
+}
