@@ -3,6 +3,7 @@ package twin
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"unicode/utf8"
 )
 
@@ -14,12 +15,12 @@ import (
 //	    number, string: n bytes of text
 //	    array: n values
 //	    object: n times key length, key, value
-//	newest time, newest version (both only where the section has them), then
-//	for the root and for each member of each object, in the order of the tree:
-//	    newest time minus its time, of all; then newest version minus its version
+//	times, where the section has metadata: for the root and for each member of
+//	    each object, in the order of the tree, the difference to the one before
+//	versions, in desired only: likewise
 //
-// The stamps lie in arrays of their own because most of them are equal and so
-// one byte each.
+// The differences are zigzag varints from 0 on. The stamps lie in arrays of
+// their own because neighbours mostly have the same, which makes one byte each.
 const (
 	codecFormat = 1
 	kindBits    = 3
@@ -31,63 +32,54 @@ var errEncoding = errors.New("twin: the stored section is damaged or of a newer 
 
 // Encode appends the section's stored form to dst.
 func Encode(dst []byte, s *Section) []byte {
-	e := encoder{versions: s.kind == Desired}
-	e.survey(&s.root)
 	dst = append(dst, codecFormat, byte(s.kind))
 	dst = binary.AppendUvarint(dst, uint64(s.version))
 	dst = binary.AppendUvarint(dst, uint64(s.bytes))
-	dst = binary.AppendUvarint(dst, uint64(e.members))
+	dst = binary.AppendUvarint(dst, uint64(s.root.count()))
 	dst = appendNode(dst, &s.root)
-	if s.kind == Tags {
-		return dst
+	if s.kind != Tags {
+		dst, _ = appendTimes(dst, &s.root, 0)
 	}
-	dst = binary.AppendUvarint(dst, uint64(e.updated))
-	dst = e.appendTimes(dst, &s.root)
-	if e.versions {
-		dst = binary.AppendUvarint(dst, uint64(e.version))
-		dst = e.appendVersions(dst, &s.root)
+	if s.kind == Desired {
+		dst, _ = appendVersions(dst, &s.root, 0)
 	}
 	return dst
 }
 
-type encoder struct {
-	versions bool
-	members  int
-	updated  int64 // newest
-	version  int64 // newest
-}
-
-// survey counts members and finds the newest stamps.
-func (e *encoder) survey(n *node) {
-	e.updated, e.version = max(e.updated, n.updated), max(e.version, n.version)
-	e.members += len(n.members)
+// count returns how many members there are in the whole tree.
+func (n *node) count() int {
+	sum := len(n.members)
 	for i := range n.members {
-		if v := &n.members[i].value; len(v.members) > 0 {
-			e.survey(v)
-		} else {
-			e.updated, e.version = max(e.updated, v.updated), max(e.version, v.version)
+		if len(n.members[i].value.members) > 0 {
+			sum += n.members[i].value.count()
 		}
 	}
+	return sum
 }
 
-func (e *encoder) appendTimes(dst []byte, n *node) []byte {
-	dst = appendUvarint(dst, uint64(e.updated-n.updated))
+// appendTimes writes n's time and those below; the last one is returned too.
+func appendTimes(dst []byte, n *node, last int64) ([]byte, int64) {
+	dst, last = appendDelta(dst, n.updated-last), n.updated
 	if n.kind == kindObject {
 		for i := range n.members {
-			dst = e.appendTimes(dst, &n.members[i].value)
+			dst, last = appendTimes(dst, &n.members[i].value, last)
 		}
 	}
-	return dst
+	return dst, last
 }
 
-func (e *encoder) appendVersions(dst []byte, n *node) []byte {
-	dst = appendUvarint(dst, uint64(e.version-n.version))
+func appendVersions(dst []byte, n *node, last int64) ([]byte, int64) {
+	dst, last = appendDelta(dst, n.version-last), n.version
 	if n.kind == kindObject {
 		for i := range n.members {
-			dst = e.appendVersions(dst, &n.members[i].value)
+			dst, last = appendVersions(dst, &n.members[i].value, last)
 		}
 	}
-	return dst
+	return dst, last
+}
+
+func appendDelta(dst []byte, d int64) []byte {
+	return appendUvarint(dst, uint64(d)<<1^uint64(d>>63))
 }
 
 // appendUvarint is binary.AppendUvarint with the usual case of one byte inline.
@@ -145,18 +137,11 @@ func Decode(b []byte) (*Section, error) {
 		return nil, errEncoding
 	}
 	if s.kind != Tags {
-		d.newest = d.uvarint()
 		d.times(&s.root)
-		if d.newest > uint64(maxTicks) {
-			d.bad = true
-		}
 	}
 	if s.kind == Desired {
-		d.newest = d.uvarint()
+		d.last = 0
 		d.versions(&s.root)
-		if int64(d.newest) < 0 {
-			d.bad = true
-		}
 	}
 	if d.bad || d.at != len(d.b) {
 		return nil, errEncoding
@@ -167,18 +152,23 @@ func Decode(b []byte) (*Section, error) {
 // decoder reads a copy of the stored form, from which keys and texts are cut.
 // bad stays set from the first fault on.
 type decoder struct {
-	b      string
-	at     int
-	bad    bool
-	slab   []member // not yet given out
-	newest uint64
+	b    string
+	at   int
+	bad  bool
+	slab []member // not yet given out
+	last int64    // stamp
 }
 
+// uvarint reads an integer; the usual one of a byte is inlined.
 func (d *decoder) uvarint() uint64 {
-	if d.at < len(d.b) && d.b[d.at] < 0x80 {
-		d.at++
-		return uint64(d.b[d.at-1])
+	if at := d.at; at < len(d.b) && d.b[at] < 0x80 {
+		d.at = at + 1
+		return uint64(d.b[at])
 	}
+	return d.longUvarint()
+}
+
+func (d *decoder) longUvarint() uint64 {
 	var v uint64
 	for shift := 0; d.at < len(d.b); shift += 7 {
 		c := d.b[d.at]
@@ -202,8 +192,11 @@ func (d *decoder) take(n uint64) string {
 	}
 	s := d.b[d.at : d.at+int(n)]
 	d.at += int(n)
-	if !utf8.ValidString(s) {
-		d.bad = true
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			d.bad = d.bad || !utf8.ValidString(s)
+			break
+		}
 	}
 	return s
 }
@@ -257,7 +250,7 @@ func (d *decoder) container(n *node, size uint64, depth int) {
 }
 
 func (d *decoder) times(n *node) {
-	n.updated = int64(d.newest - d.delta())
+	n.updated = d.next(maxTicks)
 	if n.kind == kindObject {
 		for i := range n.members {
 			d.times(&n.members[i].value)
@@ -266,7 +259,7 @@ func (d *decoder) times(n *node) {
 }
 
 func (d *decoder) versions(n *node) {
-	n.version = int64(d.newest - d.delta())
+	n.version = d.next(math.MaxInt64)
 	if n.kind == kindObject {
 		for i := range n.members {
 			d.versions(&n.members[i].value)
@@ -274,11 +267,11 @@ func (d *decoder) versions(n *node) {
 	}
 }
 
-func (d *decoder) delta() uint64 {
-	v := d.uvarint()
-	if v > d.newest {
-		d.bad = true
-		return 0
+// next reads a stamp: the difference to the one before.
+func (d *decoder) next(most int64) int64 {
+	if u := d.uvarint(); u != 0 {
+		d.last += int64(u>>1) ^ -int64(u&1)
+		d.bad = d.bad || d.last < 0 || d.last > most
 	}
-	return v
+	return d.last
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -90,9 +91,7 @@ func mergeReference(target, patch any) any {
 	}
 	result := map[string]any{}
 	if old, ok := target.(map[string]any); ok {
-		for k, v := range old {
-			result[k] = v
-		}
+		maps.Copy(result, old)
 	}
 	for k, v := range p {
 		if v == nil {
