@@ -1,0 +1,91 @@
+package device
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols/wire"
+)
+
+// wireCode is how one engine.Code looks to a device.
+type wireCode struct {
+	connack byte // answer to CONNECT
+	status  int  // in $iothub/twin/res/{status}
+	number  int  // errorCode in the body, and in the log of a disconnect
+}
+
+// wireCodes has a row for every engine.Code; a test keeps it complete.
+//
+// A CONNACK of 5 makes some SDKs give up until their application restarts, so
+// only what the device itself must mend gets it; whatever may pass gets 3
+// (azure-device-protocol 4.5).
+func wireCodes() map[engine.Code]wireCode {
+	return map[engine.Code]wireCode{
+		engine.CodeInternal:                   {wire.ConnackUnavailable, 500, 500001},
+		engine.CodeArgumentInvalid:            {wire.ConnackBadCredentials, 400, 400004},
+		engine.CodeArgumentNull:               {wire.ConnackBadCredentials, 400, 400005},
+		engine.CodeFormat:                     {wire.ConnackBadCredentials, 400, 400006},
+		engine.CodeUnauthorized:               {wire.ConnackNotAuthorized, 401, 401003},
+		engine.CodeForbidden:                  {wire.ConnackNotAuthorized, 403, 401002},
+		engine.CodeDeviceNotFound:             {wire.ConnackNotAuthorized, 404, 404001},
+		engine.CodeModuleNotFound:             {wire.ConnackNotAuthorized, 404, 404010},
+		engine.CodePolicyNotFound:             {wire.ConnackNotAuthorized, 404, 404001},
+		engine.CodeHistoryNotFound:            {wire.ConnackUnavailable, 404, 404001},
+		engine.CodeDeviceAlreadyExists:        {wire.ConnackUnavailable, 409, 409001},
+		engine.CodeModuleAlreadyExists:        {wire.ConnackUnavailable, 409, 409301},
+		engine.CodeDeviceDefinedMultipleTimes: {wire.ConnackUnavailable, 400, 400011},
+		engine.CodeInvalidDeviceScope:         {wire.ConnackUnavailable, 400, 400028},
+		engine.CodePreconditionFailed:         {wire.ConnackUnavailable, 412, 412001},
+		engine.CodeDeviceDisabled:             {wire.ConnackNotAuthorized, 403, 403012},
+		engine.CodeDeviceNotOnline:            {wire.ConnackUnavailable, 404, 404103},
+		engine.CodeConnectionClosed:           {wire.ConnackUnavailable, 404, 404104},
+		engine.CodeGatewayTimeout:             {wire.ConnackUnavailable, 504, 504101},
+		engine.CodeInvalidMethodResponse:      {wire.ConnackUnavailable, 502, 500001},
+		engine.CodeTooLarge:                   {wire.ConnackBadCredentials, 413, 413001},
+		engine.CodeTooManyDevices:             {wire.ConnackUnavailable, 413, 413002},
+		engine.CodeTooManyModules:             {wire.ConnackUnavailable, 413, 413003},
+		engine.CodeTooManyMethods:             {wire.ConnackUnavailable, 429, 403800},
+		engine.CodeThrottled:                  {wire.ConnackUnavailable, 429, 429001},
+		engine.CodeUnavailable:                {wire.ConnackUnavailable, 503, 503001},
+		engine.CodeReadOnly:                   {wire.ConnackUnavailable, 503, 503001},
+		engine.CodeUncertain:                  {wire.ConnackUnavailable, 500, 500001},
+		engine.CodeClosed:                     {wire.ConnackUnavailable, 503, 503001},
+		engine.CodeCanceled:                   {wire.ConnackUnavailable, 499, 499000},
+	}
+}
+
+// code returns the row of an error; one without a row counts as internal.
+func (h *Handler) code(e *engine.Error) wireCode {
+	if c, ok := h.codes[e.Code]; ok {
+		return c
+	}
+	return h.codes[engine.CodeInternal]
+}
+
+// errorBody is the JSON of a refused twin request (azure-device-protocol
+// 10.2). The Node SDK sees an error only through a truthy errorCode in it.
+type errorBody struct {
+	ErrorCode    int    `json:"errorCode"`
+	TrackingID   string `json:"trackingId"`
+	Message      string `json:"message"`
+	TimestampUTC string `json:"timestampUtc"`
+}
+
+// timestampLayout has seven digits of fraction, as IoT Hub writes times.
+const timestampLayout = "2006-01-02T15:04:05.0000000Z"
+
+func newErrorBody(number int, message string, now time.Time) (body []byte, trackingID string) {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	trackingID = hex.EncodeToString(id[:])
+	body, _ = json.Marshal(errorBody{ // strings and an int always marshal
+		ErrorCode:    number,
+		TrackingID:   trackingID,
+		Message:      message,
+		TimestampUTC: now.UTC().Format(timestampLayout),
+	})
+	return body, trackingID
+}

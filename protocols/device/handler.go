@@ -1,0 +1,270 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols/wire"
+)
+
+// Options configure a Handler; the zero value is usable.
+type Options struct {
+	Logger *slog.Logger // nil discards
+	// MaxPending bounds the connections that have not been authenticated
+	// yet; further ones are closed at once. 0 means 10,000.
+	MaxPending int
+}
+
+const (
+	defaultMaxPending = 10_000
+	connectTimeout    = 30 * time.Second // for CONNECT to arrive (azure-device-protocol 4.5)
+)
+
+// Handler serves device connections. It is safe for concurrent use.
+type Handler struct {
+	hub    hub
+	log    *slog.Logger
+	limits engine.Limits
+	codes  map[engine.Code]wireCode
+	pool   *wire.Buffers
+	most   int
+
+	ctx    context.Context //nolint:containedctx // of every engine call of every session; ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	count  counters
+
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	draining bool
+	closed   bool
+}
+
+// hub is what the handler needs of *engine.Hub, so that the wire is tested
+// without a store.
+type hub interface {
+	AuthenticateDevice(ctx context.Context, cr engine.Credentials) (engine.Grant, error)
+	Connect(ctx context.Context, cn engine.Connection) (engineSession, error)
+	Limits() engine.Limits
+}
+
+// engineSession is what the handler needs of *engine.Session.
+type engineSession interface {
+	Resumed() bool
+	Subscriptions() engine.Subscriptions
+	Subscribe(ctx context.Context, add engine.Subscriptions) error
+	Unsubscribe(ctx context.Context, remove ...engine.Endpoint) error
+	Touch()
+	Twin(ctx context.Context) ([]byte, error)
+	PatchReported(ctx context.Context, patch []byte, expected int64) (int64, error)
+	CompleteMethod(requestID string, status int, payload []byte)
+	Telemetry(ctx context.Context, m engine.Message) error
+	Err() error
+	Close(cause error)
+}
+
+// engineHub makes *engine.Hub a hub.
+type engineHub struct{ *engine.Hub }
+
+// Connect attaches a connection as the identity's session.
+func (h engineHub) Connect(ctx context.Context, cn engine.Connection) (engineSession, error) {
+	s, err := h.Hub.Connect(ctx, cn)
+	if err != nil {
+		return nil, err // never a nil *Session in an interface
+	}
+	return s, nil
+}
+
+// NewHandler returns a handler for the hub's devices. Close it before the hub.
+func NewHandler(h *engine.Hub, o Options) *Handler { return newHandler(engineHub{h}, o) }
+
+func newHandler(hb hub, o Options) *Handler {
+	h := &Handler{
+		hub:      hb,
+		log:      o.Logger,
+		limits:   hb.Limits(),
+		codes:    wireCodes(),
+		pool:     wire.NewBuffers(),
+		most:     o.MaxPending,
+		sessions: map[*session]struct{}{},
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	if h.most <= 0 {
+		h.most = defaultMaxPending
+	}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h
+}
+
+// ServeHTTP answers a WebSocket handshake at whatever path it is mounted, and
+// returns at once; the connection lives on in a goroutine of the handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !h.admit() {
+		w.Header().Set("Retry-After", "10")
+		http.Error(w, "the hub takes no more connections now, try again later", http.StatusServiceUnavailable)
+		return
+	}
+	st, err := wire.Accept(w, r, h.pool)
+	if err != nil {
+		h.count.rejected.Add(1)
+		h.log.DebugContext(r.Context(), "websocket handshake refused", slog.String("address", r.RemoteAddr), slog.Any("error", err))
+		return
+	}
+	h.start(st)
+}
+
+// ServeConn takes over an MQTT connection whose TLS handshake is done, and
+// returns at once; ctx is only of this call.
+func (h *Handler) ServeConn(ctx context.Context, conn net.Conn) {
+	if !h.admit() {
+		h.count.rejected.Add(1)
+		h.log.DebugContext(ctx, "connection refused: too many are not authenticated yet", slog.String("address", conn.RemoteAddr().String()))
+		_ = conn.Close()
+		return
+	}
+	h.start(wire.NewStream(conn, h.pool))
+}
+
+// admit reports whether one more unauthenticated connection is allowed.
+func (h *Handler) admit() bool {
+	return h.count.pending.Load() < int64(h.most)
+}
+
+// start runs the connection in a fresh goroutine: the one that did the
+// handshake has a stack that grew with it.
+func (h *Handler) start(st *wire.Stream) {
+	s := newSession(h, st)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		_ = st.Close()
+		return
+	}
+	h.sessions[s] = struct{}{}
+	h.count.pending.Add(1)
+	h.wg.Go(s.run)
+}
+
+func (h *Handler) forget(s *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.sessions, s)
+}
+
+func (h *Handler) isDraining() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.draining
+}
+
+// defaultDrain is how long Drain takes when its context has no deadline.
+const defaultDrain = 5 * time.Second
+
+// Drain refuses new sessions (CONNACK 3) and closes the present ones, spread
+// over nine tenths of the time that ctx has left, so that the devices do not
+// all come back in one moment. It returns when every session has ended or ctx
+// has.
+func (h *Handler) Drain(ctx context.Context) error {
+	h.mu.Lock()
+	h.draining = true
+	live := make([]*session, 0, len(h.sessions))
+	for s := range h.sessions {
+		live = append(live, s)
+	}
+	h.mu.Unlock()
+	span := defaultDrain
+	if d, ok := ctx.Deadline(); ok {
+		span = time.Until(d)
+	}
+	const steps = 100
+	tick := time.NewTicker(max(span*9/10/steps, time.Millisecond))
+	defer tick.Stop()
+	cause := &engine.Error{Code: engine.CodeClosed, Message: "the hub is shutting down"}
+	chunk := (len(live) + steps - 1) / steps
+	for next := 0; next < len(live) || h.anyOf(live); {
+		for _, s := range live[next:min(next+chunk, len(live))] {
+			s.out.Close(cause)
+		}
+		next = min(next+chunk, len(live))
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// anyOf reports whether one of the sessions has not ended yet.
+func (h *Handler) anyOf(list []*session) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range list {
+		if _, live := h.sessions[s]; live {
+			return true
+		}
+	}
+	return false
+}
+
+// Close cuts every connection and waits until its goroutines have ended.
+func (h *Handler) Close() error {
+	h.mu.Lock()
+	h.closed, h.draining = true, true
+	for s := range h.sessions {
+		s.out.Close(&engine.Error{Code: engine.CodeClosed, Message: "the hub is shutting down"})
+	}
+	h.mu.Unlock()
+	h.cancel()
+	h.wg.Wait()
+	return nil
+}
+
+// Stats are counters since the start, and gauges.
+type Stats struct {
+	Pending     int64            // connections that are not authenticated yet
+	Sessions    int64            // authenticated connections
+	Accepted    int64            // sessions since the start
+	Rejected    int64            // connections closed without a CONNACK, handshakes refused
+	Refused     [6]int64         // CONNACKs by return code; index 0 stays 0
+	Packets     int64            // received by sessions
+	Disconnects map[string]int64 // ended connections by reason
+}
+
+type counters struct {
+	pending, sessions, accepted, rejected, packets atomic.Int64
+	refused                                        [6]atomic.Int64
+	disconnects                                    [reasonCount]atomic.Int64
+}
+
+// Stats returns a snapshot.
+func (h *Handler) Stats() Stats {
+	c := &h.count
+	s := Stats{
+		Pending:     c.pending.Load(),
+		Sessions:    c.sessions.Load(),
+		Accepted:    c.accepted.Load(),
+		Rejected:    c.rejected.Load(),
+		Packets:     c.packets.Load(),
+		Disconnects: make(map[string]int64, reasonCount),
+	}
+	for i := range c.refused {
+		s.Refused[i] = c.refused[i].Load()
+	}
+	for r := range reasonCount {
+		name, _ := r.info()
+		s.Disconnects[name] = c.disconnects[r].Load()
+	}
+	return s
+}
+
+var errDraining = errors.New("the hub is shutting down")

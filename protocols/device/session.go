@@ -1,0 +1,211 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols/wire"
+)
+
+// session is one connection, from its first byte on. Its fields belong to its
+// goroutine, but out.
+type session struct {
+	h   *Handler
+	st  *wire.Stream
+	rd  *wire.Reader
+	out *outbox
+
+	es      engineSession // nil until CONNECT was accepted
+	id      engine.TwinID
+	will    *wire.Will
+	idle    time.Duration // longest silence
+	expires time.Time     // when the token's grace ends; zero = never
+	tokens  float64       // packets that may be read without waiting
+	filled  time.Time     // when tokens were last added
+}
+
+func newSession(h *Handler, st *wire.Stream) *session {
+	return &session{
+		h:   h,
+		st:  st,
+		rd:  wire.NewReader(st, h.pool, wire.MaxConnect),
+		out: newOutbox(st, h.pool, &h.wg),
+	}
+}
+
+// run is the connection's goroutine.
+func (s *session) run() {
+	var why *ending
+	defer func() {
+		if v := recover(); v != nil {
+			why = end(reasonFault, fmt.Errorf("panic: %v", v))
+			s.h.log.Error("a device session failed", slog.String("device", s.id.String()), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+		s.finish(why)
+	}()
+	if why = s.connect(); why == nil {
+		why = s.endingOf(s.serve())
+	}
+}
+
+// serve reads packets until the connection ends. Acknowledgements of one read
+// go out in one write.
+func (s *session) serve() error {
+	var p wire.Packet
+	if err := s.extend(time.Now()); err != nil {
+		return err
+	}
+	for {
+		if err := s.rd.Fill(); err != nil {
+			return s.readError(err)
+		}
+		n, err := s.pass(&p)
+		if err == nil || isGraceful(err) {
+			err = errors.Join(err, s.out.flush())
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			continue // a part of a packet is no sign of life [MQTT-3.1.2-24]
+		}
+		s.h.count.packets.Add(int64(n))
+		s.es.Touch()
+		now := time.Now()
+		if err := s.extend(now); err != nil {
+			return err
+		}
+		s.throttle(n, now)
+	}
+}
+
+// pass handles the complete packets that were read.
+func (s *session) pass(p *wire.Packet) (n int, err error) {
+	for {
+		ok, err := s.rd.Next(p)
+		if err != nil || !ok {
+			return n, err
+		}
+		n++
+		if err := s.handle(p); err != nil {
+			return n, err
+		}
+	}
+}
+
+// extend sets when silence ends the connection: 1.5 times the keep-alive from
+// now, or the end of the token.
+func (s *session) extend(now time.Time) error {
+	deadline := now.Add(s.idle)
+	if !s.expires.IsZero() && s.expires.Before(deadline) {
+		deadline = s.expires
+	}
+	if s.expired(now) { // a busy device must not outlive its token
+		return end(reasonExpired, errors.New("the token has expired"))
+	}
+	return s.st.SetReadDeadline(deadline)
+}
+
+func (s *session) expired(now time.Time) bool {
+	return !s.expires.IsZero() && !now.Before(s.expires)
+}
+
+func (s *session) readError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && s.out.cause.Load() == nil {
+		if s.expired(time.Now()) {
+			return end(reasonExpired, errors.New("the token has expired"))
+		}
+		return end(reasonIdle, fmt.Errorf("no packet for %s", s.idle))
+	}
+	return err
+}
+
+// throttleStep is the longest single wait of a session that reads too fast,
+// so that one that ends meanwhile is noticed.
+const throttleStep = 250 * time.Millisecond
+
+// throttle slows the reading of a session that sends more packets a second
+// than it may: the device feels it as a slow network.
+func (s *session) throttle(n int, now time.Time) {
+	rate := s.h.limits.DeviceMessageRate
+	if rate <= 0 {
+		return
+	}
+	if !s.filled.IsZero() {
+		s.tokens += now.Sub(s.filled).Seconds() * rate
+	} else {
+		s.tokens = rate
+	}
+	s.tokens = min(s.tokens, rate) - float64(n)
+	s.filled = now
+	if s.tokens >= 0 {
+		return
+	}
+	timer := time.NewTimer(min(time.Duration(-s.tokens/rate*float64(time.Second)), throttleStep))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.h.ctx.Done():
+	}
+}
+
+// finish cleans up after the connection's goroutine.
+func (s *session) finish(why *ending) {
+	h := s.h
+	graceful := isGraceful(why)
+	if s.es != nil {
+		if !graceful {
+			s.sendWill()
+		}
+		if graceful {
+			s.es.Close(nil)
+		} else {
+			s.es.Close(why)
+		}
+		h.count.sessions.Add(-1)
+	} else {
+		h.count.pending.Add(-1)
+	}
+	h.count.disconnects[why.reason].Add(1)
+	s.log(why)
+	s.out.shut()
+	if graceful || why.reason == reasonRefused || why.reason == reasonProtocol || why.reason == reasonTooLarge {
+		_ = s.st.CloseGracefully() // what it fails with is of no use: the connection is over
+	} else {
+		_ = s.st.Close()
+	}
+	s.rd.Close()
+	h.forget(s)
+}
+
+func (s *session) log(why *ending) {
+	level := slog.LevelInfo
+	if isGraceful(why) || s.es == nil && why.reason != reasonRefused { // the latter are mostly scanners
+		level = slog.LevelDebug
+	}
+	name, _ := why.reason.info()
+	attrs := []slog.Attr{
+		slog.String("reason", name),
+		slog.Int("code", why.number),
+		slog.String("device", s.id.String()),
+		slog.String("address", s.st.RemoteAddr().String()),
+	}
+	if why.err != nil {
+		attrs = append(attrs, slog.String("error", why.err.Error()))
+	}
+	text := "device disconnected"
+	if s.es == nil {
+		text = "connection ended without a session"
+	}
+	s.h.log.LogAttrs(s.h.ctx, level, text, attrs...)
+}
+
+func isGraceful(err error) bool {
+	e, ok := errors.AsType[*ending](err)
+	return ok && e.reason == reasonGraceful
+}
