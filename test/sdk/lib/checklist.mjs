@@ -1,0 +1,46 @@
+// The items of the two conformance checklists (docs/reference/protocol) that a
+// run must prove. A test belongs to an item by its title: "device 17: ...".
+export const wanted = {
+  device: numbers('1-10 12-25 28-38 40-43 45 47 48 52 55 58 69-93'),
+  service: numbers('1-69 78-83'),
+};
+
+function numbers(text) {
+  return text.split(' ').flatMap((part) => {
+    const [first, last = first] = part.split('-').map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+}
+
+// exceptions reads EXCEPTIONS.md's table: item -> { part, reason }.
+export function exceptions(markdown) {
+  const rows = [];
+  for (const line of markdown.split('\n')) {
+    const cells = line.split('|').slice(1, -1).map((cell) => cell.trim());
+    const item = /^(device|service) (\d+)$/.exec(cells[0] ?? '');
+    if (item) rows.push({ item: cells[0], part: cells[1], reason: cells[2], covered: cells[3] });
+  }
+  return rows;
+}
+
+// judge turns test results into one verdict per item.
+export function judge(results, rows) {
+  const items = [];
+  for (const [list, wantedNumbers] of Object.entries(wanted)) {
+    for (const number of wantedNumbers) {
+      const item = `${list} ${number}`;
+      const tests = results.filter((result) => itemsOf(result.name).includes(item));
+      const whole = rows.find((row) => row.item === item && row.part === 'whole');
+      let state = 'passed';
+      if (tests.length === 0) state = whole ? 'excepted' : 'missing';
+      else if (tests.some((one) => one.state !== 'passed')) state = 'failed';
+      items.push({ item, list, state, tests });
+    }
+  }
+  return items;
+}
+
+export const itemsOf = (title) => {
+  const found = /^(device|service) (\d+(?:, \d+)*):/.exec(title);
+  return found ? found[2].split(', ').map((number) => `${found[1]} ${number}`) : [];
+};
