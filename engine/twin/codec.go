@@ -112,7 +112,8 @@ func appendNode(dst []byte, n *node) []byte {
 }
 
 // Decode reads what Encode wrote. It never panics and allocates at most in
-// proportion to len(b); anything else than a well-formed section is an error.
+// proportion to len(b); anything else than the stored form of a section is an
+// error, and so is damage, as far as the form shows it (the size is believed).
 // The section does not refer to b.
 func Decode(b []byte) (*Section, error) {
 	if len(b) < 2 || b[0] != codecFormat {
@@ -177,6 +178,9 @@ func (d *decoder) longUvarint() uint64 {
 			break
 		}
 		v |= uint64(c&0x7f) << shift
+		if c == 0 && shift > 0 {
+			break // a longer form than needed: each section has one stored form
+		}
 		if c < 0x80 {
 			return v
 		}
@@ -210,7 +214,12 @@ func (d *decoder) node(n *node, depth int) {
 	d.at++
 	size := uint64(head >> kindBits)
 	if size == inlineMax {
-		size += d.uvarint()
+		more := d.uvarint()
+		if more > uint64(len(d.b)) {
+			d.bad = true
+			return
+		}
+		size += more
 	}
 	switch n.kind = nodeKind(head & kindMask); n.kind {
 	case kindNumber:

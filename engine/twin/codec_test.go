@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"math"
@@ -83,6 +84,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"bad key":              "0101010501" + "0e" + "01ff" + "02",
 		"huge count":           "01010100ffffffffffffffff7f06",
 		"overlong integer":     "0101ffffffffffffffffffff0100" + "0006",
+		"long form of zero":    "0101818000" + "000006",
+		"huge string":          "0101010001" + "0e" + "0161" + "fcffffffffffffffffff01",
 		"negative version":     "0101ffffffffffffffffff01" + "000006",
 		"members left over":    "010101000106",
 		"time before year 1":   "0103010000" + "06" + "01",
@@ -127,6 +130,9 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("decoded to what is not JSON: %q", text)
 		}
 		checkCodec(t, s)
+		if again := Encode(nil, s); !bytes.Equal(again, b) {
+			t.Fatalf("two stored forms of one section: %x and %x", b, again)
+		}
 	})
 }
 
