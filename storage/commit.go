@@ -1,0 +1,562 @@
+package storage
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// The way of a transaction: its first half runs in the caller's goroutine against a snapshot;
+// then it waits in the queue. The committer takes what waits, verifies that nothing it read has
+// changed (else it prepares again, seeing the groups under way), and adds it to the group that
+// it is building. While one group is written and synced by the journal's goroutine, the next
+// one gathers; while that one syncs, the one before is applied to Badger, made visible and
+// acknowledged by the third goroutine. Order is the order of the groups in all three.
+
+// request is one transaction on its way.
+type request struct {
+	prepare func(tx *Tx) error
+	tx      *Tx
+	done    chan error // capacity 1; nil for a submitted one
+
+	mu       sync.Mutex // held while the committer prepares
+	canceled bool
+	taken    bool
+}
+
+func (r *request) finish(db *DB, err error) {
+	if r.done != nil {
+		r.done <- err
+	} else if err != nil {
+		db.count.dropped.Add(1)
+	}
+}
+
+// group is what becomes one journal record and one Badger transaction.
+type group struct {
+	seq       uint64
+	time      int64
+	body      []byte // the record so far, with room for its header
+	writes    []pair // one a key, the last value
+	index     map[string]int32
+	requests  []*request
+	callbacks []func(seq uint64)
+	logs      map[string]uint64 // new last positions
+	err       error
+}
+
+func (g *group) put(key, value []byte) {
+	g.body = appendOp(g.body, key, value)
+	if i, ok := g.index[string(key)]; ok {
+		g.writes[i].value = value
+		return
+	}
+	g.index[string(key)] = int32(len(g.writes))
+	g.writes = append(g.writes, pair{key, value})
+}
+
+// limits follow from the sizes of memtable and segment.
+type limits struct {
+	value      int // bytes of a framed value
+	groupBytes int
+	groupOps   int
+}
+
+// recent remembers when keys were written last, for as many keys as fit; below floor it
+// remembers nothing. It knows hashes only: a collision costs a needless second preparation.
+type recent struct {
+	now, before       map[uint64]uint64
+	nowMax, beforeMax uint64
+	floor             uint64
+}
+
+const recentKeys = 1 << 16
+
+func (r *recent) add(key, seq uint64) {
+	if r.now == nil || len(r.now) >= recentKeys {
+		r.floor = r.beforeMax
+		r.before, r.beforeMax = r.now, r.nowMax
+		r.now = make(map[uint64]uint64, recentKeys/4)
+	}
+	r.now[key], r.nowMax = seq, seq
+}
+
+func (r *recent) after(key, seq uint64) bool { return r.now[key] > seq || r.before[key] > seq }
+
+// committer is the state of the goroutine that gathers groups; nobody else touches it.
+type committer struct {
+	db       *DB
+	last     uint64 // newest sequence that was given away
+	current  *group
+	under    []*group // handed over and not yet visible when last looked, oldest first
+	recent   recent
+	heads    map[string]*logHead
+	counters map[string]int64
+	journal  chan *group
+	apply    chan *group
+	bodies   sync.Pool
+}
+
+func newCommitter(db *DB, last uint64, heads map[string]*logHead) *committer {
+	return &committer{
+		db: db, last: last, heads: heads, recent: recent{floor: last}, counters: map[string]int64{},
+		journal: make(chan *group), apply: make(chan *group, 1),
+	}
+}
+
+func (c *committer) run() {
+	defer close(c.journal)
+	db := c.db
+	for {
+		select { // first what waits
+		case r := <-db.queue:
+			c.take(r)
+			continue
+		default:
+		}
+		if c.current != nil {
+			select {
+			case r := <-db.queue:
+				c.take(r)
+			case c.journal <- c.current:
+				c.handedOver()
+			}
+			continue
+		}
+		select {
+		case r := <-db.queue:
+			c.take(r)
+		case <-db.closing:
+			for c.drain() {
+			}
+			if c.current != nil {
+				c.handOver()
+			}
+			return
+		}
+	}
+}
+
+// drain takes what was queued before the store closed.
+func (c *committer) drain() bool {
+	select {
+	case r := <-c.db.queue:
+		c.take(r)
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *committer) handOver() {
+	c.journal <- c.current
+	c.handedOver()
+}
+
+func (c *committer) handedOver() {
+	c.last = c.current.seq
+	c.under = append(c.under, c.current)
+	c.current = nil
+	visible := c.db.visible.Load()
+	for len(c.under) > 0 && c.under[0].seq <= visible {
+		c.under[0] = nil
+		c.under = c.under[1:]
+	}
+}
+
+// take runs the second half of one transaction.
+func (c *committer) take(r *request) {
+	if !c.settle(r) {
+		return
+	}
+	tx := r.tx
+	if g := c.current; g != nil && (len(g.body)+tx.size > c.db.limits.groupBytes ||
+		len(g.writes)+len(tx.writes)+len(tx.appends)+len(tx.adds) > c.db.limits.groupOps) {
+		c.handOver()
+	}
+	if c.current == nil {
+		c.current = c.newGroup()
+	}
+	g := c.current
+	if err := c.add(g, tx); err != nil { // only reading a counter can fail, before anything is added
+		r.finish(c.db, err)
+		if len(g.requests) == 0 {
+			c.current = nil
+		}
+		return
+	}
+	g.requests = append(g.requests, r)
+	c.db.count.commits.Add(1)
+}
+
+// settle verifies what the transaction read, and prepares it again when that has changed. It
+// answers the request itself when there is nothing to commit.
+func (c *committer) settle(r *request) (commit bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.canceled {
+		return false
+	}
+	r.taken = true
+	err := c.db.failure()
+	if err == nil && c.stale(r.tx) {
+		c.db.count.reprepared.Add(1)
+		err = c.prepareAgain(r)
+	}
+	if err == nil {
+		err = r.tx.checkSize()
+	}
+	if err != nil || r.tx.empty() {
+		r.finish(c.db, err)
+		return false
+	}
+	return true
+}
+
+func (c *committer) stale(tx *Tx) bool {
+	seq := tx.snap.seq
+	newest := c.last
+	if c.current != nil {
+		newest = c.current.seq
+	}
+	switch {
+	case seq == newest:
+		return false
+	case tx.scanned:
+		return true
+	case len(tx.reads) == 0:
+		return false
+	case seq < c.recent.floor:
+		return true
+	}
+	for _, key := range tx.reads {
+		if c.recent.after(key, seq) {
+			c.db.count.conflicts.Add(1)
+			return true
+		}
+	}
+	return false
+}
+
+func (c *committer) layers(visible uint64) []*group {
+	var layers []*group
+	if c.current != nil {
+		layers = append(layers, c.current)
+	}
+	for i := len(c.under) - 1; i >= 0 && c.under[i].seq > visible; i-- {
+		layers = append(layers, c.under[i])
+	}
+	return layers
+}
+
+func (c *committer) prepareAgain(r *request) (err error) {
+	snap, err := c.db.newSnapshot()
+	if err != nil {
+		return err
+	}
+	r.tx = &Tx{db: c.db, snap: snap, now: time.Now().UTC(), layers: c.layers(snap.seq)}
+	defer r.tx.end()
+	defer func() {
+		// A panic here must not end the goroutine that everybody waits for.
+		if p := recover(); p != nil {
+			c.db.opt.Logger.Error("a transaction panicked in the committer", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("storage: the transaction's function panicked: %v", p)
+		}
+	}()
+	return r.prepare(r.tx)
+}
+
+func (c *committer) newGroup() *group {
+	g := &group{seq: c.last + 1, time: time.Now().UnixNano(), index: make(map[string]int32, 64)}
+	if b, ok := c.bodies.Get().(*[]byte); ok {
+		g.body = (*b)[:recordHeader]
+	} else {
+		g.body = make([]byte, recordHeader, 64<<10)
+	}
+	return g
+}
+
+// add puts the transaction's operations into the group. Counters come first because reading
+// one can fail.
+func (c *committer) add(g *group, tx *Tx) error {
+	if len(c.counters)+len(tx.adds) > maxCounters {
+		clear(c.counters)
+	}
+	for _, a := range tx.adds {
+		if _, err := c.counter(a.name); err != nil {
+			return err
+		}
+	}
+	for _, a := range tx.adds {
+		c.counters[a.name] += a.delta
+		key := counterKey(a.name)
+		c.write(g, key, frame(key, 1, binary.BigEndian.AppendUint64(nil, uint64(c.counters[a.name]))))
+	}
+	for _, w := range tx.writes {
+		c.write(g, w.key, w.value)
+	}
+	for _, a := range tx.appends {
+		head := c.heads[a.log.name]
+		if head == nil {
+			head = &logHead{}
+			c.heads[a.log.name] = head
+		}
+		key, value := head.next(a.log, tx.now.UnixNano(), a.data)
+		c.write(g, key, value)
+		if g.logs == nil {
+			g.logs = map[string]uint64{}
+		}
+		g.logs[a.log.name] = head.position
+	}
+	g.callbacks = append(g.callbacks, tx.callbacks...)
+	return nil
+}
+
+func (c *committer) write(g *group, key, value []byte) {
+	g.put(key, value)
+	c.recent.add(hashKey(c.db.hash, key), g.seq)
+}
+
+// maxCounters bounds the counters kept in memory; above it they are read again.
+const maxCounters = 10_000
+
+func (c *committer) counter(name string) (int64, error) {
+	if n, ok := c.counters[name]; ok {
+		return n, nil
+	}
+	snap, err := c.db.newSnapshot()
+	if err != nil {
+		return 0, err
+	}
+	defer snap.end()
+	n, err := number(&Tx{db: c.db, snap: snap, layers: c.layers(snap.seq)}, counterKey(name))
+	if err != nil {
+		return 0, err
+	}
+	c.counters[name] = n
+	return n, nil
+}
+
+// sync is the second goroutine: one write and one sync a group.
+func (c *committer) sync() {
+	defer close(c.apply)
+	db := c.db
+	for g := range c.journal {
+		if err := db.failure(); err != nil {
+			g.err = err
+			c.apply <- g
+			continue
+		}
+		rec := sealRecord(g.body, g.seq, g.time)
+		written, err := db.journal.append(rec, g.seq, db.waitForSegment)
+		switch {
+		case err == nil:
+			db.count.groups.Add(1)
+			db.count.syncs.Add(1)
+			db.count.bytes.Add(uint64(len(rec)))
+			db.wrote(int64(len(rec)))
+		case !written && errors.Is(err, ErrReadOnly):
+			g.err = err
+		default:
+			// The sync is never tried again: the kernel may have dropped the pages and say yes.
+			db.fail(fmt.Errorf("writing the journal: %w", err))
+			g.err = fmt.Errorf("%w: writing the journal failed (%w); the store takes no more writes: look at the disk, then restart", ErrUncertain, err)
+		}
+		c.apply <- g
+	}
+}
+
+// settleGroups is the third goroutine: Badger, visibility, callbacks, answers.
+func (c *committer) settleGroups() {
+	db := c.db
+	defer close(db.stopped)
+	for g := range c.apply {
+		if g.err == nil {
+			if err := applyToBadger(db.badger, g.seq, g.writes); err != nil {
+				// It is in the journal: a restart brings it.
+				db.fail(fmt.Errorf("applying a group to Badger: %w", err))
+				g.err = fmt.Errorf("%w: it is in the journal, but Badger did not take it (%w); restart the program", ErrUncertain, err)
+			}
+		}
+		if g.err == nil {
+			if g.time > db.newest.Load() {
+				db.newest.Store(g.time)
+			}
+			db.visible.Store(g.seq)
+			db.count.lastGroup.Store(int64(len(g.requests)))
+			for name, last := range g.logs {
+				db.tails.publish(name, last)
+			}
+			for _, f := range g.callbacks {
+				db.callback(f, g.seq)
+			}
+		}
+		for _, r := range g.requests {
+			r.finish(db, g.err)
+		}
+		if body := g.body; cap(body) <= 1<<20 {
+			g.body = nil
+			c.bodies.Put(&body)
+		}
+	}
+}
+
+func (db *DB) callback(f func(uint64), seq uint64) {
+	defer func() {
+		if p := recover(); p != nil {
+			db.raise(fmt.Errorf("a commit callback panicked: %v", p))
+			db.opt.Logger.Error("a commit callback panicked", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	f(seq)
+}
+
+// applyToBadger writes a group as one Badger transaction at its sequence.
+func applyToBadger(b *badger.DB, seq uint64, writes []pair) error {
+	txn := b.NewTransactionAt(seq, true)
+	defer txn.Discard()
+	entries := make([]badger.Entry, len(writes))
+	for i, w := range writes {
+		if w.value == nil {
+			if err := txn.Delete(w.key); err != nil {
+				return err
+			}
+			continue
+		}
+		e := &entries[i]
+		e.Key, e.Value = w.key, w.value
+		if err := txn.SetEntry(e); err != nil {
+			return err
+		}
+	}
+	return txn.CommitAt(seq, nil)
+}
+
+// newTx begins a first half.
+func (db *DB) newTx() (*Tx, error) {
+	snap, err := db.newSnapshot()
+	if err != nil {
+		return nil, err
+	}
+	return &Tx{db: db, snap: snap, now: time.Now().UTC()}, nil
+}
+
+// prepare runs the first half and the checks that need no committer. The request is nil when
+// there is nothing to commit.
+func (db *DB) prepare(f func(tx *Tx) error, wait bool) (*request, error) {
+	now := time.Now()
+	if err := db.writable(now); err != nil {
+		return nil, err
+	}
+	tx, err := db.newTx()
+	if err != nil {
+		return nil, err
+	}
+	defer tx.end()
+	if err := f(tx); err != nil {
+		return nil, err
+	}
+	if tx.empty() {
+		return nil, nil
+	}
+	if err := tx.checkSize(); err != nil {
+		return nil, err
+	}
+	if err := db.space.check(now, tx.frees()); err != nil {
+		return nil, err
+	}
+	r := &request{prepare: f, tx: tx}
+	if wait {
+		r.done = make(chan error, 1)
+	}
+	return r, nil
+}
+
+// Update runs prepare as one transaction and returns when its effects are durable and visible.
+// prepare runs outside the committer first, and once more inside it when what it read has changed,
+// so it must have no effects but those on tx and must not call Update. Its error ends the
+// transaction and is returned as it is. When ctx ends before the committer took the transaction,
+// nothing is stored and its error is returned; later the answer is ErrUncertain.
+func (db *DB) Update(ctx context.Context, prepare func(tx *Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r, err := db.prepare(prepare, true)
+	if r == nil || err != nil {
+		return err
+	}
+	if err := db.enqueue(ctx, r); err != nil {
+		return err
+	}
+	return db.await(ctx, r)
+}
+
+func (db *DB) enqueue(ctx context.Context, r *request) error {
+	select {
+	case db.queue <- r:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-db.closing:
+		return ErrClosed
+	}
+}
+
+func (db *DB) await(ctx context.Context, r *request) error {
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		r.mu.Lock()
+		taken := r.taken
+		r.canceled = true
+		r.mu.Unlock()
+		if !taken {
+			return ctx.Err()
+		}
+		select {
+		case err := <-r.done:
+			return err
+		default:
+			return fmt.Errorf("%w: the caller stopped waiting: %w", ErrUncertain, ctx.Err())
+		}
+	case <-db.stopped:
+		select {
+		case err := <-r.done:
+			return err
+		default:
+			return ErrClosed // queued after the committer had drained
+		}
+	}
+}
+
+// Submit is Update without waiting: it prepares, joins the next group and returns. ErrBusy when
+// the queue is full. What fails afterwards is counted in Stats.DroppedSubmits.
+func (db *DB) Submit(prepare func(tx *Tx) error) error {
+	r, err := db.prepare(prepare, false)
+	if err != nil {
+		db.count.dropped.Add(1)
+		return err
+	}
+	if r == nil {
+		return nil
+	}
+	select {
+	case <-db.closing:
+		return ErrClosed
+	default:
+	}
+	select {
+	case db.queue <- r:
+		return nil
+	default:
+		db.count.dropped.Add(1)
+		return fmt.Errorf("%w: %d transactions wait already", ErrBusy, cap(db.queue))
+	}
+}

@@ -1,0 +1,104 @@
+package storage
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Options say where a store lives and how much it may use. The zero value of each field but Dir
+// is a sensible default.
+type Options struct {
+	// Dir is the data directory; it is made when absent.
+	Dir string
+	// Logger takes warnings and Badger's messages; nil discards them.
+	Logger *slog.Logger
+	// Memory is what Badger's memtables and caches may use together, in bytes; 0 is 256 MiB.
+	// The memtable size that follows from it stays as it was while the directory is dirty.
+	Memory int64
+	// Built is the build date of the binary: a wall clock before it is wrong. Zero: no bound.
+	Built time.Time
+	// Reserve is the free space, in bytes, below which only deletes and reads run, and below
+	// half of which only reads; 0 is computed from the memory and the journal.
+	Reserve int64
+	// CheckpointEvery is the longest time between two checkpoints; 0 is 5 s.
+	CheckpointEvery time.Duration
+	// CheckpointBytes is how much journal starts a checkpoint before its time; 0 is 64 MiB.
+	CheckpointBytes int64
+	// MasterKeyFile holds the key that seals secrets; "" is Dir/master.key, made at first open.
+	MasterKeyFile string
+}
+
+const (
+	defaultMemory          = 256 << 20
+	minMemory              = 64 << 20
+	defaultCheckpointEvery = 5 * time.Second
+	defaultCheckpointBytes = 64 << 20
+	// maxValue is the largest encoded record; what is larger belongs into a blob.
+	maxValue = 1 << 20
+	// maxKey bounds a raw key; Badger's own bound is 65,000 bytes.
+	maxKey = 8 << 10
+)
+
+// tuning holds the sizes that are not for operators. Tests make them small, so that rotation,
+// flush and compaction happen within a few thousand writes. A zero field takes its default.
+type tuning struct {
+	memTable      int64         // bytes of one Badger memtable
+	numMemtables  int           // immutable memtables that may wait for their flush
+	tableSize     int64         // bytes of one table of level 0 and 1
+	baseLevelSize int64         // bytes of the first level below level 0
+	levels        int           // most levels
+	blockCache    int64         // bytes
+	indexCache    int64         // bytes
+	segmentSize   int64         // bytes of a journal segment, header included
+	segments      int           // most segments
+	queue         int           // requests that wait for the committer
+	scanPause     time.Duration // the background scan's pause after each MiB
+	skipRepair    bool          // the power-cut test's known-bad variant: no repairs before Open
+}
+
+func (t tuning) withDefaults(memory int64) tuning {
+	set := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	memory = max(memory, minMemory)
+	set(&t.memTable, min(max(memory/8, 8<<20), 64<<20)&^(1<<20-1))
+	set(&t.tableSize, 8<<20)
+	set(&t.baseLevelSize, 64<<20)
+	set(&t.blockCache, memory/4)
+	set(&t.indexCache, memory/8)
+	set(&t.segmentSize, 16<<20)
+	if t.numMemtables == 0 {
+		t.numMemtables = 3
+	}
+	if t.levels == 0 {
+		t.levels = 7
+	}
+	if t.segments == 0 {
+		t.segments = 16
+	}
+	if t.queue == 0 {
+		t.queue = 4096
+	}
+	if t.scanPause == 0 {
+		t.scanPause = 250 * time.Millisecond
+	}
+	return t
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Memory <= 0 {
+		o.Memory = defaultMemory
+	}
+	if o.CheckpointEvery <= 0 {
+		o.CheckpointEvery = defaultCheckpointEvery
+	}
+	if o.CheckpointBytes <= 0 {
+		o.CheckpointBytes = defaultCheckpointBytes
+	}
+	return o
+}

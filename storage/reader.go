@@ -1,0 +1,201 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// Reader is what the typed tables, logs, counters and cursors read from: a snapshot (View) or a
+// transaction (Update). It is valid only inside the function that it was given to.
+type Reader interface {
+	// get returns the framed value of a raw key, or ErrNotFound.
+	get(key []byte) ([]byte, error)
+	// scan yields the raw keys lo <= key < hi (hi nil: no end) with their framed values. Both
+	// alias memory that is reused at the next step.
+	scan(lo, hi []byte, reverse bool) iter.Seq2[pair, error]
+}
+
+type pair struct{ key, value []byte }
+
+// snapshot reads the state as of one sequence.
+type snapshot struct {
+	txn   *badger.Txn
+	seq   uint64
+	era   *era
+	db    *DB
+	ended bool
+}
+
+func (db *DB) newSnapshot() (*snapshot, error) {
+	seq, e, err := db.readers.acquire(&db.visible)
+	if err != nil {
+		return nil, err
+	}
+	return &snapshot{txn: db.badger.NewTransactionAt(seq, false), seq: seq, era: e, db: db}, nil
+}
+
+func (s *snapshot) end() {
+	if !s.ended {
+		s.ended = true
+		s.txn.Discard()
+		s.db.readers.release(s.era)
+	}
+}
+
+var errEnded = errors.New("storage: a Reader was used after the function that it was given to had returned")
+
+func (s *snapshot) get(key []byte) ([]byte, error) {
+	if s.ended {
+		return nil, errEnded
+	}
+	item, err := s.txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: reading key %q: %w", ErrCorrupt, key, err)
+	}
+	var value []byte
+	err = item.Value(func(b []byte) error { value = b; return nil }) // the item owns b until the transaction ends
+	if err != nil {
+		return nil, fmt.Errorf("%w: reading the value of key %q: %w", ErrCorrupt, key, err)
+	}
+	return value, nil
+}
+
+func (s *snapshot) scan(lo, hi []byte, reverse bool) iter.Seq2[pair, error] {
+	return func(yield func(pair, error) bool) {
+		if s.ended {
+			yield(pair{}, errEnded)
+			return
+		}
+		o := badger.IteratorOptions{Reverse: reverse}
+		if !reverse && hi != nil {
+			// The prefix lets Badger leave tables out. Backwards it would end the iteration at
+			// a first key that equals hi.
+			o.Prefix = commonPrefix(lo, hi)
+		}
+		it := s.txn.NewIterator(o)
+		defer it.Close()
+		switch {
+		case !reverse:
+			it.Seek(lo)
+		case hi == nil:
+			it.Rewind()
+		default:
+			it.Seek(hi)
+		}
+		for ; it.Valid(); it.Next() {
+			item := it.Item()
+			key := item.Key()
+			if !reverse && hi != nil && bytes.Compare(key, hi) >= 0 || reverse && bytes.Compare(key, lo) < 0 {
+				return
+			}
+			if reverse && hi != nil && bytes.Compare(key, hi) >= 0 {
+				continue
+			}
+			var value []byte
+			if err := item.Value(func(b []byte) error { value = b; return nil }); err != nil {
+				yield(pair{}, fmt.Errorf("%w: reading the value of key %q: %w", ErrCorrupt, key, err))
+				return
+			}
+			if !yield(pair{key, value}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func commonPrefix(a, b []byte) []byte {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return a[:n]
+}
+
+// era counts the snapshots that were opened between two checkpoints. Badger may forget versions
+// below the oldest snapshot; counting by era keeps an open snapshot as cheap as an addition.
+type era struct {
+	seq  uint64 // no snapshot of the era is older
+	open int
+}
+
+type readers struct {
+	mu     sync.Mutex
+	eras   []*era // oldest first
+	open   int
+	closed bool
+	idle   chan struct{} // closed when closed is set and the last snapshot ended
+}
+
+type sequence interface{ Load() uint64 }
+
+func newReaders(seq uint64) *readers {
+	return &readers{eras: []*era{{seq: seq}}, idle: make(chan struct{})}
+}
+
+func (r *readers) acquire(visible sequence) (uint64, *era, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0, nil, ErrClosed
+	}
+	e := r.eras[len(r.eras)-1]
+	e.open++
+	r.open++
+	return visible.Load(), e, nil
+}
+
+func (r *readers) release(e *era) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.open--
+	r.open--
+	if r.closed && r.open == 0 {
+		close(r.idle)
+	}
+}
+
+// oldest begins a new era at seq and returns the sequence below which nobody reads.
+func (r *readers) oldest(seq uint64) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.eras = append(r.eras, &era{seq: seq})
+	for len(r.eras) > 1 && r.eras[0].open == 0 {
+		r.eras = r.eras[1:]
+	}
+	return r.eras[0].seq
+}
+
+// close refuses new snapshots and waits for the open ones.
+func (r *readers) close() {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return
+	}
+	r.closed = true
+	if r.open == 0 {
+		close(r.idle)
+	}
+	r.mu.Unlock()
+	<-r.idle
+}
+
+// lowest returns the sequence of the oldest era that is still read.
+func (r *readers) lowest() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.eras {
+		if e.open > 0 {
+			return e.seq
+		}
+	}
+	return r.eras[len(r.eras)-1].seq
+}

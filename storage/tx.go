@@ -1,0 +1,258 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"iter"
+	"slices"
+	"time"
+)
+
+// Tx is one attempt of a transaction. It reads its own writes. It belongs to the function that
+// it was given to and to one goroutine.
+type Tx struct {
+	db   *DB
+	snap *snapshot
+	now  time.Time
+	// layers are the groups that are on their way to disk, newest first: what a transaction
+	// sees that is prepared in the committer. nil outside.
+	layers []*group
+
+	reads     []uint64 // hashes of the keys read
+	scanned   bool
+	writes    []pair         // in the order of the calls, one a key; a nil value deletes
+	index     map[string]int // of writes, once there are many
+	appends   []logAppend
+	adds      []counterAdd
+	callbacks []func(seq uint64)
+	known     []pair // raw values read, for tables that look at the old record again
+
+	size    int // bytes toward the bound of a group
+	deletes int
+	setSize int
+	ended   bool
+}
+
+type logAppend struct {
+	log  *Log
+	data []byte
+}
+
+type counterAdd struct {
+	name  string
+	delta int64
+}
+
+// opOverhead is what one operation costs beside its key and value, in the journal and in
+// Badger's count of a transaction.
+const opOverhead = 40
+
+// Now is the time of this attempt in UTC; it does not move during the attempt.
+func (tx *Tx) Now() time.Time { return tx.now }
+
+// OnCommit registers f to run once the transaction is durable and visible, before Update
+// returns. The committer calls it, in commit order: it must not block or update. seq is the
+// sequence of the group; transactions of one group share it.
+func (tx *Tx) OnCommit(f func(seq uint64)) { tx.callbacks = append(tx.callbacks, f) }
+
+func (tx *Tx) empty() bool {
+	return len(tx.writes) == 0 && len(tx.appends) == 0 && len(tx.adds) == 0 && len(tx.callbacks) == 0
+}
+
+func (tx *Tx) end() {
+	if !tx.ended {
+		tx.ended = true
+		tx.snap.end()
+		tx.known, tx.layers = nil, nil
+	}
+}
+
+func (tx *Tx) find(key []byte) int {
+	if tx.index != nil {
+		if i, ok := tx.index[string(key)]; ok {
+			return i
+		}
+		return -1
+	}
+	for i := range tx.writes {
+		if bytes.Equal(tx.writes[i].key, key) {
+			return i
+		}
+	}
+	return -1
+}
+
+// get implements Reader: own writes, then the groups under way, then the snapshot.
+func (tx *Tx) get(key []byte) ([]byte, error) {
+	if tx.ended {
+		return nil, errEnded
+	}
+	if i := tx.find(key); i >= 0 {
+		if tx.writes[i].value == nil {
+			return nil, ErrNotFound
+		}
+		return tx.writes[i].value, nil
+	}
+	for i := range tx.known {
+		if bytes.Equal(tx.known[i].key, key) {
+			if tx.known[i].value == nil {
+				return nil, ErrNotFound
+			}
+			return tx.known[i].value, nil
+		}
+	}
+	tx.reads = append(tx.reads, hashKey(tx.db.hash, key))
+	value, err := tx.getCommitted(key)
+	if (err == nil || errors.Is(err, ErrNotFound)) && len(tx.known) < 8 {
+		tx.known = append(tx.known, pair{bytes.Clone(key), value})
+	}
+	return value, err
+}
+
+func (tx *Tx) getCommitted(key []byte) ([]byte, error) {
+	for _, g := range tx.layers {
+		if i, ok := g.index[string(key)]; ok {
+			if g.writes[i].value == nil {
+				return nil, ErrNotFound
+			}
+			return g.writes[i].value, nil
+		}
+	}
+	return tx.snap.get(key)
+}
+
+func hashKey(seed maphash.Seed, key []byte) uint64 { return maphash.Bytes(seed, key) }
+
+// scan implements Reader. What the transaction writes after the call is not seen by the
+// iteration. A transaction that scanned is prepared again in the committer if anything at all was
+// committed meanwhile, so that no new key is missed.
+func (tx *Tx) scan(lo, hi []byte, reverse bool) iter.Seq2[pair, error] {
+	if tx.ended {
+		return func(yield func(pair, error) bool) { yield(pair{}, errEnded) }
+	}
+	tx.scanned = true
+	over := tx.overlay(lo, hi)
+	base := tx.snap.scan(lo, hi, reverse)
+	if len(over) == 0 {
+		return base
+	}
+	if reverse {
+		slices.Reverse(over)
+	}
+	return merge(over, base, reverse)
+}
+
+// overlay collects what lies over the snapshot inside a range, sorted.
+func (tx *Tx) overlay(lo, hi []byte) []pair {
+	var over []pair
+	seen := map[string]bool{}
+	add := func(writes []pair) {
+		for _, w := range writes {
+			if bytes.Compare(w.key, lo) >= 0 && (hi == nil || bytes.Compare(w.key, hi) < 0) && !seen[string(w.key)] {
+				seen[string(w.key)] = true
+				over = append(over, w)
+			}
+		}
+	}
+	add(tx.writes)
+	for _, g := range tx.layers {
+		add(g.writes)
+	}
+	slices.SortFunc(over, func(a, b pair) int { return bytes.Compare(a.key, b.key) })
+	return over
+}
+
+// merge yields both sorted sequences; where both have a key, over wins, and its deletes hide.
+func merge(over []pair, base iter.Seq2[pair, error], reverse bool) iter.Seq2[pair, error] {
+	return func(yield func(pair, error) bool) {
+		rest := over
+		for p, err := range base {
+			if err != nil {
+				yield(p, err)
+				return
+			}
+			for len(rest) > 0 {
+				c := bytes.Compare(rest[0].key, p.key)
+				if reverse {
+					c = -c
+				}
+				if c > 0 {
+					break
+				}
+				w := rest[0]
+				rest = rest[1:]
+				if w.value != nil && !yield(w, nil) {
+					return
+				}
+				if c == 0 {
+					p.key = nil
+					break
+				}
+			}
+			if p.key != nil && !yield(p, nil) {
+				return
+			}
+		}
+		for _, w := range rest {
+			if w.value != nil && !yield(w, nil) {
+				return
+			}
+		}
+	}
+}
+
+// set writes a framed value; it keeps both slices.
+func (tx *Tx) set(key, value []byte) error {
+	if len(value) > tx.db.limits.value {
+		return fmt.Errorf("%w: the value of %q has %d bytes, at most %d are allowed", ErrTooLarge, key, len(value), tx.db.limits.value)
+	}
+	tx.setSize += len(key) + len(value)
+	return tx.put(key, value)
+}
+
+// del deletes a key, whether it exists or not.
+func (tx *Tx) del(key []byte) error {
+	tx.deletes++
+	return tx.put(key, nil)
+}
+
+func (tx *Tx) put(key, value []byte) error {
+	switch {
+	case tx.ended:
+		return errEnded
+	case len(key) > maxKey:
+		return fmt.Errorf("%w: a key has %d bytes, at most %d are allowed", ErrTooLarge, len(key), maxKey)
+	}
+	if i := tx.find(key); i >= 0 {
+		tx.size += len(value) - len(tx.writes[i].value)
+		tx.writes[i].value = value
+		return tx.checkSize()
+	}
+	tx.writes = append(tx.writes, pair{key, value})
+	tx.size += len(key) + len(value) + opOverhead
+	switch n := len(tx.writes); {
+	case tx.index != nil:
+		tx.index[string(key)] = n - 1
+	case n > 16:
+		tx.index = make(map[string]int, 64)
+		for i, w := range tx.writes {
+			tx.index[string(w.key)] = i
+		}
+	}
+	return tx.checkSize()
+}
+
+func (tx *Tx) checkSize() error {
+	if tx.size > tx.db.limits.groupBytes || len(tx.writes)+len(tx.appends)+len(tx.adds) > tx.db.limits.groupOps {
+		return fmt.Errorf("%w: the transaction has %d operations and %d bytes, at most %d and %d are allowed; divide it",
+			ErrTooLarge, len(tx.writes)+len(tx.appends)+len(tx.adds), tx.size, tx.db.limits.groupOps, tx.db.limits.groupBytes)
+	}
+	return nil
+}
+
+// frees reports whether the transaction counts as a delete below the reserve.
+func (tx *Tx) frees() bool {
+	return tx.deletes > 0 && tx.setSize <= deleteNotes
+}
