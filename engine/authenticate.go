@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"time"
+
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/storage"
+)
+
+// Credentials is what a device shows when it connects.
+type Credentials struct {
+	ID           TwinID
+	Host         string // host name the client used; informative
+	Token        string // SAS token, empty without one
+	Certificates []*x509.Certificate
+}
+
+// Grant is the outcome of a successful device authentication.
+type Grant struct {
+	Principal    auth.Principal
+	ID           TwinID
+	GenerationID string
+	Expires      time.Time // of the token; the session ends a grace time later
+	Method       string    // JSON for iothub-connection-auth-method
+
+	revision uint64 // of the identity that was authenticated
+}
+
+// AuthenticateDevice checks a device's or module's credentials. It fails with
+// CodeUnauthorized for anything wrong with them (unknown, disabled, expired,
+// wrong key; the message says which, for the log only), and with another code
+// when the hub can't tell now, which an edge must never turn into a refusal
+// for good.
+func (h *Hub) AuthenticateDevice(ctx context.Context, cr Credentials) (Grant, error) {
+	g, err := h.authenticateDevice(ctx, cr)
+	if err != nil {
+		h.count.connectsRefused.Add(1)
+	}
+	return g, err
+}
+
+func (h *Hub) authenticateDevice(ctx context.Context, cr Credentials) (Grant, error) {
+	if err := h.Ready(); err != nil && AsError(err).Code != CodeReadOnly {
+		return Grant{}, err
+	}
+	if cr.Token == "" {
+		if len(cr.Certificates) > 0 {
+			return Grant{}, errf(CodeUnauthorized, "X.509 devices are not served yet: %q needs a SAS token", cr.ID)
+		}
+		return Grant{}, errf(CodeUnauthorized, "no password: %q needs a SAS token", cr.ID)
+	}
+	token, err := auth.ParseToken(cr.Token)
+	if err != nil {
+		return Grant{}, wrapf(CodeUnauthorized, err, "the token of %q can't be read: %v", cr.ID, err)
+	}
+	if token.Expired(time.Now(), h.limits.TokenClockSkew) {
+		return Grant{}, errf(CodeUnauthorized, "the token of %q expired at %s", cr.ID, token.Expiry.UTC().Format(time.RFC3339))
+	}
+	record, parent, err := h.credentialRecords(ctx, cr.ID)
+	if err != nil {
+		return Grant{}, err
+	}
+	if record.Disabled || parent.Disabled {
+		return Grant{}, errf(CodeUnauthorized, "%q is disabled", cr.ID)
+	}
+	if record.Type != AuthSAS {
+		return Grant{}, errf(CodeUnauthorized, "%q authenticates by %s, which a SAS token does not satisfy", cr.ID, record.Type)
+	}
+	g := Grant{ID: cr.ID, GenerationID: record.GenerationID, Expires: token.Expiry, revision: record.Revision}
+	if token.Policy != "" {
+		g.Method = `{"scope":"hub","type":"sas","issuer":"iothub"}`
+		return g, h.grantByPolicy(&g, token)
+	}
+	primary, secondary, err := h.unsealKeys(sealContext(cr.ID), record.SealedKeys)
+	if err != nil {
+		return Grant{}, wrapf(CodeInternal, err, "the keys of %q can't be read", cr.ID)
+	}
+	if !token.Opens(h.hosts, cr.ID.DeviceID, cr.ID.ModuleID) {
+		return Grant{}, errf(CodeUnauthorized, "the token's resource %q does not name %q on this hub", token.Resource, cr.ID)
+	}
+	if !token.VerifyKeys(primary, secondary) {
+		return Grant{}, errf(CodeUnauthorized, "the token of %q is signed with another key", cr.ID)
+	}
+	g.Principal = auth.Principal{Kind: auth.Device, Name: cr.ID.DeviceID, DeviceID: cr.ID.DeviceID}
+	g.Method = `{"scope":"device","type":"sas","issuer":"iothub"}`
+	if cr.ID.ModuleID != "" {
+		g.Principal = auth.Principal{Kind: auth.Module, Name: cr.ID.String(), DeviceID: cr.ID.DeviceID, ModuleID: cr.ID.ModuleID}
+		g.Method = `{"scope":"module","type":"sas","issuer":"iothub"}`
+	}
+	return g, nil
+}
+
+// credentialRecords loads an identity and, for a module, its device. Unknown
+// ones are CodeUnauthorized: who may not connect does not learn what exists.
+func (h *Hub) credentialRecords(ctx context.Context, id TwinID) (record, parent identityRecord, err error) {
+	err = h.view(ctx, "authenticate", func(r storage.Reader) error {
+		var err error
+		if record, err = loadIdentity(r, id); err != nil {
+			return err
+		}
+		if id.ModuleID != "" {
+			parent, err = loadDevice(r, id.DeviceID)
+		}
+		return err
+	})
+	if e, ok := errors.AsType[*Error](err); ok && (e.Code == CodeDeviceNotFound || e.Code == CodeModuleNotFound) {
+		return record, parent, errf(CodeUnauthorized, "%q is not a known identity", id)
+	}
+	return record, parent, err
+}
+
+// grantByPolicy lets a shared access policy with DeviceConnect open any
+// identity that its token's resource covers.
+func (h *Hub) grantByPolicy(g *Grant, token auth.Token) error {
+	p, err := h.verifyPolicy(token)
+	if err != nil {
+		return err
+	}
+	if !p.Permissions.Has(auth.DeviceConnect) {
+		return errf(CodeUnauthorized, "policy %q lacks the permission %s", p.Name, auth.DeviceConnect)
+	}
+	scope, ok := token.Target(h.hosts)
+	principal := auth.Principal{Kind: auth.Device, Name: g.ID.DeviceID, DeviceID: g.ID.DeviceID, ModuleID: g.ID.ModuleID, Scope: scope}
+	if g.ID.ModuleID != "" {
+		principal.Kind, principal.Name = auth.Module, g.ID.String()
+	}
+	if !ok || !principal.Covers(g.ID.path()) {
+		return errf(CodeUnauthorized, "the token's resource %q does not cover %q on this hub", token.Resource, g.ID)
+	}
+	principal.Scope = ""
+	g.Principal = principal
+	return nil
+}
+
+// recheck looks at the identity again after its session became visible.
+func (h *Hub) recheck(ctx context.Context, g Grant) error {
+	record, parent, err := h.credentialRecords(ctx, g.ID)
+	if err != nil {
+		return err
+	}
+	if record.GenerationID != g.GenerationID || record.Disabled || parent.Disabled {
+		return errf(CodeUnauthorized, "%q was changed while it connected", g.ID)
+	}
+	if record.Revision != g.revision {
+		// Any change of the identity may have changed its keys: the device
+		// only has to connect again.
+		return errf(CodeUnavailable, "%q was changed while it connected", g.ID)
+	}
+	return nil
+}
+
+// AuthenticateService checks a service's SharedAccessSignature for a request
+// path (decoded, "/devices/x"). It fails with CodeUnauthorized.
+func (h *Hub) AuthenticateService(_ context.Context, token, path string) (auth.Principal, error) {
+	if token == "" {
+		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the request has no Authorization header; send a SharedAccessSignature")
+	}
+	t, err := auth.ParseToken(token)
+	if err != nil {
+		return auth.Principal{}, wrapf(CodeUnauthorized, err, "Unauthorized: %v", err)
+	}
+	if t.Expired(time.Now(), h.limits.TokenClockSkew) {
+		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+	}
+	if t.Policy == "" {
+		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the token names no shared access policy (skn)")
+	}
+	p, err := h.verifyPolicy(t)
+	if err != nil {
+		return auth.Principal{}, err
+	}
+	scope, ok := t.Target(h.hosts)
+	principal := auth.Principal{Kind: auth.Policy, Name: p.Name, Permissions: p.Permissions, Scope: scope}
+	if !ok || !principal.Covers(path) {
+		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the token's resource does not cover %s on this hub", path)
+	}
+	return principal, nil
+}
+
+// verifyPolicy finds the token's policy and checks its signature. It takes as
+// long for an unknown policy as for a wrong key.
+func (h *Hub) verifyPolicy(t auth.Token) (auth.SharedAccessPolicy, error) {
+	p, known := (*h.policies.Load())[t.Policy]
+	if !p.Verify(t) || !known {
+		return auth.SharedAccessPolicy{}, errf(CodeUnauthorized, "Unauthorized: the policy is not known, or the token is signed with another key")
+	}
+	return p, nil
+}

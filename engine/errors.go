@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code says what went wrong, in IoT Hub's words where IoT Hub has one. The
+// list is closed: each edge maps every code to its own wire once, and a test
+// of that edge fails when a row is missing.
+type Code uint8
+
+// The codes. CodeInternal is the zero value, so that an error that nobody
+// classified is never taken for a client's mistake.
+const (
+	CodeInternal Code = iota
+	CodeArgumentInvalid
+	CodeArgumentNull
+	CodeFormat
+	CodeUnauthorized
+	CodeForbidden
+	CodeDeviceNotFound
+	CodeModuleNotFound
+	CodePolicyNotFound
+	CodeHistoryNotFound
+	CodeDeviceAlreadyExists
+	CodeModuleAlreadyExists
+	CodeDeviceDefinedMultipleTimes
+	CodeInvalidDeviceScope
+	CodePreconditionFailed
+	CodeDeviceDisabled
+	CodeDeviceNotOnline
+	CodeConnectionClosed
+	CodeGatewayTimeout
+	CodeInvalidMethodResponse
+	CodeTooLarge
+	CodeTooManyDevices
+	CodeTooManyModules
+	CodeTooManyMethods
+	CodeThrottled
+	CodeUnavailable
+	CodeReadOnly
+	CodeUncertain
+	CodeClosed
+	CodeCanceled
+	codeEnd // keep last
+)
+
+// CodeInfo is one row of the table of codes, from which the documentation of
+// errors is made.
+type CodeInfo struct {
+	Code      Code
+	Name      string // stable, PascalCase, IoT Hub's name where it has one
+	Text      string // what it means, one sentence
+	Next      string // what the caller can do, one sentence
+	Retryable bool   // the same call may succeed later without a change
+}
+
+// codeTable has exactly one row for each code, in order; a test checks it.
+var codeTable = [...]CodeInfo{
+	{CodeInternal, "ServerError", "The hub failed in a way that it did not expect.", "Try again; if it repeats, send the request id and the hub's log to whoever runs it.", true},
+	{CodeArgumentInvalid, "ArgumentInvalid", "A field of the request has a value that is not allowed.", "Correct the field that the message names.", false},
+	{CodeArgumentNull, "ArgumentNull", "A field that is required is missing.", "Add the field that the message names.", false},
+	{CodeFormat, "IotHubFormatError", "The body is not the JSON that this operation takes.", "Send one JSON value of the documented shape.", false},
+	{CodeUnauthorized, "IotHubUnauthorizedAccess", "The caller is not known, its token is not valid, or its policy lacks the permission.", "Check the policy name, the key, the token's expiry and the host name in its scope.", false},
+	{CodeForbidden, "OperationNotAllowed", "The caller is known, but may not do this here.", "Use a principal with the permission that the message names.", false},
+	{CodeDeviceNotFound, "DeviceNotFound", "There is no such device identity.", "Check the device id; `muster device list` shows what exists.", false},
+	{CodeModuleNotFound, "ModuleNotFound", "There is no such module identity.", "Check the module id; `muster module list DEVICE` shows what exists.", false},
+	{CodePolicyNotFound, "PolicyNotFound", "There is no such shared access policy.", "`muster policy list` shows what exists.", false},
+	{CodeHistoryNotFound, "HistoryNotFound", "The twin's history does not reach that far, or has no such entry.", "`muster twin history DEVICE` shows what is kept.", false},
+	{CodeDeviceAlreadyExists, "DeviceAlreadyExists", "A device identity with this id exists.", "Choose another id, or update the one that exists with If-Match.", false},
+	{CodeModuleAlreadyExists, "ModuleAlreadyExistsOnDevice", "A module identity with this id exists on the device.", "Choose another id, or update the one that exists with If-Match.", false},
+	{CodeDeviceDefinedMultipleTimes, "DeviceDefinedMultipleTimes", "The same identity appears more than once in one bulk request.", "Send each identity once.", false},
+	{CodeInvalidDeviceScope, "InvalidDeviceScope", "The device scope does not name a parent that can have children.", "Use the deviceScope of an existing edge device.", false},
+	{CodePreconditionFailed, "PreconditionFailed", "The record has changed since the caller read it, or If-Match is missing.", "Read it again and send its current ETag, or * to overwrite.", false},
+	{CodeDeviceDisabled, "DeviceDisabled", "The device identity is disabled.", "Enable it, after looking at its statusReason.", false},
+	{CodeDeviceNotOnline, "DeviceNotOnline", "The device is not connected, or has not subscribed to methods.", "Wait for the device, or allow for that with connectTimeoutInSeconds.", true},
+	{CodeConnectionClosed, "DeviceConnectionClosedRemotely", "The device's connection ended before it answered; whether it acted is not known.", "Look at the device's reported properties before you repeat the call.", true},
+	{CodeGatewayTimeout, "GatewayTimeout", "The device took the request and did not answer in time; whether it acted is not known.", "Look at the device's reported properties before you repeat the call.", true},
+	{CodeInvalidMethodResponse, "DeviceInvalidResultCount", "The device's answer is not valid JSON.", "Mend the method handler on the device: it must answer with JSON or nothing.", false},
+	{CodeTooLarge, "MessageTooLarge", "The body is larger than the limit.", "Send less; the limits are listed in the documentation.", false},
+	{CodeTooManyDevices, "TooManyDevices", "The request or the hub holds too many devices.", "Send at most 100 in one request.", false},
+	{CodeTooManyModules, "TooManyModulesOnDevice", "The device has as many modules as it may have.", "Delete one first.", false},
+	{CodeTooManyMethods, "DeviceMaximumInflightMethodExceeded", "Too many method calls wait for this device.", "Wait until some of them have ended.", true},
+	{CodeThrottled, "ThrottlingException", "The caller asks more often than it may.", "Wait some seconds and try again.", true},
+	{CodeUnavailable, "ServiceUnavailable", "The hub is not ready.", "Wait; /readyz says for what.", true},
+	{CodeReadOnly, "StoreReadOnly", "The store takes no writes now: the disk is nearly full or has failed.", "Run `muster doctor`; free disk space, or restart after a disk failure.", true},
+	{CodeUncertain, "OutcomeUncertain", "The disk failed during this change: it may or may not have been stored.", "Restart the hub, then read the record before you repeat the change.", false},
+	{CodeClosed, "ServerShuttingDown", "The hub is shutting down.", "Connect again in a few seconds.", true},
+	{CodeCanceled, "ClientClosedRequest", "The caller went away before the answer.", "Nothing to do.", true},
+}
+
+// Codes returns the table of all codes in order.
+func Codes() []CodeInfo { return codeTable[:] }
+
+// String returns the code's stable name.
+func (c Code) String() string { return c.Info().Name }
+
+// Info returns the code's row; an unknown code gets CodeInternal's.
+func (c Code) Info() CodeInfo {
+	if c >= codeEnd {
+		c = CodeInternal
+	}
+	return codeTable[c]
+}
+
+// Error is the one error type that leaves the engine. Message says what was
+// wrong and what was expected, and never holds a secret. The cause is for the
+// log only: edges must not show it.
+type Error struct {
+	Code    Code
+	Message string
+	Next    string // what to do, when it is more exact than the code's own text
+	cause   error
+}
+
+// Error returns the code and the message.
+func (e *Error) Error() string { return e.Code.String() + ": " + e.Message }
+
+// Unwrap returns the cause, if there is one.
+func (e *Error) Unwrap() error { return e.cause }
+
+// NextStep returns what the caller can do about it.
+func (e *Error) NextStep() string {
+	if e.Next != "" {
+		return e.Next
+	}
+	return e.Code.Info().Next
+}
+
+// AsError returns err as an *Error: itself, or wrapped as CodeInternal.
+// AsError(nil) is nil.
+func AsError(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return &Error{Code: CodeInternal, Message: "internal error", cause: err}
+}
+
+func errf(c Code, format string, args ...any) *Error {
+	return &Error{Code: c, Message: fmt.Sprintf(format, args...)}
+}
+
+func wrapf(c Code, cause error, format string, args ...any) *Error {
+	return &Error{Code: c, Message: fmt.Sprintf(format, args...), cause: cause}
+}

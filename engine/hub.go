@@ -1,0 +1,182 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/storage"
+)
+
+// Options configure a Hub. Open copies them, fills defaults and validates.
+type Options struct {
+	Storage storage.Options
+	Hosts   []string // names of the hub that tokens may carry; the first is canonical and printed
+	Profile Profile  // limits; empty = ProfileDefault
+	Logger  *slog.Logger
+	Version string // the binary's, shown by Info
+}
+
+// Hub is one hub: identities, twins, sessions and all rules about them. Its
+// methods are safe for concurrent use.
+type Hub struct {
+	db        *storage.DB
+	log       *slog.Logger
+	hosts     []string
+	version   string
+	started   time.Time
+	limits    Limits
+	throttles throttles
+	refusals  *rate.Limiter // bounds how many refused calls are audited
+	policies  atomic.Pointer[map[string]auth.SharedAccessPolicy]
+	policyMu  sync.Mutex // orders reloads of the policies
+	sessions  *sessionTable
+	methods   atomic.Int64 // calls that wait now
+	count     counters
+	draining  atomic.Bool
+}
+
+// Open opens the store and returns a hub that serves calls. Errors are
+// *Error, or the store's own when it can't be opened (storage.ErrLocked, ...).
+func Open(ctx context.Context, o Options) (*Hub, error) {
+	if o.Profile == "" {
+		o.Profile = ProfileDefault
+	}
+	limits, err := LimitsFor(o.Profile)
+	if err != nil {
+		return nil, err
+	}
+	if len(o.Hosts) == 0 {
+		o.Hosts = []string{"localhost"}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Storage.Logger == nil {
+		o.Storage.Logger = o.Logger
+	}
+	db, err := storage.Open(ctx, o.Storage)
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{
+		db: db, log: o.Logger, hosts: o.Hosts, version: o.Version, started: time.Now().UTC(), limits: limits,
+		throttles: newThrottles(limits), refusals: rate.NewLimiter(100, 1000), sessions: newSessionTable(),
+	}
+	if err := h.openPolicies(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return h, nil
+}
+
+// How often the hub's own work runs.
+const (
+	expiryEvery    = time.Second
+	presenceEvery  = time.Minute
+	retentionEvery = 10 * time.Minute
+)
+
+// Run does the hub's background work (presence, retention, expiry of
+// sessions) until ctx ends; it returns when all of it has stopped.
+func (h *Hub) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	every := func(d time.Duration, what string, f func(context.Context) error) {
+		wg.Go(func() {
+			t := time.NewTicker(d)
+			defer t.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-t.C:
+				}
+				if err := f(ctx); err != nil && ctx.Err() == nil {
+					h.log.Warn("background work did not finish; it will be tried again", slog.String("work", what), slog.Any("error", err))
+				}
+			}
+		})
+	}
+	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
+	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
+	every(retentionEvery, "retention", h.retain)
+	wg.Wait()
+	return nil
+}
+
+// Close ends every session and closes the store. Run must have returned.
+func (h *Hub) Close() error {
+	h.Drain()
+	h.sessions.each(func(s *Session) { s.end(errf(CodeClosed, "the hub is shutting down")) })
+	return errors.Join(h.flushPresence(context.Background()), h.db.Close())
+}
+
+// Ready returns nil when devices and reads are served, else what is missing:
+// CodeClosed while draining, CodeReadOnly or CodeUnavailable for the store.
+func (h *Hub) Ready() error {
+	if h.draining.Load() {
+		return errf(CodeClosed, "the hub is shutting down")
+	}
+	if err := h.db.Health(); err != nil {
+		return storeError(err, "the store")
+	}
+	return nil
+}
+
+// Limits returns the limits in force.
+func (h *Hub) Limits() Limits { return h.limits }
+
+// Hosts returns the hub's names, the canonical one first.
+func (h *Hub) Hosts() []string { return h.hosts }
+
+// Drain refuses new sessions with CodeClosed from now on. Existing ones stay
+// until their edge closes them.
+func (h *Hub) Drain() { h.draining.Store(true) }
+
+// StorageStats returns the store's figures, for metrics.
+func (h *Hub) StorageStats() storage.Stats { return h.db.Stats() }
+
+// update runs one transaction and translates the store's errors once.
+func (h *Hub) update(ctx context.Context, what string, f func(tx *storage.Tx) error) error {
+	return storeError(h.db.Update(ctx, f), what)
+}
+
+// view runs reads on one snapshot and translates the store's errors once.
+func (h *Hub) view(ctx context.Context, what string, f func(r storage.Reader) error) error {
+	return storeError(h.db.View(ctx, f), what)
+}
+
+// storeError gives an error of the store its code; an *Error passes as it is.
+func storeError(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	switch {
+	case errors.Is(err, storage.ErrReadOnly), errors.Is(err, storage.ErrReserve):
+		return wrapf(CodeReadOnly, err, "%s: the store takes no writes: %v", what, err)
+	case errors.Is(err, storage.ErrUncertain):
+		return wrapf(CodeUncertain, err, "%s: the disk failed while this was stored", what)
+	case errors.Is(err, storage.ErrTooLarge):
+		return wrapf(CodeTooLarge, err, "%s: the record is larger than the store takes", what)
+	case errors.Is(err, storage.ErrClock):
+		return wrapf(CodeUnavailable, err, "%s: %v", what, err)
+	case errors.Is(err, storage.ErrBusy):
+		return wrapf(CodeThrottled, err, "%s: the store's queue is full", what)
+	case errors.Is(err, storage.ErrClosed):
+		return wrapf(CodeClosed, err, "%s: the hub is shutting down", what)
+	case errors.Is(err, context.Canceled):
+		return wrapf(CodeCanceled, err, "%s: the caller went away", what)
+	case errors.Is(err, context.DeadlineExceeded):
+		return wrapf(CodeGatewayTimeout, err, "%s: the deadline passed; whether it was stored is not known", what)
+	default:
+		return wrapf(CodeInternal, err, "%s: internal error", what)
+	}
+}

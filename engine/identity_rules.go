@@ -1,0 +1,245 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/storage"
+)
+
+// systemModules are what an edge device has from the start.
+var systemModules = [...]string{"$edgeAgent", "$edgeHub"}
+
+func isSystemModule(id string) bool { return id == systemModules[0] || id == systemModules[1] }
+
+const edgeScopePrefix = "ms-azure-iot-edge://"
+
+func edgeScope(id string, now time.Time) string {
+	const ticksToUnixEpoch = 621355968000000000
+	return edgeScopePrefix + id + "-" + strconv.FormatInt(now.UnixNano()/100+ticksToUnixEpoch, 10)
+}
+
+// checkIdentity applies the registry's rules to what a caller sent and
+// normalises it.
+func (h *Hub) checkIdentity(i *Identity, create bool) error {
+	if err := checkID("deviceId", i.DeviceID, h.limits.IdentityIDBytes); err != nil {
+		return err
+	}
+	if i.DeviceID[0] == '$' && create {
+		return errf(CodeArgumentInvalid, "deviceId %q begins with $, which is reserved", i.DeviceID)
+	}
+	a := &i.Authentication
+	if a.Type == "" {
+		a.Type = AuthSAS
+	}
+	if i.ModuleID != "" {
+		if err := checkID("moduleId", i.ModuleID, h.limits.IdentityIDBytes); err != nil {
+			return err
+		}
+		if i.ModuleID[0] == '$' && (create || !isSystemModule(i.ModuleID)) {
+			return errf(CodeArgumentInvalid, "moduleId %q begins with $, which is reserved for system modules", i.ModuleID)
+		}
+		if a.Type == AuthNone && !isSystemModule(i.ModuleID) {
+			a.Type = AuthSAS
+		}
+		i.Disabled, i.StatusReason, i.Edge, i.DeviceScope, i.ParentScopes = false, "", false, "", nil
+		if len(i.ManagedBy) > h.limits.StatusReasonBytes {
+			return errf(CodeArgumentInvalid, "managedBy is %d bytes long, at most %d are allowed", len(i.ManagedBy), h.limits.StatusReasonBytes)
+		}
+	} else {
+		i.ManagedBy = ""
+		if len(i.StatusReason) > h.limits.StatusReasonBytes {
+			return errf(CodeArgumentInvalid, "statusReason is %d bytes long, at most %d are allowed", len(i.StatusReason), h.limits.StatusReasonBytes)
+		}
+		if a.Type == AuthNone {
+			return errf(CodeArgumentInvalid, "DeviceAuthenticationTypeIsMissing: a device needs the authentication type sas, selfSigned or certificateAuthority")
+		}
+		if len(i.ParentScopes) > 1 {
+			return errf(CodeInvalidDeviceScope, "parentScopes has %d entries, at most one parent is allowed", len(i.ParentScopes))
+		}
+	}
+	return checkAuthentication(a)
+}
+
+func checkAuthentication(a *Authentication) error {
+	switch a.Type {
+	case AuthSAS:
+		a.PrimaryThumbprint, a.SecondaryThumbprint = "", ""
+		if (a.PrimaryKey == "") != (a.SecondaryKey == "") {
+			return errf(CodeArgumentInvalid, "Either no keys or both keys can be set: send both primaryKey and secondaryKey, or neither to have them generated")
+		}
+		for name, key := range map[string]auth.Secret{"primaryKey": a.PrimaryKey, "secondaryKey": a.SecondaryKey} {
+			if key == "" {
+				continue
+			}
+			if err := auth.CheckKey(key.Reveal()); err != nil {
+				return wrapf(CodeArgumentInvalid, err, "Invalid device key length or encoding in %s: expected base64 of 16 to 64 bytes", name)
+			}
+		}
+	case AuthSelfSigned:
+		a.PrimaryKey, a.SecondaryKey = "", ""
+		for _, t := range []string{a.PrimaryThumbprint, a.SecondaryThumbprint} {
+			if t != "" && !isThumbprint(t) {
+				return errf(CodeArgumentInvalid, "StringIsNotThumbprint: a thumbprint is 40 (SHA-1) or 64 (SHA-256) hexadecimal digits without separators, got %d characters", len(t))
+			}
+		}
+	case AuthCertificateAuthority, AuthNone:
+		*a = Authentication{Type: a.Type}
+	default:
+		return errf(CodeArgumentInvalid, "authentication type %q is not known, expected sas, selfSigned, certificateAuthority or none", string(a.Type))
+	}
+	return nil
+}
+
+func isThumbprint(s string) bool {
+	if len(s) != 40 && len(s) != 64 {
+		return false
+	}
+	return strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+// fillKeys generates the keys that a SAS identity lacks.
+func fillKeys(i *Identity) {
+	if a := &i.Authentication; a.Type == AuthSAS && a.PrimaryKey == "" {
+		a.PrimaryKey, a.SecondaryKey = auth.NewKey(), auth.NewKey()
+	}
+}
+
+// parentScopesTx applies IoT Hub's rules for parents: a leaf names its parent
+// by deviceScope, an edge device by parentScopes; a leaf's parentScopes alone
+// attach nothing.
+func parentScopesTx(tx *storage.Tx, r *identityRecord, i Identity) ([]string, error) {
+	parent := r.DeviceScope
+	if r.Edge {
+		parent = ""
+		if len(i.ParentScopes) == 1 {
+			parent = i.ParentScopes[0]
+		}
+	}
+	if parent == "" {
+		return nil, nil
+	}
+	id, ok := strings.CutPrefix(parent, edgeScopePrefix)
+	if !ok {
+		return nil, errf(CodeInvalidDeviceScope, "device scope %q does not begin with %s", parent, edgeScopePrefix)
+	}
+	// The scope holds the parent's id, followed by -ticks unless it became an
+	// edge device later; ids may themselves hold dashes.
+	for _, candidate := range []string{id[:max(0, strings.LastIndexByte(id, '-'))], id} {
+		if candidate == "" || candidate == i.DeviceID {
+			continue
+		}
+		p, err := deviceTable.Get(tx, deviceKey(candidate))
+		if err == nil && p.Edge && p.DeviceScope == parent {
+			return []string{parent}, nil
+		}
+		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return nil, err
+		}
+	}
+	return nil, errf(CodeInvalidDeviceScope, "device scope %q is not that of an edge device on this hub", parent)
+}
+
+// storeIdentityTx writes a record with its history, change-log entry and
+// audit entry, and ends the session that the change makes void.
+func (h *Hub) storeIdentityTx(tx *storage.Tx, c Caller, op operation, kind string, id TwinID, before identityRecord, next *identityRecord) error {
+	patch, undo, err := h.identityDelta(id, before, *next)
+	if err != nil {
+		return err
+	}
+	next.History++
+	if err := errors.Join(
+		h.recordHistoryTx(tx, c, id, next.GenerationID, historyIdentity, next.History, int64(next.History), patch, undo),
+		identityTable(id).Put(tx, identityKey(id), *next),
+		appendChange(tx, c, kind, id, int64(next.History), patch),
+		h.auditTx(tx, c, op, id.String(), patch),
+	); err != nil {
+		return err
+	}
+	if op == opIdentityCreate {
+		return nil
+	}
+	keysChanged, err := h.keysDiffer(id, before, *next)
+	if err != nil {
+		return err
+	}
+	switch {
+	case next.Disabled:
+		tx.OnCommit(func(uint64) { h.endSessions(id, errf(CodeDeviceDisabled, "the identity %q was disabled", id)) })
+	case keysChanged:
+		tx.OnCommit(func(uint64) { h.endSession(id, errf(CodeUnauthorized, "the credentials of %q were changed", id)) })
+	}
+	return nil
+}
+
+func (h *Hub) keysDiffer(id TwinID, a, b identityRecord) (bool, error) {
+	if a.Type != b.Type || a.Thumbprints != b.Thumbprints {
+		return true, nil
+	}
+	p1, s1, err := h.unsealKeys(sealContext(id), a.SealedKeys)
+	if err != nil {
+		return false, err
+	}
+	p2, s2, err := h.unsealKeys(sealContext(id), b.SealedKeys)
+	return p1 != p2 || s1 != s2, err
+}
+
+// identityDelta describes a change of an identity as a merge patch and its
+// inverse. Keys never appear, only that they changed.
+func (h *Hub) identityDelta(id TwinID, before, next identityRecord) (patch, undo json.RawMessage, err error) {
+	f, u := map[string]any{}, map[string]any{}
+	put := func(name string, a, b any) {
+		if a != b {
+			f[name], u[name] = b, a
+		}
+	}
+	status := func(r identityRecord) any {
+		switch {
+		case r.GenerationID == "" || id.ModuleID != "":
+			return nil
+		case r.Disabled:
+			return "disabled"
+		default:
+			return "enabled"
+		}
+	}
+	text := func(s string) any {
+		if s == "" {
+			return nil
+		}
+		return s
+	}
+	first := func(s []string) any {
+		if len(s) == 0 {
+			return nil
+		}
+		return s[0]
+	}
+	put("status", status(before), status(next))
+	put("statusReason", text(before.StatusReason), text(next.StatusReason))
+	put("authenticationType", text(string(before.Type)), text(string(next.Type)))
+	put("primaryThumbprint", text(before.Thumbprints[0]), text(next.Thumbprints[0]))
+	put("secondaryThumbprint", text(before.Thumbprints[1]), text(next.Thumbprints[1]))
+	put("iotEdge", before.Edge, next.Edge)
+	put("deviceScope", text(before.DeviceScope), text(next.DeviceScope))
+	put("parentScope", first(before.ParentScopes), first(next.ParentScopes))
+	put("managedBy", text(before.ManagedBy), text(next.ManagedBy))
+	if before.GenerationID != "" {
+		changed, err := h.keysDiffer(id, before, next)
+		if err != nil {
+			return nil, nil, err
+		}
+		if changed {
+			f["keysChanged"] = true
+		}
+	}
+	if patch, err = json.Marshal(f); err != nil {
+		return nil, nil, err
+	}
+	undo, err = json.Marshal(u)
+	return patch, undo, err
+}

@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/muster-hub/muster/engine/twin"
+)
+
+// Profile names a column of the limits table.
+type Profile string
+
+// The two profiles: ProfileAzure has IoT Hub's quotas and throttles,
+// ProfileDefault keeps the structural rules and lifts the rest.
+const (
+	ProfileDefault Profile = "default"
+	ProfileAzure   Profile = "azure"
+)
+
+// Limits bounds what a client can ask of the hub. Sizes are bytes; a rate of
+// zero means no throttle.
+type Limits struct {
+	Profile Profile
+
+	TagsBytes       int
+	DesiredBytes    int
+	ReportedBytes   int
+	TwinDepth       int
+	TwinKeyBytes    int
+	TwinStringBytes int
+	IntegerMin      int64
+	IntegerMax      int64
+
+	IdentityIDBytes   int
+	ModulesPerDevice  int
+	BulkIdentities    int
+	ListIdentities    int
+	StatusReasonBytes int
+
+	MessageBytes       int
+	MethodPayloadBytes int
+	MethodNameBytes    int
+	MethodsInFlight    int // per device or module
+	MethodsWaiting     int // in the whole hub
+	ResponseTimeoutMin time.Duration
+	ResponseTimeoutMax time.Duration
+	ConnectTimeoutMax  time.Duration
+
+	KeepAliveMax     time.Duration // largest idle time of a session
+	TokenClockSkew   time.Duration
+	TokenExpiryGrace time.Duration // how long a session outlives its token
+
+	RegistryRate   float64 // registry operations a second, whole hub
+	TwinReadRate   float64
+	TwinUpdateRate float64
+	ConnectRate    float64 // new sessions a second, whole hub
+	MethodRate     float64
+
+	DeviceMessageRate  float64 // messages a second of one session before it is slowed
+	HistoryDesired     int     // kept entries per identity: tags, desired properties, identity
+	HistoryReported    int
+	HistoryDesiredAge  time.Duration
+	HistoryReportedAge time.Duration
+}
+
+// LimitsFor returns a profile's limits.
+func LimitsFor(p Profile) (Limits, error) {
+	l := Limits{Profile: p}
+	switch p {
+	case ProfileDefault, ProfileAzure:
+	default:
+		return l, errf(CodeArgumentInvalid, "limits profile %q is not known, expected %q or %q", p, ProfileDefault, ProfileAzure)
+	}
+	for _, row := range limitTable {
+		row.set(&l, p == ProfileAzure)
+	}
+	return l, nil
+}
+
+// twinLimits returns the rules for one section of a twin.
+func (l *Limits) twinLimits(k twin.Kind) twin.Limits {
+	t := twin.Limits{
+		MaxDepth: l.TwinDepth, MaxKeyBytes: l.TwinKeyBytes, MaxStringBytes: l.TwinStringBytes,
+		MinInteger: l.IntegerMin, MaxInteger: l.IntegerMax,
+	}
+	switch k {
+	case twin.Tags:
+		t.MaxBytes = l.TagsBytes
+	case twin.Desired:
+		t.MaxBytes = l.DesiredBytes
+	case twin.Reported:
+		t.MaxBytes = l.ReportedBytes
+	}
+	return t
+}
+
+// LimitRow is a row of the limits table, as the documentation shows it.
+type LimitRow struct {
+	Name    string // stable, snake_case
+	Text    string
+	Unit    string // "bytes", "s", "1/s", "" for a plain count
+	Default float64
+	Azure   float64
+
+	set func(l *Limits, azure bool)
+}
+
+// LimitTable returns every limit with its value in both profiles.
+func LimitTable() []LimitRow { return limitTable[:] }
+
+const (
+	kib = 1 << 10
+)
+
+func count(name, text, unit string, def, azure int, field func(*Limits) *int) LimitRow {
+	return LimitRow{name, text, unit, float64(def), float64(azure), func(l *Limits, a bool) { *field(l) = pick(a, def, azure) }}
+}
+
+func count64(name, text string, def, azure int64, field func(*Limits) *int64) LimitRow {
+	return LimitRow{name, text, "", float64(def), float64(azure), func(l *Limits, a bool) { *field(l) = pick(a, def, azure) }}
+}
+
+func span(name, text string, def, azure time.Duration, field func(*Limits) *time.Duration) LimitRow {
+	return LimitRow{name, text, "s", def.Seconds(), azure.Seconds(), func(l *Limits, a bool) { *field(l) = pick(a, def, azure) }}
+}
+
+func perSecond(name, text string, def, azure float64, field func(*Limits) *float64) LimitRow {
+	return LimitRow{name, text, "1/s", def, azure, func(l *Limits, a bool) { *field(l) = pick(a, def, azure) }}
+}
+
+func pick[T any](azure bool, d, a T) T {
+	if azure {
+		return a
+	}
+	return d
+}
+
+// limitTable is the one place where limits and their defaults stand.
+var limitTable = [...]LimitRow{
+	count("tags_bytes", "Size of a twin's tags, by IoT Hub's formula.", "bytes", 256*kib, 8*kib, func(l *Limits) *int { return &l.TagsBytes }),
+	count("desired_bytes", "Size of a twin's desired properties.", "bytes", 256*kib, 32*kib, func(l *Limits) *int { return &l.DesiredBytes }),
+	count("reported_bytes", "Size of a twin's reported properties.", "bytes", 256*kib, 32*kib, func(l *Limits) *int { return &l.ReportedBytes }),
+	count("twin_depth", "Nesting of objects and arrays below a section.", "", 10, 10, func(l *Limits) *int { return &l.TwinDepth }),
+	count("twin_key_bytes", "Length of a property name, UTF-8.", "bytes", 1024, 1024, func(l *Limits) *int { return &l.TwinKeyBytes }),
+	count("twin_string_bytes", "Length of a string value, UTF-8.", "bytes", 4096, 4096, func(l *Limits) *int { return &l.TwinStringBytes }),
+	count64("integer_min", "Smallest integer in a twin.", -1<<52, -1<<52, func(l *Limits) *int64 { return &l.IntegerMin }),
+	count64("integer_max", "Largest integer in a twin.", 1<<52-1, 1<<52-1, func(l *Limits) *int64 { return &l.IntegerMax }),
+
+	count("identity_id_bytes", "Length of a device id or module id.", "bytes", 128, 128, func(l *Limits) *int { return &l.IdentityIDBytes }),
+	count("modules_per_device", "Module identities on one device.", "", 50, 50, func(l *Limits) *int { return &l.ModulesPerDevice }),
+	count("bulk_identities", "Identities in one bulk request.", "", 100, 100, func(l *Limits) *int { return &l.BulkIdentities }),
+	count("list_identities", "Identities in one answer to a list.", "", 1000, 1000, func(l *Limits) *int { return &l.ListIdentities }),
+	count("status_reason_bytes", "Length of a statusReason.", "bytes", 128, 128, func(l *Limits) *int { return &l.StatusReasonBytes }),
+
+	count("message_bytes", "Size of a device-to-cloud message: body and properties.", "bytes", 256*kib, 256*kib, func(l *Limits) *int { return &l.MessageBytes }),
+	count("method_payload_bytes", "Size of a direct method's payload, each way.", "bytes", 128*kib, 128*kib, func(l *Limits) *int { return &l.MethodPayloadBytes }),
+	count("method_name_bytes", "Length of a direct method's name.", "bytes", 100, 100, func(l *Limits) *int { return &l.MethodNameBytes }),
+	count("methods_in_flight", "Direct method calls that wait for one device or module.", "", 64, 64, func(l *Limits) *int { return &l.MethodsInFlight }),
+	count("methods_waiting", "Direct method calls that wait in the whole hub.", "", 10000, 10000, func(l *Limits) *int { return &l.MethodsWaiting }),
+	span("response_timeout_min", "Shortest responseTimeoutInSeconds.", 5*time.Second, 5*time.Second, func(l *Limits) *time.Duration { return &l.ResponseTimeoutMin }),
+	span("response_timeout_max", "Longest responseTimeoutInSeconds.", 300*time.Second, 300*time.Second, func(l *Limits) *time.Duration { return &l.ResponseTimeoutMax }),
+	span("connect_timeout_max", "Longest connectTimeoutInSeconds.", 300*time.Second, 300*time.Second, func(l *Limits) *time.Duration { return &l.ConnectTimeoutMax }),
+
+	span("keep_alive_max", "Longest silence of a session, whatever keep-alive it asked for.", 1767*time.Second, 1767*time.Second, func(l *Limits) *time.Duration { return &l.KeepAliveMax }),
+	span("token_clock_skew", "How far past its expiry a token still authenticates.", 0, 0, func(l *Limits) *time.Duration { return &l.TokenClockSkew }),
+	span("token_expiry_grace", "How long a session outlives its token.", 10*time.Second, 10*time.Second, func(l *Limits) *time.Duration { return &l.TokenExpiryGrace }),
+
+	perSecond("registry_rate", "Registry operations of the whole hub; the azure column is one S3 unit.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.RegistryRate }),
+	perSecond("twin_read_rate", "Twin reads of the whole hub.", 0, 500, func(l *Limits) *float64 { return &l.TwinReadRate }),
+	perSecond("twin_update_rate", "Twin updates of the whole hub.", 0, 250, func(l *Limits) *float64 { return &l.TwinUpdateRate }),
+	perSecond("connect_rate", "New sessions of the whole hub.", 0, 6000, func(l *Limits) *float64 { return &l.ConnectRate }),
+	perSecond("method_rate", "Direct method calls of the whole hub.", 0, 6000, func(l *Limits) *float64 { return &l.MethodRate }),
+	perSecond("device_message_rate", "Packets of one session before its socket is read more slowly.", 20000, 20000, func(l *Limits) *float64 { return &l.DeviceMessageRate }),
+
+	count("history_desired", "History entries of tags, desired properties and identity, each, per identity.", "", 1000, 1000, func(l *Limits) *int { return &l.HistoryDesired }),
+	count("history_reported", "History entries of reported properties per identity.", "", 100, 100, func(l *Limits) *int { return &l.HistoryReported }),
+	span("history_desired_age", "Age of those entries.", 90*24*time.Hour, 90*24*time.Hour, func(l *Limits) *time.Duration { return &l.HistoryDesiredAge }),
+	span("history_reported_age", "Age of those entries.", 24*time.Hour, 24*time.Hour, func(l *Limits) *time.Duration { return &l.HistoryReportedAge }),
+}

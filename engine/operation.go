@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/storage"
+)
+
+// operation names an exported operation of the hub: what the audit shows and
+// which permission it needs.
+type operation uint8
+
+const (
+	opIdentityRead operation = iota
+	opIdentityCreate
+	opIdentityUpdate
+	opIdentityDelete
+	opIdentityKeys
+	opStatistics
+	opTwinRead
+	opTwinUpdate
+	opTwinReplace
+	opMethodInvoke
+	opPolicyRead
+	opPolicyWrite
+	opPolicyDelete
+	opPolicyRotate
+	opAuditRead
+	opStatusRead
+	opDoctor
+	opEnd // keep last
+)
+
+// throttle names the limiter that an operation counts against.
+type throttle uint8
+
+const (
+	throttleNone throttle = iota
+	throttleRegistry
+	throttleTwinRead
+	throttleTwinUpdate
+	throttleMethod
+	throttleConnect
+	throttleEnd
+)
+
+// OperationInfo is a row of the table of operations, from which the
+// documentation of permissions is made.
+type OperationInfo struct {
+	Name       string
+	Permission auth.Permission
+	Text       string
+
+	throttle throttle
+}
+
+// operationTable has one row for each operation, in order.
+var operationTable = [...]OperationInfo{
+	{"identity.read", auth.RegistryRead, "Read or list device and module identities.", throttleRegistry},
+	{"identity.create", auth.RegistryWrite, "Create an identity with its twin.", throttleRegistry},
+	{"identity.update", auth.RegistryWrite, "Replace an identity.", throttleRegistry},
+	{"identity.delete", auth.RegistryWrite, "Delete an identity with its twin and modules.", throttleRegistry},
+	{"identity.keys", auth.RegistryWrite, "Read connection strings or regenerate keys.", throttleRegistry},
+	{"statistics.read", auth.RegistryRead, "Count identities and sessions.", throttleNone},
+	{"twin.read", auth.ServiceConnect, "Read a twin or its history.", throttleTwinRead},
+	{"twin.update", auth.ServiceConnect, "Merge tags and desired properties into a twin.", throttleTwinUpdate},
+	{"twin.replace", auth.ServiceConnect, "Replace tags or desired properties.", throttleTwinUpdate},
+	{"method.invoke", auth.ServiceConnect, "Invoke a direct method.", throttleMethod},
+	{"policy.read", auth.PolicyManage, "Read shared access policies with their keys.", throttleNone},
+	{"policy.write", auth.PolicyManage, "Create or change a shared access policy.", throttleNone},
+	{"policy.delete", auth.PolicyManage, "Delete a shared access policy.", throttleNone},
+	{"policy.rotate", auth.PolicyManage, "Give a shared access policy a new key.", throttleNone},
+	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
+	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
+	{"doctor", auth.HubManage, "Look at the hub's own health.", throttleNone},
+}
+
+// Operations returns the table of operations.
+func Operations() []OperationInfo { return operationTable[:] }
+
+func (o operation) info() OperationInfo { return operationTable[o] }
+
+// throttles are the hub-wide limiters of a limits profile. A nil limiter lets
+// everything pass.
+type throttles [throttleEnd]*rate.Limiter
+
+// throttleBurst is how many seconds' worth of operations may come at once,
+// and throttleQueue how long an operation is held back before it is refused:
+// IoT Hub also slows callers down first.
+const (
+	throttleBurst = 5
+	throttleQueue = 2 * time.Second
+)
+
+func newThrottles(l Limits) throttles {
+	var t throttles
+	for k, perSecond := range map[throttle]float64{
+		throttleRegistry: l.RegistryRate, throttleTwinRead: l.TwinReadRate, throttleTwinUpdate: l.TwinUpdateRate,
+		throttleMethod: l.MethodRate, throttleConnect: l.ConnectRate,
+	} {
+		if perSecond > 0 {
+			t[k] = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*throttleBurst)))
+		}
+	}
+	return t
+}
+
+func (t *throttles) wait(ctx context.Context, k throttle, name string) error {
+	if t[k] == nil {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, throttleQueue)
+	defer cancel()
+	if err := t[k].Wait(bounded); err != nil {
+		if ctx.Err() != nil {
+			return wrapf(CodeCanceled, err, "the caller went away while it was throttled")
+		}
+		return errf(CodeThrottled, "this hub's rate for %s is %.0f a second and has been reached. Wait 10 seconds and try again. Operation type: %s", name, float64(t[k].Limit()), name)
+	}
+	return nil
+}
+
+// authorize checks that the caller may do op on target, and throttles it. A
+// refusal is audited.
+func (h *Hub) authorize(ctx context.Context, c Caller, op operation, target string) error {
+	info := op.info()
+	if !c.Permissions.Has(info.Permission) {
+		e := errf(CodeUnauthorized, "%s needs the permission %s, which %s does not have", info.Name, info.Permission, c.Principal)
+		h.auditRefused(c, op, target, e)
+		return e
+	}
+	return h.throttles.wait(ctx, info.throttle, info.Name)
+}
+
+// auditRecord is what an audit entry holds beyond what its log adds.
+type auditRecord struct {
+	Principal string          `json:"p"`
+	Cause     string          `json:"c,omitempty"`
+	Operation string          `json:"o"`
+	Target    string          `json:"t"`
+	Outcome   string          `json:"r"`
+	Code      string          `json:"e,omitempty"`
+	RequestID string          `json:"i,omitempty"`
+	Address   string          `json:"a,omitempty"`
+	Details   json.RawMessage `json:"d,omitempty"`
+}
+
+func newAuditRecord(c Caller, op operation, target, outcome string) auditRecord {
+	return auditRecord{
+		Principal: c.Principal.String(), Cause: c.Cause, Operation: op.info().Name, Target: target,
+		Outcome: outcome, RequestID: c.RequestID, Address: c.Address,
+	}
+}
+
+// auditTx records a change in the transaction that makes it.
+func (h *Hub) auditTx(tx *storage.Tx, c Caller, op operation, target string, details json.RawMessage) error {
+	r := newAuditRecord(c, op, target, outcomeDone)
+	r.Details = details
+	return appendAudit(tx, r)
+}
+
+const (
+	outcomeDone    = "done"
+	outcomeRefused = "refused"
+	outcomeFailed  = "failed"
+)
+
+func appendAudit(tx *storage.Tx, r auditRecord) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return auditLog.Append(tx, b)
+}
+
+// auditLater records what changed nothing: it joins the next group and is not
+// waited for; what the store can't take is counted as lost.
+func (h *Hub) auditLater(r auditRecord) {
+	if err := h.db.Submit(func(tx *storage.Tx) error { return appendAudit(tx, r) }); err != nil {
+		h.count.auditLost.Add(1)
+	}
+}
+
+func (h *Hub) auditRefused(c Caller, op operation, target string, e *Error) {
+	if !h.refusals.Allow() {
+		h.count.auditLost.Add(1)
+		return
+	}
+	r := newAuditRecord(c, op, target, outcomeRefused)
+	r.Code = e.Code.String()
+	h.auditLater(r)
+}

@@ -1,0 +1,252 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/storage"
+)
+
+// policiesMost bounds how many policies a hub keeps: they are held in memory.
+const policiesMost = 1000
+
+// openPolicies makes the standard policies at the first start and loads all.
+func (h *Hub) openPolicies(ctx context.Context) error {
+	err := h.update(ctx, "make standard policies", func(tx *storage.Tx) error {
+		for _, p := range auth.StandardPolicies() {
+			_, err := policyTable.Get(tx, storage.Tuple(p.Name))
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, storage.ErrNotFound) {
+				return err
+			}
+			p.PrimaryKey, p.SecondaryKey = auth.NewKey(), auth.NewKey()
+			if err := h.storePolicyTx(tx, p, policyRecord{Created: tx.Now()}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	// A store that takes no writes still serves who exists already.
+	if e, ok := errors.AsType[*Error](err); ok && (e.Code == CodeReadOnly || e.Code == CodeUnavailable) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	return h.loadPolicies(ctx)
+}
+
+func (h *Hub) storePolicyTx(tx *storage.Tx, p auth.SharedAccessPolicy, r policyRecord) error {
+	sealed, err := h.sealKeys("policy:"+p.Name, p.PrimaryKey, p.SecondaryKey)
+	if err != nil {
+		return err
+	}
+	r.Permissions, r.SealedKeys, r.Updated = p.Permissions, sealed, tx.Now()
+	return policyTable.Put(tx, storage.Tuple(p.Name), r)
+}
+
+// loadPolicies reads all policies into memory; every authentication uses them.
+func (h *Hub) loadPolicies(ctx context.Context) error {
+	h.policyMu.Lock()
+	defer h.policyMu.Unlock()
+	all := map[string]auth.SharedAccessPolicy{}
+	err := h.view(ctx, "read policies", func(r storage.Reader) error {
+		for item, err := range policyTable.Scan(r, storage.Range{}) {
+			if err != nil {
+				return err
+			}
+			parts, err := item.Key.Parts()
+			if err != nil {
+				return err
+			}
+			name, _ := parts[0].(string)
+			primary, secondary, err := h.unsealKeys("policy:"+name, item.Value.SealedKeys)
+			if err != nil {
+				return err
+			}
+			all[name] = auth.SharedAccessPolicy{Name: name, Permissions: item.Value.Permissions, PrimaryKey: primary, SecondaryKey: secondary}
+		}
+		return nil
+	})
+	if err == nil {
+		h.policies.Store(&all)
+	}
+	return err
+}
+
+// Policies lists the shared access policies with their keys, by name. It
+// needs PolicyManage.
+func (h *Hub) Policies(ctx context.Context, c Caller) ([]auth.SharedAccessPolicy, error) {
+	if err := h.authorize(ctx, c, opPolicyRead, "*"); err != nil {
+		return nil, err
+	}
+	all := *h.policies.Load()
+	list := make([]auth.SharedAccessPolicy, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, all[name])
+	}
+	return list, nil
+}
+
+// Policy returns one policy with its keys. It needs PolicyManage.
+func (h *Hub) Policy(ctx context.Context, c Caller, name string) (auth.SharedAccessPolicy, error) {
+	if err := h.authorize(ctx, c, opPolicyRead, name); err != nil {
+		return auth.SharedAccessPolicy{}, err
+	}
+	return h.findPolicy(name)
+}
+
+func (h *Hub) findPolicy(name string) (auth.SharedAccessPolicy, error) {
+	p, ok := (*h.policies.Load())[name]
+	if !ok {
+		return p, errf(CodePolicyNotFound, "there is no shared access policy %q", name)
+	}
+	return p, nil
+}
+
+// PutPolicy makes or changes a policy. Missing keys are kept, or generated
+// for a new one. It needs PolicyManage; nobody grants more than they hold,
+// and the permissions of the standard policies are fixed.
+func (h *Hub) PutPolicy(ctx context.Context, c Caller, p auth.SharedAccessPolicy) (auth.SharedAccessPolicy, error) {
+	if err := h.authorize(ctx, c, opPolicyWrite, p.Name); err != nil {
+		return p, err
+	}
+	if err := h.checkPolicy(c, p); err != nil {
+		return p, err
+	}
+	return h.changePolicy(ctx, c, opPolicyWrite, p.Name, func(before auth.SharedAccessPolicy, known bool) (auth.SharedAccessPolicy, error) {
+		if !known && len(*h.policies.Load()) >= policiesMost {
+			return p, errf(CodeArgumentInvalid, "the hub has %d shared access policies, which is the limit", policiesMost)
+		}
+		if p.PrimaryKey != "" {
+			return p, nil
+		}
+		next := p
+		next.PrimaryKey, next.SecondaryKey = before.PrimaryKey, before.SecondaryKey
+		if !known {
+			next.PrimaryKey, next.SecondaryKey = auth.NewKey(), auth.NewKey()
+		}
+		return next, nil
+	})
+}
+
+func (h *Hub) checkPolicy(c Caller, p auth.SharedAccessPolicy) error {
+	if err := checkID("policy name", p.Name, 64); err != nil {
+		return err
+	}
+	if p.Permissions == 0 {
+		return errf(CodeArgumentInvalid, "policy %q has no permission", p.Name)
+	}
+	if !c.Permissions.Has(p.Permissions) {
+		return errf(CodeForbidden, "%s can't grant %s: it holds only %s", c.Principal, p.Permissions, c.Permissions)
+	}
+	for _, s := range auth.StandardPolicies() {
+		if s.Name == p.Name && s.Permissions != p.Permissions {
+			return errf(CodeForbidden, "the permissions of the standard policy %q are fixed; make a policy of another name", p.Name)
+		}
+	}
+	if (p.PrimaryKey == "") != (p.SecondaryKey == "") {
+		return errf(CodeArgumentInvalid, "send both keys of policy %q, or neither", p.Name)
+	}
+	for _, k := range []auth.Secret{p.PrimaryKey, p.SecondaryKey} {
+		if k == "" {
+			continue
+		}
+		if err := auth.CheckKey(k.Reveal()); err != nil {
+			return wrapf(CodeArgumentInvalid, err, "a key of policy %q is not base64 of 16 to 64 bytes", p.Name)
+		}
+	}
+	return nil
+}
+
+// RotatePolicyKey gives a policy a new key in one slot, or both. It needs
+// PolicyManage.
+func (h *Hub) RotatePolicyKey(ctx context.Context, c Caller, name string, slot KeySlot) (auth.SharedAccessPolicy, error) {
+	if err := h.authorize(ctx, c, opPolicyRotate, name); err != nil {
+		return auth.SharedAccessPolicy{}, err
+	}
+	return h.changePolicy(ctx, c, opPolicyRotate, name, func(p auth.SharedAccessPolicy, known bool) (auth.SharedAccessPolicy, error) {
+		if !known {
+			return p, errf(CodePolicyNotFound, "there is no shared access policy %q", name)
+		}
+		return p, slot.rotate(&p.PrimaryKey, &p.SecondaryKey)
+	})
+}
+
+// changePolicy runs one change of a policy in a transaction and makes it
+// effective before it returns. Sessions opened by the former keys live on
+// until their token expires, as on IoT Hub.
+func (h *Hub) changePolicy(ctx context.Context, c Caller, op operation, name string, change func(p auth.SharedAccessPolicy, known bool) (auth.SharedAccessPolicy, error)) (auth.SharedAccessPolicy, error) {
+	var next auth.SharedAccessPolicy
+	err := h.update(ctx, "change policy", func(tx *storage.Tx) error {
+		r, err := policyTable.Get(tx, storage.Tuple(name))
+		known := err == nil
+		before := auth.SharedAccessPolicy{Name: name, Permissions: r.Permissions}
+		switch {
+		case known:
+			if before.PrimaryKey, before.SecondaryKey, err = h.unsealKeys("policy:"+name, r.SealedKeys); err != nil {
+				return err
+			}
+		case errors.Is(err, storage.ErrNotFound):
+			r.Created = tx.Now()
+		default:
+			return err
+		}
+		if next, err = change(before, known); err != nil {
+			return err
+		}
+		details := []byte(`{"permissions":"` + next.Permissions.String() + `"}`)
+		return errors.Join(h.storePolicyTx(tx, next, r), h.auditTx(tx, c, op, name, details))
+	})
+	if err != nil {
+		return next, err
+	}
+	return next, h.loadPolicies(ctx)
+}
+
+// DeletePolicy removes a policy; the standard ones stay. It needs PolicyManage.
+func (h *Hub) DeletePolicy(ctx context.Context, c Caller, name string) error {
+	if err := h.authorize(ctx, c, opPolicyDelete, name); err != nil {
+		return err
+	}
+	for _, s := range auth.StandardPolicies() {
+		if s.Name == name {
+			return errf(CodeForbidden, "the standard policy %q can't be deleted; rotate its keys instead", name)
+		}
+	}
+	err := h.update(ctx, "delete policy", func(tx *storage.Tx) error {
+		if _, err := policyTable.Get(tx, storage.Tuple(name)); err != nil {
+			if errors.Is(err, storage.ErrNotFound) {
+				return errf(CodePolicyNotFound, "there is no shared access policy %q", name)
+			}
+			return err
+		}
+		return errors.Join(policyTable.Delete(tx, storage.Tuple(name)), h.auditTx(tx, c, opPolicyDelete, name, nil))
+	})
+	if err != nil {
+		return err
+	}
+	return h.loadPolicies(ctx)
+}
+
+// PolicyConnectionString returns IoT Hub's connection string of a policy with
+// the key in the slot (primary when empty). It needs PolicyManage.
+func (h *Hub) PolicyConnectionString(ctx context.Context, c Caller, name string, slot KeySlot) (auth.ConnectionString, error) {
+	if err := h.authorize(ctx, c, opPolicyRead, name); err != nil {
+		return auth.ConnectionString{}, err
+	}
+	p, err := h.findPolicy(name)
+	if err != nil {
+		return auth.ConnectionString{}, err
+	}
+	key, err := slot.choose(p.PrimaryKey, p.SecondaryKey)
+	if err != nil {
+		return auth.ConnectionString{}, err
+	}
+	return auth.ConnectionString{HostName: h.hosts[0], SharedAccessKeyName: name, SharedAccessKey: key}, nil
+}

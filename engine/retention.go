@@ -1,0 +1,79 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// Bounds of the change log: at least a day, within a size.
+const (
+	changeLogAge   = 24 * time.Hour
+	changeLogBytes = 1 << 30
+	retainBatch    = 500
+)
+
+// retain drops history entries and change-log entries that have passed their
+// age. It walks in batches, each a short transaction, so that nobody waits.
+func (h *Hub) retain(ctx context.Context) error {
+	now := time.Now()
+	_, err := changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), MaxBytes: changeLogBytes})
+	return errors.Join(err, h.retainHistory(ctx, now))
+}
+
+func (h *Hub) retainHistory(ctx context.Context, now time.Time) error {
+	var after storage.Key
+	for {
+		var old []storage.Key
+		seen := 0
+		err := h.db.View(ctx, func(r storage.Reader) error {
+			for item, err := range historyTable.Scan(r, storage.Range{After: after}) {
+				if err != nil {
+					return err
+				}
+				after = append(storage.Key(nil), item.Key...)
+				if h.historyExpired(item, now) {
+					old = append(old, after)
+				}
+				if seen++; seen >= 10*retainBatch || len(old) >= retainBatch {
+					return nil
+				}
+			}
+			after = nil
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if len(old) > 0 {
+			err := h.db.Update(ctx, func(tx *storage.Tx) error {
+				for _, k := range old {
+					if err := historyTable.Delete(tx, k); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if after == nil {
+			return nil
+		}
+	}
+}
+
+func (h *Hub) historyExpired(item storage.Item[historyRecord], now time.Time) bool {
+	parts, err := item.Key.Parts()
+	if err != nil || len(parts) != 5 {
+		return false
+	}
+	age := h.limits.HistoryDesiredAge
+	if n, _ := parts[3].(uint64); historyNumber(n) == historyReported {
+		age = h.limits.HistoryReportedAge
+	}
+	return now.Sub(item.Value.Time) > age
+}

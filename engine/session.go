@@ -1,0 +1,430 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// Endpoint is a thing of the hub that a device can subscribe to.
+type Endpoint uint8
+
+// The endpoints, in the order in which they are stored.
+const (
+	EndpointTwinResponse Endpoint = iota
+	EndpointDesired
+	EndpointMethod
+	EndpointMessage // cloud-to-device
+	EndpointInput   // module inputs; nothing is delivered without an edge runtime
+	endpointCount
+)
+
+// Endpoints is how many endpoints there are.
+const Endpoints = int(endpointCount)
+
+// NotSubscribed is the value of an endpoint in Subscriptions that has no subscription.
+const NotSubscribed = -1
+
+// Subscriptions holds for each Endpoint the QoS granted (0 or 1), or NotSubscribed.
+type Subscriptions [Endpoints]int8
+
+// NoSubscriptions returns an empty set.
+func NoSubscriptions() Subscriptions {
+	var s Subscriptions
+	for i := range s {
+		s[i] = NotSubscribed
+	}
+	return s
+}
+
+// Has reports whether the endpoint is subscribed.
+func (s Subscriptions) Has(e Endpoint) bool { return s[e] >= 0 }
+
+// Outbox is what an edge supplies for one connection: the hub's only way to
+// it. No method may block: a full outbox is an error. Methods are called from
+// any goroutine, Desired in version order.
+type Outbox interface {
+	// Method sends a direct method request. payload is nil when the caller gave none.
+	Method(requestID, name string, payload json.RawMessage) error
+	// Desired tells the device a change: patch is a JSON object that holds "$version".
+	Desired(version int64, patch []byte) error
+	// Close ends the connection. cause says why, for logs and metrics.
+	Close(cause *Error)
+}
+
+// Connection describes a new device connection.
+type Connection struct {
+	Grant    Grant
+	Clean    bool   // MQTT clean session: forget stored subscriptions
+	Protocol string // "mqtt", "mqtt-ws"
+	Address  string
+	ModelID  string
+	Product  string // DeviceClientType
+	Outbox   Outbox
+}
+
+// Session is one identity's live connection. Its methods are safe for
+// concurrent use; an edge calls them in the order of the packets.
+type Session struct {
+	hub        *Hub
+	id         TwinID
+	connection Connection
+	resumed    bool
+	since      time.Time
+	activity   atomic.Int64 // unix nanoseconds
+	flushed    int64        // activity when presence was last stored; only flushPresence uses it
+	cause      atomic.Pointer[Error]
+
+	mu       sync.Mutex
+	subs     Subscriptions
+	calls    map[string]*pendingCall // nil until the first
+	lastCall uint64                  // request ids never repeat within a session
+}
+
+// Connect attaches a connection as the identity's session. An older session
+// of the same identity is fenced and closed first. The session is live when
+// Connect returns: hub-to-device traffic for stored subscriptions may reach
+// the outbox at once, so an edge must queue it behind its CONNACK.
+func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
+	if h.draining.Load() {
+		return nil, errf(CodeClosed, "the hub is shutting down")
+	}
+	if err := h.throttles.wait(ctx, throttleConnect, "connect"); err != nil {
+		return nil, err
+	}
+	s := &Session{hub: h, id: cn.Grant.ID, connection: cn, since: time.Now().UTC(), subs: NoSubscriptions()}
+	s.activity.Store(s.since.UnixNano())
+	if err := s.restore(ctx); err != nil {
+		return nil, err
+	}
+	if old := h.sessions.put(s); old != nil {
+		h.count.sessionsReplaced.Add(1)
+		old.end(errf(CodeConnectionClosed, "a newer connection of %q took over", s.id))
+	}
+	// From here on a change of the identity finds the session in the table;
+	// what changed between authentication and now is found by looking again.
+	if err := h.recheck(ctx, cn.Grant); err != nil {
+		s.Close(err)
+		return nil, err
+	}
+	h.count.connects.Add(1)
+	h.recordPresence(s, changeConnected)
+	return s, nil
+}
+
+// restore loads the stored subscriptions, or forgets them for a clean
+// session, and stores the model id that the device announced.
+func (s *Session) restore(ctx context.Context) error {
+	var model string
+	err := s.hub.view(ctx, "restore session", func(r storage.Reader) error {
+		t, err := twinTable.Get(r, s.id.key())
+		if errors.Is(err, storage.ErrNotFound) {
+			return errf(CodeUnauthorized, "the identity %q no longer exists", s.id)
+		}
+		model = t.ModelID
+		if err != nil {
+			return err
+		}
+		stored, err := subscriptionTable.Get(r, s.id.key())
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil
+		}
+		if err == nil {
+			s.resumed, s.subs = true, stored
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	forget := s.connection.Clean && s.resumed
+	announce := s.connection.ModelID != "" && s.connection.ModelID != model
+	if s.connection.Clean {
+		s.resumed, s.subs = false, NoSubscriptions()
+	}
+	if !forget && !announce && (s.resumed || s.connection.Clean) {
+		return nil
+	}
+	return s.hub.update(ctx, "begin session", func(tx *storage.Tx) error {
+		switch {
+		case forget:
+			if err := subscriptionTable.Delete(tx, s.id.key()); err != nil {
+				return err
+			}
+		case !s.connection.Clean && !s.resumed:
+			// MQTT keeps the session itself, not only what it subscribed to.
+			if err := subscriptionTable.Put(tx, s.id.key(), s.subs); err != nil {
+				return err
+			}
+		}
+		if !announce {
+			return nil
+		}
+		t, err := twinTable.Get(tx, s.id.key())
+		if err != nil {
+			return err
+		}
+		t.ModelID = s.connection.ModelID
+		t.Version++
+		return twinTable.Put(tx, s.id.key(), t)
+	})
+}
+
+// ID returns whose session it is.
+func (s *Session) ID() TwinID { return s.id }
+
+// Resumed reports whether the hub had kept a session for the identity (MQTT's
+// session-present).
+func (s *Session) Resumed() bool { return s.resumed }
+
+// Subscriptions returns the current set.
+func (s *Session) Subscriptions() Subscriptions {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.subs
+}
+
+// Subscribe adds to the set, durably unless the session is clean; it writes
+// only when the set changes. Values of NotSubscribed are left alone.
+func (s *Session) Subscribe(ctx context.Context, add Subscriptions) error {
+	next := s.Subscriptions()
+	for e, qos := range add {
+		if qos != NotSubscribed {
+			next[e] = qos
+		}
+	}
+	return s.setSubscriptions(ctx, next)
+}
+
+// Unsubscribe removes endpoints from the set, durably unless the session is clean.
+func (s *Session) Unsubscribe(ctx context.Context, remove ...Endpoint) error {
+	next := s.Subscriptions()
+	for _, e := range remove {
+		next[e] = NotSubscribed
+	}
+	return s.setSubscriptions(ctx, next)
+}
+
+// setSubscriptions is called by the edge's one reader, so that two changes of
+// the set never race.
+func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	s.Touch()
+	if next == s.Subscriptions() {
+		return nil
+	}
+	if !s.connection.Clean {
+		err := s.hub.update(ctx, "store subscriptions", func(tx *storage.Tx) error {
+			return subscriptionTable.Put(tx, s.id.key(), next)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	methods := next.Has(EndpointMethod) && !s.subs.Has(EndpointMethod)
+	s.subs = next
+	s.mu.Unlock()
+	if methods {
+		s.hub.sessions.arrived(s.id)
+	}
+	return nil
+}
+
+// Touch records that the device was heard of; it is cheap and stores nothing.
+func (s *Session) Touch() { s.activity.Store(time.Now().UnixNano()) }
+
+// Err returns why the hub has ended the session (taken over, disabled, key
+// changed, token expired, shutting down), or nil while it is live. A session
+// that has ended refuses every other call.
+func (s *Session) Err() error {
+	if e := s.cause.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// end ends the session from the hub's side: it refuses further calls, waiting
+// method calls fail, and the edge is told to close the connection.
+func (s *Session) end(cause *Error) {
+	if !s.cause.CompareAndSwap(nil, cause) {
+		return
+	}
+	s.detach(cause)
+	s.connection.Outbox.Close(cause)
+}
+
+// Close detaches the connection from the edge's side. cause is nil for a
+// graceful DISCONNECT. It may be called more than once, and after the hub has
+// ended the session.
+func (s *Session) Close(cause error) {
+	e := errf(CodeConnectionClosed, "the device %q disconnected", s.id)
+	if cause != nil {
+		e = wrapf(CodeConnectionClosed, cause, "the connection of %q ended: %v", s.id, cause)
+	}
+	if s.cause.CompareAndSwap(nil, e) {
+		s.detach(e)
+	}
+}
+
+func (s *Session) detach(cause *Error) {
+	s.failCalls(cause)
+	if s.hub.sessions.remove(s) {
+		s.hub.recordPresence(s, changeDisconnected)
+	}
+}
+
+// endSession ends an identity's session, if it has one.
+func (h *Hub) endSession(id TwinID, cause *Error) {
+	if s := h.sessions.get(id); s != nil {
+		s.end(cause)
+	}
+}
+
+// endSessions ends the sessions of a device and of its modules.
+func (h *Hub) endSessions(id TwinID, cause *Error) {
+	h.endSession(id, cause)
+	if id.ModuleID != "" {
+		return
+	}
+	h.sessions.each(func(s *Session) {
+		if s.id.DeviceID == id.DeviceID {
+			s.end(cause)
+		}
+	})
+}
+
+// expireSessions ends sessions whose token ran out a grace time ago.
+func (h *Hub) expireSessions(now time.Time) {
+	h.sessions.each(func(s *Session) {
+		if e := s.connection.Grant.Expires; !e.IsZero() && now.After(e.Add(h.limits.TokenExpiryGrace)) {
+			s.end(errf(CodeUnauthorized, "the token of %q expired at %s", s.id, e.UTC().Format(time.RFC3339)))
+		}
+	})
+}
+
+// sessionTable holds the live sessions and who waits for one. It is sharded:
+// every packet toward a device looks here.
+type sessionTable struct {
+	seed   maphash.Seed
+	shards [64]sessionShard
+}
+
+type sessionShard struct {
+	mu      sync.Mutex
+	live    map[TwinID]*Session
+	waiting map[TwinID]chan struct{} // closed when the identity's session can take methods
+}
+
+func newSessionTable() *sessionTable {
+	t := &sessionTable{seed: maphash.MakeSeed()}
+	for i := range t.shards {
+		t.shards[i].live = map[TwinID]*Session{}
+		t.shards[i].waiting = map[TwinID]chan struct{}{}
+	}
+	return t
+}
+
+func (t *sessionTable) shard(id TwinID) *sessionShard {
+	return &t.shards[maphash.Comparable(t.seed, id)%uint64(len(t.shards))]
+}
+
+func (t *sessionTable) get(id TwinID) *Session {
+	sh := t.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.live[id]
+}
+
+// put makes s the identity's session and returns the one that it replaces.
+func (t *sessionTable) put(s *Session) (old *Session) {
+	sh := t.shard(s.id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	old = sh.live[s.id]
+	sh.live[s.id] = s
+	sh.wake(s.id)
+	return old
+}
+
+// remove takes s out unless a newer session has its place; it reports whether
+// it did.
+func (t *sessionTable) remove(s *Session) bool {
+	sh := t.shard(s.id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.live[s.id] != s {
+		return false
+	}
+	delete(sh.live, s.id)
+	return true
+}
+
+// each calls f for every live session, without holding a lock during f.
+func (t *sessionTable) each(f func(*Session)) {
+	var list []*Session
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		list = list[:0]
+		for _, s := range sh.live {
+			list = append(list, s)
+		}
+		sh.mu.Unlock()
+		for _, s := range list {
+			f(s)
+		}
+	}
+}
+
+func (t *sessionTable) len() (devices, all int64) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		all += int64(len(sh.live))
+		for id := range sh.live {
+			if id.ModuleID == "" {
+				devices++
+			}
+		}
+		sh.mu.Unlock()
+	}
+	return devices, all
+}
+
+// arrived wakes whoever waits for the identity to take methods.
+func (t *sessionTable) arrived(id TwinID) {
+	sh := t.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.wake(id)
+}
+
+func (sh *sessionShard) wake(id TwinID) {
+	if ch, ok := sh.waiting[id]; ok {
+		close(ch)
+		delete(sh.waiting, id)
+	}
+}
+
+// arrival returns a channel that is closed at the identity's next arrival.
+// Waiting calls are bounded by Limits.MethodsWaiting, and so is this map.
+func (t *sessionTable) arrival(id TwinID) <-chan struct{} {
+	sh := t.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	ch, ok := sh.waiting[id]
+	if !ok {
+		ch = make(chan struct{})
+		sh.waiting[id] = ch
+	}
+	return ch
+}

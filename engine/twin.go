@@ -1,0 +1,300 @@
+package engine
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+
+	"github.com/muster-hub/muster/engine/twin"
+	"github.com/muster-hub/muster/storage"
+)
+
+// Twin is a device's or module's twin with what its identity contributes.
+type Twin struct {
+	Identity Identity // keys are blank
+	ETag     string   // without quotes; moves with tags and desired properties only
+	Version  int64    // grows with every change of the twin
+	ModelID  string
+	Tags     *twin.Section
+	Desired  *twin.Section
+	Reported *twin.Section
+}
+
+// TwinUpdate is a service's change of a twin: JSON objects, nil = absent.
+type TwinUpdate struct {
+	Tags    []byte
+	Desired []byte
+}
+
+// Twin returns a twin. It needs ServiceConnect.
+func (h *Hub) Twin(ctx context.Context, c Caller, id TwinID) (Twin, error) {
+	if err := h.authorize(ctx, c, opTwinRead, id.String()); err != nil {
+		return Twin{}, err
+	}
+	h.count.twinReads.Add(1)
+	var t Twin
+	err := h.view(ctx, "read twin", func(r storage.Reader) error {
+		identity, record, err := loadTwin(r, id)
+		if err != nil {
+			return err
+		}
+		t, err = h.twinView(r, id, identity, record)
+		return err
+	})
+	return t, err
+}
+
+// PatchTwin merges tags and desired properties; a connected device that has
+// subscribed is told before the call returns. An absent condition means any.
+// It needs ServiceConnect.
+func (h *Hub) PatchTwin(ctx context.Context, c Caller, id TwinID, u TwinUpdate, m IfMatch) (Twin, error) {
+	if err := h.authorize(ctx, c, opTwinUpdate, id.String()); err != nil {
+		return Twin{}, err
+	}
+	return h.changeTwin(ctx, c, id, u, m, opTwinUpdate)
+}
+
+// ReplaceTwin replaces each section that is present. It needs ServiceConnect.
+func (h *Hub) ReplaceTwin(ctx context.Context, c Caller, id TwinID, u TwinUpdate, m IfMatch) (Twin, error) {
+	if err := h.authorize(ctx, c, opTwinReplace, id.String()); err != nil {
+		return Twin{}, err
+	}
+	return h.changeTwin(ctx, c, id, u, m, opTwinReplace)
+}
+
+func (h *Hub) changeTwin(ctx context.Context, c Caller, id TwinID, u TwinUpdate, m IfMatch, op operation) (Twin, error) {
+	var t Twin
+	err := h.update(ctx, "update twin", func(tx *storage.Tx) error {
+		identity, record, err := loadTwin(tx, id)
+		if err != nil {
+			return err
+		}
+		if err := h.changeTwinTx(tx, c, id, &record, u, m, op); err != nil {
+			return err
+		}
+		t, err = h.twinView(tx, id, identity, record)
+		return err
+	})
+	return t, err
+}
+
+func (h *Hub) changeTwinTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, u TwinUpdate, m IfMatch, op operation) error {
+	if !m.matches(twinETag(h.db.Epoch().Ordinal, r.Revision)) {
+		return errf(CodePreconditionFailed, "PreconditionFailed, ETag may be invalid.")
+	}
+	changed, err := h.applyTwinUpdateTx(tx, c, id, r, u, op != opTwinReplace)
+	if err != nil || !changed {
+		return err
+	}
+	r.Revision++
+	r.Version++
+	return errors.Join(
+		twinTable.Put(tx, id.key(), *r),
+		h.auditTx(tx, c, op, id.String(), auditSections(u)),
+	)
+}
+
+func auditSections(u TwinUpdate) []byte {
+	switch {
+	case u.Tags != nil && u.Desired != nil:
+		return []byte(`{"sections":["tags","desired"]}`)
+	case u.Tags != nil:
+		return []byte(`{"sections":["tags"]}`)
+	default:
+		return []byte(`{"sections":["desired"]}`)
+	}
+}
+
+// applyTwinUpdateTx changes the sections that u holds, with their history and
+// change-log entries, and tells a connected device of its new desired
+// properties once that is durable. The caller stores the record.
+func (h *Hub) applyTwinUpdateTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, u TwinUpdate, merge bool) (changed bool, err error) {
+	for _, part := range []struct {
+		kind twin.Kind
+		body []byte
+	}{{twin.Tags, u.Tags}, {twin.Desired, u.Desired}} {
+		if part.body == nil {
+			continue
+		}
+		change, err := h.applySectionTx(tx, c, id, r, part.kind, part.body, merge, twin.DropSpecial)
+		if err != nil {
+			return false, err
+		}
+		changed = true
+		if part.kind == twin.Desired {
+			version := r.Desired.Version()
+			notice := change.Forward.JSONWithVersion(nil, version)
+			tx.OnCommit(func(uint64) {
+				h.count.desiredUpdates.Add(1)
+				h.notifyDesired(id, version, notice)
+			})
+		}
+	}
+	return changed, nil
+}
+
+// sectionRules says where a section's history, version and change kind are.
+func sectionRules(k twin.Kind) (slot int, number historyNumber, change string) {
+	switch k {
+	case twin.Tags:
+		return 0, historyTags, changeTags
+	case twin.Desired:
+		return 1, historyDesired, changeDesired
+	default:
+		return 2, historyReported, changeReported
+	}
+}
+
+func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k twin.Kind, body []byte, merge bool, special twin.SpecialKeys) (twin.Change, error) {
+	limits := h.limits.twinLimits(k)
+	limits.Special = special
+	// The bound on the text is generous: escapes and white space are not
+	// counted by the size formula.
+	p, err := twin.ParsePatch(body, 8*limits.MaxBytes+kib)
+	if err != nil {
+		return twin.Change{}, twinError(err)
+	}
+	section := r.section(k)
+	apply := (*section).Merge
+	if !merge {
+		apply = (*section).Replace
+	}
+	next, change, err := apply(p, tx.Now(), limits)
+	if err != nil {
+		return twin.Change{}, twinError(err)
+	}
+	*section = next
+	slot, number, kind := sectionRules(k)
+	r.History[slot]++
+	version := next.Version()
+	if k == twin.Tags {
+		version = int64(r.History[slot])
+	}
+	forward := change.Forward.JSON(nil)
+	return change, errors.Join(
+		h.recordHistoryTx(tx, c, id, r.Generation, number, r.History[slot], version, forward, change.Undo.JSON(nil)),
+		appendChange(tx, c, kind, id, version, forward),
+	)
+}
+
+func twinError(err error) error {
+	if e, ok := errors.AsType[*twin.InvalidError](err); ok {
+		if e.TooLarge {
+			return wrapf(CodeTooLarge, err, "%s", e.Error())
+		}
+		return wrapf(CodeArgumentInvalid, err, "%s", e.Error())
+	}
+	return err
+}
+
+// notifyDesired hands a change to the live session, in commit order: it runs
+// in the committer. A full outbox ends the session; the device reads its twin
+// when it is back.
+func (h *Hub) notifyDesired(id TwinID, version int64, notice []byte) {
+	s := h.sessions.get(id)
+	if s == nil || !s.Subscriptions().Has(EndpointDesired) {
+		return
+	}
+	if err := s.connection.Outbox.Desired(version, notice); err != nil {
+		s.end(wrapf(CodeThrottled, err, "the device %q reads too slowly", id))
+	}
+}
+
+func loadTwin(r storage.Reader, id TwinID) (identityRecord, twinRecord, error) {
+	identity, err := loadIdentity(r, id)
+	if err != nil {
+		return identity, twinRecord{}, err
+	}
+	record, err := twinTable.Get(r, id.key())
+	if errors.Is(err, storage.ErrNotFound) {
+		return identity, record, wrapf(CodeInternal, err, "identity %q has no twin", id)
+	}
+	return identity, record, err
+}
+
+func (h *Hub) twinView(r storage.Reader, id TwinID, identity identityRecord, t twinRecord) (Twin, error) {
+	i, err := h.fromRecord(id, identity, false)
+	if err != nil {
+		return Twin{}, err
+	}
+	if err := h.addPresence(r, &i); err != nil {
+		return Twin{}, err
+	}
+	return Twin{
+		Identity: i, ETag: twinETag(h.db.Epoch().Ordinal, t.Revision), Version: t.Version, ModelID: t.ModelID,
+		Tags: t.Tags, Desired: t.Desired, Reported: t.Reported,
+	}, nil
+}
+
+// twinETag spells a twin's revision as IoT Hub does, with the epoch in its
+// high bytes, so that an ETag from before a restore never matches.
+func twinETag(epoch uint32, revision uint64) string {
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, uint64(epoch-1)<<48|revision))
+}
+
+// Twin returns the twin as devices see it:
+// {"desired":{..,"$version":n},"reported":{..,"$version":m}}.
+func (s *Session) Twin(ctx context.Context) ([]byte, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	h := s.hub
+	if err := h.throttles.wait(ctx, throttleTwinRead, "twin.read"); err != nil {
+		return nil, err
+	}
+	h.count.twinReads.Add(1)
+	var t twinRecord
+	err := h.view(ctx, "read twin", func(r storage.Reader) error {
+		var err error
+		t, err = twinTable.Get(r, s.id.key())
+		if errors.Is(err, storage.ErrNotFound) {
+			return errf(CodeDeviceNotFound, "%s", s.id)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	doc := append(make([]byte, 0, 1024), `{"desired":`...)
+	doc = t.Desired.JSON(doc, false)
+	doc = append(doc, `,"reported":`...)
+	doc = t.Reported.JSON(doc, false)
+	return append(doc, '}'), nil
+}
+
+// PatchReported merges a JSON object into the reported properties and returns
+// their new version when that is durable. expected is -1, or the version that
+// the device believes current (CodePreconditionFailed when it is not).
+func (s *Session) PatchReported(ctx context.Context, patch []byte, expected int64) (version int64, err error) {
+	if err := s.Err(); err != nil {
+		return 0, err
+	}
+	h := s.hub
+	if err := h.throttles.wait(ctx, throttleTwinUpdate, "twin.update"); err != nil {
+		return 0, err
+	}
+	s.Touch()
+	err = h.update(ctx, "update reported properties", func(tx *storage.Tx) error {
+		r, err := twinTable.Get(tx, s.id.key())
+		if errors.Is(err, storage.ErrNotFound) || err == nil && r.Generation != s.connection.Grant.GenerationID {
+			return errf(CodeDeviceNotFound, "%s", s.id)
+		}
+		if err != nil {
+			return err
+		}
+		if expected >= 0 && expected != r.Reported.Version() {
+			return errf(CodePreconditionFailed, "reported properties have version %d, the request expects %d", r.Reported.Version(), expected)
+		}
+		if _, err := h.applySectionTx(tx, Caller{Principal: s.connection.Grant.Principal}, s.id, &r, twin.Reported, patch, true, twin.RefuseSpecial); err != nil {
+			return err
+		}
+		r.Version++
+		version = r.Reported.Version()
+		return twinTable.Put(tx, s.id.key(), r)
+	})
+	if err == nil {
+		h.count.reportedUpdates.Add(1)
+	}
+	return version, err
+}
