@@ -26,7 +26,6 @@ const (
 	reasonEnded                     // the hub ended it: disabled, deleted, key changed
 	reasonShutdown                  // the hub is going down
 	reasonUnavailable               // the engine refused a request that has no other answer
-	reasonCrowded                   // too many connections without CONNECT
 	reasonFault                     // a fault of the hub
 	reasonCount
 )
@@ -61,8 +60,6 @@ func (r reason) info() (name string, number int) {
 		return "shutdown", 503001
 	case reasonUnavailable:
 		return "unavailable", 503001
-	case reasonCrowded:
-		return "too_many_pending", 429001
 	}
 	return "fault", 500001
 }
