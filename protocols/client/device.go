@@ -442,3 +442,14 @@ func ended(err error) error {
 	}
 	return err
 }
+
+// Drop ends the current connection without a DISCONNECT, as a network that
+// fails does; Run then connects again.
+func (d *Device) Drop() {
+	d.mu.Lock()
+	c := d.conn
+	d.mu.Unlock()
+	if c != nil {
+		c.cut(errors.New("dropped on request"))
+	}
+}
