@@ -321,6 +321,10 @@ func (db *DB) journalStart(after uint64) uint64 {
 
 func (db *DB) openSettled(dir string, m mode) error {
 	log := &badgerLog{log: db.opt.Logger}
+	listed, err := listedTables(db.fs, dir)
+	if err != nil && !m.repair {
+		return err
+	}
 	b, err := openBadger(dir, db.tune, log)
 	if err != nil {
 		db.badger = nil
@@ -331,7 +335,7 @@ func (db *DB) openSettled(dir string, m mode) error {
 	if text := log.errors.Load(); text != nil && !m.repair {
 		return fmt.Errorf("%w: %s: Badger says: %s; restore a backup, or run `muster repair --data DIR`", ErrCorrupt, dir, *text)
 	}
-	if err := checkTables(db.fs, dir, b); err != nil && !m.repair {
+	if err := checkTables(db.fs, dir, listed, b); err != nil && !m.repair {
 		return err
 	}
 	raise := db.raise
@@ -339,23 +343,34 @@ func (db *DB) openSettled(dir string, m mode) error {
 	return nil
 }
 
-// checkTables compares the open tables with the manifest.
-func checkTables(fs fsys, dir string, b *badger.DB) error {
-	name := filepath.Join(dir, "MANIFEST")
-	for range 10 {
-		m, err := readManifest(fs, name)
-		if err != nil {
-			return err
-		}
-		for _, t := range b.Tables() {
-			delete(m.tables, t.ID)
-		}
-		if len(m.tables) == 0 {
-			return nil
-		}
-		// A compaction may have replaced tables between the two looks.
+// listedTables returns what MANIFEST lists before Badger opens it; nothing in a new directory.
+func listedTables(fs fsys, dir string) (map[uint64]manifestTable, error) {
+	m, err := readManifest(fs, filepath.Join(dir, "MANIFEST"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
 	}
-	return damage(name, 0, "Badger opened fewer tables than it lists")
+	return m.tables, err
+}
+
+// checkTables compares the open tables with those that the manifest listed before. A compaction
+// may have replaced some meanwhile; Badger says so in the manifest before it lets go of them, and
+// waits for the disk in between, so the manifest is read last.
+func checkTables(fs fsys, dir string, listed map[uint64]manifestTable, b *badger.DB) error {
+	opened := map[uint64]bool{}
+	for _, t := range b.Tables() {
+		opened[t.ID] = true
+	}
+	name := filepath.Join(dir, "MANIFEST")
+	m, err := readManifest(fs, name)
+	if err != nil {
+		return err
+	}
+	for id := range listed {
+		if _, still := m.tables[id]; still && !opened[id] {
+			return damage(name, 0, "Badger did not open table %s, which it lists", tableName(id))
+		}
+	}
+	return nil
 }
 
 // undoOrphans takes back what Badger holds above the journal's end. That exists only when the
