@@ -202,7 +202,7 @@ func TestDecodeDamaged(t *testing.T) {
 	for _, k := range []Kind{Tags, Desired, Reported} {
 		good := Encode(nil, fleetTwin(t, k))
 		for i := range good {
-			for _, flip := range []byte{0x01, 0x08, 0x80, 0xff} {
+			for _, flip := range []byte{0x01, 0x88} {
 				bad := append([]byte(nil), good...)
 				bad[i] ^= flip
 				s, err := Decode(bad)
