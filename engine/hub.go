@@ -138,8 +138,12 @@ func (h *Hub) Hosts() []string { return h.hosts }
 // until their edge closes them.
 func (h *Hub) Drain() { h.draining.Store(true) }
 
+// StoreStats are the store's figures, named here for the edges, which don't
+// know the store.
+type StoreStats = storage.Stats
+
 // StorageStats returns the store's figures, for metrics.
-func (h *Hub) StorageStats() storage.Stats { return h.db.Stats() }
+func (h *Hub) StorageStats() StoreStats { return h.db.Stats() }
 
 // update runs one transaction and translates the store's errors once.
 func (h *Hub) update(ctx context.Context, what string, f func(tx *storage.Tx) error) error {

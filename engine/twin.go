@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -117,7 +118,11 @@ func (h *Hub) applyTwinUpdateTx(tx *storage.Tx, c Caller, id TwinID, r *twinReco
 		if part.body == nil {
 			continue
 		}
-		change, err := h.applySectionTx(tx, c, id, r, part.kind, part.body, merge, twin.DropSpecial)
+		body, merge := part.body, merge
+		if bytes.Equal(bytes.TrimSpace(body), []byte("null")) {
+			body, merge = []byte("{}"), false // null removes the whole section's content
+		}
+		change, err := h.applySectionTx(tx, c, id, r, part.kind, body, merge, twin.DropSpecial)
 		if err != nil {
 			return false, err
 		}
@@ -149,9 +154,9 @@ func sectionRules(k twin.Kind) (slot int, number historyNumber, change string) {
 func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k twin.Kind, body []byte, merge bool, special twin.SpecialKeys) (twin.Change, error) {
 	limits := h.limits.twinLimits(k)
 	limits.Special = special
-	// The bound on the text is generous: escapes and white space are not
-	// counted by the size formula.
-	p, err := twin.ParsePatch(body, 8*limits.MaxBytes+kib)
+	// The bound on the text is generous: a whole document that is sent back
+	// holds metadata, which the size formula does not count.
+	p, err := twin.ParsePatch(body, 24*limits.MaxBytes+64*kib)
 	if err != nil {
 		return twin.Change{}, twinError(err)
 	}
