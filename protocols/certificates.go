@@ -1,0 +1,219 @@
+package protocols
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/acme"
+	"golang.org/x/crypto/acme/autocert"
+)
+
+// How often the certificates are looked at.
+const (
+	fileLookEvery  = 5 * time.Second
+	renewLookEvery = time.Hour
+)
+
+// certificates hold what the TLS listeners present, from one of three
+// sources: files that were given, ACME, or the hub's own authority (which
+// also stands in for the names that ACME doesn't cover).
+type certificates struct {
+	dir   string // DATA/tls
+	hosts []string
+	log   *slog.Logger
+
+	certFile, keyFile string
+	acme              *autocert.Manager // nil = none
+	acmeHosts         []string
+
+	current   atomic.Pointer[[]tls.Certificate]
+	authority atomic.Pointer[authority] // nil with given files
+	stamp     fileStamp                 // of the given files; owned by load and watch
+}
+
+type fileStamp struct {
+	certTime, keyTime time.Time
+	certSize, keySize int64
+}
+
+// openCertificates loads or makes the certificates.
+func openCertificates(o Options) (*certificates, error) {
+	c := &certificates{
+		dir: filepath.Join(o.DataDir, "tls"), hosts: o.Hosts, log: o.Logger,
+		certFile: o.CertFile, keyFile: o.KeyFile, acmeHosts: o.ACMEHosts,
+	}
+	if c.certFile != "" {
+		return c, c.loadFiles()
+	}
+	if len(c.acmeHosts) > 0 {
+		c.acme = &autocert.Manager{
+			Prompt: autocert.AcceptTOS, Email: o.ACMEEmail, HostPolicy: autocert.HostWhitelist(c.acmeHosts...),
+			Cache: autocert.DirCache(filepath.Join(c.dir, "acme")),
+		}
+		if o.ACMEDirectory != "" {
+			c.acme.Client = &acme.Client{DirectoryURL: o.ACMEDirectory}
+		}
+	}
+	return c, c.loadAuthority(time.Now())
+}
+
+func (c *certificates) loadAuthority(now time.Time) error {
+	a, changed, err := loadAuthority(c.dir, c.hosts, now)
+	if err != nil {
+		return fmt.Errorf("certificates in %s: %w", c.dir, err)
+	}
+	c.authority.Store(a)
+	c.current.Store(&a.servers)
+	if changed {
+		c.log.Info("certificates made", slog.String("ca", filepath.Join(c.dir, authorityCert)), slog.String("sha256", a.fingerprint()),
+			slog.Time("renewed_at", a.renewAt()))
+	}
+	return nil
+}
+
+// CheckCertificate reads a certificate chain and its key as the hub would.
+func CheckCertificate(certFile, keyFile string) (tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return pair, fmt.Errorf("the certificate %s with the key %s can't be used: %w; expected a PEM chain, the server's certificate first, and its unencrypted PEM key", certFile, keyFile, err)
+	}
+	return pair, nil
+}
+
+func (c *certificates) loadFiles() error {
+	stamp, err := c.look()
+	if err != nil {
+		return err
+	}
+	pair, err := CheckCertificate(c.certFile, c.keyFile)
+	if err != nil {
+		return err
+	}
+	if now := time.Now(); now.After(pair.Leaf.NotAfter) {
+		c.log.Warn("the certificate has ended; clients will refuse it", slog.String("file", c.certFile), slog.Time("ended", pair.Leaf.NotAfter))
+	}
+	for _, h := range c.hosts {
+		if err := pair.Leaf.VerifyHostname(h); err != nil {
+			c.log.Warn("the certificate does not hold a name of the hub; clients that use the name will refuse it", slog.String("file", c.certFile), slog.String("host", h))
+		}
+	}
+	c.stamp = stamp
+	c.current.Store(&[]tls.Certificate{pair})
+	return nil
+}
+
+func (c *certificates) look() (fileStamp, error) {
+	cert, err1 := os.Stat(c.certFile)
+	key, err2 := os.Stat(c.keyFile)
+	if err := errors.Join(err1, err2); err != nil {
+		return fileStamp{}, fmt.Errorf("look at the certificate's files: %w", err)
+	}
+	return fileStamp{cert.ModTime(), key.ModTime(), cert.Size(), key.Size()}, nil
+}
+
+// watch renews or reloads until ctx ends. What can't be loaded is logged, and
+// the former certificate stays.
+func (c *certificates) watch(ctx context.Context) {
+	every := renewLookEvery
+	if c.certFile != "" {
+		every = fileLookEvery
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if err := c.refresh(time.Now()); err != nil {
+				c.log.Error("certificate not renewed; the former one stays in use", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+func (c *certificates) refresh(now time.Time) error {
+	if c.certFile == "" {
+		if now.Before(c.authority.Load().renewAt()) {
+			return nil
+		}
+		return c.loadAuthority(now)
+	}
+	stamp, err := c.look()
+	if err != nil || stamp == c.stamp {
+		return err
+	}
+	if err := c.loadFiles(); err != nil {
+		return err
+	}
+	c.log.Info("certificate reloaded", slog.String("file", c.certFile))
+	return nil
+}
+
+// config returns the TLS settings of a listener. protos are what it speaks
+// (ALPN); a client that offers none of them, or none at all, is served too.
+//
+// Client certificates are asked for but not judged here: which of them is
+// right depends on the device, which only CONNECT or the request names.
+func (c *certificates) config(protos []string, hello func(*tls.ClientHelloInfo) error) *tls.Config {
+	base := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		ClientAuth: tls.RequestClientCert,
+		NextProtos: protos,
+	}
+	if c.acme != nil {
+		base.NextProtos = append(append([]string{}, protos...), acme.ALPNProto)
+	}
+	var made atomic.Pointer[servedConfig]
+	base.GetConfigForClient = func(info *tls.ClientHelloInfo) (*tls.Config, error) {
+		if err := hello(info); err != nil {
+			return nil, err
+		}
+		now := c.current.Load()
+		if s := made.Load(); s != nil && s.of == now {
+			return s.config, nil
+		}
+		// Session ticket keys stay those of base: crypto/tls keeps and turns them.
+		next := base.Clone()
+		next.GetConfigForClient = nil
+		next.Certificates = *now
+		if c.acme != nil {
+			next.GetCertificate = c.acmeCertificate
+		}
+		made.Store(&servedConfig{now, next})
+		return next, nil
+	}
+	return base
+}
+
+// servedConfig is a tls.Config with the certificates that it was made of.
+type servedConfig struct {
+	of     *[]tls.Certificate
+	config *tls.Config
+}
+
+// acmeCertificate asks ACME for its own names and leaves the others to the
+// hub's authority: nil, nil makes crypto/tls look into Certificates.
+func (c *certificates) acmeCertificate(info *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if !anyOf(c.acmeHosts, func(h string) bool { return strings.EqualFold(h, info.ServerName) }) {
+		return nil, nil
+	}
+	return c.acme.GetCertificate(info)
+}
+
+// challenge wraps the plain HTTP handler so that ACME can ask there, too.
+func (c *certificates) challenge(next http.Handler) http.Handler {
+	if c.acme == nil {
+		return next
+	}
+	return c.acme.HTTPHandler(next)
+}

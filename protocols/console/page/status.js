@@ -1,0 +1,192 @@
+// The status page: asks the hub every two seconds and shows the answer. Text
+// from the hub becomes text nodes only, never markup.
+
+const every = 2000;
+const most = 30000; // longest pause between two attempts while the hub is away
+const $ = (id) => document.getElementById(id);
+
+// The token stands in the URL's fragment, which no browser sends to a server
+// and no proxy logs. It is kept for this tab, so that a reload works after the
+// fragment has been taken out of the address bar.
+function readToken() {
+  const fragment = location.hash.slice(1); // percent-encoded parts belong to the token
+  if (fragment) {
+    sessionStorage.setItem("token", `SharedAccessSignature ${fragment}`);
+    history.replaceState(null, "", location.pathname);
+  }
+  return sessionStorage.getItem("token") || "";
+}
+
+const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+
+function set(id, text) {
+  const e = $(id);
+  if (e.textContent !== String(text)) e.textContent = text;
+}
+
+function ago(time, now) {
+  const s = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
+  if (!Number.isFinite(s)) return "";
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86400)} d`;
+}
+
+function bytes(n) {
+  if (!Number.isFinite(n)) return "";
+  for (const [size, unit] of [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]]) {
+    if (n >= size) return `${number.format(n / size)} ${unit}`;
+  }
+  return `${n} bytes`;
+}
+
+// fill makes the table's body hold these rows: each a list of texts. Cells are
+// reused, so that a screen reader or a selection is not thrown out.
+function fill(table, rows, timeColumns) {
+  const body = table.tBodies[0];
+  while (body.rows.length > rows.length) body.deleteRow(-1);
+  rows.forEach((texts, i) => {
+    const row = body.rows[i] || body.insertRow();
+    texts.forEach((text, j) => {
+      let cell = row.cells[j];
+      if (!cell) {
+        cell = j === 0 && !timeColumns.includes(0) ? document.createElement("th") : document.createElement("td");
+        if (cell.tagName === "TH") cell.scope = "row";
+        if (timeColumns.includes(j)) cell.className = "time";
+        row.append(cell);
+      }
+      if (cell.textContent !== text) cell.textContent = text;
+    });
+  });
+}
+
+function facts(list) {
+  const dl = $("facts");
+  dl.replaceChildren(...list.filter(([, v]) => v !== "" && v !== undefined).map(([k, v]) => {
+    const box = document.createElement("div");
+    const dt = document.createElement("dt");
+    const dd = document.createElement("dd");
+    dt.textContent = k;
+    dd.textContent = v;
+    box.append(dt, dd);
+    return box;
+  }));
+}
+
+function health(text, kind) {
+  set("health", text);
+  $("health").className = `badge ${kind}`;
+}
+
+function message(title, text, command) {
+  $("message").hidden = !title;
+  set("message-title", title || "");
+  set("message-text", text || "");
+  set("message-command", command || "");
+  $("message-command").hidden = !command;
+}
+
+let latest = null;
+let announced = -1;
+
+function showDevices() {
+  const all = latest.connected || [];
+  const wanted = $("filter").value.trim().toLowerCase();
+  const now = Date.now();
+  const list = all.filter((d) => d.id.toLowerCase().includes(wanted));
+  fill($("devices"), list.map((d) => [d.id, d.protocol, ago(d.since, now), ago(d.activity, now)]), [2, 3]);
+  $("devices").hidden = list.length === 0;
+  $("devices-empty").hidden = all.length > 0;
+  const sessions = latest.sessions ?? all.length;
+  let more = "";
+  if (all.length > 0 && list.length === 0) more = "No connected device has this in its id.";
+  else if (sessions > all.length) more = `The first ${all.length} of ${number.format(sessions)} are shown. All of them: muster device list`;
+  set("devices-more", more);
+  $("devices-more").hidden = more === "";
+}
+
+const names = {
+  "identity.created": "identity created", "identity.updated": "identity changed", "identity.deleted": "identity deleted",
+  "twin.tags": "tags", "twin.desired": "desired properties", "twin.reported": "reported properties",
+  "session.connected": "connected", "session.disconnected": "disconnected",
+};
+
+function show(s) {
+  latest = s;
+  set("hub-name", s.hub.name);
+  document.title = `Muster ${s.hub.name}: ${s.devices.connected} connected`;
+  if (s.hub.ready) health("ready", "good");
+  else health("not ready", "bad");
+  message(s.hub.ready ? "" : "The hub is not ready", (s.hub.notReady || []).join("; "), s.hub.ready ? "" : "muster doctor");
+  $("data").hidden = false;
+  set("connected", number.format(s.devices.connected));
+  set("total", number.format(s.devices.total));
+  set("disabled", number.format(s.devices.disabled));
+  set("modules", number.format(s.modules || 0));
+  for (const kind of ["telemetry", "twin", "methods"]) set(`rate-${kind}`, number.format(s.rates?.[kind] || 0));
+  showDevices();
+  const changes = s.recent || [];
+  fill($("changes"), changes.map((c) => [
+    clock.format(new Date(c.time)), (names[c.kind] || c.kind) + (c.version ? ` v${c.version}` : ""), c.id, c.principal || "",
+  ]), [0]);
+  $("changes").hidden = changes.length === 0;
+  $("changes-empty").hidden = changes.length > 0;
+  const st = s.storage || {};
+  const sent = s.totals || {};
+  facts([
+    ["Version", s.hub.version], ["Names", (s.hub.hosts || []).join(", ")], ["Limits", s.hub.limits],
+    ["Up since", new Date(s.hub.startedTime).toLocaleString()],
+    ["Messages taken", number.format(sent.messages || 0)], ["Methods called", number.format(sent.methods || 0)],
+    ["Stored changes", number.format(st.commits || 0)], ["On disk", bytes(st.diskBytes)],
+    ["Disk free", bytes(st.freeBytes)], ["Checkpoint", st.checkpointAgeSeconds === undefined ? "" : `${number.format(st.checkpointAgeSeconds)} s ago`],
+  ]);
+  if (announced !== s.devices.connected) {
+    announced = s.devices.connected;
+    set("announcer", `${announced} devices connected`);
+  }
+}
+
+const howTo = "Open the link that the hub printed at its start. It ends in # and a token.";
+
+async function ask(token) {
+  const answer = await fetch("/api/v1/status", { headers: { Authorization: token }, cache: "no-store", signal: AbortSignal.timeout(10000) });
+  if (answer.status === 401 || answer.status === 403) return { refused: true };
+  if (!answer.ok) throw new Error(`the hub answered ${answer.status}`);
+  return { status: await answer.json() };
+}
+
+async function run() {
+  let failures = 0;
+  for (;;) {
+    const token = readToken();
+    if (!token) {
+      health("no token", "bad");
+      $("data").hidden = true;
+      message("This link has no token", howTo, "muster status");
+      return;
+    }
+    try {
+      const { status, refused } = await ask(token);
+      if (refused) {
+        sessionStorage.removeItem("token");
+        health("not allowed", "bad");
+        $("data").hidden = true;
+        message("The token has expired or is not allowed to read the status", `${howTo} A restart of the hub prints a fresh one.`);
+        return;
+      }
+      failures = 0;
+      show(status);
+    } catch (e) {
+      failures++;
+      health("no answer", "bad");
+      message("The hub does not answer", `It may be stopped or restarting (${e.message}). This page goes on trying.`);
+    }
+    await new Promise((done) => setTimeout(done, Math.min(most, every * 2 ** Math.min(failures, 4))));
+  }
+}
+
+$("filter").addEventListener("input", () => latest && showDevices());
+addEventListener("hashchange", () => location.reload());
+run();

@@ -1,0 +1,173 @@
+package protocols
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols/device"
+	"github.com/muster-hub/muster/protocols/service"
+)
+
+// MetricInfo documents one metric.
+type MetricInfo struct {
+	Name   string
+	Kind   string // "counter", "gauge" or "histogram"
+	Text   string
+	Labels []string
+}
+
+// Metrics returns every metric of a hub, sorted by name, from the same rows
+// from which /metrics is made.
+func Metrics() []MetricInfo {
+	var list []MetricInfo
+	for _, r := range metricRows() {
+		list = append(list, r.MetricInfo)
+	}
+	for _, m := range service.Metrics() {
+		list = append(list, MetricInfo(m))
+	}
+	slices.SortFunc(list, func(a, b MetricInfo) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return list
+}
+
+// figures are what one scrape sees.
+type figures struct {
+	ready   bool
+	totals  engine.Totals
+	storage engine.StoreStats
+	device  device.Stats
+	gate    admissionFigures
+	renewAt float64 // unix time; 0 with given files
+}
+
+// metricRow reads one metric; each calls emit once for every set of labels.
+type metricRow struct {
+	MetricInfo
+	read func(f *figures, emit func(v float64, labels ...string))
+}
+
+func plain(kind, name, text string, read func(*figures) float64) metricRow {
+	return metricRow{MetricInfo{name, kind, text, nil}, func(f *figures, emit func(float64, ...string)) { emit(read(f)) }}
+}
+
+func counter(name, text string, read func(*figures) int64) metricRow {
+	return plain("counter", name, text, func(f *figures) float64 { return float64(read(f)) })
+}
+
+func gauge(name, text string, read func(*figures) float64) metricRow {
+	return plain("gauge", name, text, read)
+}
+
+func metricRows() []metricRow {
+	return []metricRow{
+		gauge("muster_ready", "1 when devices and reads are served.", func(f *figures) float64 {
+			if f.ready {
+				return 1
+			}
+			return 0
+		}),
+		counter("muster_messages_total", "Device-to-cloud messages taken.", func(f *figures) int64 { return f.totals.Messages }),
+		counter("muster_message_bytes_total", "Bytes of device-to-cloud messages taken.", func(f *figures) int64 { return f.totals.MessageBytes }),
+		counter("muster_reported_updates_total", "Updates of reported properties.", func(f *figures) int64 { return f.totals.ReportedUpdates }),
+		counter("muster_desired_updates_total", "Updates of desired properties.", func(f *figures) int64 { return f.totals.DesiredUpdates }),
+		counter("muster_twin_reads_total", "Twins read.", func(f *figures) int64 { return f.totals.TwinReads }),
+		counter("muster_methods_total", "Direct methods called.", func(f *figures) int64 { return f.totals.Methods }),
+		counter("muster_methods_failed_total", "Direct methods that got no answer from the device.", func(f *figures) int64 { return f.totals.MethodsFailed }),
+		counter("muster_methods_late_total", "Answers to direct methods that nobody waited for any more.", func(f *figures) int64 { return f.totals.LateAnswers }),
+		counter("muster_connects_total", "Sessions begun.", func(f *figures) int64 { return f.totals.Connects }),
+		counter("muster_connects_refused_total", "Sessions refused by the hub.", func(f *figures) int64 { return f.totals.ConnectsRefused }),
+		counter("muster_sessions_replaced_total", "Sessions that a newer one of the same identity took over.", func(f *figures) int64 { return f.totals.SessionsReplaced }),
+		counter("muster_audit_lost_total", "Audit entries of refused or method calls that could not be stored.", func(f *figures) int64 { return f.totals.AuditLost }),
+		counter("muster_presence_lost_total", "Presence changes that could not be stored.", func(f *figures) int64 { return f.totals.PresenceLost }),
+
+		gauge("muster_sessions", "Device and module sessions.", func(f *figures) float64 { return float64(f.device.Sessions) }),
+		gauge("muster_sessions_pending", "Device connections that have not authenticated yet.", func(f *figures) float64 { return float64(f.device.Pending) }),
+		counter("muster_packets_total", "MQTT packets received in sessions.", func(f *figures) int64 { return f.device.Packets }),
+		counter("muster_device_connections_rejected_total", "Device connections closed without a CONNACK, and WebSocket handshakes refused.", func(f *figures) int64 { return f.device.Rejected }),
+		{MetricInfo{"muster_connack_refused_total", "counter", "CONNACKs that refused, by return code.", []string{"code"}}, func(f *figures, emit func(float64, ...string)) {
+			for code := 1; code < len(f.device.Refused); code++ {
+				emit(float64(f.device.Refused[code]), strconv.Itoa(code))
+			}
+		}},
+		{MetricInfo{"muster_disconnects_total", "counter", "Device connections ended, by reason.", []string{"reason"}}, func(f *figures, emit func(float64, ...string)) {
+			for _, reason := range slices.Sorted(maps.Keys(f.device.Disconnects)) {
+				emit(float64(f.device.Disconnects[reason]), reason)
+			}
+		}},
+
+		gauge("muster_connections", "TCP connections.", func(f *figures) float64 { return float64(f.gate.open) }),
+		gauge("muster_strangers", "Connections whose handshake or first request has not been judged yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
+		counter("muster_connections_total", "TCP connections accepted.", func(f *figures) int64 { return f.gate.accepted }),
+		counter("muster_handshakes_total", "TLS handshakes answered.", func(f *figures) int64 { return f.gate.handshakes }),
+		counter("muster_strangers_evicted_total", "Connections closed unauthenticated to make room for newer ones.", func(f *figures) int64 { return f.gate.gaveWay }),
+		counter("muster_strangers_expired_total", "Connections closed because they did not authenticate in time.", func(f *figures) int64 { return f.gate.tooSlow }),
+		gauge("muster_certificate_renewal_time_seconds", "When the hub renews its own server certificates, unix time; 0 with given certificate files.", func(f *figures) float64 { return f.renewAt }),
+
+		counter("muster_store_commits_total", "Transactions committed.", func(f *figures) int64 { return int64(f.storage.Commits) }),
+		counter("muster_store_groups_total", "Journal records written, each a group of transactions.", func(f *figures) int64 { return int64(f.storage.Groups) }),
+		counter("muster_store_conflicts_total", "Transactions prepared again because a key that they had read was changed.", func(f *figures) int64 { return int64(f.storage.Conflicts) }),
+		counter("muster_store_syncs_total", "Syncs of the journal.", func(f *figures) int64 { return int64(f.storage.Syncs) }),
+		counter("muster_store_journal_bytes_total", "Bytes written to the journal.", func(f *figures) int64 { return int64(f.storage.JournalBytes) }),
+		counter("muster_store_journal_waits_total", "Groups that waited for a free journal segment.", func(f *figures) int64 { return int64(f.storage.JournalWaits) }),
+		counter("muster_store_dropped_total", "Submitted transactions that were refused or failed.", func(f *figures) int64 { return int64(f.storage.DroppedSubmits) }),
+		counter("muster_store_checkpoints_total", "Checkpoints taken.", func(f *figures) int64 { return int64(f.storage.Checkpoints) }),
+		gauge("muster_store_checkpoint_age_seconds", "Time since the newest checkpoint.", func(f *figures) float64 { return f.storage.CheckpointAge.Seconds() }),
+		gauge("muster_store_checkpoint_seconds", "How long the newest checkpoint took.", func(f *figures) float64 { return f.storage.CheckpointTime.Seconds() }),
+		gauge("muster_store_queue", "Transactions that wait for the committer.", func(f *figures) float64 { return float64(f.storage.Queue) }),
+		gauge("muster_store_free_bytes", "Free space of the data directory's file system.", func(f *figures) float64 { return float64(f.storage.FreeBytes) }),
+		gauge("muster_store_reserve_bytes", "Free space below which changes are refused.", func(f *figures) float64 { return float64(f.storage.ReserveBytes) }),
+		gauge("muster_store_disk_bytes", "Bytes of the store's tables.", func(f *figures) float64 { return float64(f.storage.DiskBytes) }),
+		gauge("muster_store_damaged_tables", "Tables in which the background scan found damage.", func(f *figures) float64 { return float64(f.storage.DamagedTables) }),
+	}
+}
+
+// collector reads all rows from one look at the hub.
+type collector struct {
+	server *Server
+	rows   []metricRow
+	descs  []*prometheus.Desc
+}
+
+func newCollector(s *Server) *collector {
+	c := &collector{server: s, rows: metricRows()}
+	for _, r := range c.rows {
+		c.descs = append(c.descs, prometheus.NewDesc(r.Name, r.Text, r.Labels, nil))
+	}
+	return c
+}
+
+// Describe sends the metrics' names [prometheus.Collector].
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		ch <- d
+	}
+}
+
+// Collect sends the metrics' values [prometheus.Collector].
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.server
+	f := &figures{
+		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), gate: s.gate.snapshot(),
+	}
+	if a := s.certs.authority.Load(); a != nil {
+		f.renewAt = float64(a.renewAt().Unix())
+	}
+	for i, r := range c.rows {
+		kind := prometheus.GaugeValue
+		if r.Kind == "counter" {
+			kind = prometheus.CounterValue
+		}
+		r.read(f, func(v float64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(c.descs[i], kind, v, labels...)
+		})
+	}
+}

@@ -1,0 +1,327 @@
+package protocols
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols/device"
+	"github.com/muster-hub/muster/protocols/service"
+)
+
+// Limits of the HTTP servers. There is no write timeout: a direct method may
+// take ten minutes, and the edges set deadlines request by request.
+const (
+	readHeaderTime = 10 * time.Second
+	// The service SDKs keep connections and never retry after a reset, so that
+	// an idle one must live longer than the gaps between their calls.
+	idleTime       = 10 * time.Minute
+	maxHeaderBytes = 32 << 10
+	// A session takes this long to be told at shutdown when there are few:
+	// pacing is for fleets, and a small one should not wait for it.
+	drainPerSession = 5 * time.Millisecond
+)
+
+// Listener is an address on which the server accepts connections.
+type Listener struct {
+	Kind    string // "https", "mqtts" or "http"
+	Address string // as bound: HOST:PORT
+}
+
+// Server accepts connections for one hub. Listen makes it, Serve runs it.
+type Server struct {
+	o       Options
+	hub     *engine.Hub
+	certs   *certificates
+	gate    *admission
+	device  *device.Handler
+	service *service.Handler
+	routes  http.Handler
+	socket  *net.UnixListener
+	open    []openListener
+	conns   sync.WaitGroup // handshakes of MQTT listeners
+}
+
+type openListener struct {
+	Listener
+	socket net.Listener
+}
+
+// Listen opens every listener and the unix socket, and loads or makes the
+// certificates. Connections wait in the system's queue until Serve. An address
+// that can't be opened is a *ListenError.
+func Listen(ctx context.Context, hub *engine.Hub, o Options) (*Server, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{o: o, hub: hub, gate: newAdmission(strangersPerAddress, strangersAll)}
+	if s.certs, err = openCertificates(o); err != nil {
+		return nil, err
+	}
+	for _, group := range []struct {
+		kind      string
+		addresses []string
+	}{{"https", o.HTTPS}, {"mqtts", o.MQTTS}, {"http", o.HTTP}} {
+		for _, a := range group.addresses {
+			l, err := listen(ctx, "--"+group.kind, a)
+			if err != nil {
+				return nil, errors.Join(err, s.closeListeners())
+			}
+			s.open = append(s.open, openListener{Listener{group.kind, l.Addr().String()}, l})
+		}
+	}
+	if s.socket, err = listenSocket(ctx, o.Socket); err != nil {
+		return nil, errors.Join(err, s.closeListeners())
+	}
+	s.device = device.NewHandler(hub, device.Options{Logger: o.Logger})
+	s.service = service.NewHandler(hub, service.Options{Logger: o.Logger, Registry: o.Registry, Listeners: s.describe})
+	o.Registry.MustRegister(newCollector(s))
+	s.routes = s.newRoutes()
+	return s, nil
+}
+
+// Listeners returns where the server listens.
+func (s *Server) Listeners() []Listener {
+	list := make([]Listener, 0, len(s.open))
+	for _, l := range s.open {
+		list = append(list, l.Listener)
+	}
+	return list
+}
+
+func (s *Server) describe() []service.Listener {
+	list := make([]service.Listener, 0, len(s.open))
+	for _, l := range s.open {
+		list = append(list, service.Listener{Kind: l.Kind, Address: l.Address})
+	}
+	return list
+}
+
+// Authority returns the file of the hub's own CA certificate and its SHA-256;
+// both are empty when the certificate was given as files.
+func (s *Server) Authority() (file, fingerprint string) {
+	a := s.certs.authority.Load()
+	if a == nil {
+		return "", ""
+	}
+	return filepath.Join(s.certs.dir, authorityCert), a.fingerprint()
+}
+
+func (s *Server) closeListeners() error {
+	var errs []error
+	for _, l := range s.open {
+		errs = append(errs, l.socket.Close())
+	}
+	if s.socket != nil {
+		errs = append(errs, s.socket.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Close gives up a server that Serve was never called for.
+func (s *Server) Close() error { return errors.Join(s.closeListeners(), s.device.Close()) }
+
+// Serve accepts connections until ctx ends, then drains: no new connection,
+// sessions told to leave in a paced way, running requests finished up to the
+// grace time. It returns when nothing of it runs any more; the hub is still
+// open then. A listener that fails ends the server with its error.
+func (s *Server) Serve(ctx context.Context) error {
+	accepting, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, len(s.open)+1)
+	var wg sync.WaitGroup
+	web, local := s.newHTTPServer(), s.newSocketServer()
+	serve := func(what string, f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, errShutdown) {
+				failed <- fmt.Errorf("%s: %w", what, err)
+			}
+		})
+	}
+	for _, l := range s.open {
+		gated := &gatedListener{Listener: l.socket, ctx: accepting, gate: s.gate}
+		what := l.Kind + " listener on " + l.Address
+		switch l.Kind {
+		case "https":
+			serve(what, func() error { return web.Serve(s.secure(gated, "http/1.1")) })
+		case "http":
+			serve(what, func() error { return web.Serve(gated) })
+		case "mqtts":
+			serve(what, func() error { return s.serveMQTT(accepting, s.secure(gated)) })
+		}
+	}
+	serve("unix socket "+s.o.Socket, func() error { return local.Serve(s.socket) })
+	wg.Go(func() { s.certs.watch(accepting) })
+	wg.Go(func() { feedWatchdog(ctx, s.o.Notify, s.o.Watchdog, func() error { s.hub.Totals(); return nil }) })
+	s.tell(ctx, "READY=1")
+
+	var cause error
+	select {
+	case <-ctx.Done():
+	case cause = <-failed:
+	}
+	stop()
+	s.tell(context.WithoutCancel(ctx), "STOPPING=1")
+	err := s.drain(context.WithoutCancel(ctx), web, local)
+	wg.Wait()
+	s.conns.Wait()
+	return errors.Join(cause, err, s.device.Close())
+}
+
+// tell speaks to the service manager; that it does not listen changes nothing.
+func (s *Server) tell(ctx context.Context, state string) {
+	if err := notify(ctx, s.o.Notify, state); err != nil {
+		s.o.Logger.Warn("the service manager could not be told", slog.String("state", state), slog.Any("error", err))
+	}
+}
+
+// drain lets everybody leave in order.
+func (s *Server) drain(ctx context.Context, web, local *http.Server) error {
+	start := time.Now()
+	s.hub.Drain()
+	stats := s.device.Stats()
+	spread := min(s.o.DrainTime, time.Duration(stats.Sessions+stats.Pending)*drainPerSession)
+	s.o.Logger.Info("shutting down", slog.Int64("sessions", stats.Sessions), slog.Duration("drain", spread))
+	ctx, cancel := context.WithTimeout(ctx, spread+s.o.GraceTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, l := range s.open {
+		if l.Kind == "mqtts" {
+			_ = l.socket.Close() // its accept loop ends with net.ErrClosed
+		}
+	}
+	wg.Go(func() {
+		sessions, cancel := context.WithTimeout(ctx, spread)
+		defer cancel()
+		if err := s.device.Drain(sessions); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			s.o.Logger.Warn("sessions not drained", slog.Any("error", err))
+		}
+	})
+	for _, server := range []*http.Server{web, local} {
+		wg.Go(func() {
+			if err := server.Shutdown(ctx); err != nil {
+				s.o.Logger.Warn("requests cut at the end of the grace time", slog.Any("error", err))
+				_ = server.Close() // what is left has had its time
+			}
+		})
+	}
+	wg.Wait()
+	s.o.Logger.Info("drained", slog.Duration("took", time.Since(start)))
+	return nil
+}
+
+// secure puts TLS on a gated listener.
+func (s *Server) secure(l *gatedListener, protos ...string) net.Listener {
+	return tls.NewListener(l, s.certs.config(protos, func(info *tls.ClientHelloInfo) error {
+		if k, ok := info.Conn.(*knock); ok {
+			return k.hello()
+		}
+		return nil
+	}))
+}
+
+// serveMQTT hands connections to the device edge once their handshake is done.
+func (s *Server) serveMQTT(ctx context.Context, l net.Listener) error {
+	pause := time.Millisecond
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if !passes(err) {
+				return err
+			}
+			// Out of file descriptors, most likely: connections that end free some.
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return errShutdown
+			}
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = time.Millisecond
+		s.conns.Go(func() { s.handshake(ctx, c) })
+	}
+}
+
+func (s *Server) handshake(ctx context.Context, c net.Conn) {
+	secure, ok := c.(*tls.Conn)
+	if !ok {
+		_ = c.Close() // never happens: the listener is tls.NewListener's
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	if err := secure.HandshakeContext(ctx); err != nil {
+		s.o.Logger.Debug("handshake refused", slog.String("address", c.RemoteAddr().String()), slog.Any("error", err))
+		_ = c.Close()
+		return
+	}
+	s.pass(secure)
+	s.device.ServeConn(ctx, secure)
+}
+
+// pass ends the gate's patience with a connection that the device edge takes
+// over: from here on that edge bounds how many wait for CONNECT, and how long.
+func (s *Server) pass(c net.Conn) {
+	if k := knockOf(c); k != nil {
+		k.Authenticated()
+	}
+}
+
+// knockOf returns the admitted connection below TLS, or nil.
+func knockOf(c net.Conn) *knock {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	k, _ := c.(*knock)
+	return k
+}
+
+type knockKey struct{}
+
+func (s *Server) newHTTPServer() *http.Server {
+	h := s.bareHTTPServer()
+	h.Handler = s.routes
+	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, knockKey{}, knockOf(c))
+	}
+	return h
+}
+
+func (s *Server) bareHTTPServer() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true) // the SDKs' WebSocket clients and their tests know nothing of h2
+	return &http.Server{
+		ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes, Protocols: protocols,
+		ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// newSocketServer serves the unix socket: the same REST, as the local
+// principal that the peer's user id names.
+func (s *Server) newSocketServer() *http.Server {
+	h := s.bareHTTPServer()
+	h.Handler = s.routes
+	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		p, err := peerPrincipal(c)
+		if err != nil {
+			s.o.Logger.Warn("unix socket refused", slog.Any("error", err))
+			_ = c.Close()
+			return ctx
+		}
+		return context.WithValue(service.WithLocal(ctx, p), localKey{}, true)
+	}
+	return h
+}
+
+// localKey marks requests of the unix socket.
+type localKey struct{}
