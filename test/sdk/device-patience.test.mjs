@@ -73,7 +73,8 @@ suite('device: patience', { concurrency: 32, timeout: 120_000 }, ({ test }) => {
       const wire = await Wire.session(one, { via, keepalive });
       const started = performance.now();
       const seconds = (await wire.closes(keepalive * 1500 + 4000) - started) / 1000;
-      assert.ok(seconds > keepalive * 1.4 && seconds < keepalive * 1.5 + 2, `closed after ${seconds.toFixed(2)} s`);
+      // The client sees the CONNACK a little after the hub's clock has started.
+      assert.ok(seconds > keepalive * 1.5 - 0.7 && seconds < keepalive * 1.5 + 2, `closed after ${seconds.toFixed(2)} s`);
     });
   }
 
