@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 )
 
 // Cut is the moment at which power ends.
@@ -25,6 +26,9 @@ type Image struct {
 	Pages       int `json:"pages"`       // pages written since their sync
 	PagesLost   int `json:"pagesLost"`   // of these, not written
 	PagesTorn   int `json:"pagesTorn"`   // of these, written in part
+
+	// From names the inode that each file of the image was.
+	From map[string]uint64 `json:"-"`
 }
 
 // Image writes one state that the disk could show after this cut into dir,
@@ -42,7 +46,7 @@ func (c *Cut) Image(dir string, rng *rand.Rand) (Image, error) {
 	case 1:
 		kept = len(d.changes)
 	}
-	img := Image{Changes: len(d.changes), ChangesLost: len(d.changes) - kept}
+	img := Image{Changes: len(d.changes), ChangesLost: len(d.changes) - kept, From: map[string]uint64{}}
 	names := maps.Clone(d.certain)
 	for _, ch := range d.changes[:kept] {
 		ch.apply(names)
@@ -62,6 +66,9 @@ func (c *Cut) Image(dir string, rng *rand.Rand) (Image, error) {
 		}
 		if err := content.write(filepath.Join(dir, path), st.Mode().Perm()); err != nil {
 			return img, err
+		}
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+			img.From[path] = sys.Ino
 		}
 		img.Files++
 	}

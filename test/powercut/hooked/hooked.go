@@ -69,6 +69,9 @@ func patches() []Patch {
 		}},
 		{badger, "manifest.go", []Edit{
 			addZ,
+			// Not a hook: rewrites of MANIFEST happen in small runs too.
+			{"manifestDeletionsRewriteThreshold = 10000", "manifestDeletionsRewriteThreshold = 20"},
+			{"manifestDeletionsRatio            = 10", "manifestDeletionsRatio            = 2"},
 			{"fp.Truncate(truncOffset)", "z.PowercutTruncate(fp, truncOffset)"},
 			{"mf.fp.Write(buf)", "z.PowercutWrite(mf.fp, buf)"},
 			{"return syncFunc(mf.fp)", "return z.PowercutSync(mf.fp)"},
