@@ -139,7 +139,7 @@ func quoteJSON(s string) json.RawMessage {
 	if err != nil {
 		return json.RawMessage(`""`) // a string always encodes
 	}
-	return bytes.TrimSpace(raw)
+	return raw
 }
 
 // maxDocument bounds what a command reads from a file or standard input.

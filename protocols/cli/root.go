@@ -60,11 +60,14 @@ type app struct {
 // program's name. env looks up an environment variable; "" means unset. It
 // keeps nothing beyond the call.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env func(string) string, hooks Hooks) int {
-	a := &app{
-		ctx: ctx, io: IO{In: stdin, Out: stdout, Err: stderr, Env: env}, hooks: hooks,
-		zone: time.Local, width: terminalWidth(stdout, env), inTerminal: isTerminal(stdin) && isTerminal(stderr),
+	return newApp(ctx, IO{In: stdin, Out: stdout, Err: stderr, Env: env}, hooks).run(args)
+}
+
+func newApp(ctx context.Context, std IO, hooks Hooks) *app {
+	return &app{
+		ctx: ctx, io: std, hooks: hooks, zone: time.Local,
+		width: terminalWidth(std.Out, std.Env), inTerminal: isTerminal(std.In) && isTerminal(std.Err),
 	}
-	return a.run(args)
 }
 
 func (a *app) run(args []string) int {

@@ -159,7 +159,7 @@ func copyValue(d *json.Decoder, b *bytes.Buffer, keep func(key string) bool) err
 		return err
 	}
 	raw, err := encodeJSON(t)
-	b.Write(bytes.TrimSpace(raw))
+	b.Write(raw)
 	return err
 }
 
