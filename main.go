@@ -1,0 +1,79 @@
+// Command muster is a device hub in one program: the hub itself, and the
+// command line that manages it.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/muster-hub/muster/protocols/cli"
+)
+
+// version is what the next release will be called.
+const version = "0.1.0"
+
+// exitForced is the exit code after a second signal: the hub did not wait for
+// its drain, and the next start recovers as after kill -9.
+const exitForced = 11
+
+func main() {
+	started := time.Now()
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() { // ends with the process
+		<-signals
+		stop()
+		<-signals
+		os.Exit(exitForced)
+	}()
+	b := readBuild()
+	code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv, hooks(b, started))
+	stop()
+	os.Exit(code)
+}
+
+// build is what the binary knows about its making.
+type build struct {
+	version string    // with the revision when it is known
+	date    time.Time // of the revision; zero = unknown
+}
+
+func readBuild() build {
+	b := build{version: version}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.version += "+" + s.Value[:min(len(s.Value), 12)]
+		case "vcs.time":
+			if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
+				b.date = t
+			}
+		}
+	}
+	return b
+}
+
+// hooks are the commands that need no running hub: they are the hub, or work
+// on its files.
+func hooks(b build, started time.Time) cli.Hooks {
+	return cli.Hooks{
+		Version: b.version,
+		Serve: func(ctx context.Context, f cli.ServeFlags, io cli.IO) error {
+			return serve(ctx, f, io, b, started)
+		},
+		Verify:        verify,
+		Repair:        repair,
+		CheckConfig:   checkConfig,
+		DoctorOffline: doctorOffline,
+		ExitCode:      exitCode,
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// shares say how a hub's memory is divided.
+type shares struct {
+	total int64 // the runtime's soft limit
+	store int64 // of that, for the store's memtables and caches
+}
+
+const (
+	mib = 1 << 20
+	// What the store gets at least and at most: below, it can't work; above,
+	// more does not help it.
+	storeLeast, storeMost = 64 * mib, 1024 * mib
+	// A hub whose memory can't be found out behaves as on a small machine.
+	memoryUnknown = 1024 * mib
+)
+
+// divide shares out the memory asked for; 0 takes 70 % of what the machine or
+// the cgroup has, whichever is less.
+func divide(asked int64) shares {
+	total := asked
+	if total <= 0 {
+		total = availableMemory("/") / 10 * 7
+	}
+	return shares{total: total, store: min(max(total/4, storeLeast), storeMost)}
+}
+
+// availableMemory reads the machine's memory and the limits of the cgroups
+// that this process is in, below root.
+func availableMemory(root string) int64 {
+	least := int64(math.MaxInt64)
+	if n := machineMemory(filepath.Join(root, "proc/meminfo")); n > 0 {
+		least = n
+	}
+	data, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
+	if err == nil {
+		for line := range strings.Lines(string(data)) {
+			group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::") // cgroup v2
+			for ok {
+				if n := number(filepath.Join(root, "sys/fs/cgroup", group, "memory.max")); n > 0 {
+					least = min(least, n)
+				}
+				if group == "/" || group == "." || group == "" {
+					break
+				}
+				group = filepath.Dir(group)
+			}
+		}
+	}
+	if n := number(filepath.Join(root, "sys/fs/cgroup/memory/memory.limit_in_bytes")); n > 0 { // cgroup v1
+		least = min(least, n)
+	}
+	if least == math.MaxInt64 {
+		return memoryUnknown
+	}
+	return least
+}
+
+func machineMemory(file string) int64 {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err != nil {
+				return 0
+			}
+			return kb << 10
+		}
+	}
+	return 0
+}
+
+// number reads a file with one number; 0 when there is none, "max" included.
+func number(file string) int64 {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}

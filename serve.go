@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/protocols"
+	"github.com/muster-hub/muster/protocols/cli"
+	"github.com/muster-hub/muster/storage"
+)
+
+const (
+	// statusPolicy may read the status and nothing else; the status page's
+	// link carries a token of it.
+	statusPolicy    = "status"
+	statusTokenLife = 30 * 24 * time.Hour
+)
+
+// serve runs a hub until ctx ends: open the store, open the listeners, serve,
+// drain, close.
+func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started time.Time) (err error) {
+	log, err := newLogger(f, std.Err)
+	if err != nil {
+		return err
+	}
+	memory := divide(int64(f.Memory))
+	debug.SetMemoryLimit(memory.total)
+	_, statErr := os.Stat(filepath.Join(f.Data, "tls"))
+	hub, err := engine.Open(ctx, engine.Options{
+		Storage: storage.Options{
+			Dir: f.Data, Logger: log, Memory: memory.store, Built: b.date, Reserve: int64(f.Reserve), MasterKeyFile: f.MasterKeyFile,
+		},
+		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hub.Close()) }()
+	options, err := serverOptions(f, std.Env, log)
+	if err != nil {
+		return err
+	}
+	server, err := protocols.Listen(ctx, hub, options)
+	if err != nil {
+		return err
+	}
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	background := make(chan error, 1)
+	go func() { background <- hub.Run(work) }()
+
+	a := announcement{
+		flags: f, version: b.version, fresh: errors.Is(statErr, fs.ErrNotExist), listeners: server.Listeners(),
+		link: statusLink(ctx, hub, server.Listeners(), log), ready: time.Since(started),
+	}
+	a.caFile, a.caPrint = server.Authority()
+	announce(a, std, log)
+
+	err = server.Serve(ctx)
+	stop()
+	return errors.Join(err, <-background)
+}
+
+func newLogger(f cli.ServeFlags, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: %w", f.LogLevel, err)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, o)), nil
+}
+
+func serverOptions(f cli.ServeFlags, env func(string) string, log *slog.Logger) (protocols.Options, error) {
+	o := protocols.Options{
+		DataDir: f.Data, Hosts: f.Host, HTTPS: f.HTTPS, MQTTS: f.MQTTS, HTTP: f.HTTP, CertFile: f.Cert, KeyFile: f.Key,
+		ACMEHosts: f.ACMEHost, ACMEEmail: f.ACMEEmail, DrainTime: f.Drain, Logger: log, Notify: env("NOTIFY_SOCKET"),
+	}
+	if us, err := strconv.ParseInt(env("WATCHDOG_USEC"), 10, 64); err == nil {
+		o.Watchdog = time.Duration(us) * time.Microsecond
+	}
+	if f.MetricsToken != "" {
+		token, err := os.ReadFile(f.MetricsToken)
+		if err != nil {
+			return o, fmt.Errorf("--metrics-token-file: %w", err)
+		}
+		if o.MetricsToken = strings.TrimSpace(string(token)); o.MetricsToken == "" {
+			return o, fmt.Errorf("--metrics-token-file %s is empty, expected a token on its first line", f.MetricsToken)
+		}
+	}
+	return o, nil
+}
+
+// statusLink returns the address of the status page with a token that may read
+// the status and nothing else; "" when the hub has no web listener, or no
+// policy can be made now.
+func statusLink(ctx context.Context, hub *engine.Hub, listeners []protocols.Listener, log *slog.Logger) string {
+	base := ""
+	for _, l := range listeners {
+		switch {
+		case l.Kind == "http" && !strings.HasPrefix(base, "http:"), l.Kind == "https" && base == "":
+			base = l.Kind + "://" + reachable(l.Address, hub.Hosts()[0]) + "/"
+		}
+	}
+	if base == "" {
+		return ""
+	}
+	caller := engine.Caller{Principal: auth.Principal{Kind: auth.Local, Name: "uid=" + strconv.Itoa(os.Getuid()), Permissions: auth.AllPermissions}, Cause: "start"}
+	p, err := hub.Policy(ctx, caller, statusPolicy)
+	if e, ok := errors.AsType[*engine.Error](err); ok && e.Code == engine.CodePolicyNotFound {
+		p, err = hub.PutPolicy(ctx, caller, auth.SharedAccessPolicy{Name: statusPolicy, Permissions: auth.StatusRead})
+	}
+	if err != nil {
+		log.Warn("no link to the status page", slog.Any("error", err))
+		return base
+	}
+	key, err := p.PrimaryKey.Bytes()
+	if err != nil {
+		log.Warn("no link to the status page", slog.Any("error", err))
+		return base
+	}
+	token := auth.SignToken(hub.Hosts()[0], key, statusPolicy, time.Now().Add(statusTokenLife))
+	return base + "#" + strings.TrimPrefix(token, "SharedAccessSignature ")
+}
+
+// reachable is an address that a client on this machine can use: a listener
+// on all addresses is reached by the hub's name.
+func reachable(address, host string) string {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil || !ap.Addr().IsUnspecified() {
+		return address
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(ap.Port())))
+}
+
+// announcement is what the hub says when it is ready.
+type announcement struct {
+	flags           cli.ServeFlags
+	version         string
+	fresh           bool // the data directory is new
+	listeners       []protocols.Listener
+	link            string
+	caFile, caPrint string
+	ready           time.Duration
+}
+
+// announce prints the banner on a terminal, and one log line elsewhere. The
+// link's token is never logged. MUSTER_BANNER=1 asks for the banner where there
+// is no terminal; `make run` does.
+func announce(a announcement, std cli.IO, log *slog.Logger) {
+	switch w := bannerWriter(std); {
+	case a.flags.Quiet:
+	case w != nil:
+		_, _ = io.WriteString(w, a.banner()) // a terminal that has gone needs no banner
+	default:
+		var where []any
+		for _, l := range a.listeners {
+			where = append(where, slog.String(l.Kind, l.Address))
+		}
+		slog.New(slog.NewJSONHandler(std.Err, nil)).Info("ready", slog.String("version", a.version), slog.String("data", a.flags.Data),
+			slog.Group("listeners", where...), slog.String("ca", a.caFile), slog.String("ca_sha256", a.caPrint),
+			slog.Int64("ready_ms", a.ready.Milliseconds()), slog.Int("pid", os.Getpid()))
+	}
+	for _, l := range a.listeners {
+		if ap, err := netip.ParseAddrPort(l.Address); l.Kind == "http" && err == nil && !ap.Addr().IsLoopback() {
+			log.Warn("plain HTTP beyond this machine: keys and data can be read on the way; put a TLS proxy before it", slog.String("address", l.Address))
+		}
+	}
+}
+
+func bannerWriter(std cli.IO) io.Writer {
+	for _, w := range []io.Writer{std.Out, std.Err} {
+		if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return w
+		}
+	}
+	if std.Env("MUSTER_BANNER") == "1" {
+		return std.Out
+	}
+	return nil
+}
+
+func (a announcement) banner() string {
+	var b strings.Builder
+	state, data := "", ""
+	if a.fresh {
+		state = " (new)"
+	}
+	if a.flags.Data != "./muster-data" {
+		data = " --data " + a.flags.Data
+	}
+	fmt.Fprintf(&b, "Muster %s  data %s%s  pid %d\n\n", a.version, a.flags.Data, state, os.Getpid())
+	line := func(label, text string) { fmt.Fprintf(&b, "  %-9s %s\n", label, text) }
+	if a.link != "" {
+		line("Status", a.link)
+	}
+	host, label, onDefaultPort := a.flags.Host[0], "Devices", false
+	for _, l := range a.listeners {
+		address := reachable(l.Address, host)
+		switch l.Kind {
+		case "mqtts":
+			line(label, fmt.Sprintf("%-34s MQTT, as to IoT Hub", "mqtts://"+address))
+		case "https":
+			line(label, fmt.Sprintf("%-34s MQTT over WebSocket", "wss://"+address))
+			onDefaultPort = onDefaultPort || strings.HasSuffix(address, ":443")
+		default:
+			continue
+		}
+		label = ""
+	}
+	for _, l := range a.listeners {
+		if l.Kind == "https" {
+			line("API", fmt.Sprintf("%-34s OpenAPI at /api/v1/openapi.json", "https://"+reachable(l.Address, host)+"/api/v1/"))
+			break
+		}
+	}
+	if a.caFile != "" {
+		fmt.Fprintf(&b, "\n  The certificate comes from this hub's own CA: %s\n  SHA-256 %s\n", a.caFile, a.caPrint)
+	}
+	fmt.Fprintf(&b, "\n  An application:  muster connection-string%s\n", data)
+	fmt.Fprintf(&b, "  A device:        muster device create ID%s, then: muster device connection-string ID%s\n", data, data)
+	if !onDefaultPort {
+		b.WriteString("  Azure SDKs know only ports 443 and 8883 and a host name with a dot: docs/tutorials/from-azure.md\n")
+	}
+	fmt.Fprintf(&b, "\nTry:  muster demo%s     (in another terminal; 50 simulated devices)\n", data)
+	fmt.Fprintf(&b, "ready in %d ms\n", a.ready.Milliseconds())
+	return b.String()
+}
