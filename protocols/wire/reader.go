@@ -18,6 +18,7 @@ const (
 	workingBuffer   = 16 << 10
 	largestBuffer   = smallestBuffer << (2 * (bufferClasses - 1))
 	smallReadBuffer = 16 // a PINGREQ or an acknowledgement needs no more
+	enoughRoom      = 512
 )
 
 // Buffer is borrowed memory. B may be appended to beyond its capacity.
@@ -133,17 +134,20 @@ func (r *Reader) ended(err error) error {
 // larger buffer when it has to. Growth follows the bytes received, never a
 // length that the peer only announced.
 func (r *Reader) room() []byte {
+	want := len(r.view) + 1
 	if r.buf != nil {
-		if free := cap(r.view) - len(r.view); free >= 512 || free > 0 && r.fits(len(r.view)+free) {
+		size := cap(r.buf.B)
+		start, free := size-cap(r.view), cap(r.view)-len(r.view)
+		if free >= enoughRoom || free > 0 && (start == 0 || r.fits(len(r.view)+free)) {
 			return r.view[len(r.view):cap(r.view)]
 		}
-		if cap(r.buf.B) > 2*len(r.view) {
-			b := r.buf.B[:cap(r.buf.B)]
+		if start > 0 && size-len(r.view) >= enoughRoom {
+			b := r.buf.B[:size]
 			r.view = b[:copy(b, r.view)]
 			return b[len(r.view):]
 		}
+		want = size + 1
 	}
-	want := len(r.view) + 1
 	if r.limit > MaxConnect {
 		want = max(want, workingBuffer)
 	}
