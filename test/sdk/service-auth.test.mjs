@@ -63,7 +63,7 @@ suite('service: authentication, transport and errors', { concurrency: 6 }, ({ te
       token(host, key, { skn: '' }),
       token(host, key),
     ]) assertError(await withToken(bad, target), 401, 'IotHubUnauthorizedAccess');
-    const secondary = /SharedAccessKey=([^;]+)/.exec(await hub.cli('connection-string', '--policy', 'service', '--key', 'secondary'))[1];
+    const secondary = /SharedAccessKey=([^;]+)/.exec(await hub.cli('connection-string', '--policy', 'service', '--secondary'))[1];
     assert.notEqual(secondary, key);
     assert.equal((await withToken(token(host, secondary, { skn: 'service' }), target)).status, 200);
   });
