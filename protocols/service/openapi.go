@@ -205,17 +205,18 @@ func orNullSchema(inner obj) obj {
 // structure describes a struct with the members of what it embeds.
 func (s *schemas) structure(t reflect.Type) obj {
 	properties, needed := obj{}, []string{}
+	s.members(t, properties, &needed)
+	return obj{"type": "object", "properties": properties, "required": needed}
+}
+
+func (s *schemas) members(t reflect.Type, properties obj, needed *[]string) {
 	for f := range t.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "-" {
 			continue
 		}
 		if f.Anonymous && name == "" {
-			inner := s.structure(f.Type)
-			for k, v := range inner["properties"].(obj) { //nolint:errcheck // structure made it
-				properties[k] = v
-			}
-			needed = append(needed, inner["required"].([]string)...) //nolint:errcheck // structure made it
+			s.members(f.Type, properties, needed)
 			continue
 		}
 		schema := s.of(f.Type)
@@ -233,10 +234,9 @@ func (s *schemas) structure(t reflect.Type) obj {
 		}
 		properties[name] = schema
 		if !strings.Contains(options, "omit") {
-			needed = append(needed, name)
+			*needed = append(*needed, name)
 		}
 	}
-	return obj{"type": "object", "properties": properties, "required": needed}
 }
 
 // componentName is the type's name without suffix "Document" and package:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"container/list"
 	"crypto/sha256"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -46,6 +47,9 @@ type replay struct {
 	content []byte
 }
 
+// held returns the element's value; nothing but *replay is put into the list.
+func held(e *list.Element) *replay { return e.Value.(*replay) } //nolint:errcheck // see above
+
 func newReplays() *replays {
 	return &replays{all: map[replayKey]*list.Element{}, order: list.New(), each: map[string]int{}}
 }
@@ -56,11 +60,11 @@ func newReplays() *replays {
 func (s *replays) begin(k replayKey, body [sha256.Size]byte, now time.Time) (*replay, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for e := s.order.Front(); e != nil && now.Sub(e.Value.(*replay).since) >= replayAge; e = s.order.Front() { //nolint:errcheck // only *replay is put in
+	for e := s.order.Front(); e != nil && now.Sub(held(e).since) >= replayAge; e = s.order.Front() {
 		s.remove(e)
 	}
 	if e, ok := s.all[k]; ok {
-		r := e.Value.(*replay) //nolint:errcheck // only *replay is put in
+		r := held(e)
 		switch {
 		case r.body != body:
 			return nil, &failure{status: http.StatusUnprocessableEntity, number: 422000, code: "IdempotencyKeyReused",
@@ -95,7 +99,7 @@ func (s *replays) finish(k replayKey, keep bool, status int, header http.Header,
 		s.remove(e)
 		return
 	}
-	r := e.Value.(*replay) //nolint:errcheck // only *replay is put in
+	r := held(e)
 	r.done, r.status, r.header, r.content = true, status, header, content
 	s.bytes += len(content)
 	for s.bytes > replayBytes {
@@ -105,7 +109,7 @@ func (s *replays) finish(k replayKey, keep bool, status int, header http.Header,
 
 func (s *replays) dropOldestOf(principal string) {
 	for e := s.order.Front(); e != nil; e = e.Next() {
-		if e.Value.(*replay).principal == principal { //nolint:errcheck // only *replay is put in
+		if held(e).principal == principal {
 			s.remove(e)
 			return
 		}
@@ -113,7 +117,7 @@ func (s *replays) dropOldestOf(principal string) {
 }
 
 func (s *replays) remove(e *list.Element) {
-	r := e.Value.(*replay) //nolint:errcheck // only *replay is put in
+	r := held(e)
 	s.order.Remove(e)
 	delete(s.all, r.replayKey)
 	s.bytes -= len(r.content)
@@ -162,9 +166,9 @@ func (c *call) serveOnce() error {
 	if old != nil {
 		return c.again(old)
 	}
-	kept := false
+	finished := false
 	defer func() {
-		if !kept {
+		if !finished { // the handler panicked
 			c.replays.finish(k, false, 0, nil, nil)
 		}
 	}()
@@ -177,8 +181,8 @@ func (c *call) serveOnce() error {
 		status = failureOf(err, c.shape).status
 	}
 	outer := c.w
-	held := &capture{header: http.Header{}}
-	c.w = &recorder{ResponseWriter: held}
+	kept := &capture{header: http.Header{}}
+	c.w = &recorder{ResponseWriter: kept}
 	if err != nil {
 		c.fail(err)
 	} else {
@@ -187,9 +191,9 @@ func (c *call) serveOnce() error {
 	c.w = outer
 	// What may succeed later, or for another reason, must not stick.
 	keep := status < http.StatusInternalServerError && status != http.StatusUnauthorized && status != http.StatusTooManyRequests && status != 499
-	c.replays.finish(k, keep, held.status, held.header, held.content.Bytes())
-	kept = true
-	c.copy(held.status, held.header, held.content.Bytes())
+	c.replays.finish(k, keep, kept.status, kept.header, kept.content.Bytes())
+	finished = true
+	c.copy(kept.status, kept.header, kept.content.Bytes())
 	return nil
 }
 
@@ -204,9 +208,7 @@ func (c *call) again(r *replay) error {
 }
 
 func (c *call) copy(status int, header http.Header, content []byte) {
-	for name, values := range header {
-		c.w.Header()[name] = values
-	}
+	maps.Copy(c.w.Header(), header)
 	c.w.WriteHeader(status)
 	_, _ = c.w.Write(content) // a client that is gone is no failure of the operation
 }

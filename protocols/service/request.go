@@ -91,6 +91,7 @@ func (c *call) read(limit int64) ([]byte, error) {
 	// the body alone.
 	control := http.NewResponseController(c.w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // not supported by test recorders
+	_ = control.SetWriteDeadline(time.Now().Add(bodyTime + answerTime))
 	data, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, limit))
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {

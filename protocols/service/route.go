@@ -74,19 +74,20 @@ func newRouter(table []*route) *router {
 	seen := map[string]bool{}
 	for _, row := range table {
 		e := entry{route: row}
-		form := row.method
+		var form strings.Builder
+		form.WriteString(row.method)
 		for part := range strings.SplitSeq(strings.TrimPrefix(row.pattern, "/"), "/") {
 			s := segment{literal: part}
 			if strings.HasPrefix(part, "{") {
 				s = segment{rest: strings.HasSuffix(part, "...}")}
 			}
 			e.segments = append(e.segments, s)
-			form += "/" + strings.ToLower(s.literal)
+			form.WriteString("/" + strings.ToLower(s.literal))
 		}
-		if seen[form] {
+		if seen[form.String()] {
 			panic("route " + row.label() + " stands twice in the table")
 		}
-		seen[form] = true
+		seen[form.String()] = true
 		if e.segments[len(e.segments)-1].rest {
 			r.rest = append(r.rest, e)
 			continue
