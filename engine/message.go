@@ -21,9 +21,10 @@ type Property struct {
 }
 
 // Telemetry takes a device-to-cloud message: bounded and counted. It is not
-// stored yet.
+// stored yet. A will is also taken from a session that has ended, since that
+// is when it is published.
 func (s *Session) Telemetry(_ context.Context, m Message) error {
-	if err := s.Err(); err != nil {
+	if err := s.Err(); err != nil && !m.Will {
 		return err
 	}
 	size := len(m.Body)

@@ -18,6 +18,12 @@ func TestTakeOver(t *testing.T) {
 	h := enginetest.New(t)
 	first := enginetest.Connect(t, h, device, engine.EndpointMethod)
 	second := enginetest.Connect(t, h, device)
+	if err := first.Session.Telemetry(t.Context(), engine.Message{Will: true}); err != nil || h.Totals().Messages != 1 {
+		t.Errorf("the will of a fenced session is lost: %v", err)
+	}
+	if err := first.Session.Telemetry(t.Context(), engine.Message{}); err == nil {
+		t.Error("a fenced session can still send")
+	}
 	if c := first.Closed(); c == nil || c.Code != engine.CodeConnectionClosed {
 		t.Fatalf("the first session was closed with %v", c)
 	}
