@@ -57,7 +57,22 @@ type cutRun struct {
 	inodes *inodes
 	names  int
 
-	manifestUnsynced bool // a record is written and not synced; guarded by the record's lock
+	manifest manifestWatch // guarded by the record's lock
+}
+
+// manifestWatch counts writes to MANIFEST, to find moments at which one is not synced.
+type manifestWatch struct{ written, syncing, synced int }
+
+func (m *manifestWatch) watch(e disk.Event) {
+	switch {
+	case !strings.HasSuffix(e.Path, "MANIFEST"):
+	case e.Op == "write" && e.After:
+		m.written++
+	case e.Op == "sync" && !e.After:
+		m.syncing = m.written
+	case e.Op == "sync":
+		m.synced = m.syncing
+	}
 }
 
 // TestPowerCutRun makes images and opens them. Without a bad one it says so in its last line of
@@ -151,7 +166,7 @@ func (r *cutRun) plan() cutPlan {
 	}
 	rewrite := func(e disk.Event) bool { return strings.HasSuffix(e.Path, "MANIFEST-REWRITE") }
 	behindManifest := func(e disk.Event) bool {
-		return r.manifestUnsynced && checkpoint("syncdir", true)(e)
+		return r.manifest.written > r.manifest.synced && checkpoint("syncdir", true)(e)
 	}
 	all := func(disk.Event) bool { return true }
 	plans := []cutPlan{
@@ -198,6 +213,7 @@ type camera struct {
 
 	phase   atomic.Value  // of the life: open, load, close
 	armed   atomic.Bool   // what the run must have shown before is there
+	hurry   atomic.Bool   // the planned moment does not come: take any
 	taken   chan struct{} // closed when it is
 	once    bool          // guarded by the record's lock, as all below
 	acked   [cutWriters]int
@@ -214,10 +230,10 @@ func (r *cutRun) camera(p cutPlan) *camera {
 }
 
 func (c *camera) watch(e disk.Event, cut *disk.Cut) {
-	if c.once || !c.armed.Load() || c.phase.Load() != c.plan.phase || !c.plan.match(e) {
+	if c.once || !c.armed.Load() || c.phase.Load() != c.plan.phase || !c.plan.match(e) && !c.hurry.Load() {
 		return
 	}
-	if c.plan.count > 0 {
+	if c.plan.count > 0 && !c.hurry.Load() {
 		c.plan.count--
 		return
 	}
@@ -250,6 +266,7 @@ func (r *cutRun) slow(syncs func() uint64) func(disk.Event) {
 		case e.Op == "open" && filepath.Ext(e.Path) == ".sst":
 		case e.Op == "sync" && strings.HasSuffix(e.Path, "MANIFEST"):
 		case e.Op == "sync" && filepath.Ext(e.Path) == ".mem":
+		case e.Op == "syncdir" && e.Path == badgerDir:
 		default:
 			return
 		}
@@ -292,9 +309,7 @@ func (r *cutRun) life(dir string) (image string, err error) {
 		if e.Op == "sync" && e.After && strings.HasPrefix(e.Path, journalDir+"/") {
 			journalSyncs.Add(1)
 		}
-		if e.After && strings.HasSuffix(e.Path, "MANIFEST") && e.Op != "open" {
-			r.manifestUnsynced = e.Op == "write"
-		}
+		r.manifest.watch(e)
 		if e.Op == "create" && e.After {
 			if st, err := os.Stat(filepath.Join(dir, e.Path)); err == nil {
 				r.inodes.fresh(inodeOf(st))
@@ -373,7 +388,11 @@ func (r *cutRun) await(cam *camera, d *disk.Disk, db *DB, before map[string]int,
 	limit := time.NewTimer(30 * time.Second)
 	defer limit.Stop()
 	atLeast := 1 + r.rng.IntN(3)
+	late := time.Now().Add(3 * time.Second)
 	for {
+		if cam.armed.Load() && time.Now().After(late) {
+			cam.hurry.Store(true)
+		}
 		select {
 		case <-cam.taken:
 			return nil

@@ -71,6 +71,7 @@ type Node struct {
 	synced  content  // certain
 	takenAt uint64   // serial when synced was taken
 	resizes []change // certain and later than takenAt
+	gone    bool     // it has no name any more, now and after a cut
 }
 
 type change struct {
@@ -433,6 +434,9 @@ func (d *Disk) nodeEvent(op string, n *Node) Event {
 
 // read returns the live content of n.
 func (d *Disk) read(n *Node) content {
+	if n.gone {
+		return n.synced // an open file without a name: no image will show it
+	}
 	c, err := readContent(n.f, n.synced)
 	d.fail(err)
 	return c
@@ -444,6 +448,7 @@ func (d *Disk) commit(serial uint64) {
 		c := d.changes[0]
 		d.changes = d.changes[1:]
 		if gone := c.apply(d.certain); gone != nil && !d.named(gone) {
+			gone.gone = true
 			_ = gone.f.Close()
 		}
 		if c.op == "resize" && c.serial > c.node.takenAt {
