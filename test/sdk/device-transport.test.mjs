@@ -92,7 +92,7 @@ suite('device: transport and TLS', { concurrency: 4 }, ({ test }) => {
     const { wire, connack } = await Wire.connect(known, { tls: { key: foreign.key, cert: foreign.cert } });
     defer(() => wire.cut());
     assert.equal(connack.returnCode, 0);
-    const refused = await Wire.connect(known, { tls: { key: foreign.key, cert: foreign.cert }, password: undefined });
+    const refused = await Wire.connect(known, { tls: { key: foreign.key, cert: foreign.cert }, password: null });
     assert.equal(refused.connack.returnCode, 5);
     await refused.wire.closes();
   });

@@ -75,8 +75,9 @@ export class Wire {
     return wire;
   }
 
+  // sendConnect sends CONNECT as the SDK does; password null = without one.
   sendConnect(device, { clientId = device.identity, username = userName(device.identity), password = device.token(), clean = false, keepalive = 180, will, protocolVersion = 4 } = {}) {
-    this.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion, clientId, clean, keepalive, username, password: password === undefined ? undefined : Buffer.from(password), will });
+    this.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion, clientId, clean, keepalive, username, password: password === null ? undefined : Buffer.from(password), will });
   }
 
   #take(data) {
