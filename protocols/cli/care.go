@@ -119,7 +119,7 @@ func (a *app) printFindings(o OutputFlags, list []Finding) error {
 	bad := 0
 	for _, f := range list {
 		text := f.Text
-		if f.Next != "" && o.Output == "table" {
+		if f.Next != "" && f.Level != "ok" && o.Output == "table" {
 			text += " Next: " + f.Next
 		}
 		sh.add(f, f.Level, f.Check, text)

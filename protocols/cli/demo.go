@@ -195,8 +195,8 @@ func statusLine(s, last simulator.Stats, span, total time.Duration) string {
 	rate := func(now, before int64) float64 { return float64(now-before) / max(span.Seconds(), 0.001) }
 	line := fmt.Sprintf("  devices %d   online %d   telemetry %.0f/s   twin updates %.0f/s   methods %d   %s",
 		s.Devices, s.Online, rate(s.Messages, last.Messages), rate(s.TwinUpdates, last.TwinUpdates), s.Methods, since(total))
-	if s.Rebooting > 0 {
-		line += fmt.Sprintf("   away %d", s.Rebooting)
+	if s.Away > 0 {
+		line += fmt.Sprintf("   away %d", s.Away)
 	}
 	if n := s.Refused - last.Refused; n > 0 {
 		line += fmt.Sprintf("   refused %d", n)

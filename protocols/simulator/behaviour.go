@@ -58,9 +58,9 @@ func (d *Device) logLines(payload json.RawMessage) (int, any) {
 	return 200, map[string]any{"lines": slices.Clone(d.log[max(0, len(d.log)-n):])}
 }
 
-// obey does what a method or a desired property asked for; it returns how
-// long the device goes away, if it does.
-func (d *Device) obey(ctx context.Context, c *client.Device, o order) time.Duration {
+// obey does what a method or a desired property asked for; after some orders
+// the device goes away for a while.
+func (d *Device) obey(ctx context.Context, c *client.Device, o order) absence {
 	if o.desired != nil {
 		return d.follow(ctx, c, o.version, o.desired)
 	}
@@ -68,14 +68,13 @@ func (d *Device) obey(ctx context.Context, c *client.Device, o order) time.Durat
 		d.reset(ctx, c)
 	}
 	if o.reboot == 0 {
-		return 0
+		return absence{}
 	}
 	// The answer to the method is on its way already; leave it a moment.
 	if !wait(ctx, 200*time.Millisecond) {
-		return 0
+		return absence{}
 	}
-	d.boot("reboot on request")
-	return o.reboot
+	return absence{o.reboot, "reboot on request"}
 }
 
 // reset wipes the reported properties to what a new device reports.
@@ -118,20 +117,19 @@ type acknowledgement struct {
 }
 
 // follow acts upon desired properties and acknowledges each. Versions that
-// were acted upon are skipped. It returns how long the device goes away for a
-// firmware update.
-func (d *Device) follow(ctx context.Context, c *client.Device, version int64, patch json.RawMessage) time.Duration {
+// were acted upon are skipped. For a firmware update the device goes away.
+func (d *Device) follow(ctx context.Context, c *client.Device, version int64, patch json.RawMessage) absence {
 	var wanted map[string]json.RawMessage
 	if err := json.Unmarshal(patch, &wanted); err != nil {
 		d.failed(ctx, "read desired properties", err)
-		return 0
+		return absence{}
 	}
 	d.mu.Lock()
 	known := version <= d.state.desired
 	d.state.desired = max(version, d.state.desired)
 	d.mu.Unlock()
 	if known {
-		return 0
+		return absence{}
 	}
 	answers, firmware := map[string]any{}, ""
 	for key, value := range wanted {
@@ -154,7 +152,7 @@ func (d *Device) follow(ctx context.Context, c *client.Device, version int64, pa
 		d.report(ctx, c, answers)
 	}
 	if firmware == "" {
-		return 0
+		return absence{}
 	}
 	return d.update(ctx, c, version, firmware)
 }
@@ -192,11 +190,11 @@ func (d *Device) wantFirmware(version int64, value json.RawMessage) (a acknowled
 }
 
 // update takes some seconds, then the device comes back with other firmware.
-func (d *Device) update(ctx context.Context, c *client.Device, version int64, target string) time.Duration {
+func (d *Device) update(ctx context.Context, c *client.Device, version int64, target string) absence {
 	for _, stage := range []string{"downloading", "verifying", "installing"} {
 		value, err := json.Marshal(target)
 		if err != nil || !wait(ctx, d.span(1, 3)) {
-			return 0
+			return absence{}
 		}
 		d.report(ctx, c, map[string]any{"firmwareUpdate": acknowledgement{value, 202, version, stage}})
 	}
@@ -204,6 +202,5 @@ func (d *Device) update(ctx context.Context, c *client.Device, version int64, ta
 	d.state.firmware = target
 	d.state.desired = version - 1 // the next start acknowledges the installed version
 	d.mu.Unlock()
-	d.boot("firmware update")
-	return d.span(3, 6)
+	return absence{d.span(3, 6), "firmware update"}
 }

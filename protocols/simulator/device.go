@@ -36,7 +36,6 @@ type Device struct {
 	interval time.Duration
 	state    state
 	log      []string
-	orders   chan order // to the session that runs; nil while off
 }
 
 // state is what changes in a device's life.
@@ -61,6 +60,13 @@ type order struct {
 	update  string        // firmware to come back with
 }
 
+// absence is how a session ended: how long the device stays away, and why it
+// boots when it comes back; empty when only the network was lost.
+type absence struct {
+	time   time.Duration
+	reboot string
+}
+
 // run is the device's life: sessions with absences between them.
 func (d *Device) run(ctx context.Context) {
 	d.mu.Lock()
@@ -76,11 +82,15 @@ func (d *Device) run(ctx context.Context) {
 	d.mu.Unlock()
 	d.boot("power on")
 	for ctx.Err() == nil {
-		away := d.session(ctx)
-		if away > 0 {
-			d.fleet.totals.rebooting.Add(1)
-			wait(ctx, away)
-			d.fleet.totals.rebooting.Add(-1)
+		a := d.session(ctx)
+		if a.time == 0 {
+			continue
+		}
+		d.fleet.totals.away.Add(1)
+		wait(ctx, a.time)
+		d.fleet.totals.away.Add(-1)
+		if a.reboot != "" {
+			d.boot(a.reboot)
 		}
 	}
 }
@@ -111,9 +121,8 @@ func (d *Device) span(least, most float64) time.Duration {
 	return time.Duration(s * float64(time.Second))
 }
 
-// session connects and lives until ctx ends or the device goes away; it
-// returns how long it stays away.
-func (d *Device) session(ctx context.Context) time.Duration {
+// session connects and lives until ctx ends or the device goes away.
+func (d *Device) session(ctx context.Context) absence {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	orders := make(chan order, 16)
@@ -135,7 +144,7 @@ func (d *Device) session(ctx context.Context) time.Duration {
 		d.fleet.totals.failures.Add(1)
 		d.fleet.o.Logger.Error("simulated device cannot start", "device", d.profile.id, "error", err)
 		<-ctx.Done()
-		return 0
+		return absence{}
 	}
 	var work sync.WaitGroup
 	work.Go(func() { _ = c.Run(ctx) }) // ends with ctx, which is what it returns
@@ -177,9 +186,9 @@ func (d *Device) counter() func(connected bool, err error) {
 }
 
 // live is the connected part of a session.
-func (d *Device) live(ctx context.Context, c *client.Device, orders chan order) time.Duration {
-	if !d.start(ctx, c) {
-		return d.span(1, 3)
+func (d *Device) live(ctx context.Context, c *client.Device, orders chan order) absence {
+	if !d.start(ctx, c, orders) {
+		return absence{time: d.span(1, 3)}
 	}
 	d.mu.Lock()
 	interval := d.interval
@@ -195,16 +204,16 @@ func (d *Device) live(ctx context.Context, c *client.Device, orders chan order) 
 	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
-			return 0
+			return absence{}
 		case <-drop:
 			d.mu.Lock()
 			d.noteLocked("network lost")
 			d.mu.Unlock()
 			c.Drop()
-			return d.span(5, 15)
+			return absence{time: d.span(5, 15)}
 		case o := <-orders:
-			if away := d.obey(ctx, c, o); away > 0 {
-				return away
+			if a := d.obey(ctx, c, o); a.time > 0 {
+				return a
 			}
 		case <-tick.C:
 			d.step()
@@ -220,9 +229,9 @@ func (d *Device) live(ctx context.Context, c *client.Device, orders chan order) 
 	}
 }
 
-// start waits for the connection, reads the twin, follows desired properties
-// that changed meanwhile and reports what the device is.
-func (d *Device) start(ctx context.Context, c *client.Device) bool {
+// start waits for the connection, reads the twin, reports what the device is,
+// and orders itself to follow desired properties that changed meanwhile.
+func (d *Device) start(ctx context.Context, c *client.Device, orders chan order) bool {
 	if err := c.WaitConnected(ctx); err != nil {
 		return false
 	}
@@ -238,7 +247,7 @@ func (d *Device) start(ctx context.Context, c *client.Device) bool {
 		Version int64 `json:"$version"`
 	}
 	if json.Unmarshal(t.Desired, &v) == nil {
-		d.follow(ctx, c, v.Version, t.Desired)
+		give(orders, order{desired: t.Desired, version: v.Version})
 	}
 	return true
 }

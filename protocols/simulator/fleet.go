@@ -49,22 +49,22 @@ type Fleet struct {
 
 // totals counts what all devices of a fleet do.
 type totals struct {
-	online    atomic.Int64
-	messages  atomic.Int64
-	twins     atomic.Int64
-	methods   atomic.Int64
-	connects  atomic.Int64
-	refused   atomic.Int64
-	failures  atomic.Int64
-	rebooting atomic.Int64
+	online   atomic.Int64
+	messages atomic.Int64
+	twins    atomic.Int64
+	methods  atomic.Int64
+	connects atomic.Int64
+	refused  atomic.Int64
+	failures atomic.Int64
+	away     atomic.Int64
 }
 
-// Stats is a moment of a fleet. All but Devices, Online and Rebooting are
+// Stats is a moment of a fleet. All but Devices, Online and Away are
 // counts since the start.
 type Stats struct {
 	Devices     int
 	Online      int64
-	Rebooting   int64
+	Away        int64
 	Messages    int64
 	TwinUpdates int64
 	Methods     int64
@@ -200,7 +200,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 func (f *Fleet) Stats() Stats {
 	t := &f.totals
 	return Stats{
-		Devices: len(f.devices), Online: t.online.Load(), Rebooting: t.rebooting.Load(),
+		Devices: len(f.devices), Online: t.online.Load(), Away: t.away.Load(),
 		Messages: t.messages.Load(), TwinUpdates: t.twins.Load(), Methods: t.methods.Load(),
 		Connects: t.connects.Load(), Refused: t.refused.Load(), Failures: t.failures.Load(),
 	}
