@@ -2,8 +2,6 @@ package device
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"net"
 	"testing"
 	"time"
@@ -190,6 +188,3 @@ func newTestHub(t testing.TB, options ...enginetest.Option) (*engine.Hub, *Handl
 	})
 	return hub, h
 }
-
-var _ = fmt.Sprint
-var _ = io.EOF
