@@ -72,7 +72,7 @@ func bulkDevices(c *call) (answer, error) {
 			bad = append(bad, failed{e.ID, e.Operation, e.Err})
 		}
 	} else if !c.caller.Permissions.Has(c.route.permission) {
-		return answer{}, &engine.Error{Code: engine.CodeUnauthorized, Message: "Unauthorized"}
+		return answer{}, refused()
 	}
 	result := bulkResult{Successful: len(bad) == 0, Errors: []bulkError{}, Warnings: []bulkWarning{}}
 	slices.SortStableFunc(bad, func(a, b failed) int { return order[a.id] - order[b.id] })
@@ -153,13 +153,9 @@ func parseItem(f fields) (engine.BulkItem, error) {
 		func() error { return f.into("twinETag", &item.TwinETag) },
 		func() (err error) { item.Tags, item.Desired, err = sections(f, false); return err },
 	)
-	item.Identity.ETag = unquoteTag(etag)
-	item.TwinETag = unquoteTag(item.TwinETag)
+	item.Identity.ETag = etag // the engine takes it with or without quotes, or *
 	return item, err
 }
-
-// unquoteTag takes an ETag of a body with or without its quotes.
-func unquoteTag(t string) string { return engine.ParseIfMatch(t).ETag }
 
 func importMode(f fields, text string) (engine.ImportMode, error) {
 	if text == "" {

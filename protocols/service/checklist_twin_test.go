@@ -53,6 +53,7 @@ func TestBulk(t *testing.T) {
 		f.do("POST", "/devices", `[{"id":"up","importMode":"createOrUpdate"}]`).want(200)
 		f.do("POST", "/devices", `[{"id":"up","importMode":"createOrUpdate","status":"disabled"}]`).want(200)
 		f.do("GET", "/devices/up", "").is("status", `"disabled"`)
+		one("updateIfMatchETag", `,"eTag":"*"`).want(200)
 		one("DeleteIfMatchETag", `,"eTag":"stale"`).want(400).is("errors.0.errorCode", "412001")
 		one("Delete", "").want(200)
 		one("delete", "").want(400).is("errors.0.errorCode", "404001")

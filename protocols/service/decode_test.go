@@ -202,7 +202,7 @@ func TestParseBulk(t *testing.T) {
 		})
 	}
 	items, _, _, err := parseBulk([]byte(`[{"id":"a","eTag":"\"x\"","twinETag":"y","importMode":"UPDATEIFMATCHETAG"}]`), 100)
-	if err != nil || items[0].Identity.ETag != "x" || items[0].TwinETag != "y" || items[0].Mode != engine.ImportUpdateIfMatch {
+	if err != nil || items[0].Identity.ETag != `"x"` || items[0].TwinETag != "y" || items[0].Mode != engine.ImportUpdateIfMatch {
 		t.Errorf("got %+v, %v", items, err)
 	}
 }

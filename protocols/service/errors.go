@@ -190,6 +190,9 @@ func (c *call) fail(err error) {
 		})
 		return
 	}
+	if f.status == http.StatusUnauthorized {
+		c.shape = shapeMessage // IoT Hub refuses strangers before it looks at the operation
+	}
 	head["iothub-errorcode"] = []string{f.name}
 	head.Set("Content-Type", jsonType)
 	c.write(f.status, c.hubError(f))

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -183,11 +184,28 @@ func (c *call) serve() error {
 	if c.route.idempotent {
 		return c.serveOnce()
 	}
-	a, err := c.route.handle(c)
+	a, err := c.handle()
 	if err != nil {
 		return err
 	}
 	return c.send(a)
+}
+
+// handle runs the route. Who lacks its permission is told that, and not what
+// is wrong with the request: an error that came before the engine was asked
+// gives way to the refusal that the engine would have made.
+func (c *call) handle() (answer, error) {
+	a, err := c.route.handle(c)
+	if err != nil && c.route.permission != 0 && !c.caller.Permissions.Has(c.route.permission) {
+		if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.CodeUnauthorized {
+			return a, refused()
+		}
+	}
+	return a, err
+}
+
+func refused() error {
+	return &engine.Error{Code: engine.CodeUnauthorized, Message: "Unauthorized"}
 }
 
 // authenticate returns who asks: by the Authorization header, or by the local
@@ -209,14 +227,14 @@ func (c *call) authenticate() (auth.Principal, error) {
 	c.log.DebugContext(c.r.Context(), "authentication refused", slog.Any("error", err),
 		slog.String("request_id", c.requestID), slog.String("address", remoteAddress(c.r)))
 	// The reason stays in the log: it would tell a stranger which policies exist.
-	return auth.Principal{}, &engine.Error{Code: engine.CodeUnauthorized, Message: "Unauthorized"}
+	return auth.Principal{}, refused()
 }
 
 // notBuilt answers a path of IoT Hub that this hub does not serve yet. The
 // permission is checked here, since there is no engine call that would.
 func (c *call) notBuilt() error {
 	if !c.caller.Permissions.Has(c.route.permission) {
-		return &engine.Error{Code: engine.CodeUnauthorized, Message: "Unauthorized"}
+		return refused()
 	}
 	return &failure{status: http.StatusNotFound, number: 404000, name: "GenericNotFound", code: "NotBuiltYet",
 		text: "this hub does not serve " + c.route.later + " yet",

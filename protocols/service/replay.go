@@ -141,7 +141,7 @@ func (w *capture) Write(b []byte) (int, error) { return w.content.Write(b) }
 func (c *call) serveOnce() error {
 	key := c.r.Header.Get("Idempotency-Key")
 	if key == "" {
-		a, err := c.route.handle(c)
+		a, err := c.handle()
 		if err != nil {
 			return err
 		}
@@ -172,7 +172,7 @@ func (c *call) serveOnce() error {
 			c.replays.finish(k, false, 0, nil, nil)
 		}
 	}()
-	a, err := c.route.handle(c)
+	a, err := c.handle()
 	status := a.status
 	if status == 0 {
 		status = http.StatusOK
