@@ -1,0 +1,33 @@
+# make run    a hub with fifty simulated devices, in this terminal
+# make test   everything that must hold, with what it needs installed
+# make bench  the measurements against other databases and servers
+# make build  the binary, ./muster
+# make lint   only the checks that run no test
+
+GO ?= go
+
+.PHONY: run test bench build lint docs clean
+
+build:
+	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or later, https://go.dev/dl/"; exit 1; }
+	CGO_ENABLED=0 $(GO) build -trimpath -o muster .
+	@printf 'muster: %s bytes\n' "$$(wc -c < muster)"
+
+run: build
+	@bash tools/run.sh
+
+test:
+	@bash test/run.sh
+
+lint:
+	@bash test/run.sh lint
+
+bench:
+	@bash test/bench/run.sh
+
+# The reference pages that are made from the program's own tables.
+docs:
+	$(GO) test . -run TestGenerated -update
+
+clean:
+	rm -rf muster bin
