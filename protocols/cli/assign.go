@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -50,10 +51,8 @@ func parseAssignment(arg string) (path []string, value json.RawMessage, err erro
 	if len(parts) > maxAssignDepth {
 		return nil, nil, fmt.Errorf("%q is nested more than %d deep", arg, maxAssignDepth)
 	}
-	for _, p := range parts {
-		if p == "" {
-			return nil, nil, fmt.Errorf("%q has an empty part in its path, expected names separated by single dots", arg)
-		}
+	if slices.Contains(parts, "") {
+		return nil, nil, fmt.Errorf("%q has an empty part in its path, expected names separated by single dots", arg)
 	}
 	if parts[0] == "properties" {
 		parts = parts[1:]

@@ -164,9 +164,10 @@ func codeList(names []string) string {
 }
 
 func synopsis(n *kong.Node) string {
-	s := commandLine(n)
+	var s strings.Builder
+	s.WriteString(commandLine(n))
 	if len(n.Flags) > 0 {
-		s += " [FLAGS]"
+		s.WriteString(" [FLAGS]")
 	}
 	for _, p := range n.Positional {
 		name := strings.ToUpper(p.Name)
@@ -176,9 +177,9 @@ func synopsis(n *kong.Node) string {
 		if !p.Required {
 			name = "[" + name + "]"
 		}
-		s += " " + name
+		s.WriteString(" " + name)
 	}
-	return s
+	return s.String()
 }
 
 func writeFlags(b *strings.Builder, flags []*kong.Flag) {

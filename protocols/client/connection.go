@@ -317,6 +317,9 @@ func (c *connection) takeMethod(ctx context.Context, p *wire.Packet, work *sync.
 	work.Go(func() {
 		defer func() { <-methods }()
 		status, answer := c.device.o.OnMethod(ctx, name, payload)
+		if ctx.Err() != nil {
+			return // the device is leaving: an answer now would be a matter of luck
+		}
 		if err := c.answerMethod(query, status, answer); err != nil {
 			c.device.o.Logger.Debug("method answer not sent", "device", c.device.id, "method", name, "error", err)
 		}
