@@ -23,7 +23,7 @@ const Subprotocol = "mqtt"
 const DefaultMessageLimit = 4 << 20
 
 // hijackBuffer is the size of the buffers that a WebSocket keeps for its life.
-const hijackBuffer = 256
+const hijackBuffer = 128
 
 // Accept answers a WebSocket handshake: subprotocol mqtt in any case, echoed
 // as the client spells it, no extensions, any origin and query. On failure it
