@@ -141,7 +141,7 @@ func TestTransport(t *testing.T) {
 	})
 	t.Run("19 throttled", func(t *testing.T) {
 		w := fail(t, &engine.Error{Code: engine.CodeThrottled, Message: "Wait 10 seconds and try again."}, shapeMessage)
-		if w.Code != 429 || w.Header()["iothub-errorcode"][0] != "ThrottlingException" || w.Header().Get("Retry-After") != "" {
+		if w.Code != 429 || errorName(w) != "ThrottlingException" || w.Header().Get("Retry-After") != "" {
 			t.Errorf("%d %v", w.Code, w.Header())
 		}
 	})

@@ -66,18 +66,6 @@ func (c *call) body() ([]byte, error) {
 	return data, nil
 }
 
-// optionalBody is body for routes where an absent one is allowed; it returns nil then.
-func (c *call) optionalBody() ([]byte, error) {
-	if c.r.ContentLength == 0 {
-		return nil, nil
-	}
-	data, err := c.read(maxBody)
-	if err != nil || len(strings.TrimSpace(string(data))) == 0 {
-		return nil, err
-	}
-	return data, checkJSON(data)
-}
-
 func (c *call) read(limit int64) ([]byte, error) {
 	if e := c.r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, &failure{status: http.StatusUnsupportedMediaType, number: 415000, name: "GenericUnsupportedMediaType", code: "UnsupportedMediaType",
