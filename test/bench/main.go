@@ -1,0 +1,53 @@
+// The command bench measures Muster and, beside it, what people would use
+// instead, doing the same work on the same machine in the same minutes. Each
+// subcommand prints its raw figures and then the targets with their verdicts.
+//
+//	bench storage   updates of 1 KB documents: Muster, Pebble, Badger, PostgreSQL
+//	bench mqtt      the same through MQTT sessions over TLS against a running hub
+//	bench method    direct methods through REST
+//	bench start     time until devices are served: first, second, large, killed
+//	bench idle      memory and processor time of idle connections
+//
+// run.sh builds everything and calls it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		return errors.New("name a subcommand: storage, mqtt, method, start or idle")
+	}
+	if args[0] == "worker" { // the child of storage
+		return workerCommand(ctx, args[1:], stdout, stderr)
+	}
+	commands := map[string]func(context.Context, []string, io.Writer) error{
+		"storage": storageCommand, "mqtt": mqttCommand, "method": methodCommand, "start": startCommand, "idle": idleCommand,
+	}
+	command, ok := commands[args[0]]
+	if !ok {
+		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, method, start or idle", args[0])
+	}
+	fmt.Fprintf(stdout, "command: test/bench/run.sh %s\ndate: %s\n", strings.Join(args, " "), time.Now().UTC().Format(time.RFC3339))
+	return command(ctx, args[1:], stdout)
+}
