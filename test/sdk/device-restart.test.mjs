@@ -126,8 +126,10 @@ suite('device: the server restarts', { timeout: 90_000 }, ({ test, context }) =>
           await wire.closes();
         }
       }
-      const reply = await service.get(path(one.deviceId));
-      assert.equal(reply.status, 503, reply.text);
+      for (const reply of [await service.patch(twinPath(one.deviceId), { tags: { a: 1 } }), await service.get(path(one.deviceId))]) {
+        assert.equal(reply.status, 503, reply.text);
+        assert.ok(reply.json?.Message, reply.text);
+      }
     } finally {
       await early.stop();
       await hub.start();

@@ -140,7 +140,7 @@ suite('service: modules and bulk', { concurrency: 4 }, ({ test }) => {
       assert.equal(reply.status, 200, reply.text);
       assert.equal((await service.get(path(one.deviceId))).json.statusReason, importMode);
     }
-    for (const importMode of ['updateIfMatchETag', 'deleteIfMatchETag', 'createOrUpdateIfMatchETag']) {
+    for (const importMode of ['updateIfMatchETag', 'deleteIfMatchETag']) {
       const reply = await service.post('/devices', [{ id: one.deviceId, importMode, authentication: one.record.authentication }]);
       assert.equal(reply.status, 400, `${importMode}: ${reply.text}`);
       assert.equal(reply.json.errors.length, 1);
