@@ -153,8 +153,12 @@ func (h *Hub) recheck(ctx context.Context, g Grant) error {
 }
 
 // AuthenticateService checks a service's SharedAccessSignature for a request
-// path (decoded, "/devices/x"). It fails with CodeUnauthorized.
+// path (decoded, "/devices/x"). It fails with CodeUnauthorized, or with
+// CodeUnavailable while the hub's clock is wrong.
 func (h *Hub) AuthenticateService(_ context.Context, token, path string) (auth.Principal, error) {
+	if err := h.db.Health(); errors.Is(err, storage.ErrClock) {
+		return auth.Principal{}, storeError(err, "authenticate") // nobody can say what has expired
+	}
 	if token == "" {
 		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the request has no Authorization header; send a SharedAccessSignature")
 	}

@@ -185,9 +185,7 @@ func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord,
 
 func twinError(err error) error {
 	if e, ok := errors.AsType[*twin.InvalidError](err); ok {
-		if e.TooLarge {
-			return wrapf(CodeTooLarge, err, "%s", e.Error())
-		}
+		// Also for a section that is too large: IoT Hub answers 400, not 413.
 		return wrapf(CodeArgumentInvalid, err, "%s", e.Error())
 	}
 	return err

@@ -85,8 +85,8 @@ func TestTwinBounds(t *testing.T) {
 		b, _ := json.Marshal(m)
 		return b
 	}
-	f("tags too large", engine.TwinUpdate{Tags: big(9000)}, engine.CodeTooLarge)
-	f("desired too large", engine.TwinUpdate{Desired: big(34000)}, engine.CodeTooLarge)
+	f("tags too large", engine.TwinUpdate{Tags: big(9000)}, engine.CodeArgumentInvalid)
+	f("desired too large", engine.TwinUpdate{Desired: big(34000)}, engine.CodeArgumentInvalid)
 	f("dot in key", engine.TwinUpdate{Tags: []byte(`{"a.b":1}`)}, engine.CodeArgumentInvalid)
 	f("null in array", engine.TwinUpdate{Desired: []byte(`{"a":[1,null]}`)}, engine.CodeArgumentInvalid)
 	f("integer too large", engine.TwinUpdate{Desired: []byte(`{"a":4503599627370496}`)}, engine.CodeArgumentInvalid)
