@@ -126,8 +126,14 @@ func failureOf(err error, s shape) *failure {
 	e := engine.AsError(err)
 	w := wireOf(e.Code)
 	f := &failure{status: w.status, number: w.number, name: w.name, code: e.Code.String(), text: e.Message, next: e.NextStep()}
-	if s == shapeProblem && w.own != 0 {
+	if s != shapeProblem {
+		return f
+	}
+	if w.own != 0 {
 		f.status = w.own
+	}
+	if !strings.Contains(f.text, " ") { // IoT Hub's whole message for an unknown device is its id
+		f.text = strings.TrimSuffix(e.Code.Info().Text, ".") + ": " + strconv.Quote(f.text)
 	}
 	return f
 }

@@ -125,7 +125,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // in a handler is logged and answered as an internal error.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	c := &call{Handler: h, w: &recorder{ResponseWriter: w}, r: r, requestID: requestID(r.Header)}
+	c := h.begin(w, r)
 	defer func() {
 		if v := recover(); v != nil {
 			if v == http.ErrAbortHandler { //nolint:errorlint // the value itself is the signal
@@ -144,18 +144,32 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.metrics.observe(label, c.w.status, time.Since(start))
 	}()
 
-	head := w.Header()
-	head["x-ms-request-id"] = []string{c.requestID}
-	head.Set("Cache-Control", "no-store")
-	head.Set("X-Content-Type-Options", "nosniff")
 	if err := c.serve(); err != nil {
 		c.fail(err)
 	}
 }
 
+// begin sets what every answer has.
+func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *call {
+	c := &call{Handler: h, w: &recorder{ResponseWriter: w}, r: r, requestID: requestID(r.Header), shape: shapeOf(r.URL.Path)}
+	head := w.Header()
+	head["x-ms-request-id"] = []string{c.requestID}
+	head.Set("Cache-Control", "no-store")
+	head.Set("X-Content-Type-Options", "nosniff")
+	return c
+}
+
+// DenyCrossOrigin answers a request that a browser sent for a page of another
+// origin, in the shape of the path's API. It is for
+// http.CrossOriginProtection's SetDenyHandler.
+func (h *Handler) DenyCrossOrigin(w http.ResponseWriter, r *http.Request) {
+	h.begin(w, r).fail(&failure{status: http.StatusForbidden, number: 403000, name: "GenericForbidden", code: "CrossOrigin",
+		text: "the request comes from a page of another origin", next: "Send it from a program, or from a page of this hub."})
+	h.metrics.observe("other", http.StatusForbidden, 0)
+}
+
 // serve matches, authenticates and runs the route.
 func (c *call) serve() error {
-	c.shape = shapeOf(c.r.URL.Path)
 	method, err := effectiveMethod(c.r)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -90,7 +91,7 @@ func TestTwinHistory(t *testing.T) {
 		is("items.0.patch", `{"n":3}`).is("items.0.undo", `{"n":2}`).is("items.0.principal", `"policy:iothubowner"`).is("items.0.requestId", `"r3"`)
 	f.do("GET", "/api/v1/twins/d/history?section=tags&cursor="+a.text("cursor"), "").want(200).is("items.0.patch", `{"n":0}`).is("cursor", `""`)
 	f.do("GET", "/api/v1/twins/d/history?section=none", "").want(400)
-	f.do("GET", "/api/v1/twins/nope/history", "").want(404).is("code", `"DeviceNotFound"`)
+	f.do("GET", "/api/v1/twins/nope/history", "").want(404).is("code", `"DeviceNotFound"`).is("detail", `"There is no such device identity: \"nope\""`)
 
 	first := a.text("items.2.id")
 	f.do("GET", "/api/v1/twins/d/diff?from="+first, "").want(200).is("changes", `[{"after":3,"before":1,"path":"tags.n"}]`)
@@ -167,6 +168,22 @@ func TestLocalPrincipal(t *testing.T) {
 	f.handler.ServeHTTP(w, r.WithContext(WithLocal(r.Context(), auth.Principal{Kind: auth.Local, Name: "uid=0", Permissions: auth.AllPermissions})))
 	if w.Code != 401 {
 		t.Errorf("with a token: %d", w.Code)
+	}
+}
+
+func TestDenyCrossOrigin(t *testing.T) {
+	f := newFixture(t)
+	p := http.NewCrossOriginProtection()
+	p.SetDenyHandler(http.HandlerFunc(f.handler.DenyCrossOrigin))
+	guarded := p.Handler(f.handler)
+	for path, media := range map[string]string{"/devices?api-version=2021-04-12": "application/json", "/api/v1/audit/verify": "application/problem+json"} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, nil)
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		w := httptest.NewRecorder()
+		guarded.ServeHTTP(w, r)
+		if w.Code != 403 || !strings.HasPrefix(w.Header().Get("Content-Type"), media) || !json.Valid(w.Body.Bytes()) {
+			t.Errorf("%s: %d %v %s", path, w.Code, w.Header(), w.Body)
+		}
 	}
 }
 

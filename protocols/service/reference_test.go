@@ -108,6 +108,7 @@ On Muster's own paths the body is problem+json (RFC 9457) with ` + "`type`, `tit
 	}
 	b.WriteString("| PathNotFound, NotBuiltYet | There is nothing at this path, or not yet. | 404 | 404000 GenericNotFound | no |\n" +
 		"| MethodNotAllowed | The path does not take that method; the header Allow names those it takes. | 405 | 405000 GenericMethodNotAllowed | no |\n" +
+		"| CrossOrigin | A browser sent it for a page of another origin. | 403 | 403000 GenericForbidden | no |\n" +
 		"| UnsupportedMediaType | The body has a Content-Encoding. | 415 | 415000 GenericUnsupportedMediaType | no |\n" +
 		"| IdempotencyKeyInUse | The first request with this Idempotency-Key still runs. | 409 | | yes |\n" +
 		"| IdempotencyKeyReused | The Idempotency-Key was used with another body. | 422 | | no |\n")
