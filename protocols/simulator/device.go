@@ -57,7 +57,6 @@ type order struct {
 	version int64
 	reboot  time.Duration // how long to stay away; 0 = no reboot
 	reset   bool          // wipe the reported properties first
-	update  string        // firmware to come back with
 }
 
 // absence is how a session ended: how long the device stays away, and why it
