@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
@@ -184,6 +185,8 @@ type twinCodec struct{}
 var errTwinRecord = errors.New("twin record is cut short")
 
 func (twinCodec) Append(dst []byte, r twinRecord) ([]byte, error) {
+	// Stamps make a section about half as large again as its content.
+	dst = slices.Grow(dst, 256+(r.Tags.Bytes()+r.Desired.Bytes()+r.Reported.Bytes())*3/2)
 	dst = binary.AppendUvarint(dst, r.Revision)
 	dst = binary.AppendVarint(dst, r.Version)
 	for _, n := range r.History {
@@ -193,11 +196,11 @@ func (twinCodec) Append(dst []byte, r twinRecord) ([]byte, error) {
 		dst = binary.AppendUvarint(dst, uint64(len(text)))
 		dst = append(dst, text...)
 	}
-	var scratch []byte
-	for _, s := range []*twin.Section{r.Tags, r.Desired, r.Reported} {
-		scratch = twin.Encode(scratch[:0], s)
-		dst = binary.AppendUvarint(dst, uint64(len(scratch)))
-		dst = append(dst, scratch...)
+	for _, s := range [...]*twin.Section{r.Tags, r.Desired, r.Reported} {
+		dst = append(dst, 0, 0, 0, 0)
+		start := len(dst)
+		dst = twin.Encode(dst, s)
+		binary.LittleEndian.PutUint32(dst[start-4:], uint32(len(dst)-start))
 	}
 	return dst, nil
 }
@@ -238,14 +241,16 @@ func (twinCodec) Decode(b []byte) (twinRecord, error) {
 		}
 		*text = string(part)
 	}
-	for _, s := range []**twin.Section{&r.Tags, &r.Desired, &r.Reported} {
-		part, err := take()
-		if err != nil {
+	for _, s := range [...]**twin.Section{&r.Tags, &r.Desired, &r.Reported} {
+		if len(b) < 4 || uint64(binary.LittleEndian.Uint32(b)) > uint64(len(b)-4) {
+			return r, errTwinRecord
+		}
+		end := 4 + int(binary.LittleEndian.Uint32(b))
+		var err error
+		if *s, err = twin.Decode(b[4:end]); err != nil {
 			return r, err
 		}
-		if *s, err = twin.Decode(part); err != nil {
-			return r, err
-		}
+		b = b[end:]
 	}
 	if len(b) != 0 {
 		return r, errors.New("twin record has bytes after its end")
