@@ -23,7 +23,7 @@ const (
 )
 
 var (
-	errUsername     = errors.New("the user name must be {host}/{deviceId}[/{moduleId}]/?api-version=..")
+	errUsername     = errors.New("the user name must be {host}/{deviceId}[/{moduleId}]/?api-version=VERSION")
 	errProvisioning = errors.New("the user name is one of the provisioning service, which is not offered here")
 )
 
