@@ -26,6 +26,8 @@ type checkpoint struct {
 	Tables    []uint64   `json:"tables,omitempty"` // of a clean directory: exactly these
 	Memtables []memState `json:"memtables,omitempty"`
 	Segments  []string   `json:"segments"`
+
+	lost bool // a repair goes on without the record
 }
 
 // memState is what a .mem held at the checkpoint: versions First to Last up to Length.

@@ -185,7 +185,7 @@ func readCheckpoint(fs fsys, name string, f format, m mode) (checkpoint, error) 
 	}
 	if err != nil && m.repair && errors.Is(err, ErrCorrupt) {
 		m.report.act("the checkpoint record was damaged (%v): the whole journal that is left is replayed", err)
-		return checkpoint{Epoch: f.EpochID}, nil
+		return checkpoint{Epoch: f.EpochID, lost: true}, nil
 	}
 	return c, err
 }
@@ -225,8 +225,11 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 	db.limits.value = min(maxValue-1, db.limits.groupBytes*3/4)
 
 	after := c.Sequence
-	if m.repair {
-		after = min(after, db.journalStart(after))
+	if c.lost {
+		var err error
+		if after, err = db.journalStart(); err != nil {
+			return nil, err
+		}
 	}
 	end, err := db.journal.read(after, func(r record, ops []op) error {
 		if err := ctx.Err(); err != nil {
@@ -259,8 +262,10 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 		db.opt.Logger.Warn("the journal had a torn tail, which was never acknowledged unless the disk lost it",
 			"file", end.tornFile, "offset", end.tornAt, "sequence", end.seq)
 	}
-	last, undone, err := db.undoOrphans(end.seq)
-	if err != nil {
+	last, undone := max(end.seq, db.badger.MaxVersion()), 0
+	if c.lost && end.damage != nil {
+		m.report.act("the newest transactions may be stored in part, since neither the checkpoint nor the journal tells where they end")
+	} else if last, undone, err = db.undoOrphans(end.seq); err != nil {
 		return nil, err
 	}
 	if undone > 0 {
@@ -301,22 +306,27 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 	return heads, nil
 }
 
-// journalStart is the sequence before the oldest one that the journal holds, for a repair
-// without a checkpoint.
-func (db *DB) journalStart(after uint64) uint64 {
-	if after > 0 {
-		return after
-	}
-	start := uint64(math.MaxUint64)
+// journalStart finds where to replay from without a checkpoint: the lowest sequence from which the
+// journal reads on to its end without a gap. Replaying what is settled already changes nothing.
+func (db *DB) journalStart() (uint64, error) {
+	var starts []uint64
 	for _, s := range db.journal.all {
 		if s.first > 0 {
-			start = min(start, s.first-1)
+			starts = append(starts, s.first-1)
 		}
 	}
-	if start == math.MaxUint64 {
-		return after
+	slices.Sort(starts)
+	var start uint64
+	for _, start = range starts {
+		end, err := db.journal.read(start, func(record, []op) error { return nil })
+		if err != nil && !errors.Is(err, ErrCorrupt) {
+			return 0, err
+		}
+		if err == nil && end.damage == nil {
+			break
+		}
 	}
-	return start
+	return start, nil
 }
 
 func (db *DB) openSettled(dir string, m mode) error {
