@@ -68,6 +68,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	a := announcement{
 		flags: f, version: b.version, fresh: errors.Is(statErr, fs.ErrNotExist), listeners: server.Listeners(),
 		link: statusLink(ctx, hub, server.Listeners(), log), ready: time.Since(started),
+		fleet: std.Env("MUSTER_BANNER") == "fleet",
 	}
 	a.caFile, a.caPrint = server.Authority()
 	announce(a, std, log)
@@ -160,6 +161,7 @@ type announcement struct {
 	link            string
 	caFile, caPrint string
 	ready           time.Duration
+	fleet           bool // make run starts the demo beside the hub
 }
 
 // announce prints the banner on a terminal, and one log line elsewhere. The
@@ -192,7 +194,7 @@ func bannerWriter(std cli.IO) io.Writer {
 			return w
 		}
 	}
-	if std.Env("MUSTER_BANNER") == "1" {
+	if std.Env("MUSTER_BANNER") != "" {
 		return std.Out
 	}
 	return nil
@@ -240,7 +242,9 @@ func (a announcement) banner() string {
 	if !onDefaultPort {
 		b.WriteString("  Azure SDKs know only ports 443 and 8883 and a host name with a dot: docs/tutorials/from-azure.md\n")
 	}
-	fmt.Fprintf(&b, "\nTry:  muster demo%s     (in another terminal; 50 simulated devices)\n", data)
+	if !a.fleet {
+		fmt.Fprintf(&b, "\nTry:  muster demo%s     (in another terminal; 50 simulated devices)\n", data)
+	}
 	fmt.Fprintf(&b, "ready in %d ms\n", a.ready.Milliseconds())
 	return b.String()
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -293,4 +294,25 @@ func (l *gatedListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	return l.gate.admit(l.ctx, c)
+}
+
+// GateLimit is a bound on connections, for documentation.
+type GateLimit struct {
+	Text  string
+	Value string
+}
+
+// GateLimits lists the bounds that hold before anybody is authenticated.
+func GateLimits() []GateLimit {
+	return []GateLimit{
+		{"Connections in a handshake or before their first judged request, for one IPv4 address or IPv6 /64", strconv.Itoa(strangersPerAddress)},
+		{"The same, for all addresses together", strconv.Itoa(strangersAll)},
+		{"Time for a TLS handshake", handshakeTime.String()},
+		{"Time for a request's headers", readHeaderTime.String()},
+		{"Time until the first request is judged or a public page is asked for", strangerTime.String()},
+		{"Without a step for this long, a stranger may be closed for a newcomer", strangerPatience.String()},
+		{"Time that an idle HTTP connection is kept", idleTime.String()},
+		{"Size of a request's headers, bytes", strconv.Itoa(maxHeaderBytes)},
+		{"TLS handshakes that compute at once", "half of the cores, at least one"},
+	}
 }

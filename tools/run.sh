@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 set -m
 export MUSTER_DATA=${MUSTER_DATA:-./muster-data}
 export MUSTER_HTTP=${MUSTER_HTTP:-127.0.0.1:8080}
-export MUSTER_BANNER=1
+export MUSTER_BANNER=fleet
 hub='' fleet=''
 
 stop() {

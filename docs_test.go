@@ -1,0 +1,312 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/protocols"
+	"github.com/muster-hub/muster/protocols/cli"
+)
+
+// update writes the generated pages instead of comparing them: make docs.
+var update = flag.Bool("update", false, "write the generated reference pages")
+
+const generatedNote = "<!-- Made by `make docs` from the program's own tables; a test compares it. -->\n\n"
+
+// TestGenerated compares the reference pages with the tables they are made of.
+func TestGenerated(t *testing.T) {
+	t.Parallel()
+	reference, err := cli.Reference()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"cli.md":         reference + forcedExit(),
+		"config.md":      configPage(t),
+		"limits.md":      limitsPage(),
+		"errors.md":      errorsPage(),
+		"metrics.md":     metricsPage(),
+		"permissions.md": permissionsPage(),
+	} {
+		want := generatedNote + text
+		file := filepath.Join("docs", "reference", name)
+		if *update {
+			if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		got, err := os.ReadFile(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if string(got) != want {
+			t.Errorf("%s is not what the program says now; run `make docs`\n%s", file, firstDifference(string(got), want))
+		}
+	}
+}
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range max(len(g), len(w)) {
+		if line(g, i) != line(w, i) {
+			return fmt.Sprintf("line %d\n got: %s\nwant: %s", i+1, line(g, i), line(w, i))
+		}
+	}
+	return ""
+}
+
+func line(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return "(end)"
+}
+
+func forcedExit() string {
+	return fmt.Sprintf("\nBeside the exit codes above, `muster serve` ends with %d when a second signal came while it drained: it then stopped at once, and the next start recovers as after a power cut.\n", exitForced)
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+// configPage lists serve's settings in the three forms they have.
+func configPage(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("# Configuration of a hub\n\nEvery setting is a flag of `muster serve`, an environment variable and a line of the config file. " +
+		"The flag wins over the environment, the environment over the file, the file over the default. " +
+		"Lists are repeated flags, values separated by commas in the environment, and YAML lists in the file. " +
+		"`muster serve --print-config` shows each value and where it came from; `muster check-config` looks for mistakes without starting a hub.\n\n" +
+		"The file is `--config FILE`, else `./muster.yaml`, else `/etc/muster/muster.yaml`. An unknown name in it is an error.\n\n```yaml\ndata: /var/lib/muster\nhost: [hub.example.net]\nhttps: [\":443\"]\nmqtts: [\":8883\"]\nmemory: 2GiB\n```\n\n" +
+		"| Flag | Environment | Default | Meaning |\n|---|---|---|---|\n")
+	for field := range reflect.TypeFor[cli.ServeFlags]().Fields() {
+		name := field.Tag.Get("name")
+		if name == "" {
+			name = kebab(field.Name)
+		}
+		def := field.Tag.Get("default")
+		if def != "" {
+			def = "`" + def + "`"
+		}
+		fmt.Fprintf(&b, "| `--%s` | `MUSTER_%s` | %s | %s |\n", name, strings.ToUpper(strings.ReplaceAll(name, "-", "_")), def, cell(field.Tag.Get("help")))
+	}
+	b.WriteString("\nTwo variables have no flag: `MUSTER_HUB` holds a connection string for the commands that manage a hub elsewhere, and `MUSTER_BANNER=1` asks `serve` for its banner where there is no terminal. " +
+		"`NOTIFY_SOCKET` and `WATCHDOG_USEC` are systemd's.\n\n## What is read again without a restart\n\n" +
+		"The certificate and key of `--cert` and `--key`, within five seconds of a change. A file that can't be used is reported in the log, and the former certificate stays. Everything else needs a restart.\n")
+	return b.String()
+}
+
+func kebab(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if i > 0 && r >= 'A' && r <= 'Z' {
+			b.WriteByte('-')
+		}
+		b.WriteRune(r)
+	}
+	return strings.ToLower(b.String())
+}
+
+func limitsPage() string {
+	var b strings.Builder
+	b.WriteString("# Limits\n\nWhat a client can ask of a hub is bounded. `--limits` chooses the profile: `default` keeps the structural rules of IoT Hub and lifts its quotas, `azure` has IoT Hub's numbers. A rate of 0 is no throttle.\n\n" +
+		"| Limit | Default | Azure | Unit | Meaning |\n|---|---|---|---|---|\n")
+	for _, r := range engine.LimitTable() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.Name, figure(r.Default), figure(r.Azure), r.Unit, cell(r.Text))
+	}
+	b.WriteString("\n## Connections\n\n" +
+		"A connection is a stranger until a handshake, a CONNECT or a request has been judged. Both profiles bound strangers alike:\n\n" +
+		"| Bound | Value |\n|---|---|\n")
+	for _, g := range protocols.GateLimits() {
+		fmt.Fprintf(&b, "| %s | %s |\n", cell(g.Text), g.Value)
+	}
+	b.WriteString("\nWhere there is no room for a newcomer, the stranger that has made no step for longest is closed for it, first one of the same address. When all of them are making progress, the newcomer waits in the system's queue: that is a fleet that comes back, and it is paced.\n")
+	return b.String()
+}
+
+func figure(v float64) string {
+	return strconv.FormatFloat(v, 'f', -1, 64)
+}
+
+func errorsPage() string {
+	var b strings.Builder
+	b.WriteString("# Errors\n\nThe list is closed. On Muster's own paths an error is `application/problem+json` with `code`, `detail`, `next` and `requestId`; on IoT Hub's paths it has IoT Hub's body, and the code is in the header `iothub-errorcode`. Names are IoT Hub's where it has one.\n\n" +
+		"| Code | What it means | What to do | Again? |\n|---|---|---|---|\n")
+	for _, c := range engine.Codes() {
+		again := "no"
+		if c.Retryable {
+			again = "yes"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c.Name, cell(c.Text), cell(c.Next), again)
+	}
+	b.WriteString("\n*Again* says whether the same call may succeed later without a change.\n")
+	return b.String()
+}
+
+func metricsPage() string {
+	var b strings.Builder
+	b.WriteString("# Metrics\n\n`/metrics` is in Prometheus' format. It answers this machine without a token (unless a proxy passed the request on), and everybody else with the bearer token of `--metrics-token-file` or with a SharedAccessSignature of a policy that has StatusRead.\n\n" +
+		"| Metric | Kind | Labels | Meaning |\n|---|---|---|---|\n")
+	for _, m := range protocols.Metrics() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, strings.Join(m.Labels, ", "), cell(m.Text))
+	}
+	return b.String()
+}
+
+func permissionsPage() string {
+	var b strings.Builder
+	b.WriteString("# Permissions\n\nA shared access policy is a named set of permissions with two keys. The standard ones are made at the first start.\n\n| Permission | What it allows |\n|---|---|\n")
+	for _, p := range auth.Permissions() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", p.Name, cell(p.Text))
+	}
+	b.WriteString("\n| Standard policy | Permissions |\n|---|---|\n")
+	for _, p := range auth.StandardPolicies() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", p.Name, strings.ReplaceAll(p.Permissions.String(), ",", ", "))
+	}
+	fmt.Fprintf(&b, "| `%s` | %s |\n", statusPolicy, auth.StatusRead)
+	fmt.Fprintf(&b, "\nThe link that `muster serve` prints carries a token of `%s` that is good for %d days. Callers on the hub's unix socket (root, or the user that runs the hub) hold every permission.\n\n", statusPolicy, int(statusTokenLife/(24*time.Hour)))
+	b.WriteString("## Which operation needs which\n\n| Operation | Permission | What it does |\n|---|---|---|\n")
+	for _, o := range engine.Operations() {
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", o.Name, o.Permission, cell(o.Text))
+	}
+	return b.String()
+}
+
+// tracked lists the project's text files that people wrote.
+func tracked(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && slices.Contains([]string{".git", "node_modules", "bin", "muster-data", "testdata", "tmp"}, d.Name()) {
+			return filepath.SkipDir
+		}
+		if d.Type().IsRegular() && slices.Contains([]string{".md", ".go", ".mjs", ".js", ".sh", ".html", ".css", ".yml", ".yaml", ".mod", ""}, filepath.Ext(path)) && path != "muster" {
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// TestLinks follows every relative link of every document, headings included.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	fence := regexp.MustCompile("(?s)```.*?```|`[^`\n]*`")
+	count := 0
+	for _, file := range tracked(t) {
+		if filepath.Ext(file) != ".md" {
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(fence.ReplaceAllString(string(data), ""), -1) {
+			target, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+				continue
+			}
+			count++
+			path := file
+			if target != "" {
+				path = filepath.Join(filepath.Dir(file), target)
+			}
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s links to %s, which is not there", file, m[1])
+				continue
+			}
+			if anchor != "" && !hasHeading(t, path, anchor) {
+				t.Errorf("%s links to %s, but %s has no such heading", file, m[1], path)
+			}
+		}
+	}
+	if count < 20 {
+		t.Errorf("only %d links were found: the check looks at the wrong files", count)
+	}
+}
+
+func hasHeading(t *testing.T, file, anchor string) bool {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drop := regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	for l := range strings.Lines(string(data)) {
+		if title, ok := strings.CutPrefix(strings.TrimLeft(l, "#"), " "); ok && strings.HasPrefix(l, "#") {
+			slug := strings.ReplaceAll(drop.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), ""), " ", "-")
+			if slug == anchor {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// TestNoMachinePaths finds paths of the machine that a file was written on.
+func TestNoMachinePaths(t *testing.T) {
+	t.Parallel()
+	bad := regexp.MustCompile(strings.Join([]string{"/wor" + "k/", "/tm" + "p/[a-z]", "/roo" + "t/", "/hom" + "e/[a-z]", "/User" + "s/", `C:\\`}, "|"))
+	files := tracked(t)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, l := range strings.Split(string(data), "\n") {
+			if m := bad.FindString(l); m != "" {
+				t.Errorf("%s:%d names a path of one machine: %s", file, i+1, strings.TrimSpace(l))
+			}
+		}
+	}
+	if len(files) < 50 {
+		t.Errorf("only %d files were looked at", len(files))
+	}
+}
+
+// TestEveryDocumentIsReachable starts at the README and follows links.
+func TestEveryDocumentIsReachable(t *testing.T) {
+	t.Parallel()
+	link := regexp.MustCompile(`\]\(([^)\s#]+\.md)`)
+	seen, queue := map[string]bool{"README.md": true}, []string{"README.md"}
+	for len(queue) > 0 {
+		file := queue[0]
+		queue = queue[1:]
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // TestLinks says so
+		}
+		for _, m := range link.FindAllStringSubmatch(string(data), -1) {
+			next := filepath.Join(filepath.Dir(file), m[1])
+			if !seen[next] {
+				seen[next] = true
+				queue = append(queue, next)
+			}
+		}
+	}
+	for _, file := range tracked(t) {
+		if filepath.Ext(file) == ".md" && strings.HasPrefix(file, "docs/") && !seen[file] {
+			t.Errorf("no way of links leads from the README to %s", file)
+		}
+	}
+}
