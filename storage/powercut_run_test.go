@@ -296,9 +296,10 @@ func (r *cutRun) life(dir string) (image string, err error) {
 		return "", err
 	}
 	cam := r.camera(r.plan())
-	// Every other life begins with a second cut, during recovery.
-	recovery := r.camera(cutPlan{"open", func(disk.Event) bool { return true }, r.rng.IntN(120)})
-	recovery.armed.Store(r.names > 3 && r.rng.IntN(2) == 0)
+	// Every other life begins with a cut during its open: of a new directory, or of an image, which is
+	// a second power cut during recovery.
+	recovery := r.camera(cutPlan{"open", func(disk.Event) bool { return true }, r.rng.IntN(200)})
+	recovery.armed.Store(r.rng.IntN(2) == 0)
 	var journalSyncs atomic.Uint64
 	d.Unseen = cutUnseen
 	d.Stall = r.slow(journalSyncs.Load)

@@ -40,6 +40,7 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "first seed; each run takes the next one")
 	flag.IntVar(&o.parallel, "parallel", 2, "runs at a time")
 	flag.StringVar(&o.only, "variant", "", "only the known-bad variant of this name")
+	flag.BoolVar(&o.verbose, "v", false, "print every image")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
@@ -53,6 +54,7 @@ type options struct {
 	images, badImages, parallel int
 	seed                        uint64
 	only                        string
+	verbose                     bool
 }
 
 // report is what a run says of an image.
@@ -76,6 +78,7 @@ type report struct {
 
 // total is the sum over the images of a variant.
 type total struct {
+	verbose  bool
 	mu       sync.Mutex
 	images   int // under load and during Close, each with rotation, flush and compaction
 	recovery int // during recovery from another cut
@@ -87,6 +90,9 @@ type total struct {
 func (t *total) add(r report) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.verbose {
+		fmt.Printf("  %+v\n", r)
+	}
 	if r.Phase == "open" {
 		t.recovery++
 	} else {
@@ -152,7 +158,7 @@ func run(ctx context.Context, o options, w io.Writer) (err error) {
 	}
 	fmt.Fprintf(w, "power cuts: seed %d, %d at a time\n", o.seed, o.parallel)
 	if o.only == "" {
-		t := &total{}
+		t := &total{verbose: o.verbose}
 		start := time.Now()
 		o.spread(ctx, t, good, work, o.images, false)
 		t.print(w, "storage", time.Since(start))
@@ -177,7 +183,7 @@ func run(ctx context.Context, o options, w io.Writer) (err error) {
 				return err
 			}
 		}
-		t := &total{}
+		t := &total{verbose: o.verbose}
 		start := time.Now()
 		o.spread(ctx, t, bin, work, o.badImages, true, v.args...)
 		t.print(w, v.name, time.Since(start))
