@@ -16,6 +16,10 @@ import (
 // limit, since a twin can be larger than it.
 const outboxLimit = 256 << 10
 
+// paceLimit is how many bytes of answers a session gathers before it writes
+// them and reads on.
+const paceLimit = 64 << 10
+
 var (
 	errOutboxClosed = errors.New("the connection has ended")
 	errOutboxFull   = fmt.Errorf("the device does not read: more than %d KiB wait for it", outboxLimit>>10)
@@ -41,6 +45,7 @@ type outbox struct {
 	held     bool         // nothing goes out before CONNACK
 	deferral bool         // notifications go to deferred
 	writing  bool         // some goroutine is in write
+	written  *sync.Cond   // signals the end of a write; nil until the session waits for one
 	err      error        // final: no more packets are taken
 }
 
@@ -199,7 +204,32 @@ func (o *outbox) write() {
 		}
 	}
 	o.writing = false
+	if o.written != nil {
+		o.written.Broadcast()
+	}
 	o.mu.Unlock()
+}
+
+// pace waits until less than paceLimit is pending: a device that asks for
+// much at once and reads the answers must not fill its own outbox. It is for
+// the session, and a write timeout bounds it.
+func (o *outbox) pace() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.err == nil && o.pending != nil && len(o.pending.B) >= paceLimit {
+		if o.writing {
+			if o.written == nil {
+				o.written = sync.NewCond(&o.mu)
+			}
+			o.written.Wait()
+			continue
+		}
+		o.writing = true
+		o.mu.Unlock()
+		o.write()
+		o.mu.Lock()
+	}
+	return o.err
 }
 
 // failure returns why the outbox takes no more packets, nil while it does.

@@ -170,6 +170,9 @@ func (s *session) replyError(p *wire.Packet, t publishTopic, err error) error {
 
 // reply queues an answer to a twin request, at QoS 0 as all that goes down.
 func (s *session) reply(status int, rid string, version int64, body []byte) error {
+	if err := s.out.pace(); err != nil {
+		return err
+	}
 	topic := string(appendTwinResponse(nil, status, rid, version))
 	return s.out.add(len(topic)+len(body)+8, func(dst []byte) ([]byte, error) {
 		return wire.AppendPublish(dst, wire.Message{Topic: topic, Payload: body})

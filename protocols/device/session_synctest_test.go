@@ -330,6 +330,39 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
+// TestManyAnswers: a device that asks for far more than its outbox holds, and
+// reads, gets every answer, also while the hub sends to it.
+func TestManyAnswers(t *testing.T) {
+	inBubble(t, func(t *testing.T, hub *fakeHub, h *Handler) {
+		hub.session.twin = append([]byte(`{"a":"`), bytes.Repeat([]byte("x"), 100_000)...)
+		hub.session.onTwin = func(o engine.Outbox) {
+			if err := o.Method("m", "n", nil); err != nil {
+				t.Error(err)
+			}
+		}
+		c := dialFake(t, h, nil)
+		var b []byte
+		var err error
+		const n = 100
+		for range n {
+			if b, err = wire.AppendPublish(b, wire.Message{Topic: "$iothub/twin/GET/?$rid=r"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.write(b, nil)
+		answers, calls := 0, 0
+		for answers < n || calls < n {
+			switch p := c.want(wire.TypePublish); p.Topic {
+			case "$iothub/twin/res/200/?$rid=r":
+				answers++
+			case "$iothub/methods/POST/n/?$rid=m":
+				calls++
+			}
+		}
+		c.ping()
+	})
+}
+
 // TestHalfOpen ends a session whose write takes too long.
 func TestHalfOpen(t *testing.T) {
 	inBubble(t, func(t *testing.T, hub *fakeHub, h *Handler) {

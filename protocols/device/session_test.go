@@ -372,7 +372,7 @@ func TestPersistence(t *testing.T) {
 func TestTakeOver(t *testing.T) {
 	hub, h := newTestHub(t)
 	id := engine.TwinID{DeviceID: "d"}
-	first := accepted(t, hub, h, id)
+	first, _ := open(t, hub, h, id, func(c *wire.Connect) { c.Will = &wire.Will{Topic: "devices/d/messages/events/"} })
 	second := accepted(t, hub, h, id)
 	first.wantEnd()
 	second.ping()
@@ -382,6 +382,9 @@ func TestTakeOver(t *testing.T) {
 	}
 	if n := h.Stats().Disconnects["replaced"]; n != 1 {
 		t.Errorf("%d sessions were counted as replaced", n)
+	}
+	if n := hub.Totals().Messages; n != 1 {
+		t.Errorf("%d messages, want the will of the first connection", n)
 	}
 }
 
