@@ -26,6 +26,7 @@ type demoStartCmd struct {
 	Duration     time.Duration `help:"End after this time; 0 runs until Ctrl-C." default:"0s"`
 	HTTPSAddress string        `name:"https-address" help:"Where the devices reach WebSocket; the hub tells it by default." placeholder:"ADDR"`
 	MQTTSAddress string        `name:"mqtts-address" help:"Where the devices reach MQTT over TLS; the hub tells it by default." placeholder:"ADDR"`
+	Force        bool          `help:"Start although the demo's devices are connected already."`
 	Quiet        bool          `help:"Print no status lines."`
 }
 
@@ -52,6 +53,12 @@ func (c *demoStartCmd) Run(a *app) error {
 	made, err := fleet.Prepare(ctx)
 	if err != nil {
 		return err
+	}
+	if made.Connected > c.Devices/2 && !c.Force {
+		return &problem{
+			exit: ExitConflict, what: fmt.Sprintf("%d of the demo's devices are connected already", made.Connected),
+			why: "two demos would take each other's connections over", next: "Stop the other `muster demo`, or add --force.",
+		}
 	}
 	a.printf("  made %d identities, found %d       %d ms\n", made.Created, made.Existing, time.Since(began).Milliseconds())
 	a.printf("  starting %d simulated devices     %s\n\n", fleet.Stats().Devices, story(fleet.Story()))
@@ -193,16 +200,16 @@ func (a *app) showLine(line string, live bool) error {
 // statusLine says what the fleet does, with rates over the last span.
 func statusLine(s, last simulator.Stats, span, total time.Duration) string {
 	rate := func(now, before int64) float64 { return float64(now-before) / max(span.Seconds(), 0.001) }
-	line := fmt.Sprintf("  devices %d   online %d   telemetry %.0f/s   twin updates %.0f/s   methods %d   %s",
-		s.Devices, s.Online, rate(s.Messages, last.Messages), rate(s.TwinUpdates, last.TwinUpdates), s.Methods, since(total))
+	line := fmt.Sprintf("  %s  devices %d  online %d  telemetry %.0f/s  twin updates %.0f/s  methods %d",
+		since(total), s.Devices, s.Online, rate(s.Messages, last.Messages), rate(s.TwinUpdates, last.TwinUpdates), s.Methods)
 	if s.Away > 0 {
-		line += fmt.Sprintf("   away %d", s.Away)
+		line += fmt.Sprintf("  away %d", s.Away)
 	}
 	if n := s.Refused - last.Refused; n > 0 {
-		line += fmt.Sprintf("   refused %d", n)
+		line += fmt.Sprintf("  refused %d", n)
 	}
 	if n := s.Failures - last.Failures; n > 0 {
-		line += fmt.Sprintf("   failures %d", n)
+		line += fmt.Sprintf("  failures %d", n)
 	}
 	return line
 }

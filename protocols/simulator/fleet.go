@@ -115,14 +115,15 @@ func NewFleet(o Options) (*Fleet, error) {
 
 // Prepared says what Prepare found and made.
 type Prepared struct {
-	Created  int
-	Existing int
+	Created   int
+	Existing  int
+	Connected int // of those that existed: another fleet runs, as it seems
 }
 
 // Prepare makes the identities that do not exist yet, with tags, and reads the
 // keys of all. It may be repeated: what exists is used as it is.
 func (f *Fleet) Prepare(ctx context.Context) (Prepared, error) {
-	keys, err := f.keys(ctx)
+	keys, connected, err := f.keys(ctx)
 	if err != nil {
 		return Prepared{}, err
 	}
@@ -137,7 +138,7 @@ func (f *Fleet) Prepare(ctx context.Context) (Prepared, error) {
 		}
 		missing = append(missing, item)
 	}
-	done := Prepared{Created: len(missing), Existing: len(f.devices) - len(missing)}
+	done := Prepared{Created: len(missing), Existing: len(f.devices) - len(missing), Connected: connected}
 	for len(missing) > 0 {
 		n := min(len(missing), client.MaxBulk)
 		r, err := f.o.Service.Bulk(ctx, missing[:n])
@@ -152,7 +153,7 @@ func (f *Fleet) Prepare(ctx context.Context) (Prepared, error) {
 		missing = missing[n:]
 	}
 	if done.Created > 0 {
-		if keys, err = f.keys(ctx); err != nil {
+		if keys, _, err = f.keys(ctx); err != nil {
 			return done, err
 		}
 	}
@@ -166,18 +167,22 @@ func (f *Fleet) Prepare(ctx context.Context) (Prepared, error) {
 	return done, nil
 }
 
-// keys reads the primary keys of the identities with the fleet's prefix.
-func (f *Fleet) keys(ctx context.Context) (map[string]auth.Secret, error) {
-	keys := map[string]auth.Secret{}
+// keys reads the primary keys of the identities with the fleet's prefix, and
+// counts those that are connected.
+func (f *Fleet) keys(ctx context.Context) (keys map[string]auth.Secret, connected int, err error) {
+	keys = map[string]auth.Secret{}
 	for i, err := range f.o.Service.Devices(ctx, f.o.Prefix) {
 		if err != nil {
-			return nil, fmt.Errorf("list the identities: %w", err)
+			return nil, 0, fmt.Errorf("list the identities: %w", err)
+		}
+		if i.ConnectionState == "Connected" {
+			connected++
 		}
 		if i.Authentication != nil && i.Authentication.SymmetricKey != nil {
 			keys[i.DeviceID] = auth.Secret(i.Authentication.SymmetricKey.Primary)
 		}
 	}
-	return keys, nil
+	return keys, connected, nil
 }
 
 // Run starts all devices and keeps them going until ctx ends; it returns when
