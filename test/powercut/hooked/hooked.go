@@ -265,8 +265,8 @@ func apply(src string, p Patch) (string, error) {
 func count(mods map[string]string) error {
 	for pkg, want := range leftOut {
 		mod, sub := badger, strings.TrimPrefix(pkg, badger)
-		if strings.HasPrefix(pkg, ristretto) {
-			mod, sub = ristretto, strings.TrimPrefix(pkg, ristretto)
+		if after, ok := strings.CutPrefix(pkg, ristretto); ok {
+			mod, sub = ristretto, after
 		}
 		dir := filepath.Join(mods[mod], filepath.FromSlash(sub))
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
