@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -48,6 +49,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if !ok {
 		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, method, start or idle", args[0])
 	}
-	fmt.Fprintf(stdout, "command: test/bench/run.sh %s\ndate: %s\n", strings.Join(args, " "), time.Now().UTC().Format(time.RFC3339))
+	shown := slices.Clone(args)
+	if i := slices.Index(shown, "-muster"); i >= 0 && i+1 < len(shown) { // run.sh adds it
+		shown = slices.Delete(shown, i, i+2)
+	}
+	fmt.Fprintf(stdout, "command: test/bench/run.sh %s\ndate: %s\n", strings.Join(shown, " "), time.Now().UTC().Format(time.RFC3339))
 	return command(ctx, args[1:], stdout)
 }

@@ -31,7 +31,9 @@ func openMuster(dir string, memory int64) (*musterStore, error) {
 		db: db,
 		documents: storage.NewTable[[]byte]("document", 1, raw{}, storage.Index[[]byte]{
 			Name: "battery",
-			Keys: func(_ storage.Key, doc []byte) []storage.Key { return []storage.Key{storage.Tuple(uint64(batteryOf(doc)))} },
+			Keys: func(_ storage.Key, doc []byte) []storage.Key {
+				return []storage.Key{storage.Tuple(uint64(batteryOf(doc)))}
+			},
 		}),
 		history: storage.NewTable[[]byte]("history", 1, raw{}),
 		log:     storage.NewLog("changes", storage.LogOptions{}),
