@@ -327,20 +327,13 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-func updateGolden() bool { return flag.Lookup("update") != nil }
-
-// TestMain has no work of its own: it adds the flag that rewrites golden files.
-func TestMain(m *testing.M) {
-	if os.Getenv("MUSTER_UPDATE_GOLDEN") != "" {
-		flag.Bool("update", true, "")
-	}
-	os.Exit(m.Run())
-}
+// update rewrites the golden files: go test ./protocols/cli -update.
+var update = flag.Bool("update", false, "write the golden files anew")
 
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	file := filepath.Join("testdata", name+".golden")
-	if updateGolden() {
+	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -350,7 +343,7 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs; MUSTER_UPDATE_GOLDEN=1 writes it anew. Got:\n%s\nwant:\n%s", file, got, want)
+		t.Errorf("%s differs; -update writes it anew. Got:\n%s\nwant:\n%s", file, got, want)
 	}
 }
 

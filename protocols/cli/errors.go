@@ -29,7 +29,6 @@ const (
 	ExitPartly    = 8  // done for some, failed for others
 	ExitCancelled = 9  // cancelled by the user
 	ExitLimited   = 10 // the hub refuses for limits
-	ExitForced    = 11 // a second signal ended the process before it had finished
 )
 
 // ExitCodes lists the exit codes with their meaning, for documentation.
@@ -52,7 +51,6 @@ func ExitCodes() []struct {
 		{ExitPartly, "Done for some, failed for others."},
 		{ExitCancelled, "Cancelled by the user."},
 		{ExitLimited, "The hub refuses for its limits."},
-		{ExitForced, "A second signal ended the command before it had finished; a hub recovers at its next start."},
 	}
 }
 

@@ -95,7 +95,7 @@ type exitRequest int
 func newParser(grammar any, out, errOut io.Writer) (*kong.Kong, error) {
 	return kong.New(grammar,
 		kong.Name("muster"),
-		kong.Description("Muster is a device hub in one program: devices connect by MQTT as to Azure IoT Hub, you manage them here."),
+		kong.Description("Muster is a device hub in one program: devices connect by MQTT as to Azure IoT Hub, you manage them here. Every flag is also an environment variable: --log-level is MUSTER_LOG_LEVEL."),
 		kong.Writers(out, errOut),
 		kong.Exit(func(code int) { panic(exitRequest(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
