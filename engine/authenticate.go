@@ -153,35 +153,48 @@ func (h *Hub) recheck(ctx context.Context, g Grant) error {
 }
 
 // AuthenticateService checks a service's SharedAccessSignature for a request
-// path (decoded, "/devices/x"). It fails with CodeUnauthorized, or with
+// path (decoded, "/devices/x"). It fails with CodeUnauthorized, which the
+// audit records with the caller's address and request id, or with
 // CodeUnavailable while the hub's clock is wrong.
-func (h *Hub) AuthenticateService(_ context.Context, token, path string) (auth.Principal, error) {
+func (h *Hub) AuthenticateService(_ context.Context, c Caller, token, path string) (auth.Principal, error) {
 	if err := h.db.Health(); errors.Is(err, storage.ErrClock) {
 		return auth.Principal{}, storeError(err, "authenticate") // nobody can say what has expired
 	}
+	p, claimed, err := h.verifyService(token, path)
+	if err != nil {
+		c.Principal = auth.Principal{Kind: auth.Policy, Name: claimed}
+		h.auditRefused(c, opAuthenticate, path, err)
+		return auth.Principal{}, err
+	}
+	return p, nil
+}
+
+// verifyService returns the principal, or with an error the name that the
+// token claims.
+func (h *Hub) verifyService(token, path string) (p auth.Principal, claimed string, refusal *Error) {
 	if token == "" {
-		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the request has no Authorization header; send a SharedAccessSignature")
+		return p, "", errf(CodeUnauthorized, "Unauthorized: the request has no Authorization header; send a SharedAccessSignature")
 	}
 	t, err := auth.ParseToken(token)
 	if err != nil {
-		return auth.Principal{}, wrapf(CodeUnauthorized, err, "Unauthorized: %v", err)
+		return p, "", wrapf(CodeUnauthorized, err, "Unauthorized: %v", err)
 	}
 	if t.Expired(time.Now(), h.limits.TokenClockSkew) {
-		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+		return p, t.Policy, errf(CodeUnauthorized, "Unauthorized: the token expired at %s", t.Expiry.UTC().Format(time.RFC3339))
 	}
 	if t.Policy == "" {
-		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the token names no shared access policy (skn)")
+		return p, "", errf(CodeUnauthorized, "Unauthorized: the token names no shared access policy (skn)")
 	}
-	p, err := h.verifyPolicy(t)
+	policy, err := h.verifyPolicy(t)
 	if err != nil {
-		return auth.Principal{}, err
+		return p, t.Policy, AsError(err)
 	}
 	scope, ok := t.Target(h.hosts)
-	principal := auth.Principal{Kind: auth.Policy, Name: p.Name, Permissions: p.Permissions, Scope: scope}
-	if !ok || !principal.Covers(path) {
-		return auth.Principal{}, errf(CodeUnauthorized, "Unauthorized: the token's resource does not cover %s on this hub", path)
+	p = auth.Principal{Kind: auth.Policy, Name: policy.Name, Permissions: policy.Permissions, Scope: scope}
+	if !ok || !p.Covers(path) {
+		return p, t.Policy, errf(CodeUnauthorized, "Unauthorized: the token's resource does not cover %s on this hub", path)
 	}
-	return principal, nil
+	return p, t.Policy, nil
 }
 
 // verifyPolicy finds the token's policy and checks its signature. It takes as

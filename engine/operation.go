@@ -33,7 +33,7 @@ const (
 	opAuditRead
 	opStatusRead
 	opDoctor
-	opEnd // keep last
+	opAuthenticate
 )
 
 // throttle names the limiter that an operation counts against.
@@ -78,6 +78,7 @@ var operationTable = [...]OperationInfo{
 	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
 	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
 	{"doctor", auth.HubManage, "Look at the hub's own health.", throttleNone},
+	{"authenticate", 0, "Show who one is; only refusals are audited.", throttleNone},
 }
 
 // Operations returns the table of operations.

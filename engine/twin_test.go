@@ -262,13 +262,3 @@ func TestReportedHistoryIsBounded(t *testing.T) {
 		t.Errorf("the oldest kept entry can't be reached: %v", err)
 	}
 }
-
-func TestNullSectionClearsIt(t *testing.T) {
-	h := enginetest.New(t)
-	i := mustCreate(t, h, engine.Identity{DeviceID: "d"})
-	patch(t, h, i.ID(), engine.TwinUpdate{Tags: []byte(`{"a":1}`), Desired: []byte(`{"b":2}`)})
-	tw := patch(t, h, i.ID(), engine.TwinUpdate{Tags: []byte(` null`), Desired: []byte(`null`)})
-	if !tw.Tags.Empty() || !tw.Desired.Empty() || tw.Desired.Version() != 3 {
-		t.Errorf("tags %s, desired %s", tw.Tags.JSON(nil, false), tw.Desired.JSON(nil, false))
-	}
-}

@@ -161,7 +161,7 @@ func (s *Server) mayReadMetrics(r *http.Request) bool {
 		return subtle.ConstantTimeCompare([]byte(token), []byte(s.o.MetricsToken)) == 1
 	}
 	if header != "" {
-		p, err := s.hub.AuthenticateService(context.WithoutCancel(r.Context()), header, "/metrics")
+		p, err := s.hub.AuthenticateService(context.WithoutCancel(r.Context()), engine.Caller{Address: r.RemoteAddr}, header, "/metrics")
 		return err == nil && p.Permissions.Has(auth.StatusRead)
 	}
 	return isLoopback(r.RemoteAddr) && s.isOwnHost(r.Host) && !forwarded(r.Header)

@@ -231,7 +231,7 @@ func (c *call) authenticate() (auth.Principal, error) {
 			return p, nil
 		}
 	}
-	p, err := c.hub.AuthenticateService(c.r.Context(), header, c.path)
+	p, err := c.hub.AuthenticateService(c.r.Context(), engine.Caller{RequestID: c.requestID, Address: remoteAddress(c.r)}, header, c.path)
 	if err != nil {
 		c.log.DebugContext(c.r.Context(), "authentication refused", slog.Any("error", err),
 			slog.String("request_id", c.requestID), slog.String("address", remoteAddress(c.r)))
