@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -180,7 +181,11 @@ func permissionsPage() string {
 	fmt.Fprintf(&b, "\nThe link that `muster serve` prints carries a token of `%s` that is good for %d days. Callers on the hub's unix socket (root, or the user that runs the hub) hold every permission.\n\n", statusPolicy, int(statusTokenLife/(24*time.Hour)))
 	b.WriteString("## Which operation needs which\n\n| Operation | Permission | What it does |\n|---|---|---|\n")
 	for _, o := range engine.Operations() {
-		fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", o.Name, o.Permission, cell(o.Text))
+		needs := "none"
+		if o.Permission != 0 {
+			needs = "`" + o.Permission.String() + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", o.Name, needs, cell(o.Text))
 	}
 	return b.String()
 }
@@ -266,7 +271,7 @@ func hasHeading(t *testing.T, file, anchor string) bool {
 // TestNoMachinePaths finds paths of the machine that a file was written on.
 func TestNoMachinePaths(t *testing.T) {
 	t.Parallel()
-	bad := regexp.MustCompile(strings.Join([]string{"/wor" + "k/", "/tm" + "p/[a-z]", "/roo" + "t/", "/hom" + "e/[a-z]", "/User" + "s/", `C:\\`}, "|"))
+	bad := regexp.MustCompile(strings.Join([]string{"/wor" + "k/", "/tm" + "p/[a-z]", "/roo" + "t/", "/hom" + "e/[a-z]", "/User" + "s/"}, "|"))
 	files := tracked(t)
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -309,4 +314,138 @@ func TestEveryDocumentIsReachable(t *testing.T) {
 			t.Errorf("no way of links leads from the README to %s", file)
 		}
 	}
+}
+
+// TestDependencies compares the page of dependencies with go.mod.
+func TestDependencies(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/reference/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^(?:require )?\t?([a-z][\w./-]+\.[\w./-]+) v[^ \n]+$`).FindAllStringSubmatch(string(mod), -1) {
+		direct[m[1]] = true
+		if !strings.Contains(string(page), "| `"+m[1]+"` |") {
+			t.Errorf("%s is required but not explained", m[1])
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(string(page), -1) {
+		if !direct[m[1]] && !strings.Contains(string(mod), m[1]+" v") {
+			t.Errorf("%s is explained but not required", m[1])
+		}
+	}
+	if len(direct) < 5 {
+		t.Errorf("only %d requirements were found in go.mod", len(direct))
+	}
+}
+
+// TestReadmeSamples compares the programs in the README with those that the
+// SDK tests run.
+func TestReadmeSamples(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"test/sdk/samples/device.js", "test/sdk/samples/service.js"} {
+		sample, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(readme), "```js\n"+string(sample)+"```") {
+			t.Errorf("the README does not show %s as it is", file)
+		}
+	}
+}
+
+// commandInfo is what `muster help --json` tells of a command.
+type commandInfo struct {
+	Command  string
+	Flags    []struct{ Name, Short string }
+	Commands []commandInfo
+}
+
+// TestDocumentedCommands finds every command line of muster in the documents
+// and checks that the command and its flags exist.
+func TestDocumentedCommands(t *testing.T) {
+	t.Parallel()
+	var root commandInfo
+	if err := json.Unmarshal([]byte(newBox(t).must("help", "--json")), &root); err != nil {
+		t.Fatal(err)
+	}
+	code := regexp.MustCompile("(?s)```[a-z]*\n(.*?)```|`([^`\n]+)`")
+	call := regexp.MustCompile(`(?m)(?:^\s*|[(]\.?/?|sudo |-u muster |\./)muster((?: +(?:--?)?[a-z][\w.-]*)+)`)
+	count := 0
+	for _, file := range tracked(t) {
+		if filepath.Ext(file) != ".md" || file == filepath.Join("docs", "reference", "cli.md") {
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range code.FindAllStringSubmatch(string(data), -1) {
+			for l := range strings.Lines(c[1] + c[2]) {
+				for _, m := range call.FindAllStringSubmatchIndex(l, -1) {
+					rest := strings.TrimRight(l[m[2]:m[3]]+strings.TrimLeft(l[m[3]:], ")\""), "\n")
+					rest, _, _ = strings.Cut(rest, "#")
+					if rest, _, _ = strings.Cut(rest, "  "); checkCommand(root, strings.Fields(rest)) != "" {
+						t.Errorf("%s: `muster%s`: %s", file, strings.TrimRight(rest, "\n"), checkCommand(root, strings.Fields(rest)))
+					}
+					count++
+				}
+			}
+		}
+	}
+	if count < 50 {
+		t.Errorf("only %d command lines were found", count)
+	}
+}
+
+func checkCommand(root commandInfo, words []string) string {
+	node := root
+	flags := map[string]bool{"help": true}
+	add := func(c commandInfo) {
+		for _, f := range c.Flags {
+			flags[f.Name] = true
+		}
+	}
+	add(root)
+	at := true // still among the command's words
+	for _, w := range words {
+		if name, ok := strings.CutPrefix(w, "--"); ok {
+			at = false
+			name, _, _ = strings.Cut(name, "=")
+			if name = strings.Trim(name, "`,.;:)\""); !flags[name] {
+				return "there is no flag --" + name
+			}
+			continue
+		}
+		if !at {
+			continue
+		}
+		i := slices.IndexFunc(node.Commands, func(c commandInfo) bool { return c.Command[strings.LastIndex(c.Command, " ")+1:] == w })
+		switch {
+		case i >= 0:
+			node = node.Commands[i]
+			add(node)
+			for _, c := range node.Commands { // a group's default command takes its flags
+				if strings.HasSuffix(c.Command, " start") {
+					add(c)
+				}
+			}
+		case len(node.Commands) > 0 && node.Command != root.Command:
+			return "there is no command " + w + " in " + node.Command
+		case node.Command == root.Command:
+			return "there is no command " + w
+		default:
+			at = false
+		}
+	}
+	return ""
 }
