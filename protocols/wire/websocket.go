@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,12 +37,12 @@ func Accept(w http.ResponseWriter, r *http.Request, pool *Buffers) (*Stream, err
 		if strings.Contains(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ","), "AMQP") {
 			err = errors.New("AMQP over WebSocket is not offered here: use the SDK's MQTT over WebSocket, subprotocol mqtt")
 		}
+		status := http.StatusBadRequest
 		if r.Header.Get("Upgrade") == "" {
 			w.Header().Set("Upgrade", "websocket")
-			http.Error(w, "this path takes MQTT over WebSocket: "+err.Error(), http.StatusUpgradeRequired)
-			return nil, err
+			status, err = http.StatusUpgradeRequired, fmt.Errorf("this path takes MQTT over WebSocket: %w", err)
 		}
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		refuse(w, status, err)
 		return nil, err
 	}
 	s := &Stream{pool: pool}
@@ -57,6 +58,17 @@ func Accept(w http.ResponseWriter, r *http.Request, pool *Buffers) (*Stream, err
 	ws.SetReadLimit(DefaultMessageLimit)
 	s.ws = ws
 	return s, nil
+}
+
+// refuse answers in IoT Hub's error form, as every other path of the listener
+// does.
+func refuse(w http.ResponseWriter, status int, err error) {
+	const name = "GenericBadRequest"
+	body, _ := json.Marshal(map[string]string{"Message": "ErrorCode:" + name + ";" + err.Error(), "ExceptionMessage": ""}) // strings always encode
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("iothub-errorcode", name)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that has gone needs no answer
 }
 
 func offersMQTT(h http.Header) bool {
