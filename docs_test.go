@@ -402,7 +402,7 @@ func TestDocumentedCommands(t *testing.T) {
 			}
 		}
 	}
-	if count < 50 {
+	if count < 30 {
 		t.Errorf("only %d command lines were found", count)
 	}
 }
