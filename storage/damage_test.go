@@ -228,7 +228,7 @@ func repairWith(ctx context.Context, o Options, t tuning) (Report, error) {
 // TestFlippedBits flips one bit anywhere in a crashed or a closed directory: it opens with all
 // acknowledged data, or is refused with a named error.
 func TestFlippedBits(t *testing.T) {
-	rounds := 120
+	rounds := 80
 	if testing.Short() {
 		rounds = 30
 	}

@@ -141,6 +141,16 @@ func (db *DB) BulkLoad(ctx context.Context, items iter.Seq[func(tx *Tx) error]) 
 	}
 	for item := range items {
 		r, err := db.prepare(item, true)
+		if (err != nil || r == nil) && len(under) > 0 {
+			// It failed or did nothing on a snapshot that lacks the items before it: ask again.
+			for len(under) > 0 {
+				oldest()
+			}
+			if first != nil {
+				break
+			}
+			r, err = db.prepare(item, true)
+		}
 		if err == nil && r != nil {
 			if err = db.enqueue(ctx, r); err == nil {
 				under = append(under, r)

@@ -480,7 +480,7 @@ func suiteBulk(t *testing.T, fs fsys) {
 		}
 	}
 	// Each item must see the one before it, although many are under way.
-	if err := db.BulkLoad(t.Context(), items(3000, -1)); err != nil {
+	if err := db.BulkLoad(t.Context(), items(500, -1)); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.BulkLoad(t.Context(), items(20, 0)); err == nil {
@@ -494,8 +494,8 @@ func suiteBulk(t *testing.T, fs fsys) {
 			}
 			n++
 		}
-		if n != 3000 {
-			t.Errorf("%d records, want 3000", n)
+		if n != 500 {
+			t.Errorf("%d records, want 500", n)
 		}
 		return nil
 	})
