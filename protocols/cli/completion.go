@@ -58,8 +58,11 @@ compdef _muster muster
 `,
 		"fish": `# muster completion for fish. Use: muster completion fish | source
 function __muster_complete
-    set -l words (commandline -opc) (commandline -ct)
-    $words[1] __complete -- $words[2..-1] 2>/dev/null
+    set -l words (commandline -opc)
+    set -l program $words[1]
+    set -e words[1]
+    set -l current (commandline -ct)
+    $program __complete -- $words "$current" 2>/dev/null
 end
 complete -c muster -a '(__muster_complete)'
 `,

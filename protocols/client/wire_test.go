@@ -105,7 +105,7 @@ func play(t *testing.T, o DeviceOptions, script func(n int, s *scripted)) *Devic
 // What a stored session brings before the SUBACK is not lost.
 func TestEarlyMessages(t *testing.T) {
 	notified, called := make(chan int64, 4), make(chan string, 4)
-	finish := make(chan struct{})
+	answered := make(chan struct{})
 	play(t, DeviceOptions{
 		ModelID:   "dtmi:a:b;1",
 		OnDesired: func(v int64, _ json.RawMessage) { notified <- v },
@@ -130,7 +130,7 @@ func TestEarlyMessages(t *testing.T) {
 		if answer := s.read(wire.TypePublish); answer.Topic != "$iothub/methods/res/200/?$rid=1" {
 			t.Errorf("answered on %s", answer.Topic)
 		}
-		<-finish
+		close(answered)
 	})
 	if v := <-notified; v != 7 {
 		t.Errorf("version %d", v)
@@ -138,7 +138,7 @@ func TestEarlyMessages(t *testing.T) {
 	if name := <-called; name != `comp*re boot{"x":1}` {
 		t.Errorf("called %s", name)
 	}
-	close(finish)
+	<-answered
 }
 
 // Nonsense from the hub is ignored and the connection stays.
