@@ -29,6 +29,10 @@ var (
 	presenceTable     = storage.NewTable("presence", 1, storage.JSON[presenceRecord]())
 	subscriptionTable = storage.NewTable("subscription", 1, storage.JSON[Subscriptions]())
 	policyTable       = storage.NewTable("policy", 1, storage.JSON[policyRecord]())
+	answerTable       = storage.NewTable("answer", 1, storage.JSON[answerRecord](),
+		storage.Index[answerRecord]{Name: "kept", Keys: func(_ storage.Key, r answerRecord) []storage.Key {
+			return []storage.Key{storage.Tuple(r.Kept)}
+		}})
 
 	changeLog = storage.NewLog("changes", storage.LogOptions{})
 	auditLog  = storage.NewLog("audit", storage.LogOptions{Chained: true})

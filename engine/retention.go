@@ -15,12 +15,12 @@ const (
 	retainBatch    = 500
 )
 
-// retain drops history entries and change-log entries that have passed their
-// age. It walks in batches, each a short transaction, so that nobody waits.
+// retain drops history entries, change-log entries and kept answers that have
+// passed their age. It walks in batches, each a short transaction, so that nobody waits.
 func (h *Hub) retain(ctx context.Context) error {
 	now := time.Now()
 	_, err := changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), MaxBytes: changeLogBytes})
-	return errors.Join(err, h.retainHistory(ctx, now))
+	return errors.Join(err, h.retainHistory(ctx, now), h.retainAnswers(ctx, now))
 }
 
 func (h *Hub) retainHistory(ctx context.Context, now time.Time) error {

@@ -37,8 +37,8 @@ The OpenAPI 3.1 document of both is at ` + "`/api/v1/openapi.json`" + `; it is m
   The audit log and the twin history show the same id.
 - Lists of Muster's own API take ` + "`limit`" + ` and ` + "`cursor`" + ` and answer ` + "`{items, cursor}`" + `; the cursor is empty at the end.
 - POSTs of Muster's own API take an ` + "`Idempotency-Key`" + ` of at most 255 visible characters. The same request with the same key
-  gets the first answer again, with the header ` + "`Idempotency-Replayed: true`" + `. Answers are kept in memory for 24 hours: until
-  the hub restarts, at most the newest 1,000 of each policy. The same key with another body is refused.
+  gets the first answer again, with the header ` + "`Idempotency-Replayed: true`" + `. Answers are kept sealed in the
+  store for 24 hours, the newest 10,000 at most. The same key with another body is refused.
 
 ## Worth knowing beside IoT Hub's documentation
 - A PUT of a device without ` + "`authentication`" + ` makes new keys, also on an update. IoT Hub does the same.

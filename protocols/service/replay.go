@@ -2,128 +2,50 @@ package service
 
 import (
 	"bytes"
-	"container/list"
+	"context"
 	"crypto/sha256"
+	"log/slog"
 	"maps"
 	"net/http"
 	"sync"
-	"time"
+
+	"github.com/muster-hub/muster/engine"
 )
 
-// Bounds of what is kept for Idempotency-Key.
 const (
-	replayAge     = 24 * time.Hour
-	replayMost    = 10000    // answers in all
-	replayEach    = 1000     // answers of one principal
-	replayBytes   = 16 << 20 // bytes of answers in all
-	maxReplayKey  = 255      // characters of a key
+	maxReplayKey  = 255 // characters of a key
 	replayedField = "Idempotency-Replayed"
 )
 
-// replays keeps the answers of requests that carried an Idempotency-Key, so
-// that a client that did not see an answer can ask again without a second
-// effect. They are kept in memory: at most replayAge, less under pressure of
-// the bounds above (the oldest go first), and not over a restart.
+// replays are the requests with an Idempotency-Key that run now. Their answers
+// are kept by the hub, durably, so that a client that did not see one can ask
+// again without a second effect.
 type replays struct {
-	mu    sync.Mutex
-	all   map[replayKey]*list.Element
-	order *list.List // of *replay, oldest first
-	each  map[string]int
-	bytes int
+	mu      sync.Mutex
+	running map[replayKey]struct{}
 }
 
 type replayKey struct {
 	principal, operation, key string
 }
 
-// replay is a request and, once it has one, its answer.
-type replay struct {
-	replayKey
-	body    [sha256.Size]byte
-	since   time.Time
-	done    bool
-	status  int
-	header  http.Header
-	content []byte
-}
+func newReplays() *replays { return &replays{running: map[replayKey]struct{}{}} }
 
-// held returns the element's value; nothing but *replay is put into the list.
-func held(e *list.Element) *replay { return e.Value.(*replay) } //nolint:errcheck // see above
-
-func newReplays() *replays {
-	return &replays{all: map[replayKey]*list.Element{}, order: list.New(), each: map[string]int{}}
-}
-
-// begin returns an earlier answer to the same request, or notes the request
-// as running. A key that was used for another body, or whose first request
-// still runs, is refused.
-func (s *replays) begin(k replayKey, body [sha256.Size]byte, now time.Time) (*replay, error) {
+// begin notes a request as running; it reports false when it runs already.
+func (s *replays) begin(k replayKey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for e := s.order.Front(); e != nil && now.Sub(held(e).since) >= replayAge; e = s.order.Front() {
-		s.remove(e)
+	if _, runs := s.running[k]; runs {
+		return false
 	}
-	if e, ok := s.all[k]; ok {
-		r := held(e)
-		switch {
-		case r.body != body:
-			return nil, &failure{status: http.StatusUnprocessableEntity, number: 422000, code: "IdempotencyKeyReused",
-				text: "this Idempotency-Key was used for a request with another body", next: "Use a new key for a new request."}
-		case !r.done:
-			return nil, &failure{status: http.StatusConflict, number: 409000, code: "IdempotencyKeyInUse",
-				text: "the first request with this Idempotency-Key still runs", next: "Wait and ask again with the same key."}
-		}
-		return r, nil
-	}
-	for s.order.Len() >= replayMost {
-		s.remove(s.order.Front())
-	}
-	if s.each[k.principal] >= replayEach {
-		s.dropOldestOf(k.principal)
-	}
-	s.all[k] = s.order.PushBack(&replay{replayKey: k, body: body, since: now})
-	s.each[k.principal]++
-	return nil, nil
+	s.running[k] = struct{}{}
+	return true
 }
 
-// finish keeps the answer of a request that began, or forgets the request
-// when its answer should not be given again.
-func (s *replays) finish(k replayKey, keep bool, status int, header http.Header, content []byte) {
+func (s *replays) finish(k replayKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, ok := s.all[k]
-	if !ok {
-		return // dropped under pressure meanwhile
-	}
-	if !keep {
-		s.remove(e)
-		return
-	}
-	r := held(e)
-	r.done, r.status, r.header, r.content = true, status, header, content
-	s.bytes += len(content)
-	for s.bytes > replayBytes {
-		s.remove(s.order.Front())
-	}
-}
-
-func (s *replays) dropOldestOf(principal string) {
-	for e := s.order.Front(); e != nil; e = e.Next() {
-		if held(e).principal == principal {
-			s.remove(e)
-			return
-		}
-	}
-}
-
-func (s *replays) remove(e *list.Element) {
-	r := held(e)
-	s.order.Remove(e)
-	delete(s.all, r.replayKey)
-	s.bytes -= len(r.content)
-	if s.each[r.principal]--; s.each[r.principal] == 0 {
-		delete(s.each, r.principal)
-	}
+	delete(s.running, k)
 }
 
 // capture holds an answer back until it is known whether to keep it.
@@ -159,53 +81,55 @@ func (c *call) serveOnce() error {
 		c.r.Body = readCloser{bytes.NewReader(body)}
 	}
 	k := replayKey{c.caller.Principal.String(), c.route.method + " " + c.path, key}
-	old, err := c.replays.begin(k, sha256.Sum256(body), time.Now())
-	if err != nil {
+	if !c.replays.begin(k) {
+		return &failure{status: http.StatusConflict, number: 409000, code: "IdempotencyKeyInUse",
+			text: "the first request with this Idempotency-Key still runs", next: "Wait and ask again with the same key."}
+	}
+	defer c.replays.finish(k)
+	hash := sha256.Sum256(body)
+	old, found, err := c.hub.FindAnswer(c.r.Context(), c.caller, k.operation, key)
+	switch {
+	case err != nil:
 		return err
+	case found && old.Request != hash:
+		return &failure{status: http.StatusUnprocessableEntity, number: 422000, code: "IdempotencyKeyReused",
+			text: "this Idempotency-Key was used for a request with another body", next: "Use a new key for a new request."}
+	case found:
+		c.w.Header().Set(replayedField, "true")
+		c.copy(old.Status, old.Header, old.Content)
+		return nil
 	}
-	if old != nil {
-		return c.again(old)
-	}
-	finished := false
-	defer func() {
-		if !finished { // the handler panicked
-			c.replays.finish(k, false, 0, nil, nil)
+	kept := c.answerInMemory()
+	// What may succeed later, or for another reason, must not stick.
+	if s := kept.status; s < http.StatusInternalServerError && s != http.StatusUnauthorized && s != http.StatusTooManyRequests && s != 499 {
+		answer := engine.Answer{Request: hash, Status: s, Header: kept.header, Content: kept.content.Bytes()}
+		if err := c.hub.KeepAnswer(context.WithoutCancel(c.r.Context()), c.caller, k.operation, key, answer); err != nil {
+			// The effect is there; only a repetition would not be recognised.
+			c.log.WarnContext(c.r.Context(), "the answer to a request with an idempotency key was not kept", slog.Any("error", err))
 		}
-	}()
-	a, err := c.handle()
-	status := a.status
-	if status == 0 {
-		status = http.StatusOK
 	}
-	if err != nil {
-		status = failureOf(err, c.shape).status
-	}
+	c.copy(kept.status, kept.header, kept.content.Bytes())
+	return nil
+}
+
+// answerInMemory runs the request and holds its answer back.
+func (c *call) answerInMemory() *capture {
+	kept := &capture{header: http.Header{}, status: http.StatusOK}
 	outer := c.w
-	kept := &capture{header: http.Header{}}
+	defer func() { c.w = outer }()
+	a, err := c.handle()
 	c.w = &recorder{ResponseWriter: kept}
 	if err != nil {
 		c.fail(err)
 	} else {
 		_ = c.send(a) // writes to memory
 	}
-	c.w = outer
-	// What may succeed later, or for another reason, must not stick.
-	keep := status < http.StatusInternalServerError && status != http.StatusUnauthorized && status != http.StatusTooManyRequests && status != 499
-	c.replays.finish(k, keep, kept.status, kept.header, kept.content.Bytes())
-	finished = true
-	c.copy(kept.status, kept.header, kept.content.Bytes())
-	return nil
+	return kept
 }
 
 type readCloser struct{ *bytes.Reader }
 
 func (readCloser) Close() error { return nil }
-
-func (c *call) again(r *replay) error {
-	c.w.Header().Set(replayedField, "true")
-	c.copy(r.status, r.header, r.content)
-	return nil
-}
 
 func (c *call) copy(status int, header http.Header, content []byte) {
 	maps.Copy(c.w.Header(), header)
