@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,8 +29,8 @@ type manifest struct {
 	tables  map[uint64]manifestTable
 	length  int64 // bytes up to the end of the last whole record
 	size    int64 // bytes of the file
-	badAt   int64 // offset of a whole record with a wrong checksum; -1 when there is none
-	badLast bool  // the bad record is the last thing in the file
+	badAt   int64 // offset of a record that is not whole although more follows, or has a wrong checksum; -1: none
+	badLast bool  // no whole record follows the bad one: it was torn
 }
 
 type manifestTable struct {
@@ -58,8 +57,11 @@ func readManifest(fs fsys, name string) (manifest, error) {
 			return m, nil
 		}
 		n := int64(binary.BigEndian.Uint32(b[at:]))
-		if at+8+n > int64(len(b)) {
-			return m, nil // cut short: an incomplete last record, or a damaged length
+		if at+8+n > int64(len(b)) { // cut short: an incomplete last record, or a damaged length
+			if recordFollows(b, at) {
+				m.badAt = at
+			}
+			return m, nil
 		}
 		body := b[at+8 : at+8+n]
 		bad := crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[at+4:])
@@ -68,7 +70,7 @@ func readManifest(fs fsys, name string) (manifest, error) {
 			bad = proto.Unmarshal(body, &set) != nil
 		}
 		if bad {
-			m.badAt, m.badLast = at, at+8+n == int64(len(b)) || allZero(b[at+8+n:])
+			m.badAt, m.badLast = at, !recordFollows(b, at)
 			return m, nil
 		}
 		for _, c := range set.GetChanges() {
@@ -82,7 +84,22 @@ func readManifest(fs fsys, name string) (manifest, error) {
 	}
 }
 
-func allZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+// recordFollows reports whether a whole record with content begins anywhere behind at. Badger
+// syncs each record before it writes the next, so a record torn by a power cut is the last one,
+// and what its lost sectors leave may look like anything but that.
+func recordFollows(b []byte, at int64) bool {
+	for at++; at+8 < int64(len(b)); at++ {
+		n := int64(binary.BigEndian.Uint32(b[at:]))
+		if n == 0 || at+8+n > int64(len(b)) {
+			continue
+		}
+		body := b[at+8 : at+8+n]
+		if crc32.Checksum(body, castagnoli) == binary.BigEndian.Uint32(b[at+4:]) && proto.Unmarshal(body, new(pb.ManifestChangeSet)) == nil {
+			return true
+		}
+	}
+	return false
+}
 
 // memScan is what a write-ahead log of a memtable (.mem) holds up to some place.
 type memScan struct {
