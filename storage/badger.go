@@ -39,7 +39,7 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 		WithMetricsEnabled(false)
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("Badger panicked: %v", p)
+			err = fmt.Errorf("badger panicked: %v", p)
 		}
 	}()
 	return badger.OpenManaged(o)
@@ -52,7 +52,7 @@ const tableCompression = options.Snappy
 func closeBadger(db *badger.DB) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("closing Badger panicked: %v", p)
+			err = fmt.Errorf("closing badger panicked: %v", p)
 		}
 	}()
 	return db.Close()
@@ -75,7 +75,7 @@ func (l *badgerLog) line(level slog.Level, format string, args []any) string {
 func (l *badgerLog) complain(text string) {
 	l.errors.CompareAndSwap(nil, &text)
 	if raise := l.raise.Load(); raise != nil {
-		(*raise)(fmt.Errorf("Badger reports: %s; look at the disk and its free space, then restart", text))
+		(*raise)(fmt.Errorf("badger reports: %s; look at the disk and its free space, then restart", text))
 	}
 }
 

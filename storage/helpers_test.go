@@ -27,8 +27,6 @@ func docs() *Table[doc] {
 	}})
 }
 
-func history() *Table[doc] { return NewTable("history", 1, JSON[doc]()) }
-
 func changes() *Log { return NewLog("changes", LogOptions{}) }
 
 func auditLog() *Log { return NewLog("audit", LogOptions{Chained: true}) }
