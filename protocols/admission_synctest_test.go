@@ -1,0 +1,209 @@
+package protocols
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fake is a connection that does nothing but end.
+type fake struct {
+	net.Conn
+	address net.Addr
+	closed  atomic.Bool
+}
+
+// RemoteAddr returns the address.
+func (f *fake) RemoteAddr() net.Addr { return f.address }
+
+// Write takes everything.
+func (f *fake) Write(b []byte) (int, error) { return len(b), nil }
+
+// Close ends it.
+func (f *fake) Close() error { f.closed.Store(true); return nil }
+
+func tcp(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1234} }
+
+func dial(ip string) *fake { return &fake{address: tcp(ip)} }
+
+func isClosed(c net.Conn) bool {
+	if k, ok := c.(*knock); ok {
+		c = k.Conn
+	}
+	f, ok := c.(*fake)
+	return ok && f.closed.Load()
+}
+
+func admit(t *testing.T, g *admission, c net.Conn) *knock {
+	t.Helper()
+	k, err := g.admit(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestGateEvictsTheSilent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(3, 100)
+		var silent []*knock
+		for range 3 {
+			silent = append(silent, admit(t, g, dial("192.0.2.1")))
+		}
+		other := admit(t, g, dial("192.0.2.2"))
+		time.Sleep(2 * strangerPatience)
+		began := time.Now()
+		admit(t, g, dial("192.0.2.1"))
+		if time.Since(began) > 0 {
+			t.Errorf("the newcomer waited %s although others were silent", time.Since(began))
+		}
+		if !isClosed(silent[0]) || isClosed(silent[1]) || isClosed(other) {
+			t.Error("the oldest of the same address must give way, and nobody else")
+		}
+		if f := g.snapshot(); f.gaveWay != 1 || f.strangers != 4 || f.open != 4 {
+			t.Errorf("figures: got %+v", f)
+		}
+		for _, k := range append(silent, other) {
+			_ = k.Close()
+		}
+		synctest.Wait()
+	})
+}
+
+func TestGateKeepsTheAuthenticated(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(2, 100)
+		known := admit(t, g, dial("192.0.2.1"))
+		known.Authenticated()
+		known.Authenticated()
+		for range 50 {
+			admit(t, g, dial("192.0.2.1"))
+			time.Sleep(strangerPatience)
+		}
+		time.Sleep(2 * strangerTime)
+		if isClosed(known) {
+			t.Error("an authenticated connection was closed for strangers")
+		}
+		if f := g.snapshot(); f.strangers != 0 || f.open != 1 {
+			t.Errorf("strangers must expire: got %+v", f)
+		}
+	})
+}
+
+func TestGateGlobalBound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(10, 4)
+		first := admit(t, g, dial("192.0.2.1"))
+		for _, ip := range []string{"192.0.2.2", "192.0.2.3", "2001:db8::1"} {
+			admit(t, g, dial(ip))
+		}
+		time.Sleep(strangerPatience)
+		admit(t, g, dial("2001:db8:0:1::1"))
+		if !isClosed(first) {
+			t.Error("the oldest of all must give way at the global bound")
+		}
+		time.Sleep(2 * strangerTime)
+	})
+}
+
+// TestGatePaces shows that a fleet whose members make progress is not refused:
+// the newcomer waits until one is through.
+func TestGatePaces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(2, 100)
+		a, b := admit(t, g, dial("192.0.2.1")), admit(t, g, dial("192.0.2.1"))
+		go func() {
+			time.Sleep(strangerPatience / 2)
+			a.stepped()
+			b.Authenticated()
+		}()
+		began := time.Now()
+		admit(t, g, dial("192.0.2.1"))
+		if got := time.Since(began); got != strangerPatience/2 {
+			t.Errorf("the newcomer waited %s, want until the other was through, %s", got, strangerPatience/2)
+		}
+		if isClosed(a) {
+			t.Error("a connection that makes progress was closed")
+		}
+		time.Sleep(2 * strangerTime)
+	})
+}
+
+func TestGateStopsWaitingAtShutdown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(1, 100)
+		k := admit(t, g, dial("192.0.2.1"))
+		ctx, stop := context.WithCancel(t.Context())
+		go func() {
+			time.Sleep(time.Millisecond)
+			stop()
+		}()
+		c := dial("192.0.2.1")
+		if _, err := g.admit(ctx, c); !errors.Is(err, errShutdown) || !isClosed(c) {
+			t.Errorf("got %v, want %v and the connection closed", err, errShutdown)
+		}
+		_ = k.Close()
+	})
+}
+
+// TestHandshakePlaces shows that a slow client holds no place: the place is
+// free as soon as the answer to its hello goes out, or it goes away.
+func TestHandshakePlaces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(100, 100)
+		g.slots = make(chan struct{}, 1)
+		a, b, c := admit(t, g, dial("192.0.2.1")), admit(t, g, dial("192.0.2.2")), admit(t, g, dial("192.0.2.3"))
+		if err := a.hello(); err != nil {
+			t.Fatal(err)
+		}
+		second := make(chan error, 1)
+		go func() { second <- b.hello() }()
+		synctest.Wait()
+		select {
+		case <-second:
+			t.Fatal("two handshakes compute, one may")
+		default:
+		}
+		_, _ = a.Write(nil) // the answer goes out
+		if err := <-second; err != nil {
+			t.Fatal(err)
+		}
+		go func() { second <- c.hello() }()
+		synctest.Wait()
+		_ = b.Close() // it goes away instead
+		if err := <-second; err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := a.hello(); !errors.Is(err, errNoTLSSlot) || time.Since(began) != handshakeTime {
+			t.Errorf("without a place: got %v after %s", err, time.Since(began))
+		}
+		for _, k := range []*knock{a, c} {
+			_ = k.Close()
+		}
+	})
+}
+
+func TestSource(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32", "2001:db8:1:2:3::4": "2001:db8:1:2::/64",
+	} {
+		if got := source(tcp(address)).String(); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+	if got := source(&net.UnixAddr{}); got.IsValid() {
+		t.Errorf("unix: got %s", got)
+	}
+}

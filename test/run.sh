@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# Everything that must hold, in the order from quick to slow. `make test` calls
+# it; `make lint` calls it with "lint" for the part that runs no test.
+#
+# What is missing is installed, and it says so: the Go tools from their module
+# into bin/, npm packages beside the tests that use them, and with apt (as root
+# or by sudo) a C compiler for the race detector and a browser for the status
+# page. Without Node the Go part still runs, and what was skipped is listed at
+# the end. With CI=true nothing may be skipped.
+#
+# The last line is "N passed, N failed", counted from the tests themselves.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+ci=false
+[ "${CI:-}" = true ] && ci=true
+passed=0 failed=0
+skips=() failures=()
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+began=$SECONDS
+
+say() { printf '\n== %s\n' "$*"; }
+
+# step NAME COMMAND...: one check that passes or fails as a whole.
+step() {
+  local name=$1
+  shift
+  say "$name"
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    failures+=("$name")
+  fi
+}
+
+# tests NAME GOTEST-ARGS...: tests that are counted one by one.
+tests() {
+  local name=$1 p=0 f=1 s=0
+  shift
+  say "$name"
+  : > "$tmp/counts"
+  local strict=()
+  $ci && strict=(-no-skips)
+  bin/gotest -counts "$tmp/counts" "${strict[@]}" "$@" || failures+=("$name")
+  read -r p f s < "$tmp/counts" || true
+  [ "$s" -gt 0 ] && skips+=("$name: $s tests, named above with their reason")
+  $ci && f=$((f + s))
+  passed=$((passed + p)) failed=$((failed + f))
+}
+
+# counted NAME PATTERN COMMAND...: another program's tests; the last line that
+# PATTERN matches gives "passed failed".
+counted() {
+  local name=$1 pattern=$2 code line p f
+  shift 2
+  say "$name"
+  "$@" 2>&1 | tee "$tmp/output"
+  code=${PIPESTATUS[0]}
+  line=$(grep -E "$pattern" "$tmp/output" | tail -1 | sed -E "s/.*$pattern.*/\1 \2/")
+  if [ -n "$line" ]; then
+    read -r p f <<< "$line"
+  else
+    p=0 f=0
+    [ "$code" -eq 0 ] && p=1
+  fi
+  [ "$code" -ne 0 ] && [ "$f" -eq 0 ] && f=1
+  passed=$((passed + p)) failed=$((failed + f))
+  [ "$f" -eq 0 ] || failures+=("$name")
+}
+
+# skip NAME REASON: what can't run here. CI takes no excuse.
+skip() {
+  say "$1: SKIPPED, $2"
+  skips+=("$1: $2")
+  if $ci; then
+    failed=$((failed + 1))
+    failures+=("$1 (skipped: $2)")
+  fi
+}
+
+root=()
+can_install() {
+  command -v apt-get > /dev/null || return 1
+  [ "$(id -u)" -eq 0 ] && return 0
+  root=(sudo -n)
+  sudo -n true 2> /dev/null
+}
+
+# install PACKAGE WHY: with apt, where that is possible.
+updated=false
+install() {
+  can_install || return 1
+  echo "Installing the package $1 with apt: $2."
+  if ! $updated; then
+    "${root[@]}" apt-get update -qq > "$tmp/apt" 2>&1
+    updated=true
+  fi
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >> "$tmp/apt" 2>&1 || {
+    tail -5 "$tmp/apt"
+    return 1
+  }
+}
+
+finish() {
+  say "done in $((SECONDS - began)) s"
+  [ -f muster ] && echo "The binary has $(wc -c < muster) bytes."
+  if [ ${#skips[@]} -gt 0 ]; then
+    echo 'Skipped:'
+    printf '  %s\n' "${skips[@]}"
+  fi
+  if [ ${#failures[@]} -gt 0 ]; then
+    echo 'Failed:'
+    printf '  %s\n' "${failures[@]}"
+  fi
+  echo "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
+  exit
+}
+
+# --- what is needed -------------------------------------------------------
+
+if ! command -v go > /dev/null; then
+  echo 'Go is missing: install Go 1.26 or later, https://go.dev/dl/'
+  exit 1
+fi
+say "$(go version)"
+echo 'Building the Go tools of tools/go.mod into bin/ (staticcheck, gotest).'
+mkdir -p bin
+(cd tools && go build -o ../bin/ honnef.co/go/tools/cmd/staticcheck ./gotest) || exit 1
+
+# --- checks that run no test ------------------------------------------------
+
+formatted() {
+  local files
+  files=$(git ls-files -z --cached --others --exclude-standard '*.go' 2> /dev/null | xargs -0 -r gofmt -l)
+  [ -z "$files" ] || { printf 'not formatted, run gofmt -w:\n%s\n' "$files"; return 1; }
+}
+modern() {
+  local diff
+  diff=$(go fix -diff ./... 2>&1) && return 0
+  printf '%s\n' "$diff" | head -100
+  return 1
+}
+built() {
+  CGO_ENABLED=0 go build -trimpath -o muster .
+}
+
+step 'build' built
+step 'gofmt' formatted
+step 'go vet' go vet ./...
+step 'go vet of the tools' go -C tools vet ./...
+step 'go fix' modern
+step 'staticcheck' bin/staticcheck -checks 'all,-ST1003' ./...
+[ "${1:-}" = lint ] && finish
+
+# --- tests -------------------------------------------------------------------
+
+race=(-race)
+if ! command -v cc > /dev/null && ! command -v gcc > /dev/null; then
+  install gcc 'the race detector needs a C compiler' && install libc6-dev 'the race detector needs the C headers'
+fi
+if ! command -v cc > /dev/null && ! command -v gcc > /dev/null; then
+  race=()
+  skip 'race detector' 'there is no C compiler and none could be installed; the tests run without it'
+fi
+tests 'tests, architecture and documents included' "${race[@]}" -timeout 15m ./...
+
+counted 'power cuts: images in which unsynced pages are missing or torn, and variants that must be caught' \
+  'storage +([0-9]+) images.* ([0-9]+) bad' go run ./test/powercut -images "${POWERCUT_IMAGES:-200}"
+
+if ! command -v node > /dev/null || ! command -v npm > /dev/null; then
+  skip 'SDK conformance' 'Node with npm is missing, https://nodejs.org/'
+  skip 'status page' 'Node with npm is missing, https://nodejs.org/'
+  finish
+fi
+counted 'SDK conformance' 'sdk: ([0-9]+) tests .* ([0-9]+) not passed' env MUSTER_BIN="$PWD/muster" node test/sdk/run.mjs
+
+browser() {
+  local b
+  for b in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
+    [ -n "$b" ] && command -v "$b" > /dev/null && "$b" --version > /dev/null 2>&1 && command -v "$b" && return
+  done
+  return 1
+}
+if [ ! -d test/console/node_modules/playwright-core ]; then
+  echo 'Installing the npm packages of test/console/package-lock.json into test/console/node_modules.'
+  npm ci --prefix test/console --no-audit --no-fund --silent
+fi
+chromium=$(browser) || { install chromium 'a browser for the status page' > "$tmp/browser"; cat "$tmp/browser"; chromium=$(browser); }
+if [ -z "$chromium" ]; then
+  echo 'Installing Chromium with playwright-core: there is no package that works here.'
+  (cd test/console && npx playwright-core install --with-deps chromium-headless-shell) > "$tmp/browser" 2>&1 || tail -5 "$tmp/browser"
+fi
+if [ -n "$chromium" ] || (cd test/console && node -e 'process.exit(require("fs").existsSync(require("playwright-core").chromium.executablePath()) ? 0 : 1)'); then
+  counted 'status page' 'console: ([0-9]+) passed, ([0-9]+) failed' env MUSTER_BIN="$PWD/muster" CHROMIUM="$chromium" node test/console/run.mjs
+else
+  skip 'status page' 'there is no Chromium and none could be installed'
+fi
+finish
