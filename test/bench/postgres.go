@@ -86,7 +86,7 @@ FROM u;
 func startPostgres(ctx context.Context, dir string, documents int, compression string) (*postgres, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil || len(found) == 0 {
-		return nil, fmt.Errorf("no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql-15 (run.sh does it)")
+		return nil, fmt.Errorf("no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql (run.sh does it)")
 	}
 	p := &postgres{dir: dir, bin: filepath.Dir(found[len(found)-1])}
 	if os.Geteuid() == 0 { // the server refuses to run as root

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -27,9 +28,10 @@ func startCommand(ctx context.Context, args []string, stdout io.Writer) error {
 			return err
 		}
 		if i == 0 {
-			fmt.Fprintln(stdout, "machine:", machine("."))
+			fmt.Fprintln(stdout, "machine:", machine(filepath.Dir(h.data)))
 		}
 		err = func() error {
+			defer func() { _ = h.signal(syscall.SIGKILL) }() // when something fails
 			for _, list := range []*durations{&first, &second} {
 				took, err := h.start(ctx)
 				if err != nil {
