@@ -53,17 +53,15 @@ func (s *session) run() {
 	}
 }
 
-// serve reads packets until the connection ends. Acknowledgements of one read
-// go out in one write.
+// serve handles packets until the connection ends, first those that came right
+// behind CONNECT: a client need not wait for CONNACK [MQTT-3.1.4-5].
+// Acknowledgements of one read go out in one write.
 func (s *session) serve() error {
 	var p wire.Packet
 	if err := s.extend(time.Now()); err != nil {
 		return err
 	}
 	for {
-		if err := s.rd.Fill(); err != nil {
-			return s.readError(err)
-		}
 		n, err := s.pass(&p)
 		if err == nil || isGraceful(err) {
 			err = errors.Join(err, s.out.flush())
@@ -71,16 +69,18 @@ func (s *session) serve() error {
 		if err != nil {
 			return err
 		}
-		if n == 0 {
-			continue // a part of a packet is no sign of life [MQTT-3.1.2-24]
+		if n > 0 { // a part of a packet is no sign of life [MQTT-3.1.2-24]
+			s.h.count.packets.Add(int64(n))
+			s.es.Touch()
+			now := time.Now()
+			if err := s.extend(now); err != nil {
+				return err
+			}
+			s.throttle(n, now)
 		}
-		s.h.count.packets.Add(int64(n))
-		s.es.Touch()
-		now := time.Now()
-		if err := s.extend(now); err != nil {
-			return err
+		if err := s.rd.Fill(); err != nil {
+			return s.readError(err)
 		}
-		s.throttle(n, now)
 	}
 }
 

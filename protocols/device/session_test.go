@@ -447,6 +447,29 @@ func TestPipeline(t *testing.T) {
 	}
 }
 
+// TestPacketsBehindConnect sends them in one write, without waiting for
+// CONNACK.
+func TestPacketsBehindConnect(t *testing.T) {
+	hub, h := newTestHub(t)
+	id := engine.TwinID{DeviceID: "eager"}
+	c := dial(t, h)
+	b, err := wire.AppendConnect(nil, connectOf(t, hub, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err = wire.AppendSubscribe(b, 1, wire.Filter{Topic: "$iothub/twin/res/#"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err = wire.AppendPublish(b, wire.Message{Topic: "$iothub/twin/GET/?$rid=1"})
+	c.write(b, err)
+	if p := c.want(wire.TypeConnack); p.Code != wire.ConnackAccepted {
+		t.Fatalf("CONNACK %d", p.Code)
+	}
+	c.want(wire.TypeSuback)
+	c.wantTopic("$iothub/twin/res/200/?$rid=1")
+}
+
 // TestDrain closes sessions spread over the time left.
 func TestDrain(t *testing.T) {
 	hub, h := newTestHub(t)
