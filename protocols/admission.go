@@ -176,6 +176,7 @@ func (g *admission) leave(k *knock) {
 	}
 	k.inOrder, k.inAddress = nil, nil
 	k.patience.Stop()
+	k.patience = nil // an idle device's connection lives for months
 	close(g.changed)
 	g.changed = make(chan struct{})
 }
@@ -206,7 +207,9 @@ func (k *knock) Authenticated() {
 func (k *knock) tolerate() {
 	k.gate.mu.Lock()
 	defer k.gate.mu.Unlock()
-	k.patience.Stop()
+	if k.patience != nil {
+		k.patience.Stop()
+	}
 }
 
 // expire closes a connection that stayed a stranger for too long.

@@ -19,6 +19,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -147,25 +148,16 @@ func publicKeyIs(c *x509.Certificate, k crypto.Signer) bool {
 // permits reports whether a CA's constraints allow all of the hosts.
 func permits(ca *x509.Certificate, names []string, addresses []net.IP) bool {
 	for _, n := range names {
-		if !anyOf(ca.PermittedDNSDomains, func(d string) bool { return d == n || strings.HasSuffix(n, "."+d) }) {
+		if !slices.ContainsFunc(ca.PermittedDNSDomains, func(d string) bool { return d == n || strings.HasSuffix(n, "."+d) }) {
 			return false
 		}
 	}
 	for _, ip := range addresses {
-		if !anyOf(ca.PermittedIPRanges, func(r *net.IPNet) bool { return r.Contains(ip) }) {
+		if !slices.ContainsFunc(ca.PermittedIPRanges, func(r *net.IPNet) bool { return r.Contains(ip) }) {
 			return false
 		}
 	}
 	return true
-}
-
-func anyOf[T any](list []T, f func(T) bool) bool {
-	for _, e := range list {
-		if f(e) {
-			return true
-		}
-	}
-	return false
 }
 
 // makeCA signs a CA certificate that is good for these hosts and nothing else.
@@ -211,7 +203,7 @@ func (a *authority) makeCA(dir string, names []string, addresses []net.IP, now t
 func missing(have, list []string) []string {
 	var out []string
 	for _, h := range have {
-		if !anyOf(list, func(n string) bool { return n == h }) {
+		if !slices.ContainsFunc(list, func(n string) bool { return n == h }) {
 			out = append(out, h)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -204,7 +205,7 @@ type servedConfig struct {
 // acmeCertificate asks ACME for its own names and leaves the others to the
 // hub's authority: nil, nil makes crypto/tls look into Certificates.
 func (c *certificates) acmeCertificate(info *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if !anyOf(c.acmeHosts, func(h string) bool { return strings.EqualFold(h, info.ServerName) }) {
+	if !slices.ContainsFunc(c.acmeHosts, func(h string) bool { return strings.EqualFold(h, info.ServerName) }) {
 		return nil, nil
 	}
 	return c.acme.GetCertificate(info)

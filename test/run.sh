@@ -35,6 +35,10 @@ step() {
   fi
 }
 
+# Tests that are the half of another one which runs in a child process; on
+# their own they skip themselves.
+helpers='^(TestIdleClients|TestKillChild|TestPowercutRun)$'
+
 # tests NAME GOTEST-ARGS...: tests that are counted one by one.
 tests() {
   local name=$1 p=0 f=1 s=0
@@ -43,7 +47,7 @@ tests() {
   : > "$tmp/counts"
   local strict=()
   $ci && strict=(-no-skips)
-  bin/gotest -counts "$tmp/counts" "${strict[@]}" "$@" || failures+=("$name")
+  bin/gotest -counts "$tmp/counts" -helpers "$helpers" "${strict[@]}" -- "$@" || failures+=("$name")
   read -r p f s < "$tmp/counts" || true
   [ "$s" -gt 0 ] && skips+=("$name: $s tests, named above with their reason")
   $ci && f=$((f + s))
@@ -150,7 +154,9 @@ built() {
 step 'build' built
 step 'gofmt' formatted
 step 'go vet' go vet ./...
-step 'go vet of the tools' go -C tools vet ./...
+for module in tools test/bench test/sdk/sandbox; do
+  step "go vet in $module" go -C "$module" vet ./...
+done
 step 'go fix' modern
 step 'staticcheck' bin/staticcheck -checks 'all,-ST1003' ./...
 [ "${1:-}" = lint ] && finish

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 )
 
@@ -26,15 +27,22 @@ type event struct {
 type result struct {
 	passed, failed, skipped int
 	output                  map[string][]string // by package and test, until it ends
+	helpers                 *regexp.Regexp
 	writer                  io.Writer
 }
 
 func main() {
 	counts := flag.String("counts", "", "file for the counts")
 	noSkips := flag.Bool("no-skips", false, "fail when a test was skipped")
+	helpers := flag.String("helpers", "^$", "pattern of tests that are skipped on purpose: the part of another test that runs in a child")
 	flag.Parse()
-	r := &result{output: map[string][]string{}, writer: os.Stdout}
-	err := r.run(flag.Args())
+	pattern, err := regexp.Compile(*helpers)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gotest: -helpers:", err)
+		os.Exit(2)
+	}
+	r := &result{output: map[string][]string{}, helpers: pattern, writer: os.Stdout}
+	err = r.run(flag.Args())
 	if *counts != "" {
 		text := fmt.Sprintf("%d %d %d\n", r.passed, r.failed, r.skipped)
 		if werr := os.WriteFile(*counts, []byte(text), 0o600); werr != nil {
@@ -113,6 +121,9 @@ func (r *result) end(e event, output []string) {
 	case "fail":
 		r.failed++
 	case "skip":
+		if r.helpers.MatchString(e.Test) {
+			return
+		}
 		r.skipped++
 	}
 	fmt.Fprintf(r.writer, "%s %s %s\n%s", strings.ToUpper(e.Action), e.Package, e.Test, strings.Join(output, ""))

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols"
+	"github.com/muster-hub/muster/protocols/cli"
+	"github.com/muster-hub/muster/storage"
+)
+
+func TestAvailableMemory(t *testing.T) {
+	t.Parallel()
+	const gib = 1 << 30
+	for name, test := range map[string]struct {
+		files map[string]string
+		want  int64
+	}{
+		"nothing to read": {nil, memoryUnknown},
+		"a machine":       {map[string]string{"proc/meminfo": "MemTotal:        8388608 kB\nMemFree: 1 kB\n"}, 8 * gib},
+		"a cgroup below it": {map[string]string{
+			"proc/meminfo": "MemTotal: 8388608 kB\n", "proc/self/cgroup": "0::/system.slice/muster.service\n",
+			"sys/fs/cgroup/system.slice/muster.service/memory.max": "max\n", "sys/fs/cgroup/system.slice/memory.max": "1073741824\n",
+		}, gib},
+		"a container": {map[string]string{
+			"proc/meminfo": "MemTotal: 8388608 kB\n", "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "536870912\n",
+		}, gib / 2},
+		"an old cgroup": {map[string]string{
+			"proc/meminfo": "MemTotal: 8388608 kB\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "2147483648\n",
+		}, 2 * gib},
+		"an old cgroup without a limit": {map[string]string{
+			"proc/meminfo": "MemTotal: 8388608 kB\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+		}, 8 * gib},
+		"rubbish": {map[string]string{"proc/meminfo": "MemTotal: many kB\n", "proc/self/cgroup": "x\n"}, memoryUnknown},
+	} {
+		root := t.TempDir()
+		for file, text := range test.files {
+			file = filepath.Join(root, file)
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := availableMemory(root); got != test.want {
+			t.Errorf("%s: got %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestDivide(t *testing.T) {
+	t.Parallel()
+	for asked, want := range map[int64]int64{1: storeLeast, 512 * mib: 128 * mib, 64 * 1024 * mib: storeMost} {
+		if got := divide(asked); got.total != asked || got.store != want {
+			t.Errorf("%d: got %+v, want %d for the store", asked, got, want)
+		}
+	}
+	if got := divide(0); got.total <= 0 {
+		t.Errorf("by itself: got %+v", got)
+	}
+}
+
+func TestExitCode(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err  error
+		code int
+		ok   bool
+	}{
+		{&protocols.ListenError{Flag: "--https", Next: "x"}, cli.ExitConnect, true},
+		{fmt.Errorf("open: %w", storage.ErrLocked), cli.ExitConnect, true},
+		{fmt.Errorf("open: %w", storage.ErrCorrupt), cli.ExitConnect, true},
+		{storage.ErrNewerFormat, cli.ExitConnect, true},
+		{storage.ErrClock, cli.ExitConnect, true},
+		{&engine.Error{Code: engine.CodeArgumentInvalid}, cli.ExitUsage, true},
+		{syscall.EIO, 0, false},
+	} {
+		if code, next, ok := exitCode(test.err); code != test.code || ok != test.ok || ok && code == cli.ExitConnect && next == "" {
+			t.Errorf("%v: got %d, %q, %t", test.err, code, next, ok)
+		}
+	}
+}
+
+// TestCare runs the commands that look after a data directory without a hub.
+func TestCare(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	for _, command := range []string{"verify", "repair"} {
+		args := []string{command, "--data", "nowhere"}
+		if command == "repair" {
+			args = append(args, "--yes")
+		}
+		if out, code := b.run(args...); code == 0 {
+			t.Errorf("%s of a directory that is not there: exit code 0\n%s", command, out)
+		}
+		if _, err := os.Stat(filepath.Join(b.dir, "nowhere")); err == nil {
+			t.Errorf("%s made the directory that it was to look at", command)
+		}
+	}
+	if out, code := b.run("check-config", "--memory", "1MiB", "--host", "no-such-name.invalid"); code != 0 && !strings.Contains(out, "memory") {
+		t.Errorf("check-config: %d\n%s", code, out)
+	}
+	if out, code := b.run("check-config", "--cert", "no.pem", "--key", "no.key"); code != cli.ExitUsage || !strings.Contains(out, "no.pem") {
+		t.Errorf("check-config with a certificate that is not there: %d\n%s", code, out)
+	}
+	hub := b.serve()
+	b.must("device", "create", "d1")
+	if out, code := b.run("verify"); code == 0 || !strings.Contains(out, "in use") {
+		t.Errorf("verify beside a running hub: %d\n%s", code, out)
+	}
+	hub.stop(syscall.SIGTERM)
+	out, _ := b.run("doctor")
+	for _, want := range []string{"No hub answers", "master.key is private", "files or connections"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("doctor without a hub lacks %q:\n%s", want, out)
+		}
+	}
+	if err := os.Chmod(filepath.Join(b.dir, "muster-data", "master.key"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := b.run("doctor"); code == 0 || !strings.Contains(out, "can be read by others") {
+		t.Errorf("doctor with an open master key: %d\n%s", code, out)
+	}
+}
