@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,10 +96,8 @@ func (d *device) subscribe(filters ...string) error {
 			return fmt.Errorf("wait for SUBACK: %w", err)
 		}
 	}
-	for _, c := range p.Codes {
-		if c == wire.SubackFailure {
-			return fmt.Errorf("a subscription of %s was refused", d.id)
-		}
+	if slices.Contains(p.Codes, wire.SubackFailure) {
+		return fmt.Errorf("a subscription of %s was refused", d.id)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -72,14 +73,14 @@ type durations []time.Duration
 
 // String lists them in milliseconds.
 func (l durations) String() string {
-	s := ""
+	var s strings.Builder
 	for i, d := range l {
 		if i > 0 {
-			s += ", "
+			s.WriteString(", ")
 		}
-		s += fmt.Sprintf("%.0f", milliseconds(d))
+		s.WriteString(fmt.Sprintf("%.0f", milliseconds(d)))
 	}
-	return s + " ms"
+	return s.String() + " ms"
 }
 
 func (l durations) median() float64 {
