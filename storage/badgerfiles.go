@@ -298,7 +298,7 @@ func tableCheck(fs fsys, name string, c options.CompressionType, pause func(n in
 	ti := fb.GetRootAsTableIndex(index, 0)
 	newest = ti.MaxVersion()
 	var bo fb.BlockOffset
-	var plain []byte
+	var packed, plain []byte
 	for i := range ti.OffsetsLength() {
 		if !ti.Offsets(&bo, i) {
 			return newest, damage(name, at, "block %d is not in the index", i)
@@ -307,7 +307,10 @@ func tableCheck(fs fsys, name string, c options.CompressionType, pause func(n in
 		if off+n > at {
 			return newest, damage(name, off, "block %d ends behind the index", i)
 		}
-		b := make([]byte, n)
+		if int64(cap(packed)) < n {
+			packed = make([]byte, n)
+		}
+		b := packed[:n]
 		if _, err := f.ReadAt(b, off); err != nil {
 			return newest, err
 		}

@@ -57,6 +57,8 @@ func killLane(t *testing.T, rounds int, rng *rand.Rand) {
 			t.Error(err)
 			return
 		}
+		var complaint strings.Builder
+		cmd.Stderr = &complaint
 		if err := cmd.Start(); err != nil {
 			t.Error(err)
 			return
@@ -66,7 +68,7 @@ func killLane(t *testing.T, rounds int, rng *rand.Rand) {
 			last[w] = next[w] - min(1, next[w])
 		}
 		var once sync.Once
-		timer := &time.Timer{}
+		var timer *time.Timer
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			var w int
@@ -81,8 +83,10 @@ func killLane(t *testing.T, rounds int, rng *rand.Rand) {
 				t.Error(lines.Text())
 			}
 		}
-		if err := cmd.Wait(); err == nil {
-			t.Error("the child was not killed")
+		err = cmd.Wait()
+		if timer == nil || err == nil || err.Error() != "signal: killed" {
+			t.Errorf("round %d: the child was not killed: %v\n%s", round, err, complaint.String())
+			return
 		}
 		timer.Stop()
 		if !killCheck(t, dir, last, next) {
