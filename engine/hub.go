@@ -104,7 +104,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
-	every(retentionEvery, "retention", h.retain)
+	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
 	wg.Wait()
 	return nil
 }

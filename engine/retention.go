@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/muster-hub/muster/storage"
@@ -13,13 +14,16 @@ const (
 	changeLogAge   = 24 * time.Hour
 	changeLogBytes = 1 << 30
 	retainBatch    = 500
+	retainPause    = 50 * time.Millisecond // between two batches
 )
 
 // retain drops history entries, change-log entries and kept answers that have
-// passed their age. It walks in batches, each a short transaction, so that nobody waits.
-func (h *Hub) retain(ctx context.Context) error {
-	now := time.Now()
-	_, err := changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), MaxBytes: changeLogBytes})
+// passed their age. It walks in batches, each a short transaction, and rests
+// between them, so that a sweep over a large store leaves the processor to
+// those who wait.
+func (h *Hub) retain(ctx context.Context, now time.Time) error {
+	// No reader of the change log keeps a cursor yet: nothing holds entries back.
+	_, err := changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), MaxBytes: changeLogBytes, Keep: math.MaxUint64})
 	return errors.Join(err, h.retainHistory(ctx, now), h.retainAnswers(ctx, now))
 }
 
@@ -33,7 +37,7 @@ func (h *Hub) retainHistory(ctx context.Context, now time.Time) error {
 				if err != nil {
 					return err
 				}
-				after = append(storage.Key(nil), item.Key...)
+				after = item.Key
 				if h.historyExpired(item, now) {
 					old = append(old, after)
 				}
@@ -62,6 +66,13 @@ func (h *Hub) retainHistory(ctx context.Context, now time.Time) error {
 		}
 		if after == nil {
 			return nil
+		}
+		rest := time.NewTimer(retainPause)
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			rest.Stop()
+			return ctx.Err()
 		}
 	}
 }
