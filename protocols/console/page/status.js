@@ -113,6 +113,12 @@ const names = {
   "session.connected": "connected", "session.disconnected": "disconnected",
 };
 
+// who names the author, or says that it was the device itself.
+function who(change) {
+  const own = [`device:${change.id}`, `module:${change.id}`];
+  return own.includes(change.principal) ? "itself" : change.principal || "";
+}
+
 function show(s) {
   latest = s;
   set("hub-name", s.hub.name);
@@ -129,7 +135,7 @@ function show(s) {
   showDevices();
   const changes = s.recent || [];
   fill($("changes"), changes.map((c) => [
-    clock.format(new Date(c.time)), (names[c.kind] || c.kind) + (c.version ? ` v${c.version}` : ""), c.id, c.principal || "",
+    clock.format(new Date(c.time)), (names[c.kind] || c.kind) + (c.version ? ` v${c.version}` : ""), c.id, who(c),
   ]), [0]);
   $("changes").hidden = changes.length === 0;
   $("changes-empty").hidden = changes.length > 0;
