@@ -53,7 +53,6 @@ type tuning struct {
 	segments      int           // most segments
 	queue         int           // requests that wait for the committer
 	scanPause     time.Duration // the background scan's pause after each MiB
-	skipRepair    bool          // the power-cut test's known-bad variant: no repairs before Open
 }
 
 func (t tuning) withDefaults(memory int64) tuning {

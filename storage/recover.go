@@ -481,9 +481,6 @@ func (db *DB) checkBadgerFiles(ctx context.Context, c checkpoint, m mode) error 
 	if err := db.checkMemtables(c, newest, m); err != nil {
 		return err
 	}
-	if db.tune.skipRepair {
-		return nil
-	}
 	if man, err = readManifest(db.fs, name); err != nil { // a repair may have changed it
 		return err
 	}
