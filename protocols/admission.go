@@ -82,6 +82,7 @@ type knock struct {
 	patience *time.Timer
 
 	holds atomic.Bool // a place among the handshakes that compute
+	known atomic.Bool // it has authenticated: spares the lock on each further request
 }
 
 // source is what counts as one address: an IPv4 address or an IPv6 /64, the
@@ -197,6 +198,9 @@ func (k *knock) stepped() {
 // Authenticated says that the connection is no stranger any more. It may be
 // called at any time, from any goroutine, also twice.
 func (k *knock) Authenticated() {
+	if k.known.Swap(true) {
+		return
+	}
 	k.gate.mu.Lock()
 	defer k.gate.mu.Unlock()
 	k.gate.leave(k)
@@ -205,6 +209,9 @@ func (k *knock) Authenticated() {
 // tolerate lets a stranger that asked for a public page keep its connection
 // while there is room: health checks come back on the same one.
 func (k *knock) tolerate() {
+	if k.known.Load() {
+		return
+	}
 	k.gate.mu.Lock()
 	defer k.gate.mu.Unlock()
 	if k.patience != nil {
