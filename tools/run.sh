@@ -32,7 +32,12 @@ trap 'stop 0' INT TERM HUP
 hub=$!
 for _ in $(seq 600); do
   ./muster status --timeout 2s >/dev/null 2>&1 && break
-  kill -0 "$hub" 2>/dev/null || { wait "$hub"; exit $?; }
+  kill -0 "$hub" 2>/dev/null || {
+    wait "$hub"
+    code=$?
+    echo 'Other addresses, for example: MUSTER_HTTP=127.0.0.1:8081 MUSTER_HTTPS=127.0.0.1:8444 MUSTER_MQTTS=127.0.0.1:8884 make run'
+    exit "$code"
+  }
   sleep 0.1
 done
 ./muster demo </dev/null &
