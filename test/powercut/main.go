@@ -230,6 +230,7 @@ func one(ctx context.Context, t *total, bin, work string, seed uint64, args ...s
 		"-powercut.seed=" + strconv.FormatUint(seed, 10), "-powercut.images=" + strconv.Itoa(imagesPerRun),
 		"-powercut.work=" + dir, "-powercut.out=" + out,
 	}, args...)...)
+	cmd.Env = append(os.Environ(), "GOGC=400") // short lives, small heaps
 	text, err := cmd.CombinedOutput()
 	bad, rerr := read(t, out)
 	if ctx.Err() != nil {
