@@ -106,7 +106,7 @@ func (db *DB) shut() error {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, db.journal.close(), db.lock.Close())
+	errs = append(errs, db.journal.close(), unlockDir(db.lock))
 	return errors.Join(errs...)
 }
 

@@ -52,7 +52,7 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 			if db.journal != nil {
 				err = errors.Join(err, db.journal.close())
 			}
-			err = errors.Join(err, lock.Close())
+			err = errors.Join(err, unlockDir(lock))
 			db = nil
 		}
 	}()
