@@ -35,7 +35,6 @@ type Hub struct {
 	throttles throttles
 	refusals  *rate.Limiter // bounds how many refused calls are audited
 	policies  atomic.Pointer[map[string]auth.SharedAccessPolicy]
-	policyMu  sync.Mutex // orders reloads of the policies
 	sessions  *sessionTable
 	methods   atomic.Int64 // calls that wait now
 	count     counters

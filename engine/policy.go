@@ -51,9 +51,8 @@ func (h *Hub) storePolicyTx(tx *storage.Tx, p auth.SharedAccessPolicy, r policyR
 }
 
 // loadPolicies reads all policies into memory; every authentication uses them.
+// From then on the transactions that change a policy keep them in step.
 func (h *Hub) loadPolicies(ctx context.Context) error {
-	h.policyMu.Lock()
-	defer h.policyMu.Unlock()
 	all := map[string]auth.SharedAccessPolicy{}
 	err := h.view(ctx, "read policies", func(r storage.Reader) error {
 		for item, err := range policyTable.Scan(r, storage.Range{}) {
@@ -79,8 +78,32 @@ func (h *Hub) loadPolicies(ctx context.Context) error {
 	return err
 }
 
-// Policies lists the shared access policies with their keys, by name. It
-// needs PolicyManage.
+// policyStoredTx makes a change of a policy effective when it is durable, also
+// for a caller who did not wait for that: a key that was revoked must never go
+// on opening the hub. A nil policy is one that was deleted.
+func (h *Hub) policyStoredTx(tx *storage.Tx, name string, p *auth.SharedAccessPolicy) {
+	tx.OnCommit(func(uint64) { // the only writer after the start, in commit order
+		all := maps.Clone(*h.policies.Load())
+		if p == nil {
+			delete(all, name)
+		} else {
+			all[name] = *p
+		}
+		h.policies.Store(&all)
+	})
+}
+
+// mayManage refuses a caller who holds less than a policy: whoever reads or
+// sets its keys can act as it.
+func mayManage(c Caller, name string, p auth.Permission) error {
+	if c.Permissions.Has(p) {
+		return nil
+	}
+	return errf(CodeForbidden, "%s holds only %s and can't manage the policy %q with %s", c.Principal, c.Permissions, name, p)
+}
+
+// Policies lists the shared access policies by name, with the keys of those
+// that grant no more than the caller holds. It needs PolicyManage.
 func (h *Hub) Policies(ctx context.Context, c Caller) ([]auth.SharedAccessPolicy, error) {
 	if err := h.authorize(ctx, c, opPolicyRead, "*"); err != nil {
 		return nil, err
@@ -88,23 +111,31 @@ func (h *Hub) Policies(ctx context.Context, c Caller) ([]auth.SharedAccessPolicy
 	all := *h.policies.Load()
 	list := make([]auth.SharedAccessPolicy, 0, len(all))
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, all[name])
+		p := all[name]
+		if !c.Permissions.Has(p.Permissions) {
+			p.PrimaryKey, p.SecondaryKey = "", ""
+		}
+		list = append(list, p)
 	}
 	return list, nil
 }
 
-// Policy returns one policy with its keys. It needs PolicyManage.
+// Policy returns one policy with its keys. It needs PolicyManage and all that
+// the policy grants.
 func (h *Hub) Policy(ctx context.Context, c Caller, name string) (auth.SharedAccessPolicy, error) {
 	if err := h.authorize(ctx, c, opPolicyRead, name); err != nil {
 		return auth.SharedAccessPolicy{}, err
 	}
-	return h.findPolicy(name)
+	return h.findPolicy(c, name)
 }
 
-func (h *Hub) findPolicy(name string) (auth.SharedAccessPolicy, error) {
+func (h *Hub) findPolicy(c Caller, name string) (auth.SharedAccessPolicy, error) {
 	p, ok := (*h.policies.Load())[name]
 	if !ok {
 		return p, errf(CodePolicyNotFound, "there is no shared access policy %q", name)
+	}
+	if err := mayManage(c, name, p.Permissions); err != nil {
+		return auth.SharedAccessPolicy{}, err
 	}
 	return p, nil
 }
@@ -142,8 +173,8 @@ func (h *Hub) checkPolicy(c Caller, p auth.SharedAccessPolicy) error {
 	if p.Permissions == 0 {
 		return errf(CodeArgumentInvalid, "policy %q has no permission", p.Name)
 	}
-	if !c.Permissions.Has(p.Permissions) {
-		return errf(CodeForbidden, "%s can't grant %s: it holds only %s", c.Principal, p.Permissions, c.Permissions)
+	if err := mayManage(c, p.Name, p.Permissions); err != nil {
+		return err
 	}
 	for _, s := range auth.StandardPolicies() {
 		if s.Name == p.Name && s.Permissions != p.Permissions {
@@ -165,7 +196,7 @@ func (h *Hub) checkPolicy(c Caller, p auth.SharedAccessPolicy) error {
 }
 
 // RotatePolicyKey gives a policy a new key in one slot, or both. It needs
-// PolicyManage.
+// PolicyManage and all that the policy grants.
 func (h *Hub) RotatePolicyKey(ctx context.Context, c Caller, name string, slot KeySlot) (auth.SharedAccessPolicy, error) {
 	if err := h.authorize(ctx, c, opPolicyRotate, name); err != nil {
 		return auth.SharedAccessPolicy{}, err
@@ -178,8 +209,8 @@ func (h *Hub) RotatePolicyKey(ctx context.Context, c Caller, name string, slot K
 	})
 }
 
-// changePolicy runs one change of a policy in a transaction and makes it
-// effective before it returns. Sessions opened by the former keys live on
+// changePolicy runs one change of a policy in a transaction; it is effective
+// before the call returns. Sessions opened by the former keys live on
 // until their token expires, as on IoT Hub.
 func (h *Hub) changePolicy(ctx context.Context, c Caller, op operation, name string, change func(p auth.SharedAccessPolicy, known bool) (auth.SharedAccessPolicy, error)) (auth.SharedAccessPolicy, error) {
 	var next auth.SharedAccessPolicy
@@ -189,6 +220,9 @@ func (h *Hub) changePolicy(ctx context.Context, c Caller, op operation, name str
 		before := auth.SharedAccessPolicy{Name: name, Permissions: r.Permissions}
 		switch {
 		case known:
+			if err := mayManage(c, name, r.Permissions); err != nil {
+				return err
+			}
 			if before.PrimaryKey, before.SecondaryKey, err = h.unsealKeys("policy:"+name, r.SealedKeys); err != nil {
 				return err
 			}
@@ -200,16 +234,16 @@ func (h *Hub) changePolicy(ctx context.Context, c Caller, op operation, name str
 		if next, err = change(before, known); err != nil {
 			return err
 		}
+		stored := next
+		h.policyStoredTx(tx, name, &stored)
 		details := []byte(`{"permissions":"` + next.Permissions.String() + `"}`)
 		return errors.Join(h.storePolicyTx(tx, next, r), h.auditTx(tx, c, op, name, details))
 	})
-	if err != nil {
-		return next, err
-	}
-	return next, h.loadPolicies(ctx)
+	return next, err
 }
 
-// DeletePolicy removes a policy; the standard ones stay. It needs PolicyManage.
+// DeletePolicy removes a policy; the standard ones stay. It needs PolicyManage
+// and all that the policy grants.
 func (h *Hub) DeletePolicy(ctx context.Context, c Caller, name string) error {
 	if err := h.authorize(ctx, c, opPolicyDelete, name); err != nil {
 		return err
@@ -219,28 +253,30 @@ func (h *Hub) DeletePolicy(ctx context.Context, c Caller, name string) error {
 			return errf(CodeForbidden, "the standard policy %q can't be deleted; rotate its keys instead", name)
 		}
 	}
-	err := h.update(ctx, "delete policy", func(tx *storage.Tx) error {
-		if _, err := policyTable.Get(tx, storage.Tuple(name)); err != nil {
-			if errors.Is(err, storage.ErrNotFound) {
-				return errf(CodePolicyNotFound, "there is no shared access policy %q", name)
-			}
+	return h.update(ctx, "delete policy", func(tx *storage.Tx) error {
+		r, err := policyTable.Get(tx, storage.Tuple(name))
+		if errors.Is(err, storage.ErrNotFound) {
+			return errf(CodePolicyNotFound, "there is no shared access policy %q", name)
+		}
+		if err != nil {
 			return err
 		}
+		if err := mayManage(c, name, r.Permissions); err != nil {
+			return err
+		}
+		h.policyStoredTx(tx, name, nil)
 		return errors.Join(policyTable.Delete(tx, storage.Tuple(name)), h.auditTx(tx, c, opPolicyDelete, name, nil))
 	})
-	if err != nil {
-		return err
-	}
-	return h.loadPolicies(ctx)
 }
 
 // PolicyConnectionString returns IoT Hub's connection string of a policy with
-// the key in the slot (primary when empty). It needs PolicyManage.
+// the key in the slot (primary when empty). It needs PolicyManage and all that
+// the policy grants.
 func (h *Hub) PolicyConnectionString(ctx context.Context, c Caller, name string, slot KeySlot) (auth.ConnectionString, error) {
 	if err := h.authorize(ctx, c, opPolicyRead, name); err != nil {
 		return auth.ConnectionString{}, err
 	}
-	p, err := h.findPolicy(name)
+	p, err := h.findPolicy(c, name)
 	if err != nil {
 		return auth.ConnectionString{}, err
 	}
