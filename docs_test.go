@@ -139,7 +139,7 @@ func limitsPage() string {
 }
 
 func figure(v float64) string {
-	return strconv.FormatFloat(v, 'f', -1, 64)
+	return strings.TrimSuffix(strings.TrimRight(strconv.FormatFloat(v, 'f', 2, 64), "0"), ".")
 }
 
 func errorsPage() string {
