@@ -151,23 +151,26 @@ func (h *Hub) callable(id TwinID) *Session {
 }
 
 func (h *Hub) awaitCallable(ctx context.Context, id TwinID, timeout time.Duration) (*Session, error) {
+	if timeout == 0 {
+		return nil, errf(CodeDeviceNotOnline, "The operation failed because the requested device isn't online or hasn't registered the direct method callback.")
+	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
-		arrival := h.sessions.arrival(id)
-		if s := h.callable(id); s != nil {
-			return s, nil
+		a := h.sessions.arrival(id)
+		s, err := h.callable(id), error(nil)
+		if s == nil {
+			select {
+			case <-a.happened:
+			case <-timer.C:
+				err = errf(CodeDeviceNotOnline, "Timed out waiting for device to connect.")
+			case <-ctx.Done():
+				err = wrapf(CodeCanceled, ctx.Err(), "the caller went away before the device connected")
+			}
 		}
-		if timeout == 0 {
-			h.sessions.arrived(id)
-			return nil, errf(CodeDeviceNotOnline, "The operation failed because the requested device isn't online or hasn't registered the direct method callback.")
-		}
-		select {
-		case <-arrival:
-		case <-timer.C:
-			return nil, errf(CodeDeviceNotOnline, "Timed out waiting for device to connect.")
-		case <-ctx.Done():
-			return nil, wrapf(CodeCanceled, ctx.Err(), "the caller went away before the device connected")
+		h.sessions.gone(id, a)
+		if s != nil || err != nil {
+			return s, err
 		}
 	}
 }

@@ -24,7 +24,7 @@ func TestPolicyTakesEffectWithoutItsCaller(t *testing.T) {
 		_ = err // whether it came in time is chance
 	}
 	// A change that everybody waits for: those before it have settled.
-	if _, err := h.PutPolicy(t.Context(), owner, auth.SharedAccessPolicy{Name: "last", Permissions: auth.ServiceConnect}); err != nil {
+	if _, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: "last"}); err != nil {
 		t.Fatal(err)
 	}
 	stored := map[string]bool{}

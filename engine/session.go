@@ -291,15 +291,13 @@ func (h *Hub) endSession(id TwinID, cause *Error) {
 
 // endSessions ends the sessions of a device and of its modules.
 func (h *Hub) endSessions(id TwinID, cause *Error) {
-	h.endSession(id, cause)
 	if id.ModuleID != "" {
+		h.endSession(id, cause)
 		return
 	}
-	h.sessions.each(func(s *Session) {
-		if s.id.DeviceID == id.DeviceID {
-			s.end(cause)
-		}
-	})
+	for _, s := range h.sessions.ofDevice(id.DeviceID) {
+		s.end(cause)
+	}
 }
 
 // expireSessions ends sessions whose token ran out a grace time ago.
@@ -321,24 +319,31 @@ type sessionTable struct {
 type sessionShard struct {
 	mu      sync.Mutex
 	live    map[TwinID]*Session
-	waiting map[TwinID]chan struct{} // closed when the identity's session can take methods
+	waiting map[TwinID]*arrival
+}
+
+// arrival is what method calls to one identity wait for.
+type arrival struct {
+	happened chan struct{} // closed when the identity's session may take methods
+	waiters  int
 }
 
 func newSessionTable() *sessionTable {
 	t := &sessionTable{seed: maphash.MakeSeed()}
 	for i := range t.shards {
 		t.shards[i].live = map[TwinID]*Session{}
-		t.shards[i].waiting = map[TwinID]chan struct{}{}
+		t.shards[i].waiting = map[TwinID]*arrival{}
 	}
 	return t
 }
 
-func (t *sessionTable) shard(id TwinID) *sessionShard {
-	return &t.shards[maphash.Comparable(t.seed, id)%uint64(len(t.shards))]
+// shard returns where the sessions of a device and of its modules are.
+func (t *sessionTable) shard(deviceID string) *sessionShard {
+	return &t.shards[maphash.String(t.seed, deviceID)%uint64(len(t.shards))]
 }
 
 func (t *sessionTable) get(id TwinID) *Session {
-	sh := t.shard(id)
+	sh := t.shard(id.DeviceID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	return sh.live[id]
@@ -346,7 +351,7 @@ func (t *sessionTable) get(id TwinID) *Session {
 
 // put makes s the identity's session and returns the one that it replaces.
 func (t *sessionTable) put(s *Session) (old *Session) {
-	sh := t.shard(s.id)
+	sh := t.shard(s.id.DeviceID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	old = sh.live[s.id]
@@ -358,7 +363,7 @@ func (t *sessionTable) put(s *Session) (old *Session) {
 // remove takes s out unless a newer session has its place; it reports whether
 // it did.
 func (t *sessionTable) remove(s *Session) bool {
-	sh := t.shard(s.id)
+	sh := t.shard(s.id.DeviceID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.live[s.id] != s {
@@ -385,6 +390,19 @@ func (t *sessionTable) each(f func(*Session)) {
 	}
 }
 
+// ofDevice returns the sessions of a device and of its modules.
+func (t *sessionTable) ofDevice(deviceID string) (list []*Session) {
+	sh := t.shard(deviceID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for id, s := range sh.live {
+		if id.DeviceID == deviceID {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 func (t *sessionTable) len() (devices, all int64) {
 	for i := range t.shards {
 		sh := &t.shards[i]
@@ -402,29 +420,39 @@ func (t *sessionTable) len() (devices, all int64) {
 
 // arrived wakes whoever waits for the identity to take methods.
 func (t *sessionTable) arrived(id TwinID) {
-	sh := t.shard(id)
+	sh := t.shard(id.DeviceID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.wake(id)
 }
 
 func (sh *sessionShard) wake(id TwinID) {
-	if ch, ok := sh.waiting[id]; ok {
-		close(ch)
+	if a, ok := sh.waiting[id]; ok {
+		close(a.happened)
 		delete(sh.waiting, id)
 	}
 }
 
-// arrival returns a channel that is closed at the identity's next arrival.
-// Waiting calls are bounded by Limits.MethodsWaiting, and so is this map.
-func (t *sessionTable) arrival(id TwinID) <-chan struct{} {
-	sh := t.shard(id)
+// arrival returns what is closed at the identity's next arrival. Who stops
+// waiting before must say so with gone, so that nothing stays behind.
+func (t *sessionTable) arrival(id TwinID) *arrival {
+	sh := t.shard(id.DeviceID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	ch, ok := sh.waiting[id]
+	a, ok := sh.waiting[id]
 	if !ok {
-		ch = make(chan struct{})
-		sh.waiting[id] = ch
+		a = &arrival{happened: make(chan struct{})}
+		sh.waiting[id] = a
 	}
-	return ch
+	a.waiters++
+	return a
+}
+
+func (t *sessionTable) gone(id TwinID, a *arrival) {
+	sh := t.shard(id.DeviceID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if a.waiters--; a.waiters == 0 && sh.waiting[id] == a {
+		delete(sh.waiting, id)
+	}
 }
