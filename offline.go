@@ -231,6 +231,7 @@ func exitCode(err error) (code int, next string, ok bool) {
 		{storage.ErrLocked, "Use the hub that runs, stop it, or give another directory with --data."},
 		{storage.ErrCorrupt, "Copy the data directory. Then run `muster repair --data DIR`, which says what is lost, or restore a backup."},
 		{storage.ErrNewerFormat, "Run the newer version of muster, or restore a backup made by this one."},
+		{storage.ErrReserve, "Make room on the disk and start again."},
 		{storage.ErrClock, "Set the system clock and start again."},
 	} {
 		if errors.Is(err, row.err) {

@@ -247,6 +247,32 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// TestOpenWithoutSpace wants a named error: Badger's mapped files would end the process.
+func TestOpenWithoutSpace(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	layer := &faultFS{}
+	layer.setFree(1 << 20)
+	if _, err := openWith(t.Context(), o, layer, small()); !errors.Is(err, ErrReserve) {
+		t.Errorf("a new store with 1 MiB free: got %v, want %v", err, ErrReserve)
+	}
+	layer.setFree(0)
+	db := mustOpen(t, o, layer, small())
+	update(t, db, func(tx *Tx) error { return docs().Put(tx, Tuple("a"), doc{City: "Bonn"}) })
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layer.setFree(1 << 20)
+	if _, err := openWith(t.Context(), o, layer, small()); !errors.Is(err, ErrReserve) {
+		t.Errorf("a store with 1 MiB free: got %v, want %v", err, ErrReserve)
+	}
+	layer.setFree(0)
+	db = mustOpen(t, o, layer, small())
+	view(t, db, func(r Reader) error { _, err := docs().Get(r, Tuple("a")); return err })
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestClock(t *testing.T) {
 	o := testOptions(t, t.TempDir())
 	o.Built = time.Now().Add(time.Hour)

@@ -123,6 +123,9 @@ func (db *DB) identify(tune tuning, m mode) (checkpoint, error) {
 		reserve = computedReserve(db.tune)
 	}
 	db.space = &spaceGuard{fs: fs, dir: o.Dir, reserve: reserve}
+	if err := db.space.checkOpen(openNeeds(db.tune, o.CheckpointBytes)); err != nil {
+		return checkpoint{}, err
+	}
 	db.queue = make(chan *request, db.tune.queue)
 	if err := fs.MkdirAll(db.path(badgerDir), 0o700); err != nil {
 		return checkpoint{}, err

@@ -32,6 +32,19 @@ func computedReserve(t tuning) int64 {
 	return memtables + compaction + journal
 }
 
+// openNeeds is what opening writes before a transaction could be refused: what the journal holds
+// beyond the checkpoint, as tables, and memtables to begin with.
+func openNeeds(t tuning, checkpointBytes int64) int64 { return 4*t.memTable + checkpointBytes }
+
+// checkOpen refuses to open where that would end in the middle, killed by the system.
+func (g *spaceGuard) checkOpen(needs int64) error {
+	free, err := g.look(time.Now())
+	if err == nil && free < needs {
+		err = fmt.Errorf("%w: %d MiB are free on the file system of %s, opening needs %d MiB: make room and start again", ErrReserve, free>>20, g.dir, needs>>20)
+	}
+	return err
+}
+
 func (g *spaceGuard) look(now time.Time) (int64, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
