@@ -28,6 +28,7 @@ const (
 	changeTags            = "twin.tags"
 	changeDesired         = "twin.desired"
 	changeReported        = "twin.reported"
+	changeModel           = "twin.modelId"
 	changeConnected       = "session.connected"
 	changeDisconnected    = "session.disconnected"
 )

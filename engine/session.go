@@ -152,6 +152,9 @@ func (s *Session) restore(ctx context.Context) error {
 		return nil
 	}
 	return s.hub.update(ctx, "begin session", func(tx *storage.Tx) error {
+		if err := s.liveTx(tx); err != nil {
+			return err
+		}
 		switch {
 		case forget:
 			if err := subscriptionTable.Delete(tx, s.id.key()); err != nil {
@@ -172,7 +175,13 @@ func (s *Session) restore(ctx context.Context) error {
 		}
 		t.ModelID = s.connection.ModelID
 		t.Version++
-		return twinTable.Put(tx, s.id.key(), t)
+		data, err := json.Marshal(struct {
+			ModelID string `json:"modelId"`
+		}{t.ModelID})
+		return errors.Join(err,
+			twinTable.Put(tx, s.id.key(), t),
+			appendChange(tx, Caller{Principal: s.connection.Grant.Principal}, changeModel, s.id, t.Version, data),
+		)
 	})
 }
 
@@ -223,6 +232,11 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 	}
 	if !s.connection.Clean {
 		err := s.hub.update(ctx, "store subscriptions", func(tx *storage.Tx) error {
+			// A set that is stored late must not come to a newer session of the
+			// identity, or to another identity of the same name.
+			if err := s.liveTx(tx); err != nil {
+				return err
+			}
 			return subscriptionTable.Put(tx, s.id.key(), next)
 		})
 		if err != nil {
@@ -250,6 +264,20 @@ func (s *Session) Err() error {
 		return e
 	}
 	return nil
+}
+
+// liveTx refuses a session that has ended, or whose identity was deleted, by
+// the time that its change is stored. What the transaction read is looked at
+// again in the committer, so that the check holds at the commit.
+func (s *Session) liveTx(tx *storage.Tx) error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	r, err := loadIdentity(tx, s.id)
+	if err == nil && r.GenerationID != s.connection.Grant.GenerationID {
+		err = errf(CodeDeviceNotFound, "%s", s.id)
+	}
+	return err
 }
 
 // end ends the session from the hub's side: it refuses further calls, waiting

@@ -2,9 +2,93 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/muster-hub/muster/storage"
 )
+
+// deaf is an outbox that takes everything and does nothing.
+type deaf struct{}
+
+func (deaf) Method(string, string, json.RawMessage) error { return nil }
+func (deaf) Desired(int64, []byte) error                  { return nil }
+func (deaf) Close(*Error)                                 {}
+
+// connect makes a session without a token.
+func connect(t *testing.T, h *Hub, id TwinID) *Session {
+	t.Helper()
+	var g Grant
+	err := h.db.View(t.Context(), func(r storage.Reader) error {
+		record, err := loadIdentity(r, id)
+		g = Grant{ID: id, GenerationID: record.GenerationID, revision: record.Revision}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := h.Connect(t.Context(), Connection{Grant: g, Outbox: deaf{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestFencedWhileItsPatchWasHeldBack(t *testing.T) {
+	h := openHub(t)
+	id := TwinID{DeviceID: "d"}
+	if _, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	old := connect(t, h, id)
+	limiter := rate.NewLimiter(10, 1)
+	limiter.Allow()
+	h.throttles[throttleTwinUpdate] = limiter
+	done := make(chan error)
+	go func() {
+		_, err := old.PatchReported(t.Context(), []byte(`{"from":"old"}`), -1)
+		done <- err
+	}()
+	for limiter.Tokens() >= 0 { // until the patch waits for its turn
+		runtime.Gosched()
+	}
+	connect(t, h, id)
+	if err := <-done; err == nil || AsError(err).Code != CodeConnectionClosed {
+		t.Errorf("the patch of a session that was taken over: %v", err)
+	}
+}
+
+func TestSubscriptionsOfADeletedIdentityAreNotKept(t *testing.T) {
+	h := openHub(t)
+	id := TwinID{DeviceID: "d"}
+	anyETag := IfMatch{Present: true, Any: true}
+	if _, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	first := connect(t, h, id)
+	if err := h.DeleteIdentity(t.Context(), owner, id, anyETag); err != nil {
+		t.Fatal(err)
+	}
+	// Its packet was on the way when the identity went.
+	late := &Session{hub: h, id: id, connection: first.connection, subs: NoSubscriptions()}
+	var all Subscriptions
+	if err := late.Subscribe(t.Context(), all); err == nil || AsError(err).Code != CodeDeviceNotFound {
+		t.Errorf("subscribing for a deleted identity: %v", err)
+	}
+	if _, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := late.Subscribe(t.Context(), all); err == nil || AsError(err).Code != CodeDeviceNotFound {
+		t.Errorf("subscribing for a namesake: %v", err)
+	}
+	if s := connect(t, h, id); s.Resumed() {
+		t.Error("the new identity found a session of the old one")
+	}
+}
 
 func TestNobodyWaitsForever(t *testing.T) {
 	h := openHub(t)

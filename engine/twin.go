@@ -274,6 +274,9 @@ func (s *Session) PatchReported(ctx context.Context, patch []byte, expected int6
 	}
 	s.Touch()
 	err = h.update(ctx, "update reported properties", func(tx *storage.Tx) error {
+		if err := s.Err(); err != nil { // it may have ended while the patch was held back
+			return err
+		}
 		r, err := twinTable.Get(tx, s.id.key())
 		if errors.Is(err, storage.ErrNotFound) || err == nil && r.Generation != s.connection.Grant.GenerationID {
 			return errf(CodeDeviceNotFound, "%s", s.id)
