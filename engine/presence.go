@@ -27,16 +27,20 @@ func (h *Hub) addPresence(r storage.Reader, i *Identity) error {
 // recordPresence stores that a session began or ended. Nobody waits for it:
 // presence is exact in memory, and no device is told that it was stored.
 func (h *Hub) recordPresence(s *Session, kind string) {
-	p := presenceRecord{Updated: time.Now().UTC(), Activity: time.Unix(0, s.activity.Load()).UTC()}
+	now := time.Now().UTC()
 	err := h.db.Submit(func(tx *storage.Tx) error {
-		if _, err := loadIdentity(tx, s.id); err != nil {
-			if e, ok := errors.AsType[*Error](err); ok && e.Code != CodeInternal {
-				return nil // deleted meanwhile: nothing to remember
-			}
+		live, err := h.liveSessionTx(tx, s.id)
+		if err != nil {
+			return err
+		}
+		if kind == changeConnected && live != s || kind == changeDisconnected && live != nil {
+			return nil // overtaken by what happened next, which is stored for itself
+		}
+		if known, err := isIdentityTx(tx, s.id); !known {
 			return err
 		}
 		return errors.Join(
-			presenceTable.Put(tx, s.id.key(), p),
+			presenceTable.Put(tx, s.id.key(), s.presence(now)),
 			appendChange(tx, Caller{Principal: s.connection.Grant.Principal}, kind, s.id, 0, nil),
 		)
 	})
@@ -45,8 +49,32 @@ func (h *Hub) recordPresence(s *Session, kind string) {
 	}
 }
 
+func (s *Session) presence(updated time.Time) presenceRecord {
+	return presenceRecord{Updated: updated, Activity: time.Unix(0, s.activity.Load()).UTC()}
+}
+
+// liveSessionTx returns the identity's session at the commit: reading the
+// stored presence lets the committer prepare a transaction again when another
+// one of the identity came first, so that the last one stored is the truth.
+func (h *Hub) liveSessionTx(tx *storage.Tx, id TwinID) (*Session, error) {
+	if _, err := presenceTable.Get(tx, id.key()); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return nil, err
+	}
+	return h.sessions.get(id), nil
+}
+
+// isIdentityTx reports whether the identity exists: for one that was deleted
+// meanwhile there is nothing to remember.
+func isIdentityTx(tx *storage.Tx, id TwinID) (bool, error) {
+	_, err := identityTable(id).Get(tx, identityKey(id))
+	if errors.Is(err, storage.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // presenceBatch is how many identities one transaction of flushPresence covers.
-const presenceBatch = 256
+const presenceBatch = 64
 
 // flushPresence stores the last activity of sessions that were active since
 // the last flush, in batches.
@@ -59,13 +87,7 @@ func (h *Hub) flushPresence(ctx context.Context) error {
 		}
 		errs = append(errs, h.update(ctx, "store presence", func(tx *storage.Tx) error {
 			for _, s := range batch {
-				if _, err := loadIdentity(tx, s.id); err != nil {
-					if e, ok := errors.AsType[*Error](err); ok && e.Code != CodeInternal {
-						continue
-					}
-					return err
-				}
-				if err := presenceTable.Put(tx, s.id.key(), presenceRecord{Updated: s.since, Activity: time.Unix(0, s.activity.Load()).UTC()}); err != nil {
+				if err := h.storeActivityTx(tx, s); err != nil {
 					return err
 				}
 			}
@@ -85,4 +107,15 @@ func (h *Hub) flushPresence(ctx context.Context) error {
 	})
 	flush()
 	return errors.Join(errs...)
+}
+
+func (h *Hub) storeActivityTx(tx *storage.Tx, s *Session) error {
+	live, err := h.liveSessionTx(tx, s.id)
+	if err != nil || live != s {
+		return err
+	}
+	if known, err := isIdentityTx(tx, s.id); !known {
+		return err
+	}
+	return presenceTable.Put(tx, s.id.key(), s.presence(s.since))
 }
