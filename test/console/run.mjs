@@ -5,7 +5,7 @@
 //
 //   MUSTER_BIN=./muster CHROMIUM=$(command -v chromium) node test/console/run.mjs
 //
-// Ends with "console: N passed, N failed".
+// Ends with "console: N tests, N failed".
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -188,5 +188,5 @@ try {
   failed++;
   console.error(`console: ${error.stack}`);
 }
-console.log(`console: ${passed} passed, ${failed} failed`);
+console.log(`console: ${passed + failed} tests, ${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;
