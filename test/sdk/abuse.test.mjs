@@ -11,9 +11,8 @@ import mqttPacket from 'mqtt-packet';
 import { suite } from './lib/suite.mjs';
 import { address, host, httpsPort, mqttsPort } from './lib/hub.mjs';
 import { rest } from './lib/rest.mjs';
-import { inSeconds } from './lib/sas.mjs';
+import { inSeconds, token } from './lib/sas.mjs';
 import { Wire, resource, userName } from './lib/wire.mjs';
-import { token } from './lib/sas.mjs';
 import { assert, eventually, newDevice, newKey, path, sleep, twinPath, uniqueId, within } from './lib/fixture.mjs';
 
 const events = (id) => `devices/${id}/messages/events/`;
@@ -443,7 +442,6 @@ suite('abuse', { timeout: 120_000 }, ({ test }) => {
     for (let i = 0; i < 5; i++) {
       const one = await newDevice(service);
       const wire = await eventually('a new device connects meanwhile', () => within(4000, 'connect', Wire.session(one, { via: i % 2 ? 'ws' : 'tls' })).catch(() => null), 10_000);
-      assert.equal((await wire.packetOrClose('connack', 1).catch(() => null)) ?? null, null);
       await wire.ping();
       await wire.disconnect();
     }

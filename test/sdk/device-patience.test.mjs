@@ -1,9 +1,8 @@
 // Device checklist: what takes time, items 30, 31 and 35. All at once, so that
 // the suite takes as long as its longest test.
 import { suite } from './lib/suite.mjs';
-import { inSeconds } from './lib/sas.mjs';
+import { inSeconds, token } from './lib/sas.mjs';
 import { Wire, resource } from './lib/wire.mjs';
-import { token } from './lib/sas.mjs';
 import { host } from './lib/hub.mjs';
 import { assert, newDevice, openClient, sleep, transports, within } from './lib/fixture.mjs';
 

@@ -1,8 +1,7 @@
 // An innocent device in a process of its own: it reports and calls itself ten
 // times a second, and tells how long each took. The abuse suite starts it
 // before it misbehaves. Usage: node bystander.mjs IDENTITY-JSON
-import { Wire } from './wire.mjs';
-import { deviceToken } from './wire.mjs';
+import { Wire, deviceToken } from './wire.mjs';
 
 const device = JSON.parse(process.argv[2]);
 device.token = () => deviceToken(device.identity, device.primaryKey);
