@@ -58,11 +58,7 @@ func decodeChange(e storage.Entry) (Change, error) {
 // recordHistoryTx writes entry n of a section and drops the one that falls
 // out of the bound; age is bounded by the retention sweep.
 func (h *Hub) recordHistoryTx(tx *storage.Tx, c Caller, id TwinID, generation string, s historyNumber, n uint64, version int64, patch, undo json.RawMessage) error {
-	keep := uint64(h.limits.HistoryDesired)
-	if s == historyReported {
-		keep = uint64(h.limits.HistoryReported)
-	}
-	if n > keep {
+	if keep, _ := h.limits.history(s); n > keep {
 		if err := historyTable.Delete(tx, historyKey(id, generation, s, n-keep)); err != nil {
 			return err
 		}

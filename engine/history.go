@@ -1,12 +1,11 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"iter"
-	"slices"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -44,103 +43,150 @@ var sectionNumbers = map[HistorySection]historyNumber{
 	HistoryIdentity: historyIdentity, HistoryTags: historyTags, HistoryDesired: historyDesired, HistoryReported: historyReported,
 }
 
+// historySections are the sections in the order in which one transaction
+// writes them, which orders entries of the same time.
+var historySections = [...]HistorySection{HistoryIdentity, HistoryTags, HistoryDesired, HistoryReported}
+
 // placedEntry is an entry with its number.
 type placedEntry struct {
 	HistoryEntry
 	n uint64
 }
 
+// What one page of history holds at most.
+const (
+	historyPage  = 1000
+	historyBytes = 4 << 20 // of patches
+)
+
 // TwinHistory returns an identity's changes, newest first, of one section or
-// of all when section is empty, before the moment of cursor. next is empty at
-// the end. It needs ServiceConnect.
+// of all when section is empty, from where cursor stands. A page holds at most
+// limit entries, fewer when they are large. next is empty at the end. It needs
+// ServiceConnect.
 func (h *Hub) TwinHistory(ctx context.Context, c Caller, id TwinID, section HistorySection, cursor string, limit int) (list []HistoryEntry, next string, err error) {
 	if err := h.authorize(ctx, c, opTwinRead, id.String()); err != nil {
 		return nil, "", err
 	}
-	if limit <= 0 || limit > 1000 {
-		limit = 1000
+	if limit <= 0 || limit > historyPage {
+		limit = historyPage
 	}
-	sections := []HistorySection{HistoryIdentity, HistoryTags, HistoryDesired, HistoryReported}
-	if section != "" {
-		if _, ok := sectionNumbers[section]; !ok {
-			return nil, "", errf(CodeArgumentInvalid, "section %q is not known, expected identity, tags, desired or reported", string(section))
-		}
-		sections = []HistorySection{section}
+	if _, ok := sectionNumbers[section]; !ok && section != "" {
+		return nil, "", errf(CodeArgumentInvalid, "section %q is not known, expected identity, tags, desired or reported", string(section))
 	}
-	from, err := parseHistoryCursor(cursor)
-	if err != nil {
-		return nil, "", err
-	}
-	var all []HistoryEntry
+	list = []HistoryEntry{}
 	err = h.view(ctx, "read history", func(r storage.Reader) error {
-		identity, err := loadIdentity(r, id)
+		identity, record, err := loadTwin(r, id)
 		if err != nil {
 			return err
 		}
-		for _, s := range sections {
-			n := 0
-			for e, err := range scanHistory(r, id, identity.GenerationID, s) {
-				if err != nil {
-					return err
-				}
-				if !from.passed(e) {
-					continue
-				}
-				all = append(all, e.HistoryEntry)
-				if n++; n > limit {
-					break
-				}
+		place := historyCursor{identity.GenerationID, [...]uint64{identity.History + 1, record.History[0] + 1, record.History[1] + 1, record.History[2] + 1}}
+		if cursor != "" {
+			if err := place.parse(cursor); err != nil {
+				return err
 			}
+		}
+		size := 0
+		for e, err := range newestFirst(r, id, section, &place) {
+			if err != nil {
+				return err
+			}
+			if len(list) == limit || size >= historyBytes {
+				next = place.String()
+				return nil
+			}
+			list = append(list, e.HistoryEntry)
+			size += len(e.Patch) + len(e.Undo)
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, "", err
-	}
-	slices.SortStableFunc(all, newestFirst)
-	if len(all) > limit {
-		all = all[:limit]
-		last := all[limit-1]
-		next = last.Time.Format(time.RFC3339Nano) + "/" + last.ID
-	}
-	if all == nil {
-		all = []HistoryEntry{}
-	}
-	return all, next, nil
+	return list, next, err
 }
 
-// newestFirst orders entries by time, then by id, so that paging never skips.
-func newestFirst(a, b HistoryEntry) int {
-	return cmp.Or(b.Time.Compare(a.Time), strings.Compare(b.ID, a.ID))
-}
-
-// historyCursor is the place of the last entry of the page before.
+// historyCursor is a place in an identity's history: for each section the
+// number that the next entry's lies below. Times order nothing that a page
+// depends on: clocks go back, and several changes may have the same time.
 type historyCursor struct {
-	time time.Time
-	id   string
+	generation string
+	below      [len(historySections)]uint64
 }
 
-func parseHistoryCursor(s string) (historyCursor, error) {
-	if s == "" {
-		return historyCursor{}, nil
+func (c *historyCursor) String() string {
+	text := c.generation
+	for _, n := range c.below {
+		text += "." + strconv.FormatUint(n, 10)
 	}
-	text, id, ok := strings.Cut(s, "/")
-	t, err := time.Parse(time.RFC3339Nano, text)
-	if !ok || err != nil {
-		return historyCursor{}, errf(CodeArgumentInvalid, "cursor %q is not one that this hub gave", s)
+	return text
+}
+
+// parse reads what String wrote; c holds the identity as it is now.
+func (c *historyCursor) parse(s string) error {
+	parts := strings.Split(s, ".")
+	if len(parts) != 1+len(c.below) {
+		return errf(CodeArgumentInvalid, "cursor %q is not one that this hub gave", s)
 	}
-	return historyCursor{t, id}, nil
+	if parts[0] != c.generation {
+		return errf(CodeArgumentInvalid, "the cursor belongs to an identity that was deleted; start again without a cursor")
+	}
+	for i, text := range parts[1:] {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return errf(CodeArgumentInvalid, "cursor %q is not one that this hub gave", s)
+		}
+		c.below[i] = n
+	}
+	return nil
 }
 
-func (c historyCursor) passed(e placedEntry) bool {
-	return c.id == "" || newestFirst(e.HistoryEntry, HistoryEntry{Time: c.time, ID: c.id}) > 0
-}
-
-// scanHistory yields the entries of a section, newest first.
-func scanHistory(r storage.Reader, id TwinID, generation string, s HistorySection) iter.Seq2[placedEntry, error] {
+// newestFirst merges the sections below a place, or one of them. The place
+// moves behind an entry when the next one is asked for.
+func newestFirst(r storage.Reader, id TwinID, only HistorySection, place *historyCursor) iter.Seq2[placedEntry, error] {
 	return func(yield func(placedEntry, error) bool) {
-		prefix := storage.Tuple(id.DeviceID, id.ModuleID, generation, uint64(sectionNumbers[s]))
-		for item, err := range historyTable.Scan(r, storage.Range{Prefix: prefix, Reverse: true}) {
+		var next [len(historySections)]func() (placedEntry, error, bool)
+		var heads [len(historySections)]*placedEntry
+		advance := func(i int) error {
+			e, err, ok := next[i]()
+			if heads[i] = nil; ok {
+				heads[i] = &e
+			}
+			return err
+		}
+		for i, s := range historySections {
+			if only != "" && s != only {
+				continue
+			}
+			var stop func()
+			next[i], stop = iter.Pull2(scanHistory(r, id, place.generation, s, place.below[i]))
+			defer stop()
+			if err := advance(i); err != nil {
+				yield(placedEntry{}, err)
+				return
+			}
+		}
+		for {
+			newest := -1
+			for i, e := range heads {
+				if e != nil && (newest < 0 || !e.Time.Before(heads[newest].Time)) {
+					newest = i
+				}
+			}
+			if newest < 0 || !yield(*heads[newest], nil) {
+				return
+			}
+			place.below[newest] = heads[newest].n
+			if err := advance(newest); err != nil {
+				yield(placedEntry{}, err)
+				return
+			}
+		}
+	}
+}
+
+// scanHistory yields the entries of a section below a number, newest first.
+func scanHistory(r storage.Reader, id TwinID, generation string, s HistorySection, below uint64) iter.Seq2[placedEntry, error] {
+	return func(yield func(placedEntry, error) bool) {
+		number := sectionNumbers[s]
+		g := storage.Range{Prefix: storage.Tuple(id.DeviceID, id.ModuleID, generation, uint64(number)), End: historyKey(id, generation, number, below), Reverse: true}
+		for item, err := range historyTable.Scan(r, g) {
 			if err != nil {
 				yield(placedEntry{}, err)
 				return
@@ -212,14 +258,15 @@ func (h *Hub) twinAt(r storage.Reader, id TwinID, identity identityRecord, now t
 	if err != nil {
 		return now, err
 	}
-	if m.time.Before(identity.Created) {
+	if m.section == "" && m.time.Before(identity.Created) { // an entry's time is cut to microseconds
 		return now, errf(CodeHistoryNotFound, "%q was created at %s, after %s", id, identity.Created.Format(time.RFC3339), m.time.Format(time.RFC3339))
 	}
 	for _, k := range []twin.Kind{twin.Tags, twin.Desired, twin.Reported} {
-		slot, _, _ := sectionRules(k)
+		slot, number, _ := sectionRules(k)
 		left := now.History[slot] // entries that are not walked back yet
 		section := now.section(k)
-		for e, err := range scanHistory(r, id, identity.GenerationID, HistorySection(k.String())) {
+		var walked uint64
+		for e, err := range scanHistory(r, id, identity.GenerationID, HistorySection(k.String()), math.MaxUint64) {
 			if err != nil {
 				return now, err
 			}
@@ -237,8 +284,14 @@ func (h *Hub) twinAt(r storage.Reader, id TwinID, identity identityRecord, now t
 			}
 			*section = (*section).Apply(undo)
 			left--
+			walked++
 		}
-		if left > 0 {
+		if left == 0 {
+			continue
+		}
+		// Entries are missing. Those that went for their age are older than that.
+		keep, age := h.limits.history(number)
+		if walked >= keep || m.time.Before(time.Now().Add(-age)) {
 			return now, errf(CodeHistoryNotFound, "the history of %q's %s does not reach back to %s", id, k, at)
 		}
 	}

@@ -93,6 +93,14 @@ func (l *Limits) twinLimits(k twin.Kind) twin.Limits {
 	return t
 }
 
+// history returns how many entries of a section are kept, and for how long.
+func (l *Limits) history(s historyNumber) (entries uint64, age time.Duration) {
+	if s == historyReported {
+		return uint64(l.HistoryReported), l.HistoryReportedAge
+	}
+	return uint64(l.HistoryDesired), l.HistoryDesiredAge
+}
+
 // LimitRow is a row of the limits table, as the documentation shows it.
 type LimitRow struct {
 	Name    string // stable, snake_case

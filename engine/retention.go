@@ -82,9 +82,7 @@ func (h *Hub) historyExpired(item storage.Item[historyRecord], now time.Time) bo
 	if err != nil || len(parts) != 5 {
 		return false
 	}
-	age := h.limits.HistoryDesiredAge
-	if n, _ := parts[3].(uint64); historyNumber(n) == historyReported {
-		age = h.limits.HistoryReportedAge
-	}
+	n, _ := parts[3].(uint64)
+	_, age := h.limits.history(historyNumber(n))
 	return now.Sub(item.Value.Time) > age
 }
