@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 
 	"github.com/muster-hub/muster/storage"
 )
@@ -58,8 +59,10 @@ type BulkError struct {
 }
 
 // Bulk applies up to Limits.BulkIdentities items, each in its own
-// transaction: items that succeed stay applied when others fail. An error is
-// returned only when nothing was tried. It needs RegistryWrite.
+// transaction: items that succeed stay applied when others fail. The items of
+// one device and its modules run in order, so that a module may follow its
+// device. An error is returned only when nothing was tried. It needs
+// RegistryWrite.
 func (h *Hub) Bulk(ctx context.Context, c Caller, items []BulkItem) ([]BulkError, error) {
 	if err := h.authorize(ctx, c, opIdentityUpdate, "*"); err != nil {
 		return nil, err
@@ -71,26 +74,28 @@ func (h *Hub) Bulk(ctx context.Context, c Caller, items []BulkItem) ([]BulkError
 		return nil, errf(CodeTooManyDevices, "the request has %d devices, at most %d are allowed", len(items), h.limits.BulkIdentities)
 	}
 	times := map[TwinID]int{}
+	ofDevice := map[string][]int{}
 	for i := range items {
-		times[items[i].Identity.ID()]++
+		id := items[i].Identity.ID()
+		times[id]++
+		ofDevice[id.DeviceID] = append(ofDevice[id.DeviceID], i)
 	}
-	// Each item is durable before the answer, and none waits for another:
+	// Each item is durable before the answer, and no device waits for another:
 	// they share the store's groups.
 	outcome := make([]error, len(items))
-	done := make(chan struct{}, len(items))
-	for i := range items {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			if id := items[i].Identity.ID(); times[id] > 1 {
-				outcome[i] = errf(CodeDeviceDefinedMultipleTimes, "%q appears %d times in the request", id, times[id])
-				return
+	var wg sync.WaitGroup
+	for _, list := range ofDevice {
+		wg.Go(func() {
+			for _, i := range list {
+				if id := items[i].Identity.ID(); times[id] > 1 {
+					outcome[i] = errf(CodeDeviceDefinedMultipleTimes, "%q appears %d times in the request", id, times[id])
+					continue
+				}
+				outcome[i] = h.bulkItem(ctx, c, items[i])
 			}
-			outcome[i] = h.bulkItem(ctx, c, items[i])
-		}()
+		})
 	}
-	for range items {
-		<-done
-	}
+	wg.Wait()
 	var failed []BulkError
 	for i, err := range outcome {
 		if err != nil {
@@ -126,11 +131,7 @@ func (h *Hub) bulkItem(ctx context.Context, c Caller, it BulkItem) error {
 		if it.Mode == ImportCreateOrUpdateIfMatch && exact.Present {
 			m = exact
 		}
-		_, err := h.createIdentity(ctx, c, it.Identity, u)
-		if e, ok := errors.AsType[*Error](err); ok && (e.Code == CodeDeviceAlreadyExists || e.Code == CodeModuleAlreadyExists) {
-			return h.replaceIdentity(ctx, c, it.Identity, m, u)
-		}
-		return err
+		return h.createOrReplaceIdentity(ctx, c, it.Identity, m, u)
 	case ImportDelete:
 		return h.deleteIdentity(ctx, c, id, matchAny)
 	case ImportDeleteIfMatch:
@@ -153,6 +154,30 @@ func (h *Hub) bulkItem(ctx context.Context, c Caller, it BulkItem) error {
 	}
 }
 
+// createOrReplaceIdentity decides in one transaction which of the two it is.
+func (h *Hub) createOrReplaceIdentity(ctx context.Context, c Caller, i Identity, m IfMatch, u TwinUpdate) error {
+	replacement := i
+	if err := h.checkIdentity(&replacement, false); err != nil {
+		return err
+	}
+	refusal := h.checkIdentity(&i, true) // of a new one; system modules exist already
+	fillKeys(&i)
+	fillKeys(&replacement)
+	return h.update(ctx, "create or update identity", func(tx *storage.Tx) error {
+		_, err := identityTable(i.ID()).Get(tx, identityKey(i.ID()))
+		switch {
+		case err == nil:
+			return h.replaceIdentityTx(tx, c, replacement, m, u)
+		case !errors.Is(err, storage.ErrNotFound):
+			return err
+		case refusal != nil:
+			return refusal
+		}
+		_, err = h.createIdentityTx(tx, c, i, u)
+		return err
+	})
+}
+
 // replaceIdentity updates an identity and, when the item holds twin content,
 // its twin in the same transaction.
 func (h *Hub) replaceIdentity(ctx context.Context, c Caller, i Identity, m IfMatch, u TwinUpdate) error {
@@ -161,16 +186,20 @@ func (h *Hub) replaceIdentity(ctx context.Context, c Caller, i Identity, m IfMat
 	}
 	fillKeys(&i)
 	return h.update(ctx, "update identity", func(tx *storage.Tx) error {
-		if _, err := h.updateIdentityTx(tx, c, i, m); err != nil {
-			return err
-		}
-		if u.Tags == nil && u.Desired == nil {
-			return nil
-		}
-		_, record, err := loadTwin(tx, i.ID())
-		if err != nil {
-			return err
-		}
-		return h.changeTwinTx(tx, c, i.ID(), &record, u, IfMatch{}, opTwinUpdate)
+		return h.replaceIdentityTx(tx, c, i, m, u)
 	})
+}
+
+func (h *Hub) replaceIdentityTx(tx *storage.Tx, c Caller, i Identity, m IfMatch, u TwinUpdate) error {
+	if _, err := h.updateIdentityTx(tx, c, i, m); err != nil {
+		return err
+	}
+	if u.Tags == nil && u.Desired == nil {
+		return nil
+	}
+	_, record, err := loadTwin(tx, i.ID())
+	if err != nil {
+		return err
+	}
+	return h.changeTwinTx(tx, c, i.ID(), &record, u, IfMatch{}, opTwinUpdate)
 }

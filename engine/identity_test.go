@@ -259,6 +259,26 @@ func TestBulk(t *testing.T) {
 	}
 }
 
+func TestBulkKeepsTheOrderOfADevice(t *testing.T) {
+	h := enginetest.New(t)
+	var create, remove []engine.BulkItem
+	for n := range 25 {
+		d := fmt.Sprint("d", n)
+		for _, m := range []string{"", "m1", "m2"} {
+			create = append(create, engine.BulkItem{Identity: engine.Identity{DeviceID: d, ModuleID: m}, Mode: engine.ImportCreateOrUpdate})
+		}
+		for _, m := range []string{"m1", ""} { // m2 goes with its device
+			remove = append(remove, engine.BulkItem{Identity: engine.Identity{DeviceID: d, ModuleID: m}, Mode: engine.ImportDelete})
+		}
+	}
+	for _, items := range [][]engine.BulkItem{create, remove, create, create} {
+		failed, err := h.Bulk(t.Context(), enginetest.Owner(), items)
+		if err != nil || len(failed) > 0 {
+			t.Fatalf("%d of %d failed, the first: %+v; %v", len(failed), len(items), failed[0], err)
+		}
+	}
+}
+
 func TestRegenerateKeys(t *testing.T) {
 	h := enginetest.New(t)
 	before := mustCreate(t, h, engine.Identity{DeviceID: "d"})
