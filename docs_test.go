@@ -164,6 +164,7 @@ func metricsPage() string {
 	for _, m := range protocols.Metrics() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, strings.Join(m.Labels, ", "), cell(m.Text))
 	}
+	b.WriteString("\nBeside these there are `go_*` and `process_*`, which Prometheus' client library documents: goroutines, heap, resident memory, open files, processor time.\n")
 	return b.String()
 }
 

@@ -2,7 +2,6 @@ package protocols
 
 import (
 	"container/list"
-	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -28,6 +27,14 @@ const (
 	strangerTime  = 30 * time.Second
 )
 
+// Bounds on those who wait for room among the strangers, and how often they are
+// looked at.
+const (
+	waitersPerAddress = 4096
+	waitersAll        = 8192
+	waitTick          = 20 * time.Millisecond
+)
+
 var (
 	errShutdown  = errors.New("closed: the hub is shutting down")
 	errNoTLSSlot = errors.New("no room for a handshake in time")
@@ -36,8 +43,10 @@ var (
 // admission bounds the strangers. When there is no room for a newcomer, the
 // stranger that has made no step for longest gives way, first of the same
 // address, so that two thousand silent connections never keep a device out. If
-// all of them are making progress, the newcomer waits in accept: that is a
-// reconnecting fleet, and pacing it is kinder than refusing it.
+// all of them are making progress, the newcomer waits at its first read: that
+// is a reconnecting fleet, and pacing it is kinder than refusing it. How many
+// wait is bounded, too; who comes on top of that is closed. Accept itself never
+// waits, or a flood from one address would keep all others out.
 //
 // It also bounds how many TLS handshakes compute at once: a handshake costs
 // about a millisecond of one core, and thousands at once would stall the
@@ -47,35 +56,40 @@ type admission struct {
 	perAddress, all int
 	slots           chan struct{}
 
-	mu      sync.Mutex
-	order   list.List // of *knock, oldest step first
-	address map[netip.Prefix]*list.List
-	changed chan struct{} // closed and replaced when a stranger leaves
-	figures admissionFigures
+	mu        sync.Mutex
+	order     list.List // of *knock, oldest step first
+	address   map[netip.Prefix]*list.List
+	waiting   list.List // of *knock, in the order in which they came
+	waitingOf map[netip.Prefix]int
+	tick      *time.Timer // runs letIn while somebody waits
+	shut      bool
+	figures   admissionFigures
 }
 
 // admissionFigures are counters and gauges for metrics, guarded by mu.
 type admissionFigures struct {
-	accepted, gaveWay, tooSlow, handshakes int64
-	open, strangers                        int64
+	accepted, gaveWay, turnedAway, tooSlow, handshakes int64
+	open, strangers, waiting                           int64
 }
 
 func newAdmission(perAddress, all int) *admission {
 	return &admission{
 		perAddress: perAddress, all: all,
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		address: map[netip.Prefix]*list.List{}, changed: make(chan struct{}),
+		address: map[netip.Prefix]*list.List{}, waitingOf: map[netip.Prefix]int{},
 	}
 }
 
 // knock is one accepted connection. It is its net.Conn.
 type knock struct {
 	net.Conn
-	gate *admission
-	from netip.Prefix
+	gate    *admission
+	from    netip.Prefix
+	entered chan struct{} // closed when the wait is over; nil without one
 
 	// Guarded by gate.mu.
 	inOrder, inAddress *list.Element // nil once authenticated or closed
+	inWaiting          *list.Element // nil when not waiting
 	step               time.Time     // newest stage of the handshake
 	closed             bool
 
@@ -104,31 +118,105 @@ func source(a net.Addr) netip.Prefix {
 	return p
 }
 
-// admit takes a newcomer in, after making room or waiting for it.
-func (g *admission) admit(ctx context.Context, c net.Conn) (*knock, error) {
+// admit takes a newcomer in, after making room, or lets it wait. It returns nil
+// when it had to close the connection.
+func (g *admission) admit(c net.Conn) *knock {
 	k := &knock{Conn: c, gate: g, from: source(c.RemoteAddr())}
-	for {
-		g.mu.Lock()
-		victim, ok := g.room(k.from, time.Now())
-		if ok {
-			g.enter(k)
-			g.mu.Unlock()
-			if victim != nil {
-				_ = victim.Close() // it gave way; nobody waits for the result
-			}
-			return k, nil
+	g.mu.Lock()
+	var victim *knock
+	ok := !g.shut && g.waitingOf[k.from] == 0
+	if ok {
+		victim, ok = g.room(k.from, time.Now())
+	}
+	switch {
+	case ok:
+		g.figures.accepted++
+		g.figures.open++
+		k.patience = time.AfterFunc(strangerTime, k.expire)
+		g.enter(k)
+	case g.shut || g.waitingOf[k.from] >= waitersPerAddress || g.waiting.Len() >= waitersAll:
+		g.figures.turnedAway++
+		victim, k = k, nil
+		victim.closed = true // it was never counted as open
+	default:
+		g.figures.accepted++
+		g.figures.open++
+		k.patience = time.AfterFunc(strangerTime, k.expire)
+		g.wait(k)
+	}
+	g.mu.Unlock()
+	if victim != nil {
+		_ = victim.Close() // nobody waits for the result
+	}
+	return k
+}
+
+// wait puts a newcomer into the queue. It needs mu.
+func (g *admission) wait(k *knock) {
+	k.entered = make(chan struct{})
+	k.inWaiting = g.waiting.PushBack(k)
+	g.waitingOf[k.from]++
+	if g.tick == nil {
+		g.tick = time.AfterFunc(waitTick, g.letIn)
+	}
+}
+
+// waited ends a wait, whatever comes next. It needs mu.
+func (g *admission) waited(k *knock) {
+	g.waiting.Remove(k.inWaiting)
+	if g.waitingOf[k.from]--; g.waitingOf[k.from] == 0 {
+		delete(g.waitingOf, k.from)
+	}
+	k.inWaiting = nil
+	close(k.entered)
+}
+
+// letIn looks for room for everybody who waits.
+func (g *admission) letIn() {
+	var victims []*knock
+	full := map[netip.Prefix]bool{} // who waits behind another of a full address need not be looked at
+	g.mu.Lock()
+	now := time.Now()
+	for e := g.waiting.Front(); e != nil; {
+		k, isKnock := e.Value.(*knock)
+		e = e.Next()
+		if !isKnock || full[k.from] {
+			continue
 		}
-		changed := g.changed
-		g.mu.Unlock()
-		t := time.NewTimer(strangerPatience / 10)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return nil, errors.Join(errShutdown, c.Close())
-		case <-changed:
-			t.Stop()
-		case <-t.C:
+		victim, ok := g.room(k.from, now)
+		if !ok {
+			full[k.from] = true
+			continue
 		}
+		g.waited(k)
+		g.enter(k)
+		if victim != nil {
+			victims = append(victims, victim)
+		}
+	}
+	g.tick = nil
+	if g.waiting.Len() > 0 {
+		g.tick = time.AfterFunc(waitTick, g.letIn)
+	}
+	g.mu.Unlock()
+	for _, v := range victims {
+		_ = v.Close() // it gave way; nobody waits for the result
+	}
+}
+
+// shutDown turns everybody away from now on, also who waits.
+func (g *admission) shutDown() {
+	g.mu.Lock()
+	g.shut = true
+	var all []*knock
+	for e := g.waiting.Front(); e != nil; e = e.Next() {
+		if k, ok := e.Value.(*knock); ok {
+			all = append(all, k)
+		}
+	}
+	g.mu.Unlock()
+	for _, k := range all {
+		_ = k.Close() // nobody waits for the result
 	}
 }
 
@@ -160,12 +248,16 @@ func (g *admission) enter(k *knock) {
 	}
 	k.step = time.Now()
 	k.inOrder, k.inAddress = g.order.PushBack(k), own.PushBack(k)
-	k.patience = time.AfterFunc(strangerTime, k.expire)
-	g.figures.accepted++
-	g.figures.open++
 }
 
 func (g *admission) leave(k *knock) {
+	if k.patience != nil {
+		k.patience.Stop()
+		k.patience = nil // an idle device's connection lives for months
+	}
+	if k.inWaiting != nil {
+		g.waited(k)
+	}
 	if k.inOrder == nil {
 		return
 	}
@@ -176,10 +268,6 @@ func (g *admission) leave(k *knock) {
 		delete(g.address, k.from)
 	}
 	k.inOrder, k.inAddress = nil, nil
-	k.patience.Stop()
-	k.patience = nil // an idle device's connection lives for months
-	close(g.changed)
-	g.changed = make(chan struct{})
 }
 
 // stepped notes that a stranger has come a stage further.
@@ -219,11 +307,18 @@ func (k *knock) tolerate() {
 	}
 }
 
+// handOver says that the device edge has the connection, whose own clock runs
+// until CONNECT. Until that is accepted it still gives way when there is no room.
+func (k *knock) handOver() {
+	k.stepped()
+	k.tolerate()
+}
+
 // expire closes a connection that stayed a stranger for too long.
 func (k *knock) expire() {
 	g := k.gate
 	g.mu.Lock()
-	stranger := k.inOrder != nil
+	stranger := k.inOrder != nil || k.inWaiting != nil
 	if stranger {
 		g.leave(k)
 		g.figures.tooSlow++
@@ -260,6 +355,14 @@ func (k *knock) done() {
 	}
 }
 
+// Read receives, once the connection has been let in.
+func (k *knock) Read(b []byte) (int, error) {
+	if k.entered != nil {
+		<-k.entered
+	}
+	return k.Conn.Read(b)
+}
+
 // Write sends. The first one after the hello carries the server's answer, and
 // with it the costly part of the handshake is over.
 func (k *knock) Write(b []byte) (int, error) {
@@ -286,24 +389,27 @@ func (g *admission) snapshot() admissionFigures {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f := g.figures
-	f.strangers = int64(g.order.Len())
+	f.strangers, f.waiting = int64(g.order.Len()), int64(g.waiting.Len())
 	return f
 }
 
 // gatedListener is a net.Listener whose connections have been admitted.
 type gatedListener struct {
 	net.Listener
-	ctx  context.Context // ends at shutdown: accept must not wait then
 	gate *admission
 }
 
 // Accept waits for the next connection that may come in.
 func (l *gatedListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if k := l.gate.admit(c); k != nil {
+			return k, nil
+		}
 	}
-	return l.gate.admit(l.ctx, c)
 }
 
 // GateLimit is a bound on connections, for documentation.
@@ -315,8 +421,10 @@ type GateLimit struct {
 // GateLimits lists the bounds that hold before anybody is authenticated.
 func GateLimits() []GateLimit {
 	return []GateLimit{
-		{"Connections in a handshake or before their first judged request, for one IPv4 address or IPv6 /64", strconv.Itoa(strangersPerAddress)},
+		{"Connections that are not authenticated yet, for one IPv4 address or IPv6 /64", strconv.Itoa(strangersPerAddress)},
 		{"The same, for all addresses together", strconv.Itoa(strangersAll)},
+		{"Connections that wait for room among those, for one address; further ones are closed", strconv.Itoa(waitersPerAddress)},
+		{"The same, for all addresses together", strconv.Itoa(waitersAll)},
 		{"Time for a TLS handshake", handshakeTime.String()},
 		{"Time for a request's headers", readHeaderTime.String()},
 		{"Time until the first request is judged or a public page is asked for", strangerTime.String()},

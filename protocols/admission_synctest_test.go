@@ -1,7 +1,6 @@
 package protocols
 
 import (
-	"context"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -19,6 +18,9 @@ type fake struct {
 
 // RemoteAddr returns the address.
 func (f *fake) RemoteAddr() net.Addr { return f.address }
+
+// Read gives nothing, at once.
+func (f *fake) Read([]byte) (int, error) { return 0, nil }
 
 // Write takes everything.
 func (f *fake) Write(b []byte) (int, error) { return len(b), nil }
@@ -40,9 +42,9 @@ func isClosed(c net.Conn) bool {
 
 func admit(t *testing.T, g *admission, c net.Conn) *knock {
 	t.Helper()
-	k, err := g.admit(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
+	k := g.admit(c)
+	if k == nil {
+		t.Fatal("the newcomer was turned away")
 	}
 	return k
 }
@@ -126,8 +128,12 @@ func TestGatePaces(t *testing.T) {
 			b.Authenticated()
 		}()
 		began := time.Now()
-		admit(t, g, dial("192.0.2.1"))
-		if got := time.Since(began); got != strangerPatience/2 {
+		newcomer, stranger := admit(t, g, dial("192.0.2.1")), admit(t, g, dial("192.0.2.2"))
+		if _, _ = stranger.Read(nil); time.Since(began) > 0 {
+			t.Error("a flood from one address made another wait")
+		}
+		_, _ = newcomer.Read(nil)
+		if got := time.Since(began); got < strangerPatience/2 || got > strangerPatience/2+waitTick {
 			t.Errorf("the newcomer waited %s, want until the other was through, %s", got, strangerPatience/2)
 		}
 		if isClosed(a) {
@@ -141,17 +147,45 @@ func TestGateStopsWaitingAtShutdown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := newAdmission(1, 100)
-		k := admit(t, g, dial("192.0.2.1"))
-		ctx, stop := context.WithCancel(t.Context())
+		k, waiting := admit(t, g, dial("192.0.2.1")), admit(t, g, dial("192.0.2.1"))
 		go func() {
 			time.Sleep(time.Millisecond)
-			stop()
+			g.shutDown()
 		}()
-		c := dial("192.0.2.1")
-		if _, err := g.admit(ctx, c); !errors.Is(err, errShutdown) || !isClosed(c) {
-			t.Errorf("got %v, want %v and the connection closed", err, errShutdown)
+		if _, _ = waiting.Read(nil); !isClosed(waiting) {
+			t.Error("who waits must be closed at shutdown")
+		}
+		if late := dial("192.0.2.2"); g.admit(late) != nil || !isClosed(late) {
+			t.Error("a newcomer at shutdown must be closed")
 		}
 		_ = k.Close()
+		if f := g.snapshot(); f.open != 0 || f.strangers != 0 || f.waiting != 0 || f.turnedAway != 1 {
+			t.Errorf("figures: got %+v", f)
+		}
+		time.Sleep(2 * waitTick)
+	})
+}
+
+// TestGateTurnsAway shows that also those who wait are bounded, and give up.
+func TestGateTurnsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(1, 100)
+		stop := time.Now().Add(strangerPatience / 2)
+		moving := admit(t, g, dial("192.0.2.1"))
+		for range waitersPerAddress {
+			admit(t, g, dial("192.0.2.1"))
+		}
+		if extra := dial("192.0.2.1"); g.admit(extra) != nil || !isClosed(extra) {
+			t.Error("more may wait than the bound says")
+		}
+		admit(t, g, dial("192.0.2.2"))
+		time.Sleep(time.Until(stop))
+		moving.stepped()
+		time.Sleep(2 * strangerTime)
+		if f := g.snapshot(); f.open != 0 || f.strangers != 0 || f.waiting != 0 || f.turnedAway != 1 {
+			t.Errorf("figures: got %+v", f)
+		}
 	})
 }
 

@@ -105,7 +105,9 @@ func metricRows() []metricRow {
 		}},
 
 		gauge("muster_connections", "TCP connections.", func(f *figures) float64 { return float64(f.gate.open) }),
-		gauge("muster_strangers", "Connections whose handshake or first request has not been judged yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
+		gauge("muster_strangers", "Connections that are not authenticated yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
+		gauge("muster_strangers_waiting", "Connections that wait for room among the unauthenticated ones.", func(f *figures) float64 { return float64(f.gate.waiting) }),
+		counter("muster_strangers_turned_away_total", "Connections closed at once because too many waited for room.", func(f *figures) int64 { return f.gate.turnedAway }),
 		counter("muster_connections_total", "TCP connections accepted.", func(f *figures) int64 { return f.gate.accepted }),
 		counter("muster_handshakes_total", "TLS handshakes answered.", func(f *figures) int64 { return f.gate.handshakes }),
 		counter("muster_strangers_evicted_total", "Connections closed unauthenticated to make room for newer ones.", func(f *figures) int64 { return f.gate.gaveWay }),

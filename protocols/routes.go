@@ -37,7 +37,10 @@ func (s *Server) newRoutes() http.Handler {
 		path := r.URL.EscapedPath()
 		switch {
 		case isDevicePath(path, r):
-			s.leaveGate(r)
+			// The device edge says when CONNECT is accepted.
+			if k, _ := r.Context().Value(knockKey{}).(*knock); k != nil {
+				k.handOver()
+			}
 			s.device.ServeHTTP(w, r)
 		case path == "/healthz":
 			s.public(r)
@@ -51,7 +54,7 @@ func (s *Server) newRoutes() http.Handler {
 				http.Error(w, "/metrics needs a bearer token (--metrics-token-file) or a token of a policy with StatusRead", http.StatusUnauthorized)
 				return
 			}
-			s.leaveGate(r)
+			s.vouch(r)
 			metrics.ServeHTTP(w, r)
 		case page.Serves(path):
 			s.public(r)
@@ -74,8 +77,8 @@ func isDevicePath(path string, r *http.Request) bool {
 	return false
 }
 
-// leaveGate says that the request's connection is no stranger any more.
-func (s *Server) leaveGate(r *http.Request) {
+// vouch says that the request's connection is no stranger any more.
+func (s *Server) vouch(r *http.Request) {
 	if k, _ := r.Context().Value(knockKey{}).(*knock); k != nil {
 		k.Authenticated()
 	}
@@ -106,7 +109,7 @@ func (v *vouched) WriteHeader(status int) {
 		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed:
 			v.server.public(v.request)
 		default:
-			v.server.leaveGate(v.request)
+			v.server.vouch(v.request)
 		}
 	}
 	v.ResponseWriter.WriteHeader(status)
@@ -116,7 +119,7 @@ func (v *vouched) WriteHeader(status int) {
 func (v *vouched) Write(b []byte) (int, error) {
 	if !v.done {
 		v.done = true
-		v.server.leaveGate(v.request)
+		v.server.vouch(v.request)
 	}
 	return v.ResponseWriter.Write(b)
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/protocols/device"
 	"github.com/muster-hub/muster/protocols/service"
@@ -82,9 +84,9 @@ func Listen(ctx context.Context, hub *engine.Hub, o Options) (*Server, error) {
 	if s.socket, err = listenSocket(ctx, o.Socket); err != nil {
 		return nil, errors.Join(err, s.closeListeners())
 	}
-	s.device = device.NewHandler(hub, device.Options{Logger: o.Logger})
+	s.device = device.NewHandler(hub, device.Options{Logger: o.Logger, Authenticated: s.leaveGate})
 	s.service = service.NewHandler(hub, service.Options{Logger: o.Logger, Registry: o.Registry, Listeners: s.describe})
-	o.Registry.MustRegister(newCollector(s))
+	o.Registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.routes = s.newRoutes()
 	return s, nil
 }
@@ -148,7 +150,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		})
 	}
 	for _, l := range s.open {
-		gated := &gatedListener{Listener: l.socket, ctx: accepting, gate: s.gate}
+		gated := &gatedListener{Listener: l.socket, gate: s.gate}
 		what := l.Kind + " listener on " + l.Address
 		switch l.Kind {
 		case "https":
@@ -187,6 +189,7 @@ func (s *Server) tell(ctx context.Context, state string) {
 // drain lets everybody leave in order.
 func (s *Server) drain(ctx context.Context, web, local *http.Server) error {
 	start := time.Now()
+	s.gate.shutDown()
 	s.hub.Drain()
 	stats := s.device.Stats()
 	spread := min(s.o.DrainTime, time.Duration(stats.Sessions+stats.Pending)*drainPerSession)
@@ -265,13 +268,14 @@ func (s *Server) handshake(ctx context.Context, c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	s.pass(secure)
+	if k := knockOf(c); k != nil {
+		k.handOver()
+	}
 	s.device.ServeConn(ctx, secure)
 }
 
-// pass ends the gate's patience with a connection that the device edge takes
-// over: from here on that edge bounds how many wait for CONNECT, and how long.
-func (s *Server) pass(c net.Conn) {
+// leaveGate says that a connection is no stranger any more.
+func (s *Server) leaveGate(c net.Conn) {
 	if k := knockOf(c); k != nil {
 		k.Authenticated()
 	}

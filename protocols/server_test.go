@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -16,8 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/engine/enginetest"
+	"github.com/muster-hub/muster/protocols/wire"
 )
 
 func get(t *testing.T, c *http.Client, url string, header ...string) (*http.Response, string) {
@@ -286,6 +289,56 @@ func TestTwoThousandStrangers(t *testing.T) {
 		t.Errorf("%d strangers are in, at most %d may", f.strangers, strangersAll)
 	}
 	t.Logf("worst answer %s", worst)
+}
+
+// TestStrangersUntilConnect shows that a connection at the device path stays a
+// stranger until its CONNECT is accepted, whether it became a WebSocket or not.
+func TestStrangersUntilConnect(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	for name, head := range map[string]string{
+		"no upgrade": "GET /$iothub/websocket HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"no CONNECT": "GET /$iothub/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
+	} {
+		before := r.gate.snapshot().strangers
+		c, err := net.Dial("tcp", r.address("http"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		if _, err := c.Write([]byte(head)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.gate.snapshot().strangers - before; got != 1 {
+			t.Errorf("%s: %d strangers more after the answer, want 1", name, got)
+		}
+	}
+	id := engine.TwinID{DeviceID: "d"}
+	token := enginetest.Token(t, r.hub, id, time.Now().Add(time.Hour))
+	before := r.gate.snapshot()
+	d, err := wire.Dial(t.Context(), r.address("mqtts"), wire.DialOptions{TLS: &tls.Config{RootCAs: r.roots(), ServerName: "localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	b, err := wire.AppendConnect(nil, &wire.Connect{ClientID: "d", Username: enginetest.HostName + "/d/?api-version=2021-04-12", Password: token, Clean: true})
+	if err == nil {
+		_, err = d.Write(b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p wire.Packet
+	if err := wire.NewReader(d, wire.NewBuffers(), 100).ReadPacket(&p); err != nil || p.Code != wire.ConnackAccepted {
+		t.Fatalf("got %+v, %v", p, err)
+	}
+	if after := r.gate.snapshot(); after.strangers != before.strangers || after.open != before.open+1 {
+		t.Errorf("after CONNECT: %+v, before %+v", after, before)
+	}
 }
 
 func TestDrainFinishesRequests(t *testing.T) {

@@ -48,6 +48,7 @@ func (s *session) connect() *ending {
 	if r := s.attach(p.Connect); r != nil {
 		return s.refuse(r)
 	}
+	s.h.vouch(s.st.NetConn())
 	s.rd.SetLimit(s.h.limits.MessageBytes + topicSlack)
 	s.h.count.pending.Add(-1)
 	s.h.count.sessions.Add(1)

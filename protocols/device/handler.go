@@ -20,6 +20,10 @@ type Options struct {
 	// MaxPending bounds the connections that have not been authenticated
 	// yet; further ones are closed at once. 0 means 10,000.
 	MaxPending int
+	// Authenticated is called with the connection below a session, as it was
+	// given to ServeConn or hijacked, when its CONNECT is accepted; nil: nobody
+	// wants to know. It must not block.
+	Authenticated func(net.Conn)
 }
 
 const (
@@ -35,6 +39,7 @@ type Handler struct {
 	codes  map[engine.Code]wireCode
 	pool   *wire.Buffers
 	most   int
+	vouch  func(net.Conn)
 
 	ctx    context.Context //nolint:containedctx // of every engine call of every session; ends with Close
 	cancel context.CancelFunc
@@ -93,10 +98,14 @@ func newHandler(hb hub, o Options) *Handler {
 		codes:    wireCodes(),
 		pool:     wire.NewBuffers(),
 		most:     o.MaxPending,
+		vouch:    o.Authenticated,
 		sessions: map[*session]struct{}{},
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
+	}
+	if h.vouch == nil {
+		h.vouch = func(net.Conn) {}
 	}
 	if h.most <= 0 {
 		h.most = defaultMaxPending

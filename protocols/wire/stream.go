@@ -93,6 +93,9 @@ func (s *Stream) LocalAddr() net.Addr { return s.link.LocalAddr() }
 // RemoteAddr returns the remote address of the connection below.
 func (s *Stream) RemoteAddr() net.Addr { return s.link.RemoteAddr() }
 
+// NetConn returns the connection below, to recognise it by.
+func (s *Stream) NetConn() net.Conn { return s.link.Conn }
+
 // WebSocket reports whether the stream is a WebSocket.
 func (s *Stream) WebSocket() bool { return s.ws != nil }
 
