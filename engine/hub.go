@@ -66,7 +66,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	}
 	h := &Hub{
 		db: db, log: o.Logger, hosts: o.Hosts, version: o.Version, started: time.Now().UTC(), limits: limits,
-		throttles: newThrottles(limits), refusals: rate.NewLimiter(100, 1000), sessions: newSessionTable(),
+		throttles: newThrottles(limits), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), sessions: newSessionTable(),
 	}
 	if err := h.openPolicies(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -138,7 +138,7 @@ func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdat
 	}
 	now := tx.Now()
 	r := identityRecord{
-		GenerationID: newGenerationID(now), Revision: h.newRevision(), Created: now, Edge: i.Edge, DeviceScope: i.DeviceScope,
+		GenerationID: newGenerationID(now), Revision: newRevision(), Created: now, Edge: i.Edge, DeviceScope: i.DeviceScope,
 	}
 	if i.Edge {
 		r.DeviceScope = edgeScope(i.DeviceID, now)
@@ -222,7 +222,7 @@ func (h *Hub) updateIdentityTx(tx *storage.Tx, c Caller, i Identity, m IfMatch) 
 	if err != nil {
 		return identityRecord{}, err
 	}
-	if !m.matches(identityETag(before.Revision)) {
+	if !m.matches(identityETag(h.db.Epoch().Ordinal, before.Revision)) {
 		return identityRecord{}, errf(CodePreconditionFailed, "PreconditionFailed, ETag may be invalid.")
 	}
 	next := before
@@ -331,7 +331,7 @@ func (h *Hub) deleteIdentity(ctx context.Context, c Caller, id TwinID, m IfMatch
 		if err != nil {
 			return err
 		}
-		if !m.matches(identityETag(r.Revision)) {
+		if !m.matches(identityETag(h.db.Epoch().Ordinal, r.Revision)) {
 			return errf(CodePreconditionFailed, "PreconditionFailed, ETag may be invalid.")
 		}
 		if id.ModuleID == "" {
@@ -512,7 +512,7 @@ func (h *Hub) fromRecord(id TwinID, r identityRecord, withKeys bool) (Identity, 
 		DeviceID: id.DeviceID, ModuleID: id.ModuleID, Disabled: r.Disabled, StatusReason: r.StatusReason,
 		Authentication: Authentication{Type: r.Type, PrimaryThumbprint: r.Thumbprints[0], SecondaryThumbprint: r.Thumbprints[1]},
 		Edge:           r.Edge, DeviceScope: r.DeviceScope, ParentScopes: slices.Clone(r.ParentScopes), ManagedBy: r.ManagedBy,
-		GenerationID: r.GenerationID, ETag: identityETag(r.Revision), StatusUpdated: r.StatusUpdated, Created: r.Created, Updated: r.Updated,
+		GenerationID: r.GenerationID, ETag: identityETag(h.db.Epoch().Ordinal, r.Revision), StatusUpdated: r.StatusUpdated, Created: r.Created, Updated: r.Updated,
 	}
 	if withKeys {
 		var err error
@@ -523,16 +523,16 @@ func (h *Hub) fromRecord(id TwinID, r identityRecord, withKeys bool) (Identity, 
 	return i, nil
 }
 
-// identityETag spells a revision as IoT Hub does: base64 of its decimal text.
-func identityETag(revision uint64) string {
-	return base64.StdEncoding.EncodeToString(strconv.AppendUint(nil, revision, 10))
+// identityETag spells a revision as IoT Hub does, as base64 of decimal text,
+// with the epoch in its high bits, so that an ETag from before a restore never
+// matches.
+func identityETag(epoch uint32, revision uint64) string {
+	return base64.StdEncoding.EncodeToString(strconv.AppendUint(nil, uint64(epoch-1)<<40|revision, 10))
 }
 
-// newRevision starts an identity's ETags at random within the epoch, so that
-// neither a deleted namesake's ETag nor one from before a restore matches.
-func (h *Hub) newRevision() uint64 {
-	return uint64(h.db.Epoch().Ordinal-1)<<40 | uint64(rand.Uint32()>>1)
-}
+// newRevision starts an identity's ETags at random, so that a deleted
+// namesake's does not match.
+func newRevision() uint64 { return uint64(rand.Uint32() >> 1) }
 
 // newGenerationID is the creation time in ticks of 100 ns since year 1, as
 // IoT Hub's ids look, with the last three digits random.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -151,11 +152,21 @@ type auditRecord struct {
 	Details   json.RawMessage `json:"d,omitempty"`
 }
 
+// newAuditRecord bounds what a caller whom nobody knows may have written.
 func newAuditRecord(c Caller, op operation, target, outcome string) auditRecord {
 	return auditRecord{
-		Principal: c.Principal.String(), Cause: c.Cause, Operation: op.info().Name, Target: target,
-		Outcome: outcome, RequestID: c.RequestID, Address: c.Address,
+		Principal: clip(c.Principal.String()), Cause: clip(c.Cause), Operation: op.info().Name, Target: clip(target),
+		Outcome: outcome, RequestID: clip(c.RequestID), Address: clip(c.Address),
 	}
+}
+
+// clip cuts a text of an audit entry; ids and names that the hub takes fit.
+func clip(s string) string {
+	const most = 300
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 // auditTx records a change in the transaction that makes it.
@@ -186,6 +197,13 @@ func (h *Hub) auditLater(r auditRecord) {
 		h.count.auditLost.Add(1)
 	}
 }
+
+// The audit is kept for good, and anybody who reaches a port can be refused:
+// beyond a burst, refusals are counted only.
+const (
+	refusalsPerSecond = 1
+	refusalsBurst     = 1000
+)
 
 func (h *Hub) auditRefused(c Caller, op operation, target string, e *Error) {
 	if !h.refusals.Allow() {
