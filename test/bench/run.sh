@@ -42,6 +42,7 @@ echo "run.sh: building" >&2
 (cd "$root" && go build -trimpath -o "$build/muster" .)
 
 measure() {
+	echo "commit: $(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown), $(go version)"
 	sub=$1
 	shift
 	case "$sub" in
