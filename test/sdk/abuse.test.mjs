@@ -1,5 +1,5 @@
 // What misbehaving clients get, and that an innocent device notices nothing.
-// The answers are documented in docs/reference/limits.
+// The answers are documented in docs/reference/bad-input.md.
 import net from 'node:net';
 import tls from 'node:tls';
 import { fork } from 'node:child_process';
@@ -299,7 +299,7 @@ suite('abuse', { timeout: 120_000 }, ({ test }) => {
     assert.deepEqual((await service.get(twinPath(one.deviceId))).json, before);
   });
 
-  abuse('oversize requests: 413, 414 or 431 without reading them to the end', async ({ service, hub }) => {
+  abuse('oversize requests: 413, 414 or 431 without reading them to the end', async ({ service, hub, t }) => {
     const one = await newDevice(service);
     const before = memory(hub);
     const send = (head, more) => new Promise((resolve) => {
@@ -326,11 +326,12 @@ suite('abuse', { timeout: 120_000 }, ({ test }) => {
     assert.ok([400, 431, 'closed'].includes(headers), `2 MB of headers: ${headers}`);
     const target = await send(head('GET', `/${'x'.repeat(500_000)}`));
     assert.ok([400, 404, 414, 431, 'closed'].includes(target), `500 KB of path: ${target}`);
+    t.diagnostic(`declared 1 GB: ${declared}, endless chunks: ${chunked}, 2 MB of headers: ${headers}, 500 KB of path: ${target}`);
     const grown = memory(hub) - before;
     assert.ok(grown < 100, `the hub grew by ${grown.toFixed(0)} MB`);
   });
 
-  abuse('slow handshakes, slow headers, slow bodies, half-open and silent sockets: all ended within a minute', async ({ service }) => {
+  abuse('slow handshakes, slow headers, slow bodies, half-open and silent sockets: all ended in time', async ({ service, t }) => {
     const one = await newDevice(service);
     const ends = [];
     const started = performance.now();
@@ -373,11 +374,14 @@ suite('abuse', { timeout: 120_000 }, ({ test }) => {
       await wire.disconnect();
       await sleep(1000);
     }
-    const overdue = new Map();
+    const longest = new Map();
+    const overdue = new Set();
     await Promise.all(ends.map(async ({ what, limit, closed }) => {
       const seconds = await Promise.race([closed, sleep(limit * 1000 - (performance.now() - started)).then(() => Infinity)]);
-      if (seconds > limit) overdue.set(what, (overdue.get(what) ?? 0) + 1);
+      longest.set(what, Math.max(longest.get(what) ?? 0, seconds));
+      if (seconds > limit) overdue.add(what);
     }));
+    for (const [what, seconds] of longest) t.diagnostic(`${what}: closed after ${seconds.toFixed(1)} s`);
     assert.deepEqual([...overdue], []);
   }, { timeout: 150_000 });
 
