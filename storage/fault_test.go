@@ -247,6 +247,70 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// TestWhatFreesSpace: below the reserve a delete may note what it did, and an update that trims
+// its own history is still an update.
+func TestWhatFreesSpace(t *testing.T) {
+	layer := &faultFS{}
+	o := testOptions(t, t.TempDir())
+	o.Reserve = 1000
+	db := mustOpen(t, o, layer, small())
+	defer mustClose(t, db)
+	plain := NewTable("plain", 1, JSON[doc]())
+	layer.setFree(999)
+	db.space.mu.Lock()
+	db.space.looked = time.Time{}
+	db.space.mu.Unlock()
+	for name, c := range map[string]struct {
+		f    func(tx *Tx) error
+		want error
+	}{
+		"an update that trims": {func(tx *Tx) error {
+			return errors.Join(plain.Put(tx, Tuple("twin"), doc{City: "Ulm"}), plain.Delete(tx, Tuple("history", uint64(1))))
+		}, ErrReserve},
+		"one delete with much beside it": {func(tx *Tx) error {
+			return errors.Join(plain.Delete(tx, Tuple("a")), auditLog().Append(tx, make([]byte, 2*deleteNotes)))
+		}, ErrReserve},
+		"many deletes, each noted": {func(tx *Tx) error {
+			for i := range uint64(50) {
+				if err := errors.Join(plain.Delete(tx, Tuple(i)), auditLog().Append(tx, make([]byte, 300))); err != nil {
+					return err
+				}
+			}
+			tx.Add("count", -50)
+			return nil
+		}, nil},
+		"a log entry alone": {func(tx *Tx) error { return auditLog().Append(tx, []byte("x")) }, ErrReserve},
+	} {
+		if err := db.Update(t.Context(), c.f); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// TestDeleteIsBlind: a table without indexes deletes without reading, so that nobody else's
+// write of the key makes the committer prepare the delete again.
+func TestDeleteIsBlind(t *testing.T) {
+	db := mustOpen(t, testOptions(t, t.TempDir()), osFS{}, small())
+	defer mustClose(t, db)
+	plain := NewTable("plain", 1, JSON[doc]())
+	key := Tuple("a")
+	prepared := 0
+	update(t, db, func(tx *Tx) error { return plain.Put(tx, key, doc{City: "Ulm"}) })
+	update(t, db, func(tx *Tx) error {
+		if prepared++; prepared == 1 { // only outside the committer: another transaction comes first
+			update(t, db, func(tx *Tx) error { return plain.Put(tx, key, doc{City: "Bonn"}) })
+		}
+		return errors.Join(plain.Delete(tx, key), plain.Delete(tx, Tuple("absent")))
+	})
+	if prepared != 1 {
+		t.Errorf("the delete was prepared %d times", prepared)
+	}
+	err := db.View(t.Context(), func(r Reader) error { _, err := plain.Get(r, key); return err })
+	if !errors.Is(err, ErrNotFound) {
+		t.Errorf("after the delete: %v", err)
+	}
+}
+
 // TestOpenWithoutSpace wants a named error: Badger's mapped files would end the process.
 func TestOpenWithoutSpace(t *testing.T) {
 	o := testOptions(t, t.TempDir())

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// deleteNotes is how many bytes a transaction that deletes may write beside its deletes and
-// still count as one: its log entry, its counters.
+// deleteNotes is how many bytes a transaction may write beside each of its deletes and still
+// count as one that deletes: log entries, counters, cursors.
 const deleteNotes = 4 << 10
 
 // spaceGuard looks at the free space at most once a second. Badger maps its files, so a full

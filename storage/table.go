@@ -164,29 +164,28 @@ func (t *Table[T]) Put(tx *Tx, key Key, v T) error {
 	if err != nil {
 		return fmt.Errorf("%s: encoding a record: %w", t.name, err)
 	}
+	tx.puts++
 	return tx.set(raw, endFrame(raw, b))
 }
 
 // Delete removes the record and its index entries. An absent key is no error.
 func (t *Table[T]) Delete(tx *Tx, key Key) error {
 	raw := t.raw(key)
-	if len(t.indexes) > 0 {
-		old, err := t.entries(tx, raw, key)
-		if err != nil {
-			return err
-		}
-		for _, e := range old {
-			if err := tx.del(e); err != nil {
-				return err
-			}
-		}
+	if len(t.indexes) == 0 {
+		// Reading the record would cost more than a tombstone for one that is absent.
+		return tx.del(raw)
 	}
 	if _, err := tx.get(raw); errors.Is(err, ErrNotFound) {
-		if i := tx.find(raw); i < 0 {
-			return nil // the read is verified at the commit
-		}
-	} else if err != nil {
+		return nil // the read is verified at the commit
+	}
+	old, err := t.entries(tx, raw, key)
+	if err != nil {
 		return err
+	}
+	for _, e := range old {
+		if err := tx.del(e); err != nil {
+			return err
+		}
 	}
 	return tx.del(raw)
 }

@@ -30,6 +30,7 @@ type Tx struct {
 	known     []pair // raw values read, for tables that look at the old record again
 
 	size    int // bytes toward the bound of a group
+	puts    int // records
 	deletes int
 	setSize int
 	ended   bool
@@ -252,7 +253,8 @@ func (tx *Tx) checkSize() error {
 	return nil
 }
 
-// frees reports whether the transaction counts as a delete below the reserve.
+// frees reports whether the transaction counts as a delete below the reserve: it puts no record
+// (one that replaces a record and trims its history does), and notes little of each delete.
 func (tx *Tx) frees() bool {
-	return tx.deletes > 0 && tx.setSize <= deleteNotes
+	return tx.puts == 0 && tx.deletes > 0 && tx.setSize <= tx.deletes*deleteNotes
 }
