@@ -33,8 +33,10 @@ func computedReserve(t tuning) int64 {
 }
 
 // openNeeds is what opening writes before a transaction could be refused: what the journal holds
-// beyond the checkpoint, as tables, and memtables to begin with.
-func openNeeds(t tuning, checkpointBytes int64) int64 { return 4*t.memTable + checkpointBytes }
+// beyond the checkpoint (all of its pool at most), as tables, and memtables to begin with.
+func openNeeds(t tuning, checkpointBytes int64) int64 {
+	return 4*t.memTable + min(checkpointBytes, t.segmentSize*int64(t.segments))
+}
 
 // checkOpen refuses to open where that would end in the middle, killed by the system.
 func (g *spaceGuard) checkOpen(needs int64) error {
