@@ -32,7 +32,9 @@ func (s *Server) newRoutes() http.Handler {
 	// A browser that shows somebody else's page must not change anything here,
 	// whatever that page knows. Requests of programs carry neither Origin nor
 	// Sec-Fetch-Site and pass.
-	rest := http.NewCrossOriginProtection().Handler(s.service)
+	guard := http.NewCrossOriginProtection()
+	guard.SetDenyHandler(http.HandlerFunc(s.service.DenyCrossOrigin))
+	rest := guard.Handler(s.service)
 	return s.certs.challenge(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := r.URL.EscapedPath()
 		switch {

@@ -160,8 +160,8 @@ func TestCrossOriginRequestsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusForbidden {
-		t.Errorf("status %d, want 403", resp.StatusCode)
+	if resp.StatusCode != http.StatusForbidden || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") {
+		t.Errorf("status %d, %s, want 403 in the form of the API's errors", resp.StatusCode, resp.Header.Get("Content-Type"))
 	}
 }
 

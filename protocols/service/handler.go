@@ -153,6 +153,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *call {
 	c := &call{Handler: h, w: &recorder{ResponseWriter: w}, r: r, requestID: requestID(r.Header), shape: shapeOf(r.URL.Path)}
 	head := w.Header()
+	if r.ContentLength != 0 {
+		// Whatever a handler leaves unread, net/http reads before it answers.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // not supported by test recorders
+	}
 	head["x-ms-request-id"] = []string{c.requestID}
 	head.Set("Cache-Control", "no-store")
 	head.Set("X-Content-Type-Options", "nosniff")

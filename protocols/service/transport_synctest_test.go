@@ -45,6 +45,11 @@ func (p *pipes) dial() net.Conn {
 // serveBubble runs f against a server with short timeouts of its own.
 func serveBubble(t *testing.T, f func(t *testing.T, hub *engine.Hub, dial func() net.Conn, authorization string)) {
 	t.Helper()
+	serveWith(t, &http.Server{ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}, f)
+}
+
+func serveWith(t *testing.T, server *http.Server, f func(t *testing.T, hub *engine.Hub, dial func() net.Conn, authorization string)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		hub := enginetest.New(t, enginetest.Azure)
 		fix := &fixture{TB: t, hub: hub}
@@ -60,7 +65,7 @@ func serveBubble(t *testing.T, f func(t *testing.T, hub *engine.Hub, dial func()
 			}
 		}
 		l := newPipes()
-		server := &http.Server{Handler: NewHandler(hub, Options{}), ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+		server.Handler = NewHandler(hub, Options{})
 		done := make(chan error, 1)
 		go func() { done <- server.Serve(l) }()
 		defer func() {
@@ -121,6 +126,31 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 		}
 		if w.StatusCode != http.StatusBadRequest || time.Since(start) > bodyTime+time.Second {
 			t.Errorf("%d after %v", w.StatusCode, time.Since(start))
+		}
+	})
+}
+
+// TestBodyThatNobodyReads announces bodies that never come to requests that
+// are answered without a look at them: net/http would wait for them for ever.
+func TestBodyThatNobodyReads(t *testing.T) {
+	serveWith(t, &http.Server{}, func(t *testing.T, _ *engine.Hub, dial func() net.Conn, authorization string) {
+		for status, head := range map[string]string{
+			"401": "PUT /devices/d?api-version=2021-04-12 HTTP/1.1\r\nHost: h\r\n",
+			"200": "GET /statistics/devices?api-version=2021-04-12 HTTP/1.1\r\nHost: h\r\nAuthorization: " + authorization + "\r\n",
+		} {
+			c := dial()
+			began := time.Now()
+			if _, err := c.Write([]byte(head + "Content-Length: 100\r\n\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.SetReadDeadline(began.Add(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			line, err := bufio.NewReader(c).ReadString('\n')
+			if err != nil || !strings.Contains(line, status) || time.Since(began) > bodyTime {
+				t.Errorf("got %q, %v after %s, want %s within %s", line, err, time.Since(began), status, bodyTime)
+			}
+			_ = c.Close()
 		}
 	})
 }
