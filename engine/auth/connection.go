@@ -10,7 +10,7 @@ import (
 const maxConnectionStringBytes = 4 << 10
 
 // ConnectionString is what a person copies into an application or a device:
-// where the hub is and which key opens it (azure-service-contract 2.1).
+// where the hub is and which key opens it, in IoT Hub's form.
 type ConnectionString struct {
 	HostName            string
 	SharedAccessKeyName string // a policy's name; with it the string is a service's

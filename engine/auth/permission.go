@@ -8,8 +8,8 @@ import (
 // Permission is a set of rights, one bit each. The zero value grants nothing.
 type Permission uint16
 
-// The first four are IoT Hub's rights (azure-service-contract 2.2), the others
-// guard what only Muster has. The bits are stored: never renumber them.
+// The first four are IoT Hub's rights, the others guard what only Muster has.
+// The bits are stored: never renumber them.
 const (
 	RegistryRead   Permission = 1 << iota // read identities and registry statistics
 	RegistryWrite                         // change identities; implies RegistryRead

@@ -15,8 +15,8 @@ func (p SharedAccessPolicy) Verify(t Token) bool {
 	return t.VerifyKeys(p.PrimaryKey, p.SecondaryKey)
 }
 
-// StandardPolicies returns IoT Hub's five default policies, without keys
-// (azure-service-contract 2.2). Only iothubowner also holds Muster's own rights.
+// StandardPolicies returns IoT Hub's five default policies, without keys. Only
+// iothubowner also holds Muster's own rights.
 func StandardPolicies() []SharedAccessPolicy {
 	return []SharedAccessPolicy{
 		{Name: "iothubowner", Permissions: AllPermissions},

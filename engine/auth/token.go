@@ -28,9 +28,9 @@ const (
 	maxExpiry = 253402300799
 )
 
-// Token is a shared access signature as a client presented it
-// (azure-device-protocol 4.3, azure-service-contract 2.1). A parsed token is
-// only well-formed: Verify, Expired and Target or Opens decide what it is worth.
+// Token is a shared access signature as a client presented it. A parsed token
+// is only well-formed: Verify, Expired and Target or Opens decide what it is
+// worth.
 type Token struct {
 	Resource string    // what it is for, percent-decoded once: "hub.example.com/devices/d1"
 	Policy   string    // the policy that signed it, decoded; "" for a device's or module's own key

@@ -17,7 +17,7 @@ const (
 	RefuseSpecial
 )
 
-// Limits are what a section may hold (azure-device-protocol 10.3). Zero means
+// Limits are what a section may hold by IoT Hub's rules. Zero means
 // no limit of that sort; both integer bounds zero means any integer. Whatever
 // the limits, control characters, '.', '$', '#' and space are refused in keys,
 // null is refused in arrays, and objects and arrays nest at most 56 deep.

@@ -113,7 +113,7 @@ func (n *node) equal(m *node) bool {
 
 // size is IoT Hub's measure of a value: a string its bytes without control
 // characters, a number 8, a boolean 4, an object or array the sum of what it
-// holds, keys counted in bytes (azure-device-protocol 10.3).
+// holds, keys counted in bytes.
 func (n *node) size() int {
 	switch n.kind {
 	case kindFalse, kindTrue:

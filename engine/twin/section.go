@@ -1,6 +1,5 @@
 // Package twin holds the documents of a device twin: tags, desired and
-// reported properties, with the rules by which they change (IoT Hub's, see
-// azure-device-protocol 10 and azure-service-contract 8).
+// reported properties, with IoT Hub's rules by which they change.
 //
 // The package is pure: no I/O and no clock; the time of a change is an
 // argument. Sections and patches are immutable and safe for concurrent use;

@@ -288,7 +288,7 @@ func (c *connection) takeAnswer(p *wire.Packet) {
 	}
 }
 
-// twinError makes an Error of a twin answer's body (azure-device-protocol 10.2).
+// twinError makes an Error of a twin answer's body.
 func twinError(status int, body []byte) error {
 	var e struct {
 		ErrorCode  int    `json:"errorCode"`

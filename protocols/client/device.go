@@ -300,7 +300,7 @@ func (d *Device) dial(ctx context.Context) (*wire.Stream, error) {
 	return wire.DialWebSocket(ctx, "wss://"+host+"/$iothub/websocket", o)
 }
 
-// connectPacket makes the CONNECT with a fresh token (azure-device-protocol 4.1).
+// connectPacket makes the CONNECT with a fresh token.
 func (d *Device) connectPacket(now time.Time) *wire.Connect {
 	cs := d.o.ConnectionString
 	resource := cs.HostName + "/devices/" + cs.DeviceID
@@ -381,7 +381,7 @@ func (d *Device) Send(ctx context.Context, m Message) error {
 	return c.send(ctx, d.base+m.bag(), m)
 }
 
-// bag encodes properties for a topic (azure-device-protocol 7).
+// bag encodes properties for a telemetry topic.
 func (m *Message) bag() string {
 	var b strings.Builder
 	add := func(key, value string) {

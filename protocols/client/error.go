@@ -59,9 +59,8 @@ func (e *ConnectError) Error() string { return "no connection to " + e.Target + 
 // Unwrap returns the cause.
 func (e *ConnectError) Unwrap() error { return e.Err }
 
-// codeNames has the numbers that IoT Hub's bodies carry instead of a name
-// where no header tells it: direct methods and bulk results
-// (azure-service-contract 3.2).
+// codeName returns the name of a number that IoT Hub's bodies carry where no
+// header tells the name: direct methods and bulk results.
 func codeName(number int) string {
 	switch number {
 	case 400004:

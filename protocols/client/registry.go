@@ -63,8 +63,8 @@ type Capabilities struct {
 	Edge bool `json:"iotEdge"`
 }
 
-// Identity is a device identity, or a module identity when ModuleID is set
-// (azure-service-contract 4.2 and 5).
+// Identity is a device identity, or a module identity when ModuleID is set, in
+// the JSON of IoT Hub's registry.
 type Identity struct {
 	DeviceID                   string          `json:"deviceId"`
 	ModuleID                   string          `json:"moduleId,omitempty"`

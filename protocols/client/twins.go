@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// Twin is a device's or module's twin as the service sees it
-// (azure-service-contract 8.1). Sections are kept as they came, so that
-// numbers keep their text.
+// Twin is a device's or module's twin as IoT Hub shows it to services.
+// Sections are kept as they came, so that numbers keep their text.
 type Twin struct {
 	DeviceID         string          `json:"deviceId"`
 	ModuleID         string          `json:"moduleId,omitempty"`

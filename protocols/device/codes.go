@@ -21,7 +21,7 @@ type wireCode struct {
 //
 // A CONNACK of 5 makes some SDKs give up until their application restarts, so
 // only what the device itself must mend gets it; whatever may pass gets 3
-// (azure-device-protocol 4.5).
+// (docs/reference/protocol-mqtt.md, Errors).
 func wireCodes() map[engine.Code]wireCode {
 	return map[engine.Code]wireCode{
 		engine.CodeInternal:                   {wire.ConnackUnavailable, 500, 500001},
@@ -65,8 +65,8 @@ func (h *Handler) code(e *engine.Error) wireCode {
 	return h.codes[engine.CodeInternal]
 }
 
-// errorBody is the JSON of a refused twin request (azure-device-protocol
-// 10.2). The Node SDK sees an error only through a truthy errorCode in it.
+// errorBody is the JSON of a refused twin request in IoT Hub's MQTT contract.
+// The Node SDK sees an error only through a truthy errorCode in it.
 type errorBody struct {
 	ErrorCode    int    `json:"errorCode"`
 	TrackingID   string `json:"trackingId"`

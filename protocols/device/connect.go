@@ -28,7 +28,8 @@ func refuse(connack byte, number int, err error) *refusal {
 }
 
 // connect reads the CONNECT, attaches the session and sends the CONNACK
-// (azure-device-protocol 4). It returns nil when the session is live.
+// (docs/reference/protocol-mqtt.md, CONNECT). It returns nil when the session
+// is live.
 func (s *session) connect() *ending {
 	if err := s.st.SetReadDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return s.endingOf(err)
@@ -133,7 +134,7 @@ func (s *session) refusalOf(err error) *refusal {
 }
 
 // checkWill refuses a will that could not be published as telemetry of this
-// connection (azure-device-protocol 8.6).
+// connection, as IoT Hub does.
 func (s *session) checkWill(w *wire.Will) *refusal {
 	if w == nil {
 		return nil

@@ -31,7 +31,7 @@ const (
 )
 
 // reasonInfo has the name of each reason and the number by which IoT Hub's
-// operators know it (azure-device-protocol 19).
+// operators know it (docs/reference/protocol-mqtt.md, What closes a connection).
 func (r reason) info() (name string, number int) {
 	switch r {
 	case reasonGraceful:

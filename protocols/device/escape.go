@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// unescape undoes percent-encoding leniently (azure-device-protocol 7): a
-// broken escape stays as it is, '+' is a plus, and a text that would not be
+// unescape undoes percent-encoding as leniently as IoT Hub does: a broken
+// escape stays as it is, '+' is a plus, and a text that would not be
 // UTF-8 afterwards stays as it came.
 func unescape(s string) string {
 	if strings.IndexByte(s, '%') < 0 {

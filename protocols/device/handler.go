@@ -28,7 +28,7 @@ type Options struct {
 
 const (
 	defaultMaxPending = 10_000
-	connectTimeout    = 30 * time.Second // for CONNECT to arrive (azure-device-protocol 4.5)
+	connectTimeout    = 30 * time.Second // for CONNECT to arrive (docs/reference/protocol-mqtt.md, CONNECT)
 )
 
 // Handler serves device connections. It is safe for concurrent use.

@@ -11,7 +11,7 @@ import (
 const maxProperties = 1024
 
 // systemName returns the service-side name of a system property's wire key
-// (azure-device-protocol 7); "$.x" that is not known keeps its name.
+// (docs/reference/protocol-mqtt.md has the table); "$.x" that is not known keeps its name.
 func systemName(key string) (name string, ok bool) {
 	switch key {
 	case "$.mid":
@@ -54,7 +54,7 @@ func systemName(key string) (name string, ok bool) {
 	return key, strings.HasPrefix(key, "$.")
 }
 
-// parseBag reads a property bag (azure-device-protocol 7): pairs joined with
+// parseBag reads the property bag of a telemetry topic: pairs joined with
 // '&', everything percent-encoded or, by some SDKs, nothing; so the bag is
 // all that follows the topic, and at most one '/' at its end is not part of
 // it. Names that only the hub may stamp are dropped.

@@ -12,7 +12,7 @@ import (
 )
 
 // handle does what one packet asks for. An error ends the connection: MQTT
-// 3.1.1 has no other way to refuse (azure-device-protocol 5).
+// 3.1.1 has no other way to refuse.
 func (s *session) handle(p *wire.Packet) error {
 	switch p.Type {
 	case wire.TypePublish:

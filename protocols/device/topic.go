@@ -33,8 +33,9 @@ type publishTopic struct {
 // The longest $rid that is echoed, in bytes; no SDK's exceeds 36.
 const maxRequestID = 256
 
-// parsePublish reads the topic of a PUBLISH of id (azure-device-protocol 5.1).
-// Topics are matched to the letter; ids in them are literal.
+// parsePublish reads the topic of a PUBLISH of id, one of those that
+// docs/reference/protocol-mqtt.md lists. Topics are matched to the letter; ids
+// in them are literal.
 func parsePublish(topic string, id engine.TwinID) (publishTopic, error) {
 	t := publishTopic{expected: -1}
 	if rest, ok := strings.CutPrefix(topic, "$iothub/"); ok {
@@ -122,8 +123,8 @@ func topicError(topic string) error {
 	return fmt.Errorf("the topic %q is none that this device may publish to", clip(topic, 200))
 }
 
-// parseFilter returns which endpoint of id a topic filter subscribes
-// (azure-device-protocol 5.1). The hub is no broker: these are all filters
+// parseFilter returns which endpoint of id a topic filter subscribes. The hub
+// is no broker: the filters that docs/reference/protocol-mqtt.md lists are all
 // that there are.
 func parseFilter(filter string, id engine.TwinID) (engine.Endpoint, error) {
 	switch filter {

@@ -8,7 +8,7 @@ import (
 	"github.com/muster-hub/muster/engine"
 )
 
-// username is what a CONNECT's user name says (azure-device-protocol 4.2).
+// username is what a CONNECT's user name says (docs/reference/protocol-mqtt.md, CONNECT).
 type username struct {
 	host       string
 	id         engine.TwinID

@@ -13,8 +13,8 @@ import (
 	"github.com/muster-hub/muster/engine/enginetest"
 )
 
-// The tests named by a number are the assertions of the service checklist
-// (azure-service-contract 21). What needs a client of another maker, 15 for
+// The tests named by a number are the assertions of a checklist of IoT Hub's
+// service REST contract. What needs a client of another maker, 15 for
 // one, is tested with that client elsewhere.
 
 func TestAuthentication(t *testing.T) {

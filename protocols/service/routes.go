@@ -26,7 +26,7 @@ func routes() []*route {
 	return append(table, laterRoutes()...)
 }
 
-// hubRoutes are IoT Hub's, on its paths (azure-service-contract 4 to 8 and 11).
+// hubRoutes are IoT Hub's, on its paths and with its shapes.
 func hubRoutes() []*route {
 	const read, write, connect = auth.RegistryRead, auth.RegistryWrite, auth.ServiceConnect
 	top := []parameter{{name: "top", kind: "integer", text: "At most so many, 1 to 1000; 1000 when absent."}}
