@@ -245,6 +245,9 @@ func (a announcement) banner() string {
 	if !a.fleet {
 		fmt.Fprintf(&b, "\nTry:  muster demo%s     (in another terminal; 50 simulated devices)\n", data)
 	}
+	if a.fleet {
+		b.WriteString("\n")
+	}
 	fmt.Fprintf(&b, "ready in %d ms\n", a.ready.Milliseconds())
 	return b.String()
 }
