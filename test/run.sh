@@ -203,7 +203,7 @@ fi
 chromium=$(browser) || { install chromium 'a browser for the status page' > "$tmp/browser"; cat "$tmp/browser"; chromium=$(browser); }
 if [ -z "$chromium" ]; then
   echo 'Installing Chromium with playwright-core: there is no package that works here.'
-  (cd test/console && npx playwright-core install --with-deps chromium-headless-shell) > "$tmp/browser" 2>&1 || tail -5 "$tmp/browser"
+  (cd test/console && { npx playwright-core install --with-deps chromium-headless-shell || npx playwright-core install chromium-headless-shell; }) > "$tmp/browser" 2>&1 || tail -5 "$tmp/browser"
 fi
 if [ -n "$chromium" ] || (cd test/console && node -e 'process.exit(require("fs").existsSync(require("playwright-core").chromium.executablePath()) ? 0 : 1)'); then
   counted 'status page' 'console: ([0-9]+) tests, ([0-9]+) failed' env MUSTER_BIN="$PWD/muster" CHROMIUM="$chromium" node test/console/run.mjs
