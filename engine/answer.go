@@ -9,11 +9,9 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-// AnswerAge is how long an answer to a request with an idempotency key is kept.
-const AnswerAge = 24 * time.Hour
-
 // Bounds of the answers that are kept; the oldest go first.
 const (
+	answerAge   = 24 * time.Hour
 	answersMost = 10_000
 	answerBytes = 64 << 10
 )
@@ -80,11 +78,11 @@ func (h *Hub) KeepAnswer(ctx context.Context, c Caller, operation, key string, a
 }
 
 // FindAnswer returns the answer that was kept for the caller's key, if there
-// is one that is not older than AnswerAge.
+// is one that is not older than answerAge.
 func (h *Hub) FindAnswer(ctx context.Context, c Caller, operation, key string) (a Answer, found bool, err error) {
 	err = h.view(ctx, "find answer", func(r storage.Reader) error {
 		record, err := answerTable.Get(r, answerKey(c, operation, key))
-		if errors.Is(err, storage.ErrNotFound) || err == nil && time.Since(record.Kept) >= AnswerAge {
+		if errors.Is(err, storage.ErrNotFound) || err == nil && time.Since(record.Kept) >= answerAge {
 			return nil
 		}
 		if err != nil {
@@ -127,5 +125,5 @@ func dropAnswersTx(tx *storage.Tx, before time.Time, limit int) error {
 }
 
 func (h *Hub) retainAnswers(ctx context.Context, now time.Time) error {
-	return h.db.Update(ctx, func(tx *storage.Tx) error { return dropAnswersTx(tx, now.Add(-AnswerAge), retainBatch) })
+	return h.db.Update(ctx, func(tx *storage.Tx) error { return dropAnswersTx(tx, now.Add(-answerAge), retainBatch) })
 }

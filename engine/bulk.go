@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 
 	"github.com/muster-hub/muster/storage"
@@ -24,23 +23,6 @@ const (
 	ImportUpdateTwin            ImportMode = "updateTwin"
 	ImportUpdateTwinIfMatch     ImportMode = "updateTwinIfMatchETag"
 )
-
-// ParseImportMode finds a mode by its text without regard to case; absent is
-// ImportCreate.
-func ParseImportMode(s string) (ImportMode, error) {
-	if s == "" {
-		return ImportCreate, nil
-	}
-	for _, m := range []ImportMode{
-		ImportCreate, ImportUpdate, ImportUpdateIfMatch, ImportDelete, ImportDeleteIfMatch, ImportCreateOrUpdate,
-		ImportCreateOrUpdateIfMatch, ImportUpdateTwin, ImportUpdateTwinIfMatch,
-	} {
-		if strings.EqualFold(string(m), s) {
-			return m, nil
-		}
-	}
-	return "", errf(CodeArgumentInvalid, "importMode %q is not known", s)
-}
 
 // BulkItem is one identity of a bulk request.
 type BulkItem struct {
