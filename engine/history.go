@@ -111,11 +111,11 @@ type historyCursor struct {
 }
 
 func (c *historyCursor) String() string {
-	text := c.generation
+	parts := []string{c.generation}
 	for _, n := range c.below {
-		text += "." + strconv.FormatUint(n, 10)
+		parts = append(parts, strconv.FormatUint(n, 10))
 	}
-	return text
+	return strings.Join(parts, ".")
 }
 
 // parse reads what String wrote; c holds the identity as it is now.

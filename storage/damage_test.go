@@ -168,29 +168,40 @@ func TestDamagedTail(t *testing.T) {
 	}
 }
 
+// crashedWithRecords makes crashed directories until one has, in its newest segment, records
+// before the last one that a start still needs; how many a segment holds is chance.
+func crashedWithRecords(t *testing.T) (dir, name string, segment []byte, starts []int) {
+	t.Helper()
+	for range 20 {
+		var last int
+		dir, _ = crashed(t, 300, time.Hour)
+		name, last, _ = lastRecord(t, dir)
+		var err error
+		if segment, err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+		var c checkpoint
+		if err := readText(osFS{}, filepath.Join(dir, checkpointFile), &c, nil); err != nil {
+			t.Fatal(err)
+		}
+		for pos := segmentHeader; pos < last; {
+			r, _ := decodeRecord(segment[pos:])
+			if r.seq > c.Sequence {
+				starts = append(starts, pos)
+			}
+			pos += r.size
+		}
+		if len(starts) > 0 {
+			return dir, name, segment, starts
+		}
+	}
+	t.Fatal("20 crashed directories held one needed record each")
+	return "", "", nil, nil
+}
+
 // TestDamageBeforeTheTail: a flipped bit in an earlier record that is still needed is named.
 func TestDamageBeforeTheTail(t *testing.T) {
-	dir, _ := crashed(t, 300, time.Hour)
-	name, last, _ := lastRecord(t, dir)
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var c checkpoint
-	if err := readText(osFS{}, filepath.Join(dir, checkpointFile), &c, nil); err != nil {
-		t.Fatal(err)
-	}
-	var starts []int
-	for pos := segmentHeader; pos < last; {
-		r, _ := decodeRecord(b[pos:])
-		if r.seq > c.Sequence {
-			starts = append(starts, pos)
-		}
-		pos += r.size
-	}
-	if len(starts) == 0 {
-		t.Skip("the newest segment holds one needed record only")
-	}
+	dir, name, b, starts := crashedWithRecords(t)
 	for _, pos := range []int{starts[0], starts[len(starts)/2], starts[len(starts)-1]} {
 		hit := copyDir(t, dir)
 		file := filepath.Join(hit, journalDir, filepath.Base(name))
