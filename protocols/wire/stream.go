@@ -34,8 +34,13 @@ type Stream struct {
 	pool *Buffers
 	ws   *websocket.Conn // nil: the link itself is the stream
 
-	message io.Reader // the WebSocket message being read, for the reader only
-	write   sync.Mutex
+	// For the reader only: the WebSocket message being read, and how many pings
+	// came in a second of unix time.
+	message    io.Reader
+	pingSecond int64
+	pings      int
+
+	write sync.Mutex
 }
 
 // link is the connection below. It stands between the WebSocket library and

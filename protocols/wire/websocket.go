@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -22,6 +23,10 @@ const Subprotocol = "mqtt"
 // DefaultMessageLimit bounds one WebSocket message, which may hold several
 // packets. Messages are streamed, so the limit costs no memory.
 const DefaultMessageLimit = 4 << 20
+
+// maxPings is how many pings a second a peer may send: each costs an answer, at
+// a time when nobody need know who asks.
+const maxPings = 50
 
 // hijackBuffer is the size of the buffers that a WebSocket keeps for its life.
 const hijackBuffer = 128
@@ -51,6 +56,7 @@ func Accept(w http.ResponseWriter, r *http.Request, pool *Buffers) (*Stream, err
 		Subprotocols:       []string{Subprotocol},
 		InsecureSkipVerify: true, // devices are no browsers; who they are is in CONNECT
 		CompressionMode:    websocket.CompressionDisabled,
+		OnPingReceived:     s.pinged,
 	})
 	if err != nil {
 		return nil, err
@@ -105,6 +111,19 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return h.link, bufio.NewReadWriter(bufio.NewReaderSize(h.link, hijackBuffer), bufio.NewWriterSize(h.link, hijackBuffer)), nil
 }
 
+// pinged decides whether a ping is answered; one that comes too soon after many
+// others ends the connection. The library calls it from the reader's goroutine.
+func (s *Stream) pinged(context.Context, []byte) bool {
+	if second := time.Now().Unix(); second != s.pingSecond {
+		s.pingSecond, s.pings = second, 0
+	}
+	if s.pings++; s.pings <= maxPings {
+		return true
+	}
+	_ = s.link.Conn.SetReadDeadline(longAgo()) // the read that found the ping ends
+	return false
+}
+
 func (s *Stream) readMessage(p []byte) (int, error) {
 	for {
 		if s.message == nil {
@@ -136,6 +155,8 @@ func (s *Stream) readError(err error) error {
 		return nil
 	case s.link.cut.Load():
 		return errCut
+	case s.pings > maxPings:
+		return fmt.Errorf("%w: more than %d WebSocket pings in a second", ErrMalformed, maxPings)
 	case websocket.CloseStatus(err) == websocket.StatusNormalClosure, websocket.CloseStatus(err) == websocket.StatusGoingAway:
 		return io.EOF
 	case errors.Is(err, websocket.ErrMessageTooBig):

@@ -282,3 +282,26 @@ func TestCutWebSocket(t *testing.T) {
 		t.Errorf("the client did not notice the cut: %v", err)
 	}
 }
+
+// TestPingFlood shows that a peer is answered a bounded number of pings, then
+// nothing.
+func TestPingFlood(t *testing.T) {
+	server, _ := echo(t, false)
+	c, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	const upgrade = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+	ping := []byte{0x89, 0x80, 0, 0, 0, 0}
+	const sent = 50 * maxPings
+	go func() { _, _ = c.Write(append([]byte(upgrade), bytes.Repeat(ping, sent)...)) }()
+	r := bufio.NewReader(c)
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(resp, err)
+	}
+	got, _ := io.ReadAll(r) // it may end with a reset: pings were not read
+	if n := len(got) / 2; n < maxPings || n > 3*maxPings {
+		t.Errorf("%d of %d pings were answered, want about %d", n, sent, maxPings)
+	}
+}
