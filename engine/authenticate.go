@@ -43,7 +43,10 @@ func (h *Hub) AuthenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 }
 
 func (h *Hub) authenticateDevice(ctx context.Context, cr Credentials) (Grant, error) {
-	if err := h.Ready(); err != nil && AsError(err).Code != CodeReadOnly {
+	if h.draining.Load() {
+		return Grant{}, errf(CodeClosed, "the hub is shutting down")
+	}
+	if err := h.checkClock(); err != nil {
 		return Grant{}, err
 	}
 	if cr.Token == "" {
@@ -91,6 +94,16 @@ func (h *Hub) authenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 		g.Method = `{"scope":"module","type":"sas","issuer":"iothub"}`
 	}
 	return g, nil
+}
+
+// checkClock refuses to authenticate by a wrong clock: nobody can say what has
+// expired. Other troubles of the store are no reason to turn callers away, who
+// may only want to read.
+func (h *Hub) checkClock() error {
+	if err := h.db.Health(); errors.Is(err, storage.ErrClock) {
+		return storeError(err, "authenticate")
+	}
+	return nil
 }
 
 // credentialRecords loads an identity and, for a module, its device. Unknown
@@ -157,8 +170,8 @@ func (h *Hub) recheck(ctx context.Context, g Grant) error {
 // audit records with the caller's address and request id, or with
 // CodeUnavailable while the hub's clock is wrong.
 func (h *Hub) AuthenticateService(_ context.Context, c Caller, token, path string) (auth.Principal, error) {
-	if err := h.db.Health(); errors.Is(err, storage.ErrClock) {
-		return auth.Principal{}, storeError(err, "authenticate") // nobody can say what has expired
+	if err := h.checkClock(); err != nil {
+		return auth.Principal{}, err
 	}
 	p, claimed, err := h.verifyService(token, path)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -87,6 +88,33 @@ func TestSubscriptionsOfADeletedIdentityAreNotKept(t *testing.T) {
 	}
 	if s := connect(t, h, id); s.Resumed() {
 		t.Error("the new identity found a session of the old one")
+	}
+}
+
+// TestTroubleTurnsNobodyAway: what makes the hub not ready need not keep its
+// devices out.
+func TestTroubleTurnsNobodyAway(t *testing.T) {
+	h := openHub(t)
+	made, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.update(t.Context(), "", func(tx *storage.Tx) error {
+		tx.OnCommit(func(uint64) { panic("a defect") })
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if h.Ready() == nil {
+		t.Error("a defect does not show")
+	}
+	key, err := made.Authentication.PrimaryKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := auth.SignToken("hub.muster.test/devices/d", key, "", time.Now().Add(time.Hour))
+	if _, err := h.AuthenticateDevice(t.Context(), Credentials{ID: TwinID{DeviceID: "d"}, Token: token}); err != nil {
+		t.Errorf("after a defect elsewhere: %v", err)
 	}
 }
 
