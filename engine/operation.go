@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
@@ -213,4 +214,13 @@ func (h *Hub) auditRefused(c Caller, op operation, target string, e *Error) {
 	r := newAuditRecord(c, op, target, outcomeRefused)
 	r.Code = e.Code.String()
 	h.auditLater(r)
+}
+
+// auditForbidden records a refusal that came after the permission of the
+// operation itself was checked. It returns err.
+func (h *Hub) auditForbidden(c Caller, op operation, target string, err error) error {
+	if e, ok := errors.AsType[*Error](err); ok && e.Code == CodeForbidden {
+		h.auditRefused(c, op, target, e)
+	}
+	return err
 }

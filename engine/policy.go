@@ -126,7 +126,8 @@ func (h *Hub) Policy(ctx context.Context, c Caller, name string) (auth.SharedAcc
 	if err := h.authorize(ctx, c, opPolicyRead, name); err != nil {
 		return auth.SharedAccessPolicy{}, err
 	}
-	return h.findPolicy(c, name)
+	p, err := h.findPolicy(c, name)
+	return p, h.auditForbidden(c, opPolicyRead, name, err)
 }
 
 func (h *Hub) findPolicy(c Caller, name string) (auth.SharedAccessPolicy, error) {
@@ -148,7 +149,7 @@ func (h *Hub) PutPolicy(ctx context.Context, c Caller, p auth.SharedAccessPolicy
 		return p, err
 	}
 	if err := h.checkPolicy(c, p); err != nil {
-		return p, err
+		return p, h.auditForbidden(c, opPolicyWrite, p.Name, err)
 	}
 	return h.changePolicy(ctx, c, opPolicyWrite, p.Name, func(before auth.SharedAccessPolicy, known bool) (auth.SharedAccessPolicy, error) {
 		if !known && len(*h.policies.Load()) >= policiesMost {
@@ -239,7 +240,7 @@ func (h *Hub) changePolicy(ctx context.Context, c Caller, op operation, name str
 		details := []byte(`{"permissions":"` + next.Permissions.String() + `"}`)
 		return errors.Join(h.storePolicyTx(tx, next, r), h.auditTx(tx, c, op, name, details))
 	})
-	return next, err
+	return next, h.auditForbidden(c, op, name, err)
 }
 
 // DeletePolicy removes a policy; the standard ones stay. It needs PolicyManage
@@ -250,10 +251,10 @@ func (h *Hub) DeletePolicy(ctx context.Context, c Caller, name string) error {
 	}
 	for _, s := range auth.StandardPolicies() {
 		if s.Name == name {
-			return errf(CodeForbidden, "the standard policy %q can't be deleted; rotate its keys instead", name)
+			return h.auditForbidden(c, opPolicyDelete, name, errf(CodeForbidden, "the standard policy %q can't be deleted; rotate its keys instead", name))
 		}
 	}
-	return h.update(ctx, "delete policy", func(tx *storage.Tx) error {
+	err := h.update(ctx, "delete policy", func(tx *storage.Tx) error {
 		r, err := policyTable.Get(tx, storage.Tuple(name))
 		if errors.Is(err, storage.ErrNotFound) {
 			return errf(CodePolicyNotFound, "there is no shared access policy %q", name)
@@ -267,6 +268,7 @@ func (h *Hub) DeletePolicy(ctx context.Context, c Caller, name string) error {
 		h.policyStoredTx(tx, name, nil)
 		return errors.Join(policyTable.Delete(tx, storage.Tuple(name)), h.auditTx(tx, c, opPolicyDelete, name, nil))
 	})
+	return h.auditForbidden(c, opPolicyDelete, name, err)
 }
 
 // PolicyConnectionString returns IoT Hub's connection string of a policy with
@@ -278,7 +280,7 @@ func (h *Hub) PolicyConnectionString(ctx context.Context, c Caller, name string,
 	}
 	p, err := h.findPolicy(c, name)
 	if err != nil {
-		return auth.ConnectionString{}, err
+		return auth.ConnectionString{}, h.auditForbidden(c, opPolicyRead, name, err)
 	}
 	key, err := slot.choose(p.PrimaryKey, p.SecondaryKey)
 	if err != nil {

@@ -86,6 +86,19 @@ func TestPolicyManageGivesNothingMore(t *testing.T) {
 		return err
 	})
 	f("deleting", func(c Caller) error { return h.DeletePolicy(t.Context(), c, "ops") })
+	entries, _, err := h.Audit(t.Context(), owner, 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for _, e := range entries {
+		if e.Outcome == outcomeRefused && e.Principal == weak.String() && e.Target == "ops" && e.Code == CodeForbidden.String() {
+			refused++
+		}
+	}
+	if refused != 5 {
+		t.Errorf("the audit has %d of 5 refusals", refused)
+	}
 	list, err := h.Policies(t.Context(), weak)
 	if err != nil || len(list) != 5 {
 		t.Fatalf("%d policies, %v", len(list), err)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -188,17 +189,21 @@ func (h *Hub) recentChanges(ctx context.Context, limit uint64) ([]Change, error)
 	return list, err
 }
 
-// connected describes some live sessions, in id order.
+// connected describes the first live sessions in id order.
 func (h *Hub) connected(limit int) []SessionInfo {
+	var live []*Session
+	h.sessions.each(func(s *Session) { live = append(live, s) })
+	slices.SortFunc(live, func(a, b *Session) int {
+		return cmp.Or(strings.Compare(a.id.DeviceID, b.id.DeviceID), strings.Compare(a.id.ModuleID, b.id.ModuleID))
+	})
 	list := []SessionInfo{}
-	h.sessions.each(func(s *Session) {
+	for _, s := range live[:min(len(live), limit)] {
 		list = append(list, SessionInfo{
 			ID: s.id, Since: s.since, Activity: time.Unix(0, s.activity.Load()).UTC(), Protocol: s.connection.Protocol,
 			Address: s.connection.Address, Product: s.connection.Product, ModelID: s.connection.ModelID,
 		})
-	})
-	slices.SortFunc(list, func(a, b SessionInfo) int { return strings.Compare(a.ID.String(), b.ID.String()) })
-	return list[:min(len(list), limit)]
+	}
+	return list
 }
 
 func (h *Hub) doctorStore() []Finding {
