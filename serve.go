@@ -173,12 +173,12 @@ func announce(a announcement, std cli.IO, log *slog.Logger) {
 	case w != nil:
 		_, _ = io.WriteString(w, a.banner()) // a terminal that has gone needs no banner
 	default:
-		var where []any
+		where := []map[string]string{} // as GET /api/v1/hub shows them
 		for _, l := range a.listeners {
-			where = append(where, slog.String(l.Kind, l.Address))
+			where = append(where, map[string]string{"kind": l.Kind, "address": l.Address})
 		}
 		slog.New(slog.NewJSONHandler(std.Err, nil)).Info("ready", slog.String("version", a.version), slog.String("data", a.flags.Data),
-			slog.Group("listeners", where...), slog.String("ca", a.caFile), slog.String("ca_sha256", a.caPrint),
+			slog.Any("listeners", where), slog.String("ca", a.caFile), slog.String("ca_sha256", a.caPrint),
 			slog.Int64("ready_ms", a.ready.Milliseconds()), slog.Int("pid", os.Getpid()))
 	}
 	for _, l := range a.listeners {
