@@ -8,7 +8,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import net from 'node:net';
@@ -42,7 +42,7 @@ function installPackages() {
 
 function buildHub(tmp) {
   const given = options.bin ?? process.env.MUSTER_BIN;
-  if (given) return given;
+  if (given) return resolve(given);
   const binary = join(tmp, 'muster');
   say('building the hub (go build)');
   must('go', ['build', '-o', binary, '.'], { cwd: root });
@@ -95,15 +95,15 @@ async function freeLoopback() {
 }
 
 function canBind(address, port) {
-  return new Promise((resolve) => {
+  return new Promise((settle) => {
     const server = net.createServer();
-    server.once('error', () => resolve(false));
-    server.listen(port, address, () => server.close(() => resolve(true)));
+    server.once('error', () => settle(false));
+    server.listen(port, address, () => server.close(() => settle(true)));
   });
 }
 
-function execute(place, args, environment, log) {
-  return new Promise((resolve) => {
+function execute(place, args, environment) {
+  return new Promise((settle) => {
     const [command, all] = place.wrap(process.execPath, args);
     const child = spawn(command, all, { cwd: here, env: { ...process.env, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
     const output = [];
@@ -112,7 +112,7 @@ function execute(place, args, environment, log) {
     const limit = setTimeout(() => child.kill('SIGTERM'), 300_000);
     child.on('close', (code, signal) => {
       clearTimeout(limit);
-      resolve({ code: code ?? signal, output: Buffer.concat(output).toString() });
+      settle({ code: code ?? signal, output: Buffer.concat(output).toString() });
     });
   });
 }
