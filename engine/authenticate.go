@@ -210,8 +210,8 @@ func (h *Hub) verifyService(token, path string) (p auth.Principal, claimed strin
 	return p, t.Policy, nil
 }
 
-// verifyPolicy finds the token's policy and checks its signature. It takes as
-// long for an unknown policy as for a wrong key.
+// verifyPolicy finds the token's policy and checks its signature. The refusal
+// of an unknown policy is that of a wrong key.
 func (h *Hub) verifyPolicy(t auth.Token) (auth.SharedAccessPolicy, error) {
 	p, known := (*h.policies.Load())[t.Policy]
 	if !p.Verify(t) || !known {

@@ -227,7 +227,7 @@ func (h *Hub) updateIdentityTx(tx *storage.Tx, c Caller, i Identity, m IfMatch) 
 	}
 	next := before
 	next.Revision++
-	next.Edge, next.DeviceScope, next.ParentScopes = i.Edge, i.DeviceScope, nil
+	next.Edge, next.DeviceScope = i.Edge, i.DeviceScope
 	switch {
 	case i.Edge && before.Edge:
 		if i.DeviceScope != before.DeviceScope {

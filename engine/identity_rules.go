@@ -123,6 +123,11 @@ func parentScopesTx(tx *storage.Tx, r *identityRecord, i Identity) ([]string, er
 	if parent == "" {
 		return nil, nil
 	}
+	if len(r.ParentScopes) == 1 && r.ParentScopes[0] == parent {
+		// Unchanged, also when the parent was deleted: who reads an identity can
+		// write it back, for example to disable it.
+		return r.ParentScopes, nil
+	}
 	id, ok := strings.CutPrefix(parent, edgeScopePrefix)
 	if !ok {
 		return nil, errf(CodeInvalidDeviceScope, "device scope %q does not begin with %s", parent, edgeScopePrefix)

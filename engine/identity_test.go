@@ -168,6 +168,31 @@ func TestEdgeDevicesAndScopes(t *testing.T) {
 	}
 }
 
+func TestChildOfADeletedParentCanBeDisabled(t *testing.T) {
+	h := enginetest.New(t)
+	owner := enginetest.Owner()
+	parent := mustCreate(t, h, engine.Identity{DeviceID: "edge", Edge: true})
+	for _, child := range []engine.Identity{{DeviceID: "leaf", DeviceScope: parent.DeviceScope}, {DeviceID: "nested", Edge: true, ParentScopes: []string{parent.DeviceScope}}} {
+		mustCreate(t, h, child)
+	}
+	if err := h.DeleteIdentity(t.Context(), owner, parent.ID(), anyETag); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"leaf", "nested"} {
+		i, err := h.Identity(t.Context(), owner, engine.TwinID{DeviceID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.Disabled = true
+		after, err := h.UpdateIdentity(t.Context(), owner, i, anyETag)
+		if err != nil || !after.Disabled || len(after.ParentScopes) != 1 {
+			t.Errorf("%s: %+v, %v", id, after, err)
+		}
+	}
+	_, err := h.CreateIdentity(t.Context(), owner, engine.Identity{DeviceID: "late", DeviceScope: parent.DeviceScope})
+	wantCode(t, err, engine.CodeInvalidDeviceScope)
+}
+
 func TestListDevices(t *testing.T) {
 	h := enginetest.New(t)
 	for _, id := range []string{"b", "a", "b2", "c", "b1"} {
