@@ -87,11 +87,16 @@ type AuditCheck struct {
 	FirstBad uint64 `json:"firstBad,omitempty"`
 }
 
-// VerifyAudit walks the whole chain and recomputes every hash. It needs AuditRead.
+// VerifyAudit walks the whole chain and recomputes every hash, once at a time:
+// it is long work, and another call meanwhile is CodeThrottled. It needs AuditRead.
 func (h *Hub) VerifyAudit(ctx context.Context, c Caller) (AuditCheck, error) {
 	if err := h.authorize(ctx, c, opAuditRead, "*"); err != nil {
 		return AuditCheck{}, err
 	}
+	if !h.verifying.CompareAndSwap(false, true) {
+		return AuditCheck{}, errf(CodeThrottled, "the audit chain is being verified already")
+	}
+	defer h.verifying.Store(false)
 	var check AuditCheck
 	err := h.view(ctx, "verify audit", func(r storage.Reader) error {
 		var err error

@@ -43,6 +43,20 @@ func TestRefusalsDoNotFillTheAudit(t *testing.T) {
 	}
 }
 
+func TestAuditIsVerifiedOnceAtATime(t *testing.T) {
+	h := openHub(t)
+	h.verifying.Store(true)
+	if _, err := h.VerifyAudit(t.Context(), owner); err == nil || AsError(err).Code != CodeThrottled {
+		t.Errorf("a second walk: %v", err)
+	}
+	h.verifying.Store(false)
+	for range 2 {
+		if check, err := h.VerifyAudit(t.Context(), owner); err != nil || !check.OK {
+			t.Errorf("%+v, %v", check, err)
+		}
+	}
+}
+
 func TestETagsOfAnotherEpochDoNotMatch(t *testing.T) {
 	if identityETag(1, 7) == identityETag(2, 7) || twinETag(1, 7) == twinETag(2, 7) {
 		t.Error("an ETag is the same in two epochs")

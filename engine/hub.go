@@ -37,6 +37,7 @@ type Hub struct {
 	policies  atomic.Pointer[map[string]auth.SharedAccessPolicy]
 	sessions  *sessionTable
 	methods   atomic.Int64 // calls that wait now
+	verifying atomic.Bool  // the audit chain is being walked
 	count     counters
 	draining  atomic.Bool
 }
