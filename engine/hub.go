@@ -164,6 +164,11 @@ func storeError(err error, what string) error {
 		return e
 	}
 	switch {
+	// Also in an ErrUncertain: then the caller, not the disk, is why nobody knows.
+	case errors.Is(err, context.Canceled):
+		return wrapf(CodeCanceled, err, "%s: the caller went away; whether it was stored is not known", what)
+	case errors.Is(err, context.DeadlineExceeded):
+		return wrapf(CodeGatewayTimeout, err, "%s: the deadline passed; whether it was stored is not known", what)
 	case errors.Is(err, storage.ErrReadOnly), errors.Is(err, storage.ErrReserve):
 		return wrapf(CodeReadOnly, err, "%s: the store takes no writes: %v", what, err)
 	case errors.Is(err, storage.ErrUncertain):
@@ -176,10 +181,6 @@ func storeError(err error, what string) error {
 		return wrapf(CodeThrottled, err, "%s: the store's queue is full", what)
 	case errors.Is(err, storage.ErrClosed):
 		return wrapf(CodeClosed, err, "%s: the hub is shutting down", what)
-	case errors.Is(err, context.Canceled):
-		return wrapf(CodeCanceled, err, "%s: the caller went away", what)
-	case errors.Is(err, context.DeadlineExceeded):
-		return wrapf(CodeGatewayTimeout, err, "%s: the deadline passed; whether it was stored is not known", what)
 	default:
 		return wrapf(CodeInternal, err, "%s: internal error", what)
 	}
