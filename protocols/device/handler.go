@@ -124,6 +124,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	st, err := wire.Accept(w, r, h.pool)
 	if err != nil {
+		h.count.pending.Add(-1)
 		h.count.rejected.Add(1)
 		h.log.DebugContext(r.Context(), "websocket handshake refused", slog.String("address", r.RemoteAddr), slog.Any("error", err))
 		return
@@ -143,23 +144,28 @@ func (h *Handler) ServeConn(ctx context.Context, conn net.Conn) {
 	h.start(wire.NewStream(conn, h.pool))
 }
 
-// admit reports whether one more unauthenticated connection is allowed.
+// admit takes a place among the connections that are not authenticated, if
+// one is left. A handshake has its place while it goes on.
 func (h *Handler) admit() bool {
-	return h.count.pending.Load() < int64(h.most)
+	if h.count.pending.Add(1) <= int64(h.most) {
+		return true
+	}
+	h.count.pending.Add(-1)
+	return false
 }
 
-// start runs the connection in a fresh goroutine: the one that did the
+// start runs an admitted connection in a fresh goroutine: the one that did the
 // handshake has a stack that grew with it.
 func (h *Handler) start(st *wire.Stream) {
 	s := newSession(h, st)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
+		h.count.pending.Add(-1)
 		_ = st.Close()
 		return
 	}
 	h.sessions[s] = struct{}{}
-	h.count.pending.Add(1)
 	h.wg.Go(s.run)
 }
 
