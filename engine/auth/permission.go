@@ -42,7 +42,7 @@ func Permissions() []PermissionInfo {
 		{DeviceConnect, "DeviceConnect", "Connect as any device: telemetry, own twin, direct methods and cloud-to-device messages."},
 		{StatusRead, "StatusRead", "Read the hub's status, rates, connected devices and health findings."},
 		{AuditRead, "AuditRead", "Read and verify the audit log."},
-		{PolicyManage, "PolicyManage", "List, create, change, delete and rotate shared access policies, and read their keys."},
+		{PolicyManage, "PolicyManage", "List shared access policies; create, change, delete and rotate those that grant no more than the holder has, and read their keys."},
 		{HubManage, "HubManage", "Operate the hub: backups, resume, drain and other maintenance."},
 	}
 }
