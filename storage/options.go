@@ -63,7 +63,9 @@ func (t tuning) withDefaults(memory int64) tuning {
 	}
 	memory = max(memory, minMemory)
 	set(&t.memTable, min(max(memory/8, 8<<20), 64<<20)&^(1<<20-1))
-	set(&t.tableSize, 8<<20)
+	// While a compaction runs, about a dozen tables are built at once, each in some eight times its
+	// size of memory that no cache bound covers.
+	set(&t.tableSize, min(max(memory/64, 1<<20), 8<<20))
 	set(&t.baseLevelSize, 64<<20)
 	set(&t.blockCache, memory/4)
 	set(&t.indexCache, memory/8)
