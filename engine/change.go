@@ -34,7 +34,7 @@ const (
 )
 
 func appendChange(tx *storage.Tx, c Caller, kind string, id TwinID, version int64, data json.RawMessage) error {
-	b, err := json.Marshal(changeRecord{
+	b, err := marshal(changeRecord{
 		Kind: kind, DeviceID: id.DeviceID, ModuleID: id.ModuleID, Principal: c.Principal.String(),
 		Cause: c.Cause, Version: version, Data: data,
 	})

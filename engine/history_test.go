@@ -178,3 +178,34 @@ func TestDifferenceReachesAsFarAsItCan(t *testing.T) {
 		t.Errorf("from before what is kept: %v", err)
 	}
 }
+
+// TestFullTwinFits fills all sections of a twin at once, with markup too.
+func TestFullTwinFits(t *testing.T) {
+	h, err := Open(t.Context(), Options{Storage: storage.Options{Dir: t.TempDir(), Memory: 256 << 20}, Hosts: []string{"hub.muster.test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	id := TwinID{DeviceID: "d"}
+	if _, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	s := connect(t, h, id)
+	for _, text := range []string{"x", "<", "&", `"`} {
+		var b strings.Builder
+		for n := range 63 {
+			fmt.Fprintf(&b, `,"%02d":%q`, n, strings.Repeat(text, 4096))
+		}
+		full := []byte("{" + b.String()[1:] + "}")
+		if _, err := h.PatchTwin(t.Context(), owner, id, TwinUpdate{Tags: full, Desired: full}, IfMatch{}); err != nil {
+			t.Errorf("tags and desired full of %s: %v", text, err)
+		}
+		if _, err := s.PatchReported(t.Context(), full, -1); err != nil {
+			t.Errorf("reported full of %s: %v", text, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,7 @@ var (
 		}})
 	moduleTable       = storage.NewTable("module", 1, storage.JSON[identityRecord]())
 	twinTable         = storage.NewTable[twinRecord]("twin", 1, twinCodec{})
-	historyTable      = storage.NewTable("history", 1, storage.JSON[historyRecord]())
+	historyTable      = storage.NewTable[historyRecord]("history", 1, historyCodec{storage.JSON[historyRecord]()})
 	presenceTable     = storage.NewTable("presence", 1, storage.JSON[presenceRecord]())
 	subscriptionTable = storage.NewTable("subscription", 1, storage.JSON[Subscriptions]())
 	policyTable       = storage.NewTable("policy", 1, storage.JSON[policyRecord]())
@@ -135,6 +136,24 @@ type historyRecord struct {
 	RequestID string          `json:"r,omitempty"`
 	Patch     json.RawMessage `json:"f"`
 	Undo      json.RawMessage `json:"b"`
+}
+
+// historyCodec is JSON that leaves markup as it is: escaped, a twin full of it
+// would take six times its size and no longer fit.
+type historyCodec struct{ storage.Codec[historyRecord] }
+
+func (historyCodec) Append(dst []byte, r historyRecord) ([]byte, error) {
+	b, err := marshal(r)
+	return append(dst, b...), err
+}
+
+// marshal is json.Marshal without the escapes for HTML.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // historyNumber is a place in the history table's keys; the values are stored
