@@ -239,7 +239,9 @@ func (db *DB) Stats() Stats {
 	s.JournalSegments = len(db.journal.names())
 	s.FreeBytes, _ = db.space.look(time.Now()) // an error shows in Health
 	if snap, err := db.newSnapshot(); err == nil {
-		s.DiskBytes, _ = db.badger.Size()
+		for _, l := range db.badger.Levels() { // its Size stays 0 without its metrics
+			s.DiskBytes += l.Size
+		}
 		s.OldestSnapshot = db.readers.lowest()
 		snap.end()
 	}
