@@ -109,7 +109,7 @@ function showDevices() {
 
 const names = {
   "identity.created": "identity created", "identity.updated": "identity changed", "identity.deleted": "identity deleted",
-  "twin.tags": "tags", "twin.desired": "desired properties", "twin.reported": "reported properties",
+  "twin.tags": "tags", "twin.desired": "desired properties", "twin.reported": "reported properties", "twin.modelId": "model",
   "session.connected": "connected", "session.disconnected": "disconnected",
 };
 
