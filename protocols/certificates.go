@@ -165,6 +165,13 @@ func (c *certificates) refresh(now time.Time) error {
 //
 // Client certificates are asked for but not judged here: which of them is
 // right depends on the device, which only CONNECT or the request names.
+//
+// Curves and session tickets are crypto/tls's own choice. Measured with the
+// ECDSA certificate, the hybrid key exchange X25519MLKEM768 costs 0.4 ms of CPU
+// a handshake and X25519 alone 0.3 ms: too little to give up what protects
+// recorded traffic, and nothing of it outlives the handshake; a client that does
+// not know it pays nothing. Tickets cost the hub no memory, and spare a client
+// that only knows RSA the signature, 1 ms of the hub's time.
 func (c *certificates) config(protos []string, hello func(*tls.ClientHelloInfo) error) *tls.Config {
 	base := &tls.Config{
 		MinVersion: tls.VersionTLS12,
