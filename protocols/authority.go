@@ -47,6 +47,8 @@ type authority struct {
 	cert    *x509.Certificate
 	key     crypto.Signer
 	servers []tls.Certificate // ECDSA first: Go takes the first that the client supports
+
+	replaced bool // loading it replaced a CA certificate that clients may trust
 }
 
 // fingerprint is the SHA-256 of the CA certificate as people compare it.
@@ -98,8 +100,10 @@ func certificateHosts(hosts []string) (names []string, addresses []net.IP) {
 // ended, or lacks one of the hosts. It reports whether it made anything.
 //
 // The CA's key is made once. When a host is added, a CA certificate of the
-// same name and key, with wider constraints, takes the former one's place: a
-// client that trusts the former goes on under the former names.
+// same name and key, with wider constraints, takes the former one's place.
+// Clients need it: OpenSSL, and so Node and Python, apply the former one's
+// constraints to all names in the server's certificate, not only to the one
+// that they use.
 func loadAuthority(dir string, hosts []string, now time.Time) (a *authority, changed bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, false, err
@@ -122,10 +126,11 @@ func loadAuthority(dir string, hosts []string, now time.Time) (a *authority, cha
 		return nil, false, err
 	}
 	if a.cert == nil || !publicKeyIs(a.cert, a.key) || !permits(a.cert, names, addresses) || now.After(a.cert.NotAfter.Add(-serverLife)) {
+		replaced := a.cert != nil
 		if err := a.makeCA(dir, names, addresses, now); err != nil {
 			return nil, false, err
 		}
-		changed = true
+		a.replaced, changed = replaced, true
 	}
 	for _, file := range []string{serverECDSA, serverRSA} {
 		pair, err := a.loadServer(filepath.Join(dir, file), names, addresses, now)

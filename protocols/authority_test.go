@@ -76,8 +76,12 @@ func TestAuthority(t *testing.T) {
 	if err := verifies(wider.cert, wider, "new.example.net", now); err != nil {
 		t.Errorf("new host: %v", err)
 	}
-	if err := verifies(first.cert, first, "hub.example.net", now); err != nil {
-		t.Errorf("a client of the former CA under a former name: %v", err)
+	// The documents say so: the former CA's constraints do not allow the new name.
+	if err := verifies(first.cert, wider, "hub.example.net", now); err == nil {
+		t.Error("a client of the former CA accepts the server's new certificate")
+	}
+	if first.replaced || again.replaced || !wider.replaced {
+		t.Error("only the new host replaced a CA certificate that clients may trust")
 	}
 	if !publicKeyIs(wider.cert, first.key) || string(wider.cert.RawSubject) != string(first.cert.RawSubject) {
 		t.Error("the CA's key or name changed with the host")

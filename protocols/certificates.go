@@ -78,6 +78,10 @@ func (c *certificates) loadAuthority(now time.Time) error {
 		c.log.Info("certificates made", slog.String("ca", filepath.Join(c.dir, authorityCert)), slog.String("sha256", a.fingerprint()),
 			slog.Time("renewed_at", a.renewAt()))
 	}
+	if a.replaced {
+		c.log.Warn("the CA certificate was replaced, since the hub's hosts have changed or it would have ended; give clients the new one",
+			slog.String("ca", filepath.Join(c.dir, authorityCert)))
+	}
 	return nil
 }
 
