@@ -51,14 +51,15 @@ type group struct {
 	err       error
 }
 
-func (g *group) put(key, value []byte) {
-	g.body = appendOp(g.body, key, value)
-	if i, ok := g.index[string(key)]; ok {
-		g.writes[i].value = value
+func (g *group) put(p pair) {
+	g.body = appendOp(g.body, p.key, p.value)
+	if i, ok := g.index[string(p.key)]; ok {
+		g.writes[i].value = p.value
+		g.writes[i].hot = g.writes[i].hot || p.hot
 		return
 	}
-	g.index[string(key)] = int32(len(g.writes))
-	g.writes = append(g.writes, pair{key, value})
+	g.index[string(p.key)] = int32(len(g.writes))
+	g.writes = append(g.writes, p)
 }
 
 // limits follow from the sizes of memtable and segment.
@@ -296,10 +297,10 @@ func (c *committer) add(g *group, tx *Tx) error {
 	for _, a := range tx.adds {
 		c.counters[a.name] += a.delta
 		key := counterKey(a.name)
-		c.write(g, key, frame(key, 1, binary.BigEndian.AppendUint64(nil, uint64(c.counters[a.name]))))
+		c.write(g, pair{key: key, value: frame(key, 1, binary.BigEndian.AppendUint64(nil, uint64(c.counters[a.name])))})
 	}
 	for _, w := range tx.writes {
-		c.write(g, w.key, w.value)
+		c.write(g, w)
 	}
 	for _, a := range tx.appends {
 		head := c.heads[a.log.name]
@@ -308,7 +309,7 @@ func (c *committer) add(g *group, tx *Tx) error {
 			c.heads[a.log.name] = head
 		}
 		key, value := head.next(a.log, tx.now.UnixNano(), a.data)
-		c.write(g, key, value)
+		c.write(g, pair{key: key, value: value})
 		if g.logs == nil {
 			g.logs = map[string]uint64{}
 		}
@@ -318,9 +319,9 @@ func (c *committer) add(g *group, tx *Tx) error {
 	return nil
 }
 
-func (c *committer) write(g *group, key, value []byte) {
-	g.put(key, value)
-	c.recent.add(hashKey(c.db.hash, key), g.seq)
+func (c *committer) write(g *group, p pair) {
+	g.put(p)
+	c.recent.add(hashKey(c.db.hash, p.key), g.seq)
 }
 
 // maxCounters bounds the counters kept in memory; above it they are read again.
@@ -388,6 +389,7 @@ func (c *committer) settleGroups() {
 			if g.time > db.newest.Load() {
 				db.newest.Store(g.time)
 			}
+			db.cache.apply(g.writes, g.seq) // before a snapshot can be as young as the group
 			db.visible.Store(g.seq)
 			db.count.lastGroup.Store(int64(len(g.requests)))
 			for name, last := range g.logs {

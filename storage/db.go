@@ -31,6 +31,7 @@ type DB struct {
 	visible atomic.Uint64 // newest sequence that readers see
 	newest  atomic.Int64  // time of the newest commit, Unix ns
 	readers *readers
+	cache   *recordCache
 	tails   tails
 	space   *spaceGuard
 	keep    keeper

@@ -48,6 +48,7 @@ type tuning struct {
 	baseLevelSize int64         // bytes of the first level below level 0
 	levels        int           // most levels
 	blockCache    int64         // bytes
+	recordCache   int64         // bytes
 	indexCache    int64         // bytes
 	segmentSize   int64         // bytes of a journal segment, header included
 	segments      int           // most segments
@@ -67,7 +68,8 @@ func (t tuning) withDefaults(memory int64) tuning {
 	// size of memory that no cache bound covers.
 	set(&t.tableSize, min(max(memory/64, 1<<20), 8<<20))
 	set(&t.baseLevelSize, 64<<20)
-	set(&t.blockCache, memory/4)
+	set(&t.blockCache, memory/8)
+	set(&t.recordCache, memory/4)
 	set(&t.indexCache, memory/8)
 	set(&t.segmentSize, 16<<20)
 	if t.numMemtables == 0 {

@@ -20,7 +20,10 @@ type Reader interface {
 	scan(lo, hi []byte, reverse bool) iter.Seq2[pair, error]
 }
 
-type pair struct{ key, value []byte }
+type pair struct {
+	key, value []byte
+	hot        bool // read and written by one transaction: worth a place in the cache
+}
 
 // snapshot reads the state as of one sequence.
 type snapshot struct {
@@ -52,6 +55,9 @@ var errEnded = errors.New("storage: a Reader was used after the function that it
 func (s *snapshot) get(key []byte) ([]byte, error) {
 	if s.ended {
 		return nil, errEnded
+	}
+	if value, ok := s.db.cache.get(key, s.seq); ok {
+		return value, nil
 	}
 	item, err := s.txn.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
@@ -104,7 +110,7 @@ func (s *snapshot) scan(lo, hi []byte, reverse bool) iter.Seq2[pair, error] {
 				yield(pair{}, fmt.Errorf("%w: reading the value of key %q: %w", ErrCorrupt, key, err))
 				return
 			}
-			if !yield(pair{key, value}, nil) {
+			if !yield(pair{key: key, value: value}, nil) {
 				return
 			}
 		}

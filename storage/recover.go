@@ -118,6 +118,7 @@ func (db *DB) identify(tune tuning, m mode) (checkpoint, error) {
 		tune.memTable = ckpt.MemTable // never smaller than what a .mem was written for
 	}
 	db.tune = tune.withDefaults(o.Memory)
+	db.cache = newRecordCache(db.tune.recordCache)
 	reserve := o.Reserve
 	if reserve <= 0 {
 		reserve = computedReserve(db.tune)
@@ -246,7 +247,7 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 				continue
 			}
 			index[string(o.key)] = len(writes)
-			writes = append(writes, pair(o))
+			writes = append(writes, pair{key: o.key, value: o.value})
 		}
 		return applyToBadger(db.badger, r.seq, writes)
 	})

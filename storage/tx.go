@@ -107,7 +107,7 @@ func (tx *Tx) get(key []byte) ([]byte, error) {
 	tx.reads = append(tx.reads, hashKey(tx.db.hash, key))
 	value, err := tx.getCommitted(key)
 	if (err == nil || errors.Is(err, ErrNotFound)) && len(tx.known) < 8 {
-		tx.known = append(tx.known, pair{bytes.Clone(key), value})
+		tx.known = append(tx.known, pair{key: bytes.Clone(key), value: value})
 	}
 	return value, err
 }
@@ -231,7 +231,7 @@ func (tx *Tx) put(key, value []byte) error {
 		tx.writes[i].value = value
 		return tx.checkSize()
 	}
-	tx.writes = append(tx.writes, pair{key, value})
+	tx.writes = append(tx.writes, pair{key: key, value: value, hot: tx.knows(key)})
 	tx.size += len(key) + len(value) + opOverhead
 	switch n := len(tx.writes); {
 	case tx.index != nil:
@@ -243,6 +243,16 @@ func (tx *Tx) put(key, value []byte) error {
 		}
 	}
 	return tx.checkSize()
+}
+
+// knows reports whether the transaction has read the key.
+func (tx *Tx) knows(key []byte) bool {
+	for i := range tx.known {
+		if bytes.Equal(tx.known[i].key, key) {
+			return true
+		}
+	}
+	return false
 }
 
 func (tx *Tx) checkSize() error {
