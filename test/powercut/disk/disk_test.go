@@ -119,11 +119,11 @@ func expect(t *testing.T, got []string, want ...string) {
 
 // pages names the letter with which each page begins.
 func pages(b []byte) string {
-	s := ""
+	var s []byte
 	for i := 0; i < len(b); i += pageSize {
-		s += string(max(b[i], '.'))
+		s = append(s, max(b[i], '.'))
 	}
-	return s
+	return string(s)
 }
 
 func TestUnsyncedPagesMayBeMissing(t *testing.T) {
