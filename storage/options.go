@@ -68,9 +68,9 @@ func (t tuning) withDefaults(memory int64) tuning {
 	// size of memory that no cache bound covers.
 	set(&t.tableSize, min(max(memory/64, 1<<20), 8<<20))
 	set(&t.baseLevelSize, 64<<20)
-	set(&t.blockCache, memory/8)
-	set(&t.recordCache, memory/4)
-	set(&t.indexCache, memory/8)
+	set(&t.blockCache, memory/16)
+	set(&t.recordCache, memory*3/8)
+	set(&t.indexCache, memory/16)
 	set(&t.segmentSize, 16<<20)
 	if t.numMemtables == 0 {
 		t.numMemtables = 3
