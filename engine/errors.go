@@ -23,6 +23,7 @@ const (
 	CodeModuleNotFound
 	CodePolicyNotFound
 	CodeHistoryNotFound
+	CodeMethodCallNotFound
 	CodeDeviceAlreadyExists
 	CodeModuleAlreadyExists
 	CodeDeviceDefinedMultipleTimes
@@ -68,6 +69,7 @@ var codeTable = [...]CodeInfo{
 	{CodeModuleNotFound, "ModuleNotFound", "There is no such module identity.", "Check the module id; `muster module list DEVICE` shows what exists.", false},
 	{CodePolicyNotFound, "PolicyNotFound", "There is no such shared access policy.", "`muster policy list` shows what exists.", false},
 	{CodeHistoryNotFound, "HistoryNotFound", "The twin's history does not reach that far, or has no such entry.", "`muster twin history DEVICE` shows what is kept.", false},
+	{CodeMethodCallNotFound, "MethodCallNotFound", "There is no such queued method call, or it ended too long ago.", "`muster method list DEVICE` shows what is kept.", false},
 	{CodeDeviceAlreadyExists, "DeviceAlreadyExists", "A device identity with this id exists.", "Choose another id, or update the one that exists with If-Match.", false},
 	{CodeModuleAlreadyExists, "ModuleAlreadyExistsOnDevice", "A module identity with this id exists on the device.", "Choose another id, or update the one that exists with If-Match.", false},
 	{CodeDeviceDefinedMultipleTimes, "DeviceDefinedMultipleTimes", "The same identity appears more than once in one bulk request.", "Send each identity once.", false},

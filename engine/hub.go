@@ -37,7 +37,8 @@ type Hub struct {
 	policies  atomic.Pointer[map[string]auth.SharedAccessPolicy]
 	sessions  *sessionTable
 	methods   atomic.Int64 // calls that wait now
-	verifying atomic.Bool  // the audit chain is being walked
+	queue     *methodQueue
+	verifying atomic.Bool // the audit chain is being walked
 	count     counters
 	draining  atomic.Bool
 }
@@ -67,9 +68,12 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	}
 	h := &Hub{
 		db: db, log: o.Logger, hosts: o.Hosts, version: o.Version, started: time.Now().UTC(), limits: limits,
-		throttles: newThrottles(limits), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), sessions: newSessionTable(),
+		throttles: newThrottles(limits), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), sessions: newSessionTable(), queue: newMethodQueue(),
 	}
 	if err := h.openPolicies(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := h.queue.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return h, nil
@@ -103,6 +107,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		})
 	}
 	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
+	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.queue.sweep(ctx, h, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
 	wg.Wait()
@@ -113,6 +118,7 @@ func (h *Hub) Run(ctx context.Context) error {
 func (h *Hub) Close() error {
 	h.Drain()
 	h.sessions.each(func(s *Session) { s.end(errf(CodeClosed, "the hub is shutting down")) })
+	h.queue.close()
 	return errors.Join(h.flushPresence(context.Background()), h.db.Close())
 }
 

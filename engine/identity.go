@@ -358,6 +358,7 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 		twinTable.Delete(tx, id.key()),
 		presenceTable.Delete(tx, id.key()),
 		subscriptionTable.Delete(tx, id.key()),
+		h.dropQueueTx(tx, id),
 		appendChange(tx, c, changeIdentityDeleted, id, 0, nil),
 		h.auditTx(tx, c, opIdentityDelete, id.String(), nil),
 	); err != nil {

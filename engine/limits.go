@@ -41,6 +41,11 @@ type Limits struct {
 	MethodNameBytes    int
 	MethodsInFlight    int // per device or module
 	MethodsWaiting     int // in the whole hub
+	QueuedPerDevice    int // queued calls that wait, per device or module
+	QueuedInHub        int
+	QueuedFinished     int // finished calls that are kept, per device or module
+	QueuedWaitMin      time.Duration
+	QueuedWaitMax      time.Duration
 	ResponseTimeoutMin time.Duration
 	ResponseTimeoutMax time.Duration
 	ConnectTimeoutMax  time.Duration
@@ -164,6 +169,11 @@ var limitTable = [...]LimitRow{
 	count("method_name_bytes", "Length of a direct method's name.", "bytes", 100, 100, func(l *Limits) *int { return &l.MethodNameBytes }),
 	count("methods_in_flight", "Direct method calls that wait for one device or module.", "", 64, 64, func(l *Limits) *int { return &l.MethodsInFlight }),
 	count("methods_waiting", "Direct method calls that wait in the whole hub.", "", 10000, 10000, func(l *Limits) *int { return &l.MethodsWaiting }),
+	count("queued_methods_per_device", "Queued method calls that wait for one device or module.", "", 100, 100, func(l *Limits) *int { return &l.QueuedPerDevice }),
+	count("queued_methods_in_hub", "Queued method calls that wait in the whole hub.", "", 50_000, 50_000, func(l *Limits) *int { return &l.QueuedInHub }),
+	count("queued_methods_finished", "Finished queued calls that are kept for one device or module, for 7 days at most.", "", 100, 100, func(l *Limits) *int { return &l.QueuedFinished }),
+	span("queued_method_wait_min", "Shortest wait of a queued method call for its device.", time.Minute, time.Minute, func(l *Limits) *time.Duration { return &l.QueuedWaitMin }),
+	span("queued_method_wait_max", "Longest wait of a queued method call for its device.", 30*24*time.Hour, 30*24*time.Hour, func(l *Limits) *time.Duration { return &l.QueuedWaitMax }),
 	span("response_timeout_min", "Shortest responseTimeoutInSeconds.", 5*time.Second, 5*time.Second, func(l *Limits) *time.Duration { return &l.ResponseTimeoutMin }),
 	span("response_timeout_max", "Longest responseTimeoutInSeconds.", 300*time.Second, 300*time.Second, func(l *Limits) *time.Duration { return &l.ResponseTimeoutMax }),
 	span("connect_timeout_max", "Longest connectTimeoutInSeconds.", 300*time.Second, 300*time.Second, func(l *Limits) *time.Duration { return &l.ConnectTimeoutMax }),

@@ -28,6 +28,9 @@ const (
 	opTwinUpdate
 	opTwinReplace
 	opMethodInvoke
+	opMethodQueue
+	opMethodRead
+	opMethodCancel
 	opPolicyRead
 	opPolicyWrite
 	opPolicyDelete
@@ -73,6 +76,9 @@ var operationTable = [...]OperationInfo{
 	{"twin.update", auth.ServiceConnect, "Merge tags and desired properties into a twin.", throttleTwinUpdate},
 	{"twin.replace", auth.ServiceConnect, "Replace tags or desired properties.", throttleTwinUpdate},
 	{"method.invoke", auth.ServiceConnect, "Invoke a direct method.", throttleMethod},
+	{"method.queue", auth.ServiceConnect, "Queue a direct method until the device is there.", throttleMethod},
+	{"method.read", auth.ServiceConnect, "Read or list queued method calls.", throttleTwinRead},
+	{"method.cancel", auth.ServiceConnect, "Cancel a queued method call.", throttleMethod},
 	{"policy.read", auth.PolicyManage, "Read shared access policies with their keys.", throttleNone},
 	{"policy.write", auth.PolicyManage, "Create or change a shared access policy.", throttleNone},
 	{"policy.delete", auth.PolicyManage, "Delete a shared access policy.", throttleNone},

@@ -114,6 +114,7 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 	}
 	h.count.connects.Add(1)
 	h.recordPresence(s, changeConnected)
+	h.queue.kick(h, s.id)
 	return s, nil
 }
 
@@ -248,6 +249,7 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 	s.mu.Unlock()
 	if methods {
 		s.hub.sessions.arrived(s.id)
+		s.hub.queue.kick(s.hub, s.id)
 	}
 	return nil
 }

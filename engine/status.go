@@ -74,6 +74,9 @@ type Totals struct {
 	TwinReads        int64
 	Methods          int64
 	MethodsFailed    int64
+	MethodsQueued    int64 // calls that were queued
+	MethodsUncertain int64 // queued calls whose outcome nobody knows
+	MethodsExpired   int64 // queued calls whose deadline passed first
 	LateAnswers      int64 // method answers that nobody waited for
 	Connects         int64
 	ConnectsRefused  int64
@@ -83,7 +86,11 @@ type Totals struct {
 }
 
 // Totals returns the counters; it is cheap and safe from any goroutine.
-func (h *Hub) Totals() Totals { return h.count.totals() }
+func (h *Hub) Totals() Totals {
+	t := h.count.totals()
+	t.MethodsQueued, t.MethodsUncertain, t.MethodsExpired = h.queue.queued.Load(), h.queue.uncertain.Load(), h.queue.expired.Load()
+	return t
+}
 
 // SessionInfo describes a live session.
 type SessionInfo struct {

@@ -13,12 +13,16 @@ import (
 
 type methodGroup struct {
 	Invoke methodInvokeCmd `cmd:"" help:"Call a direct method on a device and wait for its answer."`
+	List   methodListCmd   `cmd:"" help:"List queued method calls."`
+	Show   methodShowCmd   `cmd:"" help:"Show a queued method call, with its answer."`
+	Cancel methodCancelCmd `cmd:"" help:"Take back a queued method call that was not sent yet."`
 }
 
 type methodInvokeCmd struct {
 	WhichHub
 	Timeout        time.Duration `help:"How long the device may take to answer, 5s to 5m." default:"30s"`
 	ConnectTimeout time.Duration `help:"How long to wait for a device that is offline, up to 5m." default:"0s"`
+	WaitForDevice  time.Duration `help:"Queue the call durably until the device takes methods, 1m to 720h." default:"0s" placeholder:"DURATION"`
 	OutputFlags
 	File    string `short:"f" help:"Read the payload as JSON from a file; - is standard input." placeholder:"FILE"`
 	ID      string `arg:"" name:"id" help:"DEVICE, or DEVICE/MODULE."`
@@ -39,6 +43,12 @@ func (c *methodInvokeCmd) Run(a *app) error {
 	s, err := a.service(HubFlags{WhichHub: c.WhichHub})
 	if err != nil {
 		return err
+	}
+	if c.WaitForDevice != 0 {
+		if c.ConnectTimeout != 0 {
+			return usage("--connect-timeout and --wait-for-device are both given", "Give --wait-for-device alone: it waits durably.")
+		}
+		return c.queue(a, s, device, module, payload)
 	}
 	// The hub answers at its own timeout; ours only catches a hub that hangs.
 	ctx, stop := context.WithTimeout(a.ctx, c.Timeout+c.ConnectTimeout+15*time.Second)

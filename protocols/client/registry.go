@@ -163,7 +163,7 @@ func pages[T any](ctx context.Context, s *Service, path string, q url.Values, si
 					return
 				}
 			}
-			if p.Cursor == "" || len(p.Items) == 0 {
+			if p.Cursor == "" || p.Cursor == q.Get("cursor") { // a page may be empty before the end
 				return
 			}
 			q.Set("cursor", p.Cursor)

@@ -33,6 +33,7 @@ func wireCodes() map[engine.Code]wireCode {
 		engine.CodeDeviceNotFound:             {wire.ConnackNotAuthorized, 404, 404001},
 		engine.CodeModuleNotFound:             {wire.ConnackNotAuthorized, 404, 404010},
 		engine.CodePolicyNotFound:             {wire.ConnackNotAuthorized, 404, 404001},
+		engine.CodeMethodCallNotFound:         {wire.ConnackUnavailable, 404, 404001},
 		engine.CodeHistoryNotFound:            {wire.ConnackUnavailable, 404, 404001},
 		engine.CodeDeviceAlreadyExists:        {wire.ConnackUnavailable, 409, 409001},
 		engine.CodeModuleAlreadyExists:        {wire.ConnackUnavailable, 409, 409301},

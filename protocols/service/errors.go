@@ -60,6 +60,7 @@ var wireTable = [...]wire{
 	{code: engine.CodeDeviceNotFound, status: 404, number: 404001, name: "DeviceNotFound"},
 	{code: engine.CodeModuleNotFound, status: 404, number: 404010, name: "ModuleNotFound"},
 	{code: engine.CodePolicyNotFound, status: 404, number: 404000, name: "GenericNotFound"},
+	{code: engine.CodeMethodCallNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodeHistoryNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodeDeviceAlreadyExists, status: 409, number: 409001, name: "DeviceAlreadyExists"},
 	{code: engine.CodeModuleAlreadyExists, status: 409, number: 409301, name: "ModuleAlreadyExistsOnDevice"},

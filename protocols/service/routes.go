@@ -23,6 +23,7 @@ const (
 // routes is the table of everything that is served here.
 func routes() []*route {
 	table := append(hubRoutes(), ownRoutes()...)
+	table = append(table, queuedMethodRoutes()...)
 	return append(table, laterRoutes()...)
 }
 

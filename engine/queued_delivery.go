@@ -1,0 +1,367 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// methodQueue delivers queued calls: one goroutine for each identity that has
+// calls and takes methods. It is safe for concurrent use.
+type methodQueue struct {
+	queued, uncertain, expired atomic.Int64
+
+	mu      sync.Mutex
+	closed  bool
+	waiting map[TwinID]int // identities with calls that wait
+	busy    map[TwinID]struct{}
+	news    map[TwinID]*arrival // who waits for a change of an identity's calls
+	wg      sync.WaitGroup      // of the goroutines; Add only under mu while not closed
+	stop    chan struct{}
+}
+
+func newMethodQueue() *methodQueue {
+	return &methodQueue{waiting: map[TwinID]int{}, busy: map[TwinID]struct{}{}, news: map[TwinID]*arrival{}, stop: make(chan struct{})}
+}
+
+// hubCaller is who the hub's own steps of a call are by.
+func hubCaller(cause string) Caller { return Caller{Cause: cause} }
+
+// open loads who has calls, and ends those that were being sent when the hub
+// went down: nobody knows whether they reached the device.
+func (m *methodQueue) open(ctx context.Context, h *Hub) error {
+	var sending []TwinID
+	err := h.view(ctx, "open method queue", func(r storage.Reader) error {
+		for item, err := range queueTable.Scan(r, storage.Range{}) {
+			if err != nil {
+				return err
+			}
+			id, err := (TwinID{}).fromKey(item.Key)
+			if err != nil {
+				return err
+			}
+			if n := len(item.Value.Waiting); n > 0 {
+				m.waiting[id] = n
+			}
+			if item.Value.Sending != "" {
+				sending = append(sending, id)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range sending {
+		err := h.update(ctx, "end interrupted method", func(tx *storage.Tx) error {
+			q, err := loadQueue(tx, id)
+			if err != nil || q.Sending == "" {
+				return err
+			}
+			r, err := loadQueued(tx, id, q.Sending)
+			if err != nil {
+				return err
+			}
+			r.Status, r.Code = QueuedUncertain, CodeConnectionClosed.String()
+			r.Message = "the hub stopped after the call was taken for sending and before an answer; whether the device acted is not known"
+			return h.finishQueuedTx(tx, hubCaller("restart"), id, q.Sending, &r)
+		})
+		// A store that takes no writes now must not keep the hub from reads.
+		if err != nil {
+			h.log.Warn("a method call that was interrupted could not be marked uncertain", slog.String("device", id.String()), slog.Any("error", err))
+		}
+	}
+	return nil
+}
+
+// close waits until every delivery has ended; the sessions must have.
+func (m *methodQueue) close() {
+	m.mu.Lock()
+	if !m.closed {
+		m.closed = true
+		close(m.stop)
+	}
+	m.mu.Unlock()
+	m.wg.Wait()
+}
+
+// changed takes note of an identity's calls; it runs in the committer.
+func (m *methodQueue) changed(h *Hub, id TwinID, waiting int) {
+	m.mu.Lock()
+	if waiting > 0 {
+		m.waiting[id] = waiting
+	} else {
+		delete(m.waiting, id)
+	}
+	if a := m.news[id]; a != nil {
+		close(a.happened)
+		delete(m.news, id)
+	}
+	m.mu.Unlock()
+	m.kick(h, id)
+}
+
+func (m *methodQueue) watch(id TwinID) *arrival {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.news[id]
+	if a == nil {
+		a = &arrival{happened: make(chan struct{})}
+		m.news[id] = a
+	}
+	a.waiters++
+	return a
+}
+
+func (m *methodQueue) unwatch(id TwinID, a *arrival) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a.waiters--; a.waiters == 0 && m.news[id] == a {
+		delete(m.news, id)
+	}
+}
+
+// kick starts the delivery of an identity's calls if there are any, the
+// identity takes methods and no delivery is under way.
+func (m *methodQueue) kick(h *Hub, id TwinID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, busy := m.busy[id]; busy || m.closed || m.waiting[id] == 0 || h.callable(id) == nil {
+		return
+	}
+	m.busy[id] = struct{}{}
+	m.wg.Go(func() {
+		for h.deliverQueued(id) {
+		}
+		m.mu.Lock()
+		delete(m.busy, id)
+		m.mu.Unlock()
+	})
+}
+
+// sweep expires what waits too long, drops what is too old, and picks up what
+// could not be delivered at the first attempt.
+func (m *methodQueue) sweep(ctx context.Context, h *Hub, now time.Time) error {
+	m.mu.Lock()
+	ids := make([]TwinID, 0, len(m.waiting))
+	for id := range m.waiting {
+		ids = append(ids, id)
+	}
+	m.mu.Unlock()
+	for _, id := range ids {
+		m.kick(h, id)
+	}
+	type due struct {
+		id   TwinID
+		call string
+	}
+	var list []due
+	err := h.view(ctx, "look for due method calls", func(r storage.Reader) error {
+		for item, err := range queuedTable.Lookup(r, "due", storage.Range{End: storage.Tuple(now)}) {
+			if err != nil {
+				return err
+			}
+			id, err := (TwinID{}).fromKey(item.Key)
+			if err != nil {
+				return err
+			}
+			parts, err := item.Key.Parts()
+			if err != nil {
+				return err
+			}
+			call, _ := parts[len(parts)-1].(string)
+			if list = append(list, due{id, call}); len(list) == retainBatch {
+				break
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		if err := h.update(ctx, "end due method call", func(tx *storage.Tx) error { return h.dueQueuedTx(tx, d.id, d.call, now) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *Hub) dueQueuedTx(tx *storage.Tx, id TwinID, call string, now time.Time) error {
+	r, err := queuedTable.Get(tx, queuedKey(id, call))
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case r.Status == QueuedWaiting && !now.Before(r.Deadline):
+		return h.expireQueuedTx(tx, id, call, &r)
+	case r.Status.Final() && !now.Before(r.Finished.Add(queuedKept)):
+		q, err := loadQueue(tx, id)
+		if err != nil {
+			return err
+		}
+		if i := slices.Index(q.Finished, call); i >= 0 {
+			q.Finished = slices.Delete(q.Finished, i, i+1)
+		}
+		return errors.Join(queuedTable.Delete(tx, queuedKey(id, call)), h.putQueueTx(tx, id, q))
+	}
+	return nil
+}
+
+func (h *Hub) expireQueuedTx(tx *storage.Tx, id TwinID, call string, r *queuedRecord) error {
+	r.Status, r.Code = QueuedExpired, CodeDeviceNotOnline.String()
+	r.Message = "the device did not take the call before its deadline; it was never sent"
+	return h.finishQueuedTx(tx, hubCaller("deadline"), id, call, r)
+}
+
+// deliverQueued sends an identity's next call and stores its end. It reports
+// whether another one may be tried at once.
+func (h *Hub) deliverQueued(id TwinID) bool {
+	select {
+	case <-h.queue.stop:
+		return false
+	default:
+	}
+	s := h.callable(id)
+	if s == nil {
+		return false
+	}
+	call, r, err := h.takeQueued(id, s)
+	if err != nil {
+		h.log.Warn("a queued method call could not be taken for sending; it will be tried again", slog.String("device", id.String()), slog.Any("error", err))
+		return false
+	}
+	if call == "" {
+		return false
+	}
+	if r.Status != QueuedSending {
+		return true // it had expired
+	}
+	result, sent, failure := h.sendQueued(s, r)
+	for {
+		err := h.endQueued(id, call, r.Attempt, result, sent, failure)
+		if err == nil {
+			return sent
+		}
+		h.log.Warn("the end of a queued method call could not be stored; it will be tried again", slog.String("device", id.String()), slog.String("call", call), slog.Any("error", err))
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-timer.C:
+		case <-h.queue.stop: // the next start finds it being sent, and says uncertain
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+// takeQueued commits that the next call is being sent: before this is durable
+// nothing of it may reach the wire, so that no crash can lead to a repetition.
+func (h *Hub) takeQueued(id TwinID, s *Session) (call string, r queuedRecord, err error) {
+	err = h.update(context.Background(), "take queued method", func(tx *storage.Tx) error {
+		call = ""
+		q, err := loadQueue(tx, id)
+		if err != nil || len(q.Waiting) == 0 || q.Sending != "" {
+			return err
+		}
+		call = q.Waiting[0]
+		if r, err = loadQueued(tx, id, call); err != nil {
+			return err
+		}
+		if !tx.Now().Before(r.Deadline) {
+			return h.expireQueuedTx(tx, id, call, &r)
+		}
+		if err := s.liveTx(tx); err != nil {
+			return err
+		}
+		q.Waiting, q.Sending = q.Waiting[1:], call
+		r.Status, r.Sent = QueuedSending, tx.Now()
+		r.Attempt++
+		data, err := marshal(map[string]any{"call": call, "method": r.Name, "attempt": r.Attempt})
+		tx.Add(counterQueued, -1)
+		return errors.Join(err,
+			queuedTable.Put(tx, queuedKey(id, call), r),
+			h.putQueueTx(tx, id, q),
+			appendChange(tx, hubCaller("queue"), changeMethodSending, id, 0, data),
+		)
+	})
+	if e, ok := errors.AsType[*Error](err); ok && s.Err() != nil && e.Code != CodeUncertain {
+		return "", r, nil // the session ended first; the call still waits
+	}
+	return call, r, err
+}
+
+// sendQueued writes a call and waits for its answer. sent is false when it is
+// certain that nothing reached the wire.
+func (h *Hub) sendQueued(s *Session, r queuedRecord) (result MethodResult, sent bool, failure *Error) {
+	call, rid, err := s.beginCall(h.limits.MethodsInFlight)
+	if err != nil {
+		return result, false, AsError(err)
+	}
+	defer s.endCall(rid)
+	if err := s.connection.Outbox.Method(rid, r.Name, r.Payload); err != nil {
+		return result, false, AsError(err)
+	}
+	timer := time.NewTimer(r.Response)
+	defer timer.Stop()
+	select {
+	case o := <-call.done: // also when the session ends
+		return o.result, true, o.err
+	case <-timer.C:
+		return result, true, errf(CodeGatewayTimeout, "the device did not answer within %s; whether it acted is not known", r.Response)
+	}
+}
+
+func (h *Hub) endQueued(id TwinID, call string, attempt int, result MethodResult, sent bool, failure *Error) error {
+	return h.update(context.Background(), "end queued method", func(tx *storage.Tx) error {
+		r, err := queuedTable.Get(tx, queuedKey(id, call))
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil // went with its identity
+		}
+		if err != nil || r.Status != QueuedSending || r.Attempt != attempt {
+			return err
+		}
+		if !sent {
+			return h.putBackTx(tx, id, call, &r)
+		}
+		r.Status, r.AnswerCode, r.Answer = QueuedSucceeded, result.Status, result.Payload
+		if failure != nil {
+			r.AnswerCode, r.Answer = 0, nil
+			r.Code, r.Message = failure.Code.String(), failure.Message
+			r.Status = QueuedUncertain
+			if failure.Code == CodeInvalidMethodResponse || failure.Code == CodeTooLarge {
+				r.Status = QueuedFailed // the device did answer
+			}
+		}
+		details, err := marshal(struct {
+			Method string       `json:"method"`
+			Call   string       `json:"call"`
+			Result QueuedStatus `json:"result"`
+			Status int          `json:"status,omitempty"`
+			By     string       `json:"queuedBy"`
+		}{r.Name, call, r.Status, r.AnswerCode, r.Principal})
+		return errors.Join(err,
+			h.finishQueuedTx(tx, hubCaller("queue"), id, call, &r),
+			h.auditTx(tx, hubCaller("queue"), opMethodInvoke, id.String(), json.RawMessage(details)),
+		)
+	})
+}
+
+// putBackTx makes a call that never reached the wire the next one again.
+func (h *Hub) putBackTx(tx *storage.Tx, id TwinID, call string, r *queuedRecord) error {
+	q, err := loadQueue(tx, id)
+	if err != nil {
+		return err
+	}
+	q.Sending, q.Waiting = "", append([]string{call}, q.Waiting...)
+	r.Status, r.Sent = QueuedWaiting, time.Time{}
+	tx.Add(counterQueued, 1)
+	return errors.Join(queuedTable.Put(tx, queuedKey(id, call), *r), h.putQueueTx(tx, id, q))
+}
