@@ -222,15 +222,15 @@ func (h *Hub) TwinDifference(ctx context.Context, c Caller, id TwinID, from, to 
 		if err != nil {
 			return err
 		}
-		a, err := h.twinAt(r, id, identity, now, from)
+		a, err := h.twinAt(r, id, identity, now, from, twinKinds[:]...)
 		if err != nil {
 			return err
 		}
-		b, err := h.twinAt(r, id, identity, now, to)
+		b, err := h.twinAt(r, id, identity, now, to, twinKinds[:]...)
 		if err != nil {
 			return err
 		}
-		for _, k := range []twin.Kind{twin.Tags, twin.Desired, twin.Reported} {
+		for _, k := range twinKinds {
 			for _, d := range twin.Diff(*a.section(k), *b.section(k)) {
 				d.Path = k.String() + "." + d.Path
 				list = append(list, d)
@@ -241,6 +241,9 @@ func (h *Hub) TwinDifference(ctx context.Context, c Caller, id TwinID, from, to 
 	return list, err
 }
 
+// twinKinds are the sections of a twin.
+var twinKinds = [...]twin.Kind{twin.Tags, twin.Desired, twin.Reported}
+
 // moment is a place in a twin's history.
 type moment struct {
 	time    time.Time
@@ -250,7 +253,8 @@ type moment struct {
 
 // twinAt walks a twin's history back to a moment. A moment before the oldest
 // kept entry is an error, never a wrong answer.
-func (h *Hub) twinAt(r storage.Reader, id TwinID, identity identityRecord, now twinRecord, at string) (twinRecord, error) {
+// Only the sections named by kinds are walked back.
+func (h *Hub) twinAt(r storage.Reader, id TwinID, identity identityRecord, now twinRecord, at string, kinds ...twin.Kind) (twinRecord, error) {
 	if at == "" || at == "now" {
 		return now, nil
 	}
@@ -261,7 +265,7 @@ func (h *Hub) twinAt(r storage.Reader, id TwinID, identity identityRecord, now t
 	if m.section == "" && m.time.Before(identity.Created) { // an entry's time is cut to microseconds
 		return now, errf(CodeHistoryNotFound, "%q was created at %s, after %s", id, identity.Created.Format(time.RFC3339), m.time.Format(time.RFC3339))
 	}
-	for _, k := range []twin.Kind{twin.Tags, twin.Desired, twin.Reported} {
+	for _, k := range kinds {
 		slot, number, _ := sectionRules(k)
 		left := now.History[slot] // entries that are not walked back yet
 		section := now.section(k)

@@ -27,6 +27,7 @@ const (
 	opTwinRead
 	opTwinUpdate
 	opTwinReplace
+	opTwinRestore
 	opMethodInvoke
 	opMethodQueue
 	opMethodRead
@@ -75,6 +76,7 @@ var operationTable = [...]OperationInfo{
 	{"twin.read", auth.ServiceConnect, "Read a twin or its history.", throttleTwinRead},
 	{"twin.update", auth.ServiceConnect, "Merge tags and desired properties into a twin.", throttleTwinUpdate},
 	{"twin.replace", auth.ServiceConnect, "Replace tags or desired properties.", throttleTwinUpdate},
+	{"twin.restore", auth.ServiceConnect, "Take tags or desired properties back to an earlier state.", throttleTwinUpdate},
 	{"method.invoke", auth.ServiceConnect, "Invoke a direct method.", throttleMethod},
 	{"method.queue", auth.ServiceConnect, "Queue a direct method until the device is there.", throttleMethod},
 	{"method.read", auth.ServiceConnect, "Read or list queued method calls.", throttleTwinRead},

@@ -18,6 +18,7 @@ type twinGroup struct {
 	Replace twinReplaceCmd `cmd:"" help:"Replace tags or desired properties as a whole."`
 	History twinHistoryCmd `cmd:"" help:"List a twin's changes: who, when, what."`
 	Diff    twinDiffCmd    `cmd:"" help:"Compare a twin at two moments."`
+	Restore twinRestoreCmd `cmd:"" help:"Take tags or desired properties back to an earlier state."`
 }
 
 type twinShowCmd struct {
@@ -25,6 +26,7 @@ type twinShowCmd struct {
 	OutputFlags
 	Section  string `help:"Only one section: tags, desired or reported." enum:",tags,desired,reported" default:"" placeholder:"SECTION"`
 	Metadata bool   `help:"With $metadata: when each property changed."`
+	AsOf     string `help:"The twin as it was: a change's id from the history (right after it), a time (RFC 3339), or how long ago (90m, 24h)." placeholder:"WHEN"`
 	ID       string `arg:"" name:"id" help:"DEVICE, or DEVICE/MODULE."`
 }
 
@@ -40,6 +42,16 @@ func (c *twinShowCmd) Run(a *app) error {
 	}
 	ctx, stop := a.with(c.HubFlags)
 	defer stop()
+	if c.AsOf != "" {
+		if c.Metadata {
+			return usage("--metadata and --as-of are both given", "The history keeps values, not their $metadata: leave --metadata out.")
+		}
+		t, err := s.TwinAsOf(ctx, device, module, moment(c.AsOf))
+		if err != nil {
+			return err
+		}
+		return a.printTwinAsOf(c.OutputFlags, t, c.Section)
+	}
 	t, err := s.Twin(ctx, device, module)
 	if err != nil {
 		return err

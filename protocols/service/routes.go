@@ -24,6 +24,7 @@ const (
 func routes() []*route {
 	table := append(hubRoutes(), ownRoutes()...)
 	table = append(table, queuedMethodRoutes()...)
+	table = append(table, restoreRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
