@@ -37,6 +37,7 @@ type Limits struct {
 	StatusReasonBytes int
 
 	MessageBytes       int
+	MessageAge         time.Duration // how long telemetry is kept, within its size
 	MethodPayloadBytes int
 	MethodNameBytes    int
 	MethodsInFlight    int // per device or module
@@ -165,6 +166,7 @@ var limitTable = [...]LimitRow{
 	count("status_reason_bytes", "Length of a statusReason.", "bytes", 128, 128, func(l *Limits) *int { return &l.StatusReasonBytes }),
 
 	count("message_bytes", "Size of a device-to-cloud message: body and properties.", "bytes", 256*kib, 256*kib, func(l *Limits) *int { return &l.MessageBytes }),
+	span("message_age", "Age of stored device-to-cloud messages; they also stay within the smaller of 2 GiB and a tenth of the disk.", 24*time.Hour, 24*time.Hour, func(l *Limits) *time.Duration { return &l.MessageAge }),
 	count("method_payload_bytes", "Size of a direct method's payload, each way.", "bytes", 128*kib, 128*kib, func(l *Limits) *int { return &l.MethodPayloadBytes }),
 	count("method_name_bytes", "Length of a direct method's name.", "bytes", 100, 100, func(l *Limits) *int { return &l.MethodNameBytes }),
 	count("methods_in_flight", "Direct method calls that wait for one device or module.", "", 64, 64, func(l *Limits) *int { return &l.MethodsInFlight }),

@@ -24,7 +24,8 @@ const (
 func (h *Hub) retain(ctx context.Context, now time.Time) error {
 	// No reader of the change log keeps a cursor yet: nothing holds entries back.
 	_, err := changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), MaxBytes: changeLogBytes, Keep: math.MaxUint64})
-	return errors.Join(err, h.retainHistory(ctx, now), h.retainAnswers(ctx, now))
+	_, merr := h.db.Messages().Trim(now.Add(-h.limits.MessageAge), 0)
+	return errors.Join(err, merr, h.retainHistory(ctx, now), h.retainAnswers(ctx, now))
 }
 
 func (h *Hub) retainHistory(ctx context.Context, now time.Time) error {

@@ -17,16 +17,17 @@ import (
 
 // DB is an open store. Its methods are safe for concurrent use.
 type DB struct {
-	opt     Options
-	fs      fsys
-	tune    tuning
-	limits  limits
-	format  format
-	seal    *sealer
-	lock    *os.File
-	badger  *badger.DB
-	journal *journal
-	hash    maphash.Seed // of the keys that transactions read
+	opt      Options
+	fs       fsys
+	tune     tuning
+	limits   limits
+	format   format
+	seal     *sealer
+	lock     *os.File
+	badger   *badger.DB
+	journal  *journal
+	messages *MessageLog
+	hash     maphash.Seed // of the keys that transactions read
 
 	visible atomic.Uint64 // newest sequence that readers see
 	newest  atomic.Int64  // time of the newest commit, Unix ns
@@ -78,7 +79,7 @@ func openWith(ctx context.Context, o Options, fs fsys, t ...tuning) (*DB, error)
 // start runs the goroutines; the store takes transactions from here on.
 func (db *DB) start(heads map[string]*logHead) {
 	c := newCommitter(db, db.visible.Load(), heads)
-	for _, run := range []func(){c.run, c.sync, c.settleGroups, db.keepUp, db.scanTables} {
+	for _, run := range []func(){c.run, c.sync, c.settleGroups, db.keepUp, db.scanTables, db.messages.run} {
 		db.owned.Go(run)
 	}
 }
@@ -107,7 +108,7 @@ func (db *DB) shut() error {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, db.journal.close(), unlockDir(db.lock))
+	errs = append(errs, db.messages.close(), db.journal.close(), unlockDir(db.lock))
 	return errors.Join(errs...)
 }
 

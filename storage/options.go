@@ -42,18 +42,19 @@ const (
 // tuning holds the sizes that are not for operators. Tests make them small, so that rotation,
 // flush and compaction happen within a few thousand writes. A zero field takes its default.
 type tuning struct {
-	memTable      int64         // bytes of one Badger memtable
-	numMemtables  int           // immutable memtables that may wait for their flush
-	tableSize     int64         // bytes of one table of level 0 and 1
-	baseLevelSize int64         // bytes of the first level below level 0
-	levels        int           // most levels
-	blockCache    int64         // bytes
-	recordCache   int64         // bytes
-	indexCache    int64         // bytes
-	segmentSize   int64         // bytes of a journal segment, header included
-	segments      int           // most segments
-	queue         int           // requests that wait for the committer
-	scanPause     time.Duration // the background scan's pause after each MiB
+	memTable       int64         // bytes of one Badger memtable
+	numMemtables   int           // immutable memtables that may wait for their flush
+	tableSize      int64         // bytes of one table of level 0 and 1
+	baseLevelSize  int64         // bytes of the first level below level 0
+	levels         int           // most levels
+	blockCache     int64         // bytes
+	recordCache    int64         // bytes
+	indexCache     int64         // bytes
+	segmentSize    int64         // bytes of a journal segment, header included
+	segments       int           // most segments
+	messageSegment int64         // bytes after which a segment of the message log is not continued
+	queue          int           // requests that wait for the committer
+	scanPause      time.Duration // the background scan's pause after each MiB
 }
 
 func (t tuning) withDefaults(memory int64) tuning {
@@ -72,6 +73,7 @@ func (t tuning) withDefaults(memory int64) tuning {
 	set(&t.recordCache, memory*3/8)
 	set(&t.indexCache, memory/16)
 	set(&t.segmentSize, 16<<20)
+	set(&t.messageSegment, 32<<20)
 	if t.numMemtables == 0 {
 		t.numMemtables = 3
 	}

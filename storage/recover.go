@@ -49,6 +49,9 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 			if db.badger != nil {
 				err = errors.Join(err, closeBadger(db.badger))
 			}
+			if db.messages != nil {
+				err = errors.Join(err, db.messages.close())
+			}
 			if db.journal != nil {
 				err = errors.Join(err, db.journal.close())
 			}
@@ -66,6 +69,9 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 	}
 	heads, err := db.settle(ctx, ckpt, m)
 	if err != nil {
+		return db, err
+	}
+	if db.messages, err = openMessages(db, m); err != nil {
 		return db, err
 	}
 	db.start(heads)

@@ -50,6 +50,9 @@ func Verify(ctx context.Context, o Options) (Report, error) {
 		return r, err
 	}
 	err = db.audit(ctx, &r, nil)
+	if err == nil {
+		err = db.messages.verify(ctx, &r)
+	}
 	if cerr := db.Close(); err == nil {
 		err = cerr
 	}

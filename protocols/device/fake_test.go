@@ -112,6 +112,16 @@ func (s *fakeSession) Telemetry(_ context.Context, m engine.Message) error {
 	return nil
 }
 
+func (s *fakeSession) SubmitTelemetry(m engine.Message, done func(error)) error {
+	if err := s.Telemetry(context.Background(), m); err != nil {
+		return err
+	}
+	if done != nil {
+		done(nil)
+	}
+	return nil
+}
+
 // taken returns the messages so far.
 func (s *fakeSession) taken() []engine.Message {
 	s.mu.Lock()

@@ -14,6 +14,11 @@ import (
 // handle does what one packet asks for. An error ends the connection: MQTT
 // 3.1.1 has no other way to refuse.
 func (s *session) handle(p *wire.Packet) error {
+	if p.Type != wire.TypePublish { // answers follow those to what came before
+		if err := s.settle(); err != nil {
+			return err
+		}
+	}
 	switch p.Type {
 	case wire.TypePublish:
 		return s.publish(p)
@@ -41,7 +46,7 @@ func (s *session) publish(p *wire.Packet) error {
 	}
 	switch t.op {
 	case opTelemetry:
-		err = s.telemetry(p, t.bag)
+		return s.telemetry(p, t.bag)
 	case opTwinGet:
 		return s.twinGet(p, t)
 	case opTwinPatch:
@@ -60,6 +65,9 @@ func (s *session) acknowledge(p *wire.Packet) error {
 	if p.QoS == 0 {
 		return nil
 	}
+	if err := s.settle(); err != nil { // PUBACKs keep the order of the PUBLISHes [MQTT-4.6.0-2]
+		return err
+	}
 	return s.out.add(4, func(dst []byte) ([]byte, error) { return wire.AppendPuback(dst, p.ID), nil })
 }
 
@@ -72,7 +80,7 @@ func (s *session) telemetry(p *wire.Packet, bag string) error {
 		// Nothing is retained: IoT Hub passes the wish on.
 		m.Properties = append(m.Properties, engine.Property{Name: "mqtt-retain", Value: "true"})
 	}
-	return s.es.Telemetry(s.h.ctx, m)
+	return s.store(p, m)
 }
 
 // sendWill publishes the will of a connection that was lost.

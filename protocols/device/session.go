@@ -27,6 +27,9 @@ type session struct {
 	expires time.Time     // when the token's grace ends; zero = never
 	tokens  float64       // packets that may be read without waiting
 	filled  time.Time     // when tokens were last added
+
+	unsettled []uint16 // packet ids of telemetry that was not seen to be durable, in order
+	settled   tally    // of the store's answers to them
 }
 
 func newSession(h *Handler, st *wire.Stream) *session {
@@ -63,6 +66,9 @@ func (s *session) serve() error {
 	}
 	for {
 		n, err := s.pass(&p)
+		if err == nil || isGraceful(err) {
+			err = errors.Join(err, s.settle())
+		}
 		if err == nil || isGraceful(err) {
 			err = errors.Join(err, s.out.flush())
 		}

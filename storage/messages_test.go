@@ -1,0 +1,151 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// appendMessages stores n messages and waits for the last.
+func appendMessages(t *testing.T, db *DB, n int, data string) {
+	t.Helper()
+	var wg sync.WaitGroup
+	before := uint64(0)
+	for i := range n {
+		wg.Add(1)
+		err := db.Messages().Append(fmt.Appendf(nil, "%s %d", data, i), func(p uint64, err error) {
+			if err != nil || p <= before {
+				t.Errorf("message %d: position %d after %d, %v", i, p, before, err)
+			}
+			before = p
+			wg.Done()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+}
+
+func readMessages(t *testing.T, db *DB, after uint64) (n int, last uint64) {
+	t.Helper()
+	for e, err := range db.Messages().Read(after) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Position <= after || last != 0 && e.Position != last+1 {
+			t.Fatalf("position %d after %d", e.Position, last)
+		}
+		n, last = n+1, e.Position
+	}
+	return n, last
+}
+
+func TestMessagesSurviveAndTrim(t *testing.T) {
+	o, tune := testOptions(t, t.TempDir()), small()
+	tune.messageSegment = 8 << 10
+	db := mustOpen(t, o, osFS{}, tune)
+	for range 20 {
+		appendMessages(t, db, 20, text(100, "x"))
+	}
+	mustClose(t, db)
+	db = mustOpen(t, o, osFS{}, tune)
+	defer mustClose(t, db)
+	if n, last := readMessages(t, db, 0); n != 400 || last != 400 {
+		t.Fatalf("%d messages up to %d", n, last)
+	}
+	if n, _ := readMessages(t, db, 399); n != 1 {
+		t.Fatalf("%d messages after 399", n)
+	}
+	if n, err := db.Messages().Trim(time.Time{}, 16<<10); n == 0 || err != nil {
+		t.Fatalf("trimmed %d, %v", n, err)
+	}
+	first := db.Messages().First()
+	if n, last := readMessages(t, db, 0); first == 1 || uint64(n) != 401-first || last != 400 {
+		t.Fatalf("%d messages from %d to %d", n, first, last)
+	}
+	if _, err := db.Messages().Trim(time.Now().Add(time.Hour), 0); err != nil {
+		t.Fatal(err)
+	}
+	appendMessages(t, db, 1, "next")
+	if got := db.Messages().Last(); got != 401 {
+		t.Fatalf("last is %d after trimming", got)
+	}
+}
+
+func TestMessagesTornTailAndDamage(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	db := mustOpen(t, o, osFS{}, small())
+	for range 4 {
+		appendMessages(t, db, 1, text(1000, "y"))
+	}
+	mustClose(t, db)
+	name := filepath.Join(o.Dir, messageDir, fmt.Sprintf("%020d.log", 1))
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := len(whole) - 1; cut > len(whole)-1000; cut -= 111 {
+		if err := os.WriteFile(name, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		db = mustOpen(t, o, osFS{}, small())
+		if n, _ := readMessages(t, db, 0); n != 3 {
+			t.Fatalf("%d messages of a file cut at %d", n, cut)
+		}
+		mustClose(t, db)
+	}
+	bad := append([]byte(nil), whole...)
+	bad[messageFileHeader+1500] ^= 1 // the second record
+	if err := os.WriteFile(name, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = openWith(t.Context(), o, osFS{}, small())
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), name) {
+		t.Fatalf("a damaged record: %v", err)
+	}
+}
+
+func TestMessagesFailedSync(t *testing.T) {
+	fs := &faultFS{}
+	db := mustOpen(t, testOptions(t, t.TempDir()), fs, small())
+	defer db.Close() // it has failed
+	appendMessages(t, db, 3, "fine")
+	fs.set(func(op, name string) error {
+		if op == "sync" && strings.Contains(name, messageDir) {
+			return unix.EIO
+		}
+		return nil
+	})
+	answer := make(chan error, 1)
+	if err := db.Messages().Append([]byte("lost"), func(_ uint64, err error) { answer <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answer; !errors.Is(err, ErrUncertain) {
+		t.Fatalf("the answer is %v", err)
+	}
+	if err := db.Messages().Append(nil, nil); !errors.Is(err, ErrReadOnly) {
+		t.Fatalf("after it: %v", err)
+	}
+	if n, _ := readMessages(t, db, 0); n != 3 {
+		t.Fatalf("%d messages", n)
+	}
+}
+
+func FuzzMessageRecord(f *testing.F) {
+	f.Add(appendMessage(nil, 1, 2, 0, []byte("hello")))
+	f.Add([]byte("\xff\xff\xff\xff0123456789012345678901234567"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, durable, size, ok := decodeMessage(b)
+		if ok && string(appendMessage(nil, e.Position, e.Time.UnixNano(), durable, e.Data)) != string(b[:size]) {
+			t.Fatal("a record that was read differs from the one that it is written as")
+		}
+	})
+}
