@@ -41,6 +41,9 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	}
 	memory := divide(int64(f.Memory))
 	debug.SetMemoryLimit(memory.total)
+	if std.Env("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	_, statErr := os.Stat(filepath.Join(f.Data, "tls"))
 	hub, err := engine.Open(ctx, engine.Options{
 		Storage: storage.Options{
