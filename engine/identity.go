@@ -359,6 +359,7 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 		presenceTable.Delete(tx, id.key()),
 		subscriptionTable.Delete(tx, id.key()),
 		h.dropQueueTx(tx, id),
+		dropConnectionsTx(tx, id),
 		appendChange(tx, c, changeIdentityDeleted, id, 0, nil),
 		h.auditTx(tx, c, opIdentityDelete, id.String(), nil),
 	); err != nil {

@@ -306,6 +306,7 @@ func (s *Session) Close(cause error) {
 
 func (s *Session) detach(cause *Error) {
 	s.failCalls(cause)
+	s.hub.recordConnection(s, cause)
 	if s.hub.sessions.remove(s) {
 		s.hub.recordPresence(s, changeDisconnected)
 	}

@@ -12,14 +12,15 @@ import (
 )
 
 type deviceGroup struct {
-	Create           deviceCreateCmd     `cmd:"" help:"Create device identities."`
-	List             deviceListCmd       `cmd:"" help:"List device identities."`
-	Show             deviceShowCmd       `cmd:"" help:"Show one device identity."`
-	Update           deviceUpdateCmd     `cmd:"" help:"Change a device identity."`
-	Delete           deviceDeleteCmd     `cmd:"" help:"Delete device identities with their twins and modules."`
-	Enable           deviceEnableCmd     `cmd:"" help:"Let devices connect."`
-	Disable          deviceDisableCmd    `cmd:"" help:"Cut devices off and refuse their connections."`
-	ConnectionString deviceConnectionCmd `cmd:"" help:"Print a device's connection string, in IoT Hub's form."`
+	Create           deviceCreateCmd      `cmd:"" help:"Create device identities."`
+	List             deviceListCmd        `cmd:"" help:"List device identities."`
+	Show             deviceShowCmd        `cmd:"" help:"Show one device identity."`
+	Update           deviceUpdateCmd      `cmd:"" help:"Change a device identity."`
+	Delete           deviceDeleteCmd      `cmd:"" help:"Delete device identities with their twins and modules."`
+	Enable           deviceEnableCmd      `cmd:"" help:"Let devices connect."`
+	Disable          deviceDisableCmd     `cmd:"" help:"Cut devices off and refuse their connections."`
+	Connections      deviceConnectionsCmd `cmd:"" help:"List the last connections and why they ended."`
+	ConnectionString deviceConnectionCmd  `cmd:"" help:"Print a device's connection string, in IoT Hub's form."`
 }
 
 // CredentialFlags say how an identity proves itself.

@@ -25,6 +25,7 @@ func routes() []*route {
 	table := append(hubRoutes(), ownRoutes()...)
 	table = append(table, queuedMethodRoutes()...)
 	table = append(table, restoreRoutes()...)
+	table = append(table, connectionRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
