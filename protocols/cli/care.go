@@ -139,10 +139,14 @@ func (a *app) printFindings(o OutputFlags, list []Finding) error {
 type verifyCmd struct {
 	StoreFlags
 	OutputFlags
+	Acks string `help:"Instead ask the running hub of --data for everything that this log of muster simulate --ack-log says was acknowledged." placeholder:"FILE"`
 }
 
-// Run verifies a data directory.
+// Run verifies a data directory, or a running hub against a log.
 func (c *verifyCmd) Run(a *app) error {
+	if c.Acks != "" {
+		return c.verifyAcks(a)
+	}
 	if a.hooks.Verify == nil {
 		return notBuilt("verify")
 	}

@@ -21,6 +21,7 @@ type root struct {
 
 	Serve            serveCmd            `cmd:"" group:"Hub" help:"Run the hub."`
 	Demo             demoGroup           `cmd:"" group:"Hub" help:"Fifty simulated devices with a story."`
+	Simulate         simulateCmd         `cmd:"" group:"Hub" help:"Many simulated devices for load, with a log of what the hub acknowledged."`
 	Status           statusCmd           `cmd:"" group:"Hub" help:"Show what the hub does now."`
 	ConnectionString connectionStringCmd `cmd:"" group:"Hub" help:"Print a connection string for applications, in IoT Hub's form."`
 
@@ -33,7 +34,7 @@ type root struct {
 	Audit  auditGroup  `cmd:"" group:"Access" help:"The audit log."`
 
 	Doctor      doctorCmd      `cmd:"" group:"Care" help:"Look for what is wrong, and say what to do."`
-	Verify      verifyCmd      `cmd:"" group:"Care" help:"Read a whole data directory and check it; the hub must not run."`
+	Verify      verifyCmd      `cmd:"" group:"Care" help:"Read a whole data directory and check it (the hub must not run); with --acks, a running hub."`
 	Repair      repairCmd      `cmd:"" group:"Care" help:"Mend a damaged data directory; the hub must not run."`
 	CheckConfig checkConfigCmd `cmd:"" group:"Care" help:"Check the configuration of serve without starting it."`
 

@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muster-hub/muster/protocols/client"
+	"github.com/muster-hub/muster/protocols/simulator"
+)
+
+type simulateCmd struct {
+	HubFlags
+	OutputFlags
+	Devices   int           `help:"How many devices." default:"100"`
+	Transport string        `help:"ws (MQTT over WebSocket) or mqtts." enum:"ws,mqtts" default:"mqtts"`
+	Behaviour string        `help:"Name of a built-in behaviour, or a YAML file." default:"steady" placeholder:"NAME|FILE"`
+	Seed      uint64        `help:"Same seed, same spread of times." default:"1"`
+	AckLog    string        `help:"Append what the hub acknowledged to this file, for muster verify --acks." placeholder:"FILE"`
+	Prefix    string        `help:"Begins the devices' ids." default:"sim-"`
+	Duration  time.Duration `help:"End after this time; 0 runs until Ctrl-C." default:"0s"`
+	Spread    time.Duration `help:"Time over which the devices start; 0 takes 4 ms each." default:"0s"`
+	Rate      float64       `help:"Messages per second of the whole fleet, instead of the behaviour's interval." default:"0"`
+	Quiet     bool          `help:"Print no status lines."`
+	List      bool          `help:"List the built-in behaviours."`
+	Show      string        `help:"Print a behaviour." placeholder:"NAME"`
+}
+
+// Run runs a fleet and reports.
+func (c *simulateCmd) Run(a *app) error {
+	if c.List {
+		return c.list(a)
+	}
+	if c.Show != "" {
+		text, err := simulator.BehaviourText(c.Show)
+		if err != nil {
+			return usage(err.Error(), "`muster simulate --list` shows the names.")
+		}
+		_, err = a.io.Out.Write(text)
+		return err
+	}
+	b, err := c.behaviour()
+	if err != nil {
+		return err
+	}
+	s, err := a.service(c.HubFlags)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return c.simulate(a, s, b)
+}
+
+func (c *simulateCmd) list(a *app) error {
+	sh := &sheet{columns: []string{"NAME", "DESCRIPTION"}}
+	for _, name := range simulator.BehaviourNames() {
+		text, err := simulator.BehaviourText(name)
+		if err != nil {
+			return err
+		}
+		b, err := simulator.ParseBehaviour(text)
+		if err != nil {
+			return err
+		}
+		sh.add(map[string]string{"name": name, "description": b.Description}, name, b.Description)
+	}
+	return a.print(c.OutputFlags, sh)
+}
+
+func (c *simulateCmd) behaviour() (simulator.Behaviour, error) {
+	var none simulator.Behaviour
+	if c.Devices < 1 || c.Devices > 100_000 {
+		return none, usage(fmt.Sprintf("--devices is %d", c.Devices), "Give 1 to 100000.")
+	}
+	if c.Rate < 0 || c.Duration < 0 || c.Spread < 0 || c.Prefix == "" {
+		return none, usage("--rate, --duration and --spread must not be negative, nor --prefix empty", "Leave them out for the defaults.")
+	}
+	text, err := simulator.BehaviourText(c.Behaviour)
+	if err != nil {
+		return none, usage(err.Error(), "`muster simulate --list` shows the built-in ones.")
+	}
+	b, err := simulator.ParseBehaviour(text)
+	if err != nil {
+		return none, usage("the behaviour "+c.Behaviour+" is not valid: "+err.Error(), "`muster simulate --show steady` shows one.")
+	}
+	if c.Rate > 0 {
+		b.Interval = max(time.Duration(float64(c.Devices)/c.Rate*float64(time.Second)), time.Millisecond)
+	}
+	return b, nil
+}
+
+func (c *simulateCmd) simulate(a *app, s *client.Service, b simulator.Behaviour) (err error) {
+	ctx, stop := a.with(HubFlags{Timeout: 5 * time.Minute})
+	defer stop()
+	hub, err := s.Hub(ctx)
+	if err != nil {
+		return err
+	}
+	o := simulator.LoadOptions{
+		Service: s, Hub: hub.Name, Transport: client.MQTT, Address: dialAddress(hub, "mqtts", c.Hub != ""),
+		Prefix: c.Prefix, Devices: c.Devices, Seed: c.Seed, Spread: c.Spread, Behaviour: b,
+	}
+	if c.Transport == "ws" {
+		o.Transport, o.Address = client.WebSocket, dialAddress(hub, "https", c.Hub != "")
+	}
+	if o.Spread == 0 {
+		o.Spread = time.Duration(c.Devices) * 4 * time.Millisecond
+	}
+	if c.Hub == "" {
+		o.RootCAs, err = localCA(c.HubFlags)
+	} else {
+		o.RootCAs, err = loadCA(c.CA)
+	}
+	if err != nil {
+		return err
+	}
+	if c.AckLog != "" {
+		if o.Acks, err = simulator.OpenAckLog(c.AckLog); err != nil {
+			return &problem{exit: ExitUsage, what: "the acknowledgement log cannot be opened", why: pathError(err), next: "Give a file that you can write with --ack-log."}
+		}
+		defer func() { err = errors.Join(err, o.Acks.Close()) }()
+	}
+	load, err := simulator.NewLoad(o)
+	if err != nil {
+		return &problem{exit: ExitConnect, what: "the devices cannot connect", why: err.Error(), next: "Start the hub with the listener of --transport."}
+	}
+	made, err := load.Prepare(ctx)
+	if err != nil {
+		return err
+	}
+	a.note("%d devices, %d identities made, by %s at %s.", c.Devices, made, c.Transport, o.Address)
+	c.watch(a, load)
+	return c.print(a, load.Report())
+}
+
+// watch runs the load, with a status line on standard error.
+func (c *simulateCmd) watch(a *app, load *simulator.Load) {
+	ctx, stop := context.WithCancel(a.ctx)
+	if c.Duration > 0 {
+		ctx, stop = context.WithTimeout(a.ctx, c.Duration)
+	}
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer stop()
+	work.Go(func() {
+		if err := load.Run(ctx); ctx.Err() == nil {
+			a.note("%v", err)
+			stop()
+		}
+	})
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if r := load.Report(); !c.Quiet {
+				a.note("  online %d of %d  messages %d  twin patches %d  methods %d  reconnects %d  unanswered %d",
+					r.Online, r.Devices, r.Messages, r.TwinPatches, r.Methods, r.Reconnects, r.Unknown)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *simulateCmd) print(a *app, r simulator.LoadReport) error {
+	fields := []field{
+		{"Devices", r.Devices}, {"Connects", r.Connects}, {"Reconnects", r.Reconnects},
+		{"Time to return", fmt.Sprintf("p50 %d ms, p99 %d ms, max %d ms", r.ReturnP50, r.ReturnP99, r.ReturnMax)},
+		{"Messages", r.Messages}, {"Twin patches", r.TwinPatches}, {"Methods", r.Methods}, {"Unanswered", r.Unknown},
+	}
+	for _, reason := range slices.Sorted(maps.Keys(r.ErrorReasons)) {
+		fields = append(fields, field{"Error: " + reason, r.ErrorReasons[reason]})
+	}
+	return a.printRecord(c.OutputFlags, r, fields)
+}
+
+// verifyAcks proves that a running hub holds what an acknowledgement log says
+// that a hub acknowledged.
+func (c *verifyCmd) verifyAcks(a *app) error {
+	f, err := os.Open(c.Acks)
+	if err != nil {
+		return &problem{exit: ExitUsage, what: "the acknowledgement log cannot be read", why: pathError(err), next: "`muster simulate --ack-log FILE` writes one."}
+	}
+	defer func() { _ = f.Close() }() // only read
+	acks, err := simulator.ReadAcks(f)
+	if err != nil {
+		return &problem{exit: ExitFailed, what: c.Acks + " is damaged", why: err.Error(), next: "Give a log that `muster simulate --ack-log` wrote."}
+	}
+	if acks.Reported == 0 {
+		return &problem{exit: ExitFailed, what: c.Acks + " holds no acknowledged report, so there is nothing to prove", next: "Let `muster simulate --ack-log FILE` run longer."}
+	}
+	s, err := a.service(HubFlags{WhichHub: WhichHub{Data: c.Data}})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	var findings []Finding
+	missing := func(text string) {
+		findings = append(findings, Finding{Check: "missing", Level: "fail", Text: text})
+	}
+	for _, text := range acks.Backwards {
+		missing(text)
+	}
+	for _, id := range slices.Sorted(maps.Keys(acks.Devices)) {
+		t, err := s.Twin(a.ctx, id, "")
+		switch {
+		case client.IsNotFound(err):
+			missing(id + ": the device is not there")
+		case err != nil:
+			return err
+		default:
+			if text := acks.Devices[id].Missing(t.Properties.Reported); text != "" {
+				missing(id + ": " + text)
+			}
+		}
+	}
+	summary := Finding{Check: "reported", Level: "ok", Text: fmt.Sprintf("%d acknowledged reports of %d devices were checked, %d missing; %d requests never got an answer and may be there or not.",
+		acks.Reported, len(acks.Devices), len(findings), acks.Unknown)}
+	if acks.Telemetry > 0 {
+		findings = append(findings, Finding{Check: "telemetry", Level: "warn", Text: fmt.Sprintf("%d acknowledged messages were not checked: verify reads twins only.", acks.Telemetry)})
+	}
+	return a.printFindings(c.OutputFlags, append(findings, summary))
+}

@@ -1,0 +1,375 @@
+package simulator
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/protocols/client"
+	"github.com/muster-hub/muster/protocols/wire"
+)
+
+// maxReturns bounds the times to return that a report is made of.
+const maxReturns = 100_000
+
+// LoadOptions configure a Load.
+type LoadOptions struct {
+	Service   *client.Service
+	Hub       string           // the hub's name, for tokens and TLS
+	Transport client.Transport // of all devices
+	Address   string           // HOST:PORT
+	RootCAs   *x509.CertPool   // nil = the system's
+	Prefix    string           // begins the devices' ids
+	Devices   int
+	Seed      uint64        // same seed, same spread of times
+	Spread    time.Duration // time over which the devices start
+	Behaviour Behaviour
+	Acks      *AckLog // nil = none
+}
+
+// Load is a fleet of equal devices for load and for checks. Prepare it, then
+// Run it once.
+type Load struct {
+	o       LoadOptions
+	keys    map[string]auth.Secret
+	started time.Time
+
+	mu      sync.Mutex
+	report  LoadReport
+	returns []time.Duration // the newest maxReturns
+	longest time.Duration
+}
+
+// LoadReport counts what a Load did since its start. Times are milliseconds.
+type LoadReport struct {
+	Devices      int              `json:"devices"`
+	Online       int64            `json:"online"`
+	Connects     int64            `json:"connects"`
+	Reconnects   int64            `json:"reconnects"`
+	ReturnP50    int64            `json:"returnP50Ms"` // from the loss of a connection to the next
+	ReturnP99    int64            `json:"returnP99Ms"`
+	ReturnMax    int64            `json:"returnMaxMs"`
+	Messages     int64            `json:"messages"`
+	TwinPatches  int64            `json:"twinPatches"`
+	Methods      int64            `json:"methods"`
+	Unknown      int64            `json:"unknown"` // sent, answer never came
+	ErrorReasons map[string]int64 `json:"errors"`
+}
+
+// NewLoad checks the options.
+func NewLoad(o LoadOptions) (*Load, error) {
+	if o.Service == nil || o.Hub == "" || o.Address == "" {
+		return nil, errors.New("a load needs a service client, the hub's name and an address to connect to")
+	}
+	if o.Devices < 1 || o.Prefix == "" {
+		return nil, errors.New("a load needs a prefix and at least one device")
+	}
+	return &Load{o: o, report: LoadReport{Devices: o.Devices, ErrorReasons: map[string]int64{}}}, nil
+}
+
+func (l *Load) id(i int) string { return fmt.Sprintf("%s%06d", l.o.Prefix, i+1) }
+
+// Prepare makes the identities that do not exist yet and reads the keys of
+// all; it returns how many were made. It may be repeated.
+func (l *Load) Prepare(ctx context.Context) (int, error) {
+	if err := l.readKeys(ctx); err != nil {
+		return 0, err
+	}
+	var missing []client.BulkItem
+	for i := range l.o.Devices {
+		if _, ok := l.keys[l.id(i)]; !ok {
+			missing = append(missing, client.BulkItem{ID: l.id(i), ImportMode: "create", Status: "enabled", Tags: json.RawMessage(`{"simulated":true}`)})
+		}
+	}
+	if len(missing) == 0 {
+		return 0, nil
+	}
+	for chunk := range slices.Chunk(missing, client.MaxBulk) {
+		r, err := l.o.Service.Bulk(ctx, chunk)
+		if err != nil {
+			return 0, fmt.Errorf("create the identities: %w", err)
+		}
+		for _, e := range r.Errors {
+			if e.Code() != "DeviceAlreadyExists" { // made by another simulator meanwhile
+				return 0, fmt.Errorf("create the identity %s: %s: %s", e.DeviceID, e.Code(), e.ErrorStatus)
+			}
+		}
+	}
+	if err := l.readKeys(ctx); err != nil {
+		return 0, err
+	}
+	for i := range l.o.Devices {
+		if l.keys[l.id(i)] == "" {
+			return 0, fmt.Errorf("the device %s has no key to connect with; delete it or give another --prefix", l.id(i))
+		}
+	}
+	return len(missing), nil
+}
+
+func (l *Load) readKeys(ctx context.Context) error {
+	l.keys = make(map[string]auth.Secret, l.o.Devices)
+	for i, err := range l.o.Service.Devices(ctx, l.o.Prefix) {
+		if err != nil {
+			return fmt.Errorf("list the identities: %w", err)
+		}
+		var key auth.Secret
+		if i.Authentication != nil && i.Authentication.SymmetricKey != nil {
+			key = auth.Secret(i.Authentication.SymmetricKey.Primary)
+		}
+		l.keys[i.DeviceID] = key
+	}
+	return nil
+}
+
+// Run keeps all devices going until ctx ends; it returns when all have stopped.
+func (l *Load) Run(ctx context.Context) error {
+	l.started = time.Now()
+	buffers, sessions := wire.NewBuffers(), tls.NewLRUClientSessionCache(64)
+	devices := make([]*loadDevice, l.o.Devices)
+	for i := range devices {
+		d := &loadDevice{load: l, id: l.id(i), rng: rand.New(rand.NewPCG(l.o.Seed, uint64(i)))} //nolint:gosec // repeatable on purpose
+		c, err := client.NewDevice(client.DeviceOptions{
+			ConnectionString: auth.ConnectionString{HostName: l.o.Hub, DeviceID: d.id, SharedAccessKey: l.keys[d.id]},
+			Transport:        l.o.Transport, Address: l.o.Address, RootCAs: l.o.RootCAs, Sessions: sessions, Buffers: buffers,
+			Product: "muster-simulator", InFlight: 4, OnMethod: d.method, OnState: d.state,
+		})
+		if err != nil {
+			return fmt.Errorf("device %s: %w", d.id, err)
+		}
+		d.client, devices[i] = c, d
+	}
+	var work sync.WaitGroup
+	for i, d := range devices {
+		after := l.o.Spread * time.Duration(i) / time.Duration(len(devices))
+		work.Go(func() {
+			if !wait(ctx, after) {
+				return
+			}
+			var connection sync.WaitGroup
+			connection.Go(func() { _ = d.client.Run(ctx) }) // ends with ctx, which is what it returns
+			d.live(ctx)
+			connection.Wait()
+		})
+	}
+	work.Wait()
+	return context.Cause(ctx)
+}
+
+// count changes the report.
+func (l *Load) count(f func(r *LoadReport)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f(&l.report)
+}
+
+// Report returns the counts; it is safe at any time.
+func (l *Load) Report() LoadReport {
+	l.mu.Lock()
+	r, sorted := l.report, slices.Clone(l.returns)
+	r.ReturnMax = l.longest.Milliseconds()
+	r.ErrorReasons = make(map[string]int64, len(l.report.ErrorReasons))
+	for reason, n := range l.report.ErrorReasons {
+		r.ErrorReasons[reason] = n
+	}
+	l.mu.Unlock()
+	slices.Sort(sorted)
+	if n := len(sorted); n > 0 {
+		r.ReturnP50, r.ReturnP99 = sorted[n/2].Milliseconds(), sorted[n*99/100].Milliseconds()
+	}
+	return r
+}
+
+// loadDevice is one device. live owns all but lost and up, which the client's
+// Run owns by state.
+type loadDevice struct {
+	load   *Load
+	id     string
+	client *client.Device
+	rng    *rand.Rand
+	n      int64 // newest value that was reported
+	sent   int64 // messages
+
+	up   bool
+	lost time.Time // zero before the first loss
+}
+
+func (d *loadDevice) state(connected bool, err error) {
+	l := d.load
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case connected:
+		l.report.Connects++
+		l.report.Online++
+		if !d.lost.IsZero() {
+			l.report.Reconnects++
+			took := time.Since(d.lost)
+			l.longest = max(l.longest, took)
+			if len(l.returns) < maxReturns {
+				l.returns = append(l.returns, took)
+			} else {
+				l.returns[l.report.Reconnects%maxReturns] = took
+			}
+		}
+	case d.up:
+		l.report.Online--
+		d.lost = time.Now()
+	default:
+		l.report.ErrorReasons["connect: "+reason(err)]++
+	}
+	d.up = connected
+}
+
+// reason is the class of an error: a bounded set, for counting.
+func reason(err error) string {
+	if e, ok := errors.AsType[*client.RefusedError](err); ok {
+		return fmt.Sprintf("CONNACK %d", e.Code)
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		return fmt.Sprintf("status %d", e.Status)
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.Is(err, client.ErrNotConnected):
+		return "connection lost"
+	}
+	return "not reachable"
+}
+
+func (d *loadDevice) method(ctx context.Context, name string, _ json.RawMessage) (int, any) {
+	b := &d.load.o.Behaviour
+	if !wait(ctx, b.MethodDelay) {
+		return 503, nil
+	}
+	d.load.count(func(r *LoadReport) { r.Methods++ })
+	d.load.o.Acks.add(Ack{Device: d.id, Kind: "method", Message: name[:min(len(name), 128)], Acked: true})
+	return b.MethodStatus, map[string]any{"device": d.id, "time": time.Now().Add(b.ClockSkew).UTC()}
+}
+
+// vary spreads a duration over 50 to 150 % of itself.
+func (d *loadDevice) vary(t time.Duration) time.Duration {
+	return t/2 + time.Duration(d.rng.Int64N(int64(t)+1))
+}
+
+// untilDrop is the time to the next loss of the network.
+func (d *loadDevice) untilDrop() time.Duration {
+	b := &d.load.o.Behaviour
+	if b.Together {
+		return b.DropEvery - time.Since(d.load.started)%b.DropEvery
+	}
+	return d.vary(b.DropEvery)
+}
+
+// live sends and reports until ctx ends.
+func (d *loadDevice) live(ctx context.Context) {
+	if !d.resume(ctx) {
+		return
+	}
+	b := &d.load.o.Behaviour
+	tick := time.NewTimer(time.Duration(d.rng.Int64N(int64(b.Interval) + 1)))
+	defer tick.Stop()
+	var drop <-chan time.Time
+	if b.DropEvery > 0 {
+		t := time.NewTimer(d.untilDrop())
+		defer t.Stop()
+		drop = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-drop:
+			d.client.Drop()
+			if !wait(ctx, d.vary(b.Away)) {
+				return
+			}
+			drop = time.After(d.untilDrop())
+		case <-tick.C:
+			if d.client.WaitConnected(ctx) != nil {
+				return
+			}
+			d.send(ctx)
+			if d.sent%int64(b.ReportEvery) == 0 {
+				d.patch(ctx)
+			}
+			tick.Reset(d.vary(b.Interval))
+		}
+	}
+}
+
+// resume reads where an earlier run ended, so that values only grow.
+func (d *loadDevice) resume(ctx context.Context) bool {
+	for d.client.WaitConnected(ctx) == nil {
+		octx, stop := context.WithTimeout(ctx, operationTimeout)
+		t, err := d.client.Twin(octx)
+		stop()
+		if err == nil {
+			var have struct {
+				Sim struct {
+					N int64 `json:"n"`
+				} `json:"sim"`
+			}
+			_ = json.Unmarshal(t.Reported, &have) // foreign properties: begin at 0
+			d.n = have.Sim.N
+			return true
+		}
+		d.failed(ctx, "read twin", err)
+		if !wait(ctx, d.vary(time.Second)) {
+			return false
+		}
+	}
+	return false
+}
+
+// failed counts an error that is not the simulator's own end.
+func (d *loadDevice) failed(ctx context.Context, what string, err error) {
+	if ctx.Err() == nil {
+		d.load.count(func(r *LoadReport) { r.ErrorReasons[what+": "+reason(err)]++ })
+	}
+}
+
+func (d *loadDevice) send(ctx context.Context) {
+	octx, stop := context.WithTimeout(ctx, operationTimeout)
+	defer stop()
+	d.sent++
+	a := Ack{Device: d.id, Kind: "telemetry", N: d.sent, Message: fmt.Sprintf("%s-%d-%d", d.id, d.load.started.UnixNano(), d.sent)}
+	body := fmt.Appendf(nil, `{"n":%d,"temperature":%.1f,"time":%q}`, d.sent, 20+5*d.rng.Float64(), time.Now().Add(d.load.o.Behaviour.ClockSkew).UTC().Format(time.RFC3339Nano))
+	err := d.client.Send(octx, client.Message{Body: body, ContentType: "application/json", Encoding: "utf-8", MessageID: a.Message, QoS: 1})
+	a.Acked = err == nil
+	d.load.o.Acks.add(a)
+	d.settle(ctx, "send message", err, func(r *LoadReport) { r.Messages++ })
+}
+
+func (d *loadDevice) patch(ctx context.Context) {
+	octx, stop := context.WithTimeout(ctx, operationTimeout)
+	defer stop()
+	d.n++
+	a := Ack{Device: d.id, Kind: "reported", N: d.n}
+	b := &d.load.o.Behaviour
+	version, err := d.client.PatchReported(octx, map[string]any{
+		"sim":      map[string]any{"n": d.n, "time": time.Now().Add(b.ClockSkew).UTC()},
+		"firmware": map[string]any{"version": b.Firmware},
+	})
+	a.Version, a.Acked = version, err == nil
+	d.load.o.Acks.add(a)
+	d.settle(ctx, "report properties", err, func(r *LoadReport) { r.TwinPatches++ })
+}
+
+// settle counts the end of an operation.
+func (d *loadDevice) settle(ctx context.Context, what string, err error, done func(*LoadReport)) {
+	if err == nil {
+		d.load.count(done)
+		return
+	}
+	d.load.count(func(r *LoadReport) { r.Unknown++ })
+	d.failed(ctx, what, err)
+}
