@@ -222,6 +222,9 @@ func (c *verifyCmd) verifyAcks(a *app) error {
 	}
 	summary := Finding{Check: "reported", Level: "ok", Text: fmt.Sprintf("%d acknowledged reports of %d devices were checked, %d missing; %d requests never got an answer and may be there or not.",
 		acks.Reported, len(acks.Devices), len(findings), acks.Unknown)}
+	if len(findings) > 0 {
+		summary.Level = "warn" // each miss has failed already
+	}
 	if acks.Telemetry > 0 {
 		findings = append(findings, Finding{Check: "telemetry", Level: "warn", Text: fmt.Sprintf("%d acknowledged messages were not checked: verify reads twins only.", acks.Telemetry)})
 	}
