@@ -38,6 +38,8 @@ const (
 	CodeTooManyDevices
 	CodeTooManyModules
 	CodeTooManyMethods
+	CodeQueueFull
+	CodeMessageLockLost
 	CodeThrottled
 	CodeUnavailable
 	CodeReadOnly
@@ -84,6 +86,8 @@ var codeTable = [...]CodeInfo{
 	{CodeTooManyDevices, "TooManyDevices", "The request or the hub holds too many devices.", "Send at most 100 in one request.", false},
 	{CodeTooManyModules, "TooManyModulesOnDevice", "The device has as many modules as it may have.", "Delete one first.", false},
 	{CodeTooManyMethods, "DeviceMaximumInflightMethodExceeded", "Too many method calls wait for this device.", "Wait until some of them have ended.", true},
+	{CodeQueueFull, "DeviceMaximumQueueDepthExceeded", "As many cloud-to-device messages wait for the device as may.", "Wait until the device has received some, or purge its queue.", true},
+	{CodeMessageLockLost, "DeviceMessageLockLost", "The lock token is not known, or its lock has ended.", "Receive the message again, and settle it before its lock ends.", false},
 	{CodeThrottled, "ThrottlingException", "The caller asks more often than it may.", "Wait some seconds and try again.", true},
 	{CodeUnavailable, "ServiceUnavailable", "The hub is not ready.", "Wait; /readyz says for what.", true},
 	{CodeReadOnly, "StoreReadOnly", "The store takes no writes now: the disk is nearly full or has failed.", "Run `muster doctor`; free disk space, or restart after a disk failure.", true},

@@ -41,6 +41,8 @@ type Hub struct {
 	verifying atomic.Bool // the audit chain is being walked
 	count     counters
 	draining  atomic.Bool
+
+	devicebound deviceboundState
 }
 
 // Open opens the store and returns a hub that serves calls. Errors are
@@ -108,6 +110,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
 	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.queue.sweep(ctx, h, time.Now()) })
+	every(expiryEvery, "cloud-to-device messages", h.sweepMessages)
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
 	wg.Wait()

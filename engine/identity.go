@@ -353,6 +353,14 @@ func (h *Hub) deleteIdentity(ctx context.Context, c Caller, id TwinID, m IfMatch
 }
 
 func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRecord) error {
+	if id.ModuleID == "" {
+		if _, err := h.purgeMessagesTx(tx, id.DeviceID, false); err != nil {
+			return err
+		}
+		if err := dropFeedbackTx(tx, feedbackTable.Lookup(tx, "device", storage.Range{Prefix: storage.Tuple(id.DeviceID)}), retainBatch); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(
 		identityTable(id).Delete(tx, identityKey(id)),
 		twinTable.Delete(tx, id.key()),

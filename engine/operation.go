@@ -32,6 +32,10 @@ const (
 	opMethodQueue
 	opMethodRead
 	opMethodCancel
+	opMessageSend
+	opMessageRead
+	opMessagePurge
+	opFeedback
 	opPolicyRead
 	opPolicyWrite
 	opPolicyDelete
@@ -81,6 +85,10 @@ var operationTable = [...]OperationInfo{
 	{"method.queue", auth.ServiceConnect, "Queue a direct method until the device is there.", throttleMethod},
 	{"method.read", auth.ServiceConnect, "Read or list queued method calls.", throttleTwinRead},
 	{"method.cancel", auth.ServiceConnect, "Cancel a queued method call.", throttleMethod},
+	{"message.send", auth.ServiceConnect, "Send a cloud-to-device message.", throttleNone},
+	{"message.read", auth.ServiceConnect, "List a device's waiting cloud-to-device messages.", throttleNone},
+	{"message.purge", auth.ServiceConnect, "Remove a device's waiting cloud-to-device messages.", throttleNone},
+	{"message.feedback", auth.ServiceConnect, "Receive and settle feedback of cloud-to-device messages.", throttleNone},
 	{"policy.read", auth.PolicyManage, "Read shared access policies with their keys.", throttleNone},
 	{"policy.write", auth.PolicyManage, "Create or change a shared access policy.", throttleNone},
 	{"policy.delete", auth.PolicyManage, "Delete a shared access policy.", throttleNone},

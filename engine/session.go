@@ -53,6 +53,9 @@ type Outbox interface {
 	Method(requestID, name string, payload json.RawMessage) error
 	// Desired tells the device a change: patch is a JSON object that holds "$version".
 	Desired(version int64, patch []byte) error
+	// Message sends a cloud-to-device message: at QoS 0 when packetID is 0,
+	// else at QoS 1 with that id, marked as a duplicate or not.
+	Message(m QueuedMessage, packetID uint16, duplicate bool) error
 	// Close ends the connection. cause says why, for logs and metrics.
 	Close(cause *Error)
 }
@@ -79,6 +82,7 @@ type Session struct {
 	activity   atomic.Int64 // unix nanoseconds
 	flushed    int64        // activity when presence was last stored; only flushPresence uses it
 	cause      atomic.Pointer[Error]
+	delivery   delivery
 
 	mu       sync.Mutex
 	subs     Subscriptions
@@ -97,7 +101,7 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 	if err := h.throttles.wait(ctx, throttleConnect, "connect"); err != nil {
 		return nil, err
 	}
-	s := &Session{hub: h, id: cn.Grant.ID, connection: cn, since: time.Now().UTC(), subs: NoSubscriptions()}
+	s := &Session{hub: h, id: cn.Grant.ID, connection: cn, since: time.Now().UTC(), subs: NoSubscriptions(), delivery: newDelivery()}
 	s.activity.Store(s.since.UnixNano())
 	if err := s.restore(ctx); err != nil {
 		return nil, err
@@ -114,6 +118,9 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 	}
 	h.count.connects.Add(1)
 	h.recordPresence(s, changeConnected)
+	if s.subs.Has(EndpointMessage) {
+		s.deliver()
+	}
 	h.queue.kick(h, s.id)
 	return s, nil
 }
@@ -122,6 +129,7 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 // session, and stores the model id that the device announced.
 func (s *Session) restore(ctx context.Context) error {
 	var model string
+	waiting := 0
 	err := s.hub.view(ctx, "restore session", func(r storage.Reader) error {
 		t, err := twinTable.Get(r, s.id.key())
 		if errors.Is(err, storage.ErrNotFound) {
@@ -130,6 +138,13 @@ func (s *Session) restore(ctx context.Context) error {
 		model = t.ModelID
 		if err != nil {
 			return err
+		}
+		if s.connection.Clean && s.id.ModuleID == "" {
+			q, err := deviceboundQueueOf(r, s.id.DeviceID)
+			if err != nil {
+				return err
+			}
+			waiting = q.Count
 		}
 		stored, err := subscriptionTable.Get(r, s.id.key())
 		if errors.Is(err, storage.ErrNotFound) {
@@ -148,12 +163,18 @@ func (s *Session) restore(ctx context.Context) error {
 	if s.connection.Clean {
 		s.resumed, s.subs = false, NoSubscriptions()
 	}
-	if !forget && !announce && (s.resumed || s.connection.Clean) {
+	if !forget && !announce && waiting == 0 && (s.resumed || s.connection.Clean) {
 		return nil
 	}
 	return s.hub.update(ctx, "begin session", func(tx *storage.Tx) error {
 		if err := s.liveTx(tx); err != nil {
 			return err
+		}
+		// A clean session begins with nothing, as IoT Hub has it.
+		if waiting > 0 {
+			if _, err := s.hub.purgeMessagesTx(tx, s.id.DeviceID, true); err != nil {
+				return err
+			}
 		}
 		switch {
 		case forget:
@@ -244,12 +265,16 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 		}
 	}
 	s.mu.Lock()
+	messages := next.Has(EndpointMessage) && !s.subs.Has(EndpointMessage)
 	methods := next.Has(EndpointMethod) && !s.subs.Has(EndpointMethod)
 	s.subs = next
 	s.mu.Unlock()
 	if methods {
 		s.hub.sessions.arrived(s.id)
 		s.hub.queue.kick(s.hub, s.id)
+	}
+	if messages {
+		s.deliver()
 	}
 	return nil
 }

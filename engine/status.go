@@ -67,22 +67,23 @@ type Status struct {
 
 // Totals counts what happened since the hub started.
 type Totals struct {
-	Messages         int64 // device-to-cloud messages taken
-	MessageBytes     int64
-	ReportedUpdates  int64
-	DesiredUpdates   int64
-	TwinReads        int64
-	Methods          int64
-	MethodsFailed    int64
-	MethodsQueued    int64 // calls that were queued
-	MethodsUncertain int64 // queued calls whose outcome nobody knows
-	MethodsExpired   int64 // queued calls whose deadline passed first
-	LateAnswers      int64 // method answers that nobody waited for
-	Connects         int64
-	ConnectsRefused  int64
-	AuditLost        int64 // audit entries that could not be stored
-	PresenceLost     int64 // presence changes that could not be stored
-	SessionsReplaced int64
+	Messages                                                         int64 // device-to-cloud messages taken
+	MessageBytes                                                     int64
+	ReportedUpdates                                                  int64
+	DesiredUpdates                                                   int64
+	TwinReads                                                        int64
+	Methods                                                          int64
+	MethodsFailed                                                    int64
+	MethodsQueued                                                    int64 // calls that were queued
+	MethodsUncertain                                                 int64 // queued calls whose outcome nobody knows
+	MethodsExpired                                                   int64 // queued calls whose deadline passed first
+	LateAnswers                                                      int64 // method answers that nobody waited for
+	Connects                                                         int64
+	ConnectsRefused                                                  int64
+	AuditLost                                                        int64 // audit entries that could not be stored
+	MessagesSent, MessagesDelivered, MessagesCompleted, MessagesDead int64 // cloud-to-device
+	PresenceLost                                                     int64 // presence changes that could not be stored
+	SessionsReplaced                                                 int64
 }
 
 // Totals returns the counters; it is cheap and safe from any goroutine.
@@ -249,10 +250,11 @@ func (h *Hub) doctorAudit(ctx context.Context) []Finding {
 
 // counters are the hub's totals since its start.
 type counters struct {
-	messages, messageBytes, reportedUpdates, desiredUpdates, twinReads atomic.Int64
-	methods, methodsFailed, lateAnswers                                atomic.Int64
-	connects, connectsRefused, sessionsReplaced                        atomic.Int64
-	auditLost, presenceLost                                            atomic.Int64
+	messages, messageBytes, reportedUpdates, desiredUpdates, twinReads           atomic.Int64
+	methods, methodsFailed, lateAnswers                                          atomic.Int64
+	connects, connectsRefused, sessionsReplaced                                  atomic.Int64
+	deviceboundSent, deviceboundDelivered, deviceboundCompleted, deviceboundDead atomic.Int64
+	auditLost, presenceLost                                                      atomic.Int64
 }
 
 func (c *counters) totals() Totals {
@@ -261,6 +263,8 @@ func (c *counters) totals() Totals {
 		DesiredUpdates: c.desiredUpdates.Load(), TwinReads: c.twinReads.Load(), Methods: c.methods.Load(),
 		MethodsFailed: c.methodsFailed.Load(), LateAnswers: c.lateAnswers.Load(), Connects: c.connects.Load(),
 		ConnectsRefused: c.connectsRefused.Load(), SessionsReplaced: c.sessionsReplaced.Load(),
+		MessagesSent: c.deviceboundSent.Load(), MessagesDelivered: c.deviceboundDelivered.Load(),
+		MessagesCompleted: c.deviceboundCompleted.Load(), MessagesDead: c.deviceboundDead.Load(),
 		AuditLost: c.auditLost.Load(), PresenceLost: c.presenceLost.Load(),
 	}
 }

@@ -251,3 +251,6 @@ func (d *Device) Await(tb testing.TB, what string, f func() bool) {
 		}
 	}
 }
+
+// Message takes a cloud-to-device message and does nothing with it.
+func (d *Device) Message(engine.QueuedMessage, uint16, bool) error { return nil }

@@ -49,6 +49,8 @@ func wireCodes() map[engine.Code]wireCode {
 		engine.CodeTooManyDevices:             {wire.ConnackUnavailable, 413, 413002},
 		engine.CodeTooManyModules:             {wire.ConnackUnavailable, 413, 413003},
 		engine.CodeTooManyMethods:             {wire.ConnackUnavailable, 429, 403800},
+		engine.CodeQueueFull:                  {wire.ConnackUnavailable, 403, 403004},
+		engine.CodeMessageLockLost:            {wire.ConnackUnavailable, 412, 412002},
 		engine.CodeThrottled:                  {wire.ConnackUnavailable, 429, 429001},
 		engine.CodeUnavailable:                {wire.ConnackUnavailable, 503, 503001},
 		engine.CodeReadOnly:                   {wire.ConnackUnavailable, 503, 503001},

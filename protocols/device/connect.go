@@ -108,6 +108,7 @@ func (s *session) attach(c *wire.Connect) *refusal {
 	if !grant.Expires.IsZero() {
 		s.expires = grant.Expires.Add(s.h.limits.TokenExpiryGrace)
 	}
+	s.out.deviceID = s.id.DeviceID
 	protocol := "mqtt"
 	if s.st.WebSocket() {
 		protocol = "mqtt-ws"

@@ -101,6 +101,8 @@ func (s *fakeSession) PatchReported(context.Context, []byte, int64) (int64, erro
 	return s.version, nil
 }
 
+func (s *fakeSession) AcknowledgeMessage(uint16) {}
+
 func (s *fakeSession) Telemetry(_ context.Context, m engine.Message) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -37,6 +37,8 @@ type outbox struct {
 	pool *wire.Buffers
 	wg   *sync.WaitGroup // of the handler: a write in progress is waited for
 
+	deviceID string // for topics; set before the hub knows the outbox
+
 	cause atomic.Pointer[engine.Error] // why the hub ended the connection
 
 	mu       sync.Mutex
@@ -55,12 +57,21 @@ func newOutbox(st *wire.Stream, pool *wire.Buffers, wg *sync.WaitGroup) *outbox 
 
 // Method sends a direct method request.
 func (o *outbox) Method(requestID, name string, payload json.RawMessage) error {
-	return o.publish(methodTopic(name, requestID), payload, false)
+	return o.publish(wire.Message{Topic: methodTopic(name, requestID), Payload: payload}, false)
 }
 
 // Desired tells the device a change of its desired properties.
 func (o *outbox) Desired(version int64, patch []byte) error {
-	return o.publish(desiredTopic(version), patch, true)
+	return o.publish(wire.Message{Topic: desiredTopic(version), Payload: patch}, true)
+}
+
+// Message sends a cloud-to-device message.
+func (o *outbox) Message(m engine.QueuedMessage, packetID uint16, duplicate bool) error {
+	w := wire.Message{Topic: messageTopic(o.deviceID, m), Payload: m.Body, ID: packetID, Dup: duplicate}
+	if packetID != 0 {
+		w.QoS = 1
+	}
+	return o.publish(w, false)
 }
 
 // Close ends the connection: the session's goroutine wakes up and cleans up.
@@ -74,19 +85,19 @@ func (o *outbox) Close(cause *engine.Error) {
 	o.st.Cut()
 }
 
-// publish queues a PUBLISH at QoS 0 and makes sure that it is written.
-func (o *outbox) publish(topic string, payload []byte, notification bool) error {
+// publish queues a PUBLISH and makes sure that it is written.
+func (o *outbox) publish(m wire.Message, notification bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	where := &o.pending
 	if notification && o.deferral {
 		where = &o.deferred
 	}
-	b, err := o.space(where, len(topic)+len(payload)+8)
+	b, err := o.space(where, len(m.Topic)+len(m.Payload)+10)
 	if err != nil {
 		return err
 	}
-	if b.B, err = wire.AppendPublish(b.B, wire.Message{Topic: topic, Payload: payload}); err != nil {
+	if b.B, err = wire.AppendPublish(b.B, m); err != nil {
 		return err
 	}
 	if where == &o.pending && !o.held && !o.writing {

@@ -23,7 +23,8 @@ func (s *session) handle(p *wire.Packet) error {
 	case wire.TypePublish:
 		return s.publish(p)
 	case wire.TypePuback:
-		return nil // for a delivery that nobody waits for
+		s.es.AcknowledgeMessage(p.ID)
+		return nil
 	case wire.TypeSubscribe:
 		return s.subscribe(p)
 	case wire.TypeUnsubscribe:

@@ -77,6 +77,8 @@ var wireTable = [...]wire{
 	{code: engine.CodeTooManyDevices, status: 413, number: 413002, name: "TooManyDevices"},
 	{code: engine.CodeTooManyModules, status: 413, number: 413003, name: "TooManyModulesOnDevice"},
 	{code: engine.CodeTooManyMethods, status: 403, number: 403800, name: "DeviceMaximumInflightMethodExceeded", own: 429},
+	{code: engine.CodeQueueFull, status: 403, number: 403004, name: "DeviceMaximumQueueDepthExceeded", own: 429},
+	{code: engine.CodeMessageLockLost, status: 412, number: 412002, name: "DeviceMessageLockLost"},
 	{code: engine.CodeThrottled, status: 429, number: 429001, name: "ThrottlingException"},
 	{code: engine.CodeUnavailable, status: 503, number: 503001, name: "ServiceUnavailable"},
 	{code: engine.CodeReadOnly, status: 503, number: 503001, name: "ServiceUnavailable"},

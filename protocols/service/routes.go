@@ -26,6 +26,7 @@ func routes() []*route {
 	table = append(table, queuedMethodRoutes()...)
 	table = append(table, restoreRoutes()...)
 	table = append(table, connectionRoutes()...)
+	table = append(table, messageRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
@@ -227,7 +228,6 @@ func laterRoutes() []*route {
 		{"/configurations", "configurations", auth.ServiceConnect, []string{http.MethodGet}},
 		{"/configurations/{rest...}", "configurations", auth.ServiceConnect, []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete}},
 		{"/devices/{id}/applyConfigurationContent", "configurations", auth.ServiceConnect, []string{http.MethodPost}},
-		{"/devices/{id}/commands", "cloud-to-device messages", auth.ServiceConnect, []string{http.MethodDelete}},
 		{"/messages/{rest...}", "cloud-to-device messages", auth.ServiceConnect, []string{http.MethodGet, http.MethodPost, http.MethodDelete}},
 		{"/digitaltwins/{rest...}", "digital twins", auth.ServiceConnect, []string{http.MethodGet, http.MethodPatch, http.MethodPost}},
 	} {

@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// ReceiveMessage hands out the oldest message that nobody has, for the time
+// given (0: 60 s; 5 to 300 s), to a device that asks over HTTPS. It reports
+// whether there was one; its LockToken completes, abandons or rejects it.
+func (h *Hub) ReceiveMessage(ctx context.Context, g Grant, lock time.Duration) (m QueuedMessage, found bool, err error) {
+	if lock == 0 {
+		lock = deviceboundLock
+	}
+	if lock < deviceboundLockLeast || lock > deviceboundLockMost {
+		return m, false, errf(CodeArgumentInvalid, "the lock timeout is %s s, allowed are %s to %s", seconds(lock), seconds(deviceboundLockLeast), seconds(deviceboundLockMost))
+	}
+	token := rand.Text()
+	err = h.update(ctx, "receive message", func(tx *storage.Tx) error {
+		m, found = QueuedMessage{}, false
+		if err := grantTx(tx, g); err != nil {
+			return err
+		}
+		for item, err := range deviceboundTable.Scan(tx, storage.Range{Prefix: storage.Tuple(g.ID.DeviceID)}) {
+			if err != nil {
+				return err
+			}
+			r := item.Value
+			if !h.availableAt(g.ID.DeviceID, &r, tx.Now(), nil) {
+				continue
+			}
+			r.Lock, r.Locked, r.Session, r.Deliveries = token, tx.Now().UTC().Add(lock), "", r.Deliveries+1
+			_, sequence, err := deviceboundID(item.Key)
+			if err != nil {
+				return err
+			}
+			m, found = r.queued(sequence), true
+			m.LockToken = token
+			return deviceboundTable.Put(tx, item.Key, r)
+		}
+		return nil
+	})
+	return m, found, err
+}
+
+// grantTx checks that whom the grant was given to still exists.
+func grantTx(tx *storage.Tx, g Grant) error {
+	if g.ID.ModuleID != "" {
+		return errf(CodeArgumentInvalid, "modules have no cloud-to-device messages")
+	}
+	r, err := loadDevice(tx, g.ID.DeviceID)
+	if err == nil && g.GenerationID != "" && r.GenerationID != g.GenerationID {
+		err = errf(CodeDeviceNotFound, "%s", g.ID)
+	}
+	return err
+}
+
+// availableAt reports whether a message may be handed out to mine, or to an
+// HTTPS receiver when mine is nil.
+func (h *Hub) availableAt(deviceID string, r *deviceboundRecord, now time.Time, mine *Session) bool {
+	if !r.Expires.After(now) || r.Locked.After(now) {
+		return false
+	}
+	if r.Session == "" {
+		return true
+	}
+	// A session that has ended, also with the process, gives back what it had.
+	live := h.sessions.get(TwinID{DeviceID: deviceID})
+	return live == nil || live.delivery.token != r.Session || mine != nil && mine != live
+}
+
+// CompleteMessage ends a message that was received: the device has it.
+// CodeMessageLockLost when the lock has ended.
+func (h *Hub) CompleteMessage(ctx context.Context, g Grant, lockToken string) error {
+	return h.settle(ctx, g, lockToken, "complete message", func(tx *storage.Tx, k storage.Key, r deviceboundRecord) error {
+		return h.finishMessageTx(tx, k, r, feedbackSuccess)
+	})
+}
+
+// RejectMessage gives a message up for good. Errors as CompleteMessage.
+func (h *Hub) RejectMessage(ctx context.Context, g Grant, lockToken string) error {
+	return h.settle(ctx, g, lockToken, "reject message", func(tx *storage.Tx, k storage.Key, r deviceboundRecord) error {
+		return h.finishMessageTx(tx, k, r, feedbackRejected)
+	})
+}
+
+// AbandonMessage puts a message back into its place in the queue; the tenth
+// time gives it up. Errors as CompleteMessage.
+func (h *Hub) AbandonMessage(ctx context.Context, g Grant, lockToken string) error {
+	err := h.settle(ctx, g, lockToken, "abandon message", func(tx *storage.Tx, k storage.Key, r deviceboundRecord) error {
+		r.Lock, r.Locked = "", time.Time{}
+		if r.Abandons++; r.Abandons >= deviceboundDeliveries {
+			return h.finishMessageTx(tx, k, r, feedbackDeliveryCount)
+		}
+		return deviceboundTable.Put(tx, k, r)
+	})
+	if err == nil {
+		h.deliverTo(g.ID.DeviceID)
+	}
+	return err
+}
+
+func (h *Hub) settle(ctx context.Context, g Grant, lockToken, what string, f func(*storage.Tx, storage.Key, deviceboundRecord) error) error {
+	return h.update(ctx, what, func(tx *storage.Tx) error {
+		if err := grantTx(tx, g); err != nil {
+			return err
+		}
+		for item, err := range deviceboundTable.Scan(tx, storage.Range{Prefix: storage.Tuple(g.ID.DeviceID)}) {
+			if err != nil {
+				return err
+			}
+			if lockToken != "" && item.Value.Lock == lockToken && item.Value.Locked.After(tx.Now()) {
+				return f(tx, item.Key, item.Value)
+			}
+		}
+		return errf(CodeMessageLockLost, "no message of %q is locked by this token: its lock has ended, or the message has", g.ID)
+	})
+}
+
+// sweepMessages ends what has expired and returns what lapsed locks held. The
+// store refuses it while the clock is not to be trusted.
+func (h *Hub) sweepMessages(ctx context.Context) error {
+	devices := map[string]struct{}{}
+	err := h.db.Update(ctx, func(tx *storage.Tx) error {
+		clear(devices)
+		now := tx.Now()
+		var due []storage.Item[deviceboundRecord]
+		for item, err := range deviceboundTable.Lookup(tx, "due", storage.Range{End: storage.Tuple(now)}) {
+			if err != nil {
+				return err
+			}
+			if due = append(due, item); len(due) == sweepBatch {
+				break
+			}
+		}
+		for _, item := range due {
+			deviceID, _, err := deviceboundID(item.Key)
+			if err != nil {
+				return err
+			}
+			devices[deviceID] = struct{}{}
+			r := item.Value
+			if r.Expires.After(now) {
+				r.Lock, r.Locked = "", time.Time{}
+				err = deviceboundTable.Put(tx, item.Key, r)
+			} else {
+				err = h.finishMessageTx(tx, item.Key, r, feedbackExpired)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		for id := range devices {
+			h.deliverTo(id)
+		}
+		h.retryDeliveries()
+	}
+	return errors.Join(err, h.sweepFeedback(ctx))
+}
+
+const sweepBatch = 50
