@@ -35,7 +35,8 @@ const (
 // serve runs a hub until ctx ends: open the store, open the listeners, serve,
 // drain, close.
 func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started time.Time) (err error) {
-	log, err := newLogger(f, std.Err)
+	level := new(slog.LevelVar)
+	log, err := newLogger(f, level, std.Err)
 	if err != nil {
 		return err
 	}
@@ -59,6 +60,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	if err != nil {
 		return err
 	}
+	options.LogLevel = level
 	server, err := protocols.Listen(ctx, hub, options)
 	if err != nil {
 		return err
@@ -81,8 +83,8 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	return errors.Join(err, <-background)
 }
 
-func newLogger(f cli.ServeFlags, w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
+// newLogger sets level from the flags; it can be changed later.
+func newLogger(f cli.ServeFlags, level *slog.LevelVar, w io.Writer) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: %w", f.LogLevel, err)
 	}

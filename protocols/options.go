@@ -31,6 +31,7 @@ type Options struct {
 	Socket       string        // "" = DATA/muster.sock
 
 	Logger   *slog.Logger         // nil = discard
+	LogLevel *slog.LevelVar       // the Logger's, to be changed at run time; nil = fixed
 	Registry *prometheus.Registry // where metrics are registered and read; nil = one of its own
 	Notify   string               // socket of the service manager (NOTIFY_SOCKET); "" = none
 	Watchdog time.Duration        // how often it wants to hear that the hub lives; 0 = never

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,6 +47,7 @@ type Server struct {
 	gate    *admission
 	device  *device.Handler
 	service *service.Handler
+	debug   *debugHandler
 	routes  http.Handler
 	socket  *net.UnixListener
 	open    []openListener
@@ -87,6 +89,7 @@ func Listen(ctx context.Context, hub *engine.Hub, o Options) (*Server, error) {
 	s.device = device.NewHandler(hub, device.Options{Logger: o.Logger, Authenticated: s.leaveGate})
 	s.service = service.NewHandler(hub, service.Options{Logger: o.Logger, Registry: o.Registry, Listeners: s.describe})
 	o.Registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.debug = newDebugHandler(o.LogLevel, o.Logger)
 	s.routes = s.newRoutes()
 	return s, nil
 }
@@ -176,6 +179,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	err := s.drain(context.WithoutCancel(ctx), web, local)
 	wg.Wait()
 	s.conns.Wait()
+	s.debug.close()
 	return errors.Join(cause, err, s.device.Close())
 }
 
@@ -294,7 +298,13 @@ type knockKey struct{}
 
 func (s *Server) newHTTPServer() *http.Server {
 	h := s.bareHTTPServer()
-	h.Handler = s.routes
+	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/debug/") {
+			s.debug.ServeHTTP(w, r)
+			return
+		}
+		s.routes.ServeHTTP(w, r)
+	})
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, knockKey{}, knockOf(c))
 	}
@@ -314,7 +324,13 @@ func (s *Server) bareHTTPServer() *http.Server {
 // principal that the peer's user id names.
 func (s *Server) newSocketServer() *http.Server {
 	h := s.bareHTTPServer()
-	h.Handler = s.routes
+	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/debug/") {
+			s.debug.ServeHTTP(w, r)
+			return
+		}
+		s.routes.ServeHTTP(w, r)
+	})
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		p, err := peerPrincipal(c)
 		if err != nil {

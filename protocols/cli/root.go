@@ -36,6 +36,7 @@ type root struct {
 	Doctor      doctorCmd      `cmd:"" group:"Care" help:"Look for what is wrong, and say what to do."`
 	Verify      verifyCmd      `cmd:"" group:"Care" help:"Read a whole data directory and check it (the hub must not run); with --acks, a running hub."`
 	Repair      repairCmd      `cmd:"" group:"Care" help:"Mend a damaged data directory; the hub must not run."`
+	Debug       debugGroup     `cmd:"" group:"Care" help:"Look into a running hub: log level, profiles, flight recorder."`
 	CheckConfig checkConfigCmd `cmd:"" group:"Care" help:"Check the configuration of serve without starting it."`
 
 	Version    versionCmd    `cmd:"" group:"More" help:"Print the version."`
