@@ -148,10 +148,40 @@ func openMessages(db *DB, m mode) (l *MessageLog, err error) {
 		}
 		return 1
 	})
+	if m.repair {
+		if err := l.setDamagedAside(m); err != nil {
+			return l, err
+		}
+	}
 	if n := len(l.segments); n > 0 {
 		err = l.openNewest(l.segments[n-1], m)
 	}
 	return l, err
+}
+
+// setDamagedAside reads every segment but the newest and takes those out that cannot be read to
+// their end: a reader would stop there forever.
+func (l *MessageLog) setDamagedAside(m mode) error {
+	var whole []*messageSegment
+	for i, s := range l.segments {
+		var bad error
+		if i < len(l.segments)-1 {
+			l.readSegment(s, 0, func(_ Entry, err error) bool { bad = err; return err == nil })
+		}
+		if bad == nil {
+			whole = append(whole, s)
+			continue
+		}
+		if !errors.Is(bad, ErrCorrupt) {
+			return bad
+		}
+		m.report.act("a segment of the message log was damaged (%v): it was set aside, and its messages are lost", bad)
+		if err := l.db.setAside(l.path(s.first)); err != nil {
+			return err
+		}
+	}
+	l.segments = whole
+	return nil
 }
 
 func (l *MessageLog) openNewest(s *messageSegment, m mode) error {
@@ -317,6 +347,16 @@ func (l *MessageLog) verify(ctx context.Context, r *Report) error {
 		if err != nil {
 			r.problem(err)
 			return nil
+		}
+		if e.Position != expected {
+			// A repair leaves the damaged file beside the gap that it made.
+			aside, err := exists(l.db.fs, l.path(expected)+".damaged")
+			if err != nil {
+				return err
+			}
+			if aside {
+				expected = e.Position
+			}
 		}
 		if e.Position != expected {
 			r.problem(fmt.Errorf("%w: messages %d to %d are missing", ErrCorrupt, expected, e.Position-1))

@@ -111,6 +111,56 @@ func TestMessagesTornTailAndDamage(t *testing.T) {
 	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), name) {
 		t.Fatalf("a damaged record: %v", err)
 	}
+	repairMessages(t, o, 0)
+}
+
+// repairMessages repairs, and expects that n messages are left and that new ones can be stored.
+func repairMessages(t *testing.T, o Options, n int) {
+	t.Helper()
+	if r, err := Repair(t.Context(), o); err != nil || len(r.Actions) == 0 {
+		t.Fatalf("repair: %v, %q", err, r.Actions)
+	}
+	db := mustOpen(t, o, osFS{}, tuning{})
+	if got := countMessages(t, db); got != n {
+		t.Fatalf("%d messages after a repair, %d were whole", got, n)
+	}
+	appendMessages(t, db, 2, "new")
+	mustClose(t, db)
+	if r, err := Verify(t.Context(), o); err != nil {
+		t.Fatalf("verify after a repair: %v, %q", err, r.Problems)
+	}
+}
+
+func TestMessagesDamagedOldSegment(t *testing.T) {
+	o, tune := testOptions(t, t.TempDir()), small()
+	tune.messageSegment = 1 << 10
+	db := mustOpen(t, o, osFS{}, tune)
+	for range 3 { // each a segment
+		appendMessages(t, db, 20, text(100, "z"))
+	}
+	name := db.Messages().path(1)
+	mustClose(t, db)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(t.Context(), o); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), name) {
+		t.Fatalf("verify: %v", err)
+	}
+	db = mustOpen(t, o, osFS{}, tune)
+	var last error
+	for _, err := range db.Messages().Read(0) {
+		last = err
+	}
+	mustClose(t, db)
+	if !errors.Is(last, ErrCorrupt) {
+		t.Fatalf("read: %v", last)
+	}
+	repairMessages(t, o, 40)
 }
 
 func TestMessagesFailedSync(t *testing.T) {
@@ -148,4 +198,15 @@ func FuzzMessageRecord(f *testing.F) {
 			t.Fatal("a record that was read differs from the one that it is written as")
 		}
 	})
+}
+
+func countMessages(t *testing.T, db *DB) (n int) {
+	t.Helper()
+	for _, err := range db.Messages().Read(0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	return n
 }

@@ -6,6 +6,7 @@
 //	bench mqtt      the same through MQTT sessions over TLS against a running hub
 //	bench method    direct methods through REST
 //	bench start     time until devices are served: first, second, large, killed
+//	bench telemetry messages at QoS 1 over TLS, beside Mosquitto
 //	bench idle      memory and processor time of idle connections
 //
 // run.sh builds everything and calls it.
@@ -37,17 +38,18 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name a subcommand: storage, mqtt, method, start or idle")
+		return errors.New("name a subcommand: storage, mqtt, telemetry, method, start or idle")
 	}
 	if args[0] == "worker" { // the child of storage
 		return workerCommand(ctx, args[1:], stdout, stderr)
 	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"storage": storageCommand, "mqtt": mqttCommand, "method": methodCommand, "start": startCommand, "idle": idleCommand,
+		"telemetry": telemetryCommand,
 	}
 	command, ok := commands[args[0]]
 	if !ok {
-		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, method, start or idle", args[0])
+		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, start or idle", args[0])
 	}
 	shown := slices.Clone(args)
 	if i := slices.Index(shown, "-muster"); i >= 0 && i+1 < len(shown) { // run.sh adds it

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Measures Muster beside other software. Usage:
 #
-#   test/bench/run.sh [storage|mqtt|method|start|idle [FLAGS]]
+#   test/bench/run.sh [storage|mqtt|telemetry|method|start|idle [FLAGS]]
 #
-# Without a subcommand all five run, with their defaults: about an hour and a
+# Without a subcommand all six run, with their defaults: about an hour and a
 # half. Add -h after a subcommand for its flags. Needs Go and a Linux machine
-# with nothing else to do; for storage and mqtt also PostgreSQL, which it
-# installs with apt-get when it is missing (as root, or by sudo without a
-# password). Data goes to a temporary directory: set TMPDIR to the disk that is
+# with nothing else to do; for storage and mqtt also PostgreSQL, for telemetry
+# Mosquitto, which it installs with apt-get when they are missing (as root, or by
+# sudo without a password). Data goes to a temporary directory: set TMPDIR to the disk that is
 # to be measured (not a tmpfs). Nothing that it starts outlives it. Figures go
 # to standard output, everything else to standard error.
 set -eu
@@ -35,6 +35,18 @@ need_postgresql() {
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql >&2
 }
 
+need_mosquitto() {
+	case " $* " in
+	*" -mosquitto=false "* | *" -h "*) return ;;
+	esac
+	[ -x /usr/sbin/mosquitto ] && return
+	echo "run.sh: installing the package mosquitto with apt-get" >&2
+	as_root apt-get update -q >&2
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends mosquitto >&2
+	# Not the distribution's own broker: the benchmark starts one.
+	! [ -d /run/systemd/system ] || as_root systemctl disable --now mosquitto >&2
+}
+
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 echo "run.sh: building" >&2
@@ -54,6 +66,10 @@ measure() {
 		need_postgresql "$@"
 		"$build/bench" mqtt -muster "$build/muster" "$@"
 		;;
+	telemetry)
+		need_mosquitto "$@"
+		"$build/bench" telemetry -muster "$build/muster" "$@"
+		;;
 	*) "$build/bench" "$sub" -muster "$build/muster" "$@" ;;
 	esac
 }
@@ -61,7 +77,7 @@ measure() {
 if [ $# -gt 0 ]; then
 	measure "$@"
 else
-	for sub in storage mqtt method start idle; do
+	for sub in storage mqtt telemetry method start idle; do
 		measure "$sub"
 		echo
 	done
