@@ -29,7 +29,8 @@ type MessageLog struct {
 	lastTime int64  // its time, Unix ns
 	watch    chan struct{}
 
-	active file // of the newest segment; the writer's, and close's after it
+	active file  // of the newest segment; the writer's, and close's after it
+	zeroed int64 // up to where the newest segment is filled with zeros; the writer's
 }
 
 // message waits for the writer.
@@ -57,6 +58,7 @@ const (
 	messageQueue      = 16 << 10  // messages that may wait
 	messageQueueBytes = 32 << 20  // bytes that may wait
 	messageMarkEvery  = 256 << 10 // bytes between two marks
+	messageAhead      = 4 << 20   // bytes that are filled with zeros at a time
 	messageSegmentAge = time.Hour // after which a segment is not continued, so that it can be dropped
 )
 
@@ -218,6 +220,15 @@ func (l *MessageLog) store(group []message, buf []byte, last uint64, at int64) (
 	if _, err := l.active.WriteAt(buf, s.size); err != nil {
 		return buf, err
 	}
+	// A sync within a file's length costs one write of the disk; one that makes it longer also
+	// waits for the file system's own journal.
+	if end := s.size + int64(len(buf)); end > l.zeroed {
+		ahead := min(messageAhead, max(0, l.db.tune.messageSegment-end))
+		if _, err := l.active.WriteAt(make([]byte, ahead), end); err != nil {
+			return buf, err
+		}
+		l.zeroed = end + ahead
+	}
 	if err := l.active.Datasync(); err != nil {
 		return buf, err
 	}
@@ -248,6 +259,19 @@ func (l *MessageLog) writeTo(first uint64, at int64) (*messageSegment, error) {
 	if s != nil && (s.first == first || s.size < l.db.tune.messageSegment && at-s.begun < int64(messageSegmentAge)) {
 		return s, nil
 	}
+	if s != nil { // every segment but the newest has the length of its records
+		if err := l.active.Truncate(s.size); err != nil {
+			return nil, err
+		}
+		if err := l.active.Datasync(); err != nil {
+			return nil, err
+		}
+	}
+	return l.begin(first)
+}
+
+// begin makes a segment and makes it the newest.
+func (l *MessageLog) begin(first uint64) (*messageSegment, error) {
 	name := l.path(first)
 	if err := writeDurably(l.db.fs, name, messageHeader(first), 0o600); err != nil {
 		return nil, err
@@ -259,11 +283,11 @@ func (l *MessageLog) writeTo(first uint64, at int64) (*messageSegment, error) {
 	if l.active != nil {
 		err = l.active.Close() // all of it is synced
 	}
-	l.active = f
+	l.active, l.zeroed = f, 0
 	if err != nil {
 		return nil, err
 	}
-	s = &messageSegment{first: first, size: messageFileHeader}
+	s := &messageSegment{first: first, size: messageFileHeader}
 	l.mu.Lock()
 	l.segments = append(l.segments, s)
 	l.mu.Unlock()

@@ -203,7 +203,7 @@ func (l *MessageLog) openNewest(s *messageSegment, m mode) error {
 		l.segments = l.segments[:len(l.segments)-1]
 		l.active = nil
 		if err = errors.Join(f.Close(), l.db.setAside(name)); err == nil {
-			_, err = l.writeTo(l.last+1, 0)
+			_, err = l.begin(l.last + 1)
 		}
 		return err
 	}
@@ -249,7 +249,9 @@ func (l *MessageLog) readNewest(f file, s *messageSegment, scan *messageScan) er
 			return damage(l.path(s.first), scan.offset, "the record %d cannot be read, yet record %d behind it says that it was durable", l.last+1, e.Position)
 		}
 	}
-	l.db.opt.Logger.Info("cut the torn tail of the message log", "file", l.path(s.first), "offset", scan.offset, "bytes", len(rest))
+	if len(bytes.Trim(rest, "\x00")) > 0 {
+		l.db.opt.Logger.Info("cut the torn tail of the message log", "file", l.path(s.first), "offset", scan.offset, "bytes", len(rest))
+	}
 	if err := f.Truncate(scan.offset); err != nil {
 		return err
 	}
