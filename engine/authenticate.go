@@ -81,7 +81,7 @@ func (h *Hub) authenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 	if err != nil {
 		return Grant{}, wrapf(CodeInternal, err, "the keys of %q can't be read", cr.ID)
 	}
-	if !token.Opens(h.hosts, cr.ID.DeviceID, cr.ID.ModuleID) {
+	if !token.Opens(h.about.hosts, cr.ID.DeviceID, cr.ID.ModuleID) {
 		return Grant{}, errf(CodeUnauthorized, "the token's resource %q does not name %q on this hub", token.Resource, cr.ID)
 	}
 	if !token.VerifyKeys(primary, secondary) {
@@ -135,7 +135,7 @@ func (h *Hub) grantByPolicy(g *Grant, token auth.Token) error {
 	if !p.Permissions.Has(auth.DeviceConnect) {
 		return errf(CodeUnauthorized, "policy %q lacks the permission %s", p.Name, auth.DeviceConnect)
 	}
-	scope, ok := token.Target(h.hosts)
+	scope, ok := token.Target(h.about.hosts)
 	principal := auth.Principal{Kind: auth.Device, Name: g.ID.DeviceID, DeviceID: g.ID.DeviceID, ModuleID: g.ID.ModuleID, Scope: scope}
 	if g.ID.ModuleID != "" {
 		principal.Kind, principal.Name = auth.Module, g.ID.String()
@@ -202,7 +202,7 @@ func (h *Hub) verifyService(token, path string) (p auth.Principal, claimed strin
 	if err != nil {
 		return p, t.Policy, AsError(err)
 	}
-	scope, ok := t.Target(h.hosts)
+	scope, ok := t.Target(h.about.hosts)
 	p = auth.Principal{Kind: auth.Policy, Name: policy.Name, Permissions: policy.Permissions, Scope: scope}
 	if !ok || !p.Covers(path) {
 		return p, t.Policy, errf(CodeUnauthorized, "Unauthorized: the token's resource does not cover %s on this hub", path)

@@ -28,21 +28,31 @@ type Options struct {
 type Hub struct {
 	db        *storage.DB
 	log       *slog.Logger
-	hosts     []string
-	version   string
-	started   time.Time
+	about     about
 	limits    Limits
 	throttles throttles
 	refusals  *rate.Limiter // bounds how many refused calls are audited
 	policies  atomic.Pointer[map[string]auth.SharedAccessPolicy]
 	sessions  *sessionTable
-	methods   atomic.Int64 // calls that wait now
-	queue     *methodQueue
+	methods   methodCalls
 	verifying atomic.Bool // the audit chain is being walked
 	count     counters
 	draining  atomic.Bool
 
 	devicebound deviceboundState
+}
+
+// about is what a hub says of itself.
+type about struct {
+	hosts   []string // the canonical name first
+	version string
+	started time.Time
+}
+
+// methodCalls are the direct methods under way.
+type methodCalls struct {
+	waiting atomic.Int64 // callers that wait now
+	queue   *methodQueue // calls that wait for their device
 }
 
 // Open opens the store and returns a hub that serves calls. Errors are
@@ -69,13 +79,14 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 		return nil, err
 	}
 	h := &Hub{
-		db: db, log: o.Logger, hosts: o.Hosts, version: o.Version, started: time.Now().UTC(), limits: limits,
-		throttles: newThrottles(limits), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), sessions: newSessionTable(), queue: newMethodQueue(),
+		db: db, log: o.Logger, about: about{o.Hosts, o.Version, time.Now().UTC()}, limits: limits,
+		throttles: newThrottles(limits), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), sessions: newSessionTable(),
 	}
+	h.methods.queue = newMethodQueue()
 	if err := h.openPolicies(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if err := h.queue.open(ctx, h); err != nil {
+	if err := h.methods.queue.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return h, nil
@@ -109,7 +120,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		})
 	}
 	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
-	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.queue.sweep(ctx, h, time.Now()) })
+	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.methods.queue.sweep(ctx, h, time.Now()) })
 	every(expiryEvery, "cloud-to-device messages", h.sweepMessages)
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
@@ -121,7 +132,7 @@ func (h *Hub) Run(ctx context.Context) error {
 func (h *Hub) Close() error {
 	h.Drain()
 	h.sessions.each(func(s *Session) { s.end(errf(CodeClosed, "the hub is shutting down")) })
-	h.queue.close()
+	h.methods.queue.close()
 	return errors.Join(h.flushPresence(context.Background()), h.db.Close())
 }
 
@@ -141,7 +152,7 @@ func (h *Hub) Ready() error {
 func (h *Hub) Limits() Limits { return h.limits }
 
 // Hosts returns the hub's names, the canonical one first.
-func (h *Hub) Hosts() []string { return h.hosts }
+func (h *Hub) Hosts() []string { return h.about.hosts }
 
 // Drain refuses new sessions with CodeClosed from now on. Existing ones stay
 // until their edge closes them.

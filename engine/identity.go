@@ -130,7 +130,7 @@ func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdat
 	}
 	switch _, err := identityTable(i.ID()).Get(tx, identityKey(i.ID())); {
 	case err == nil && i.ModuleID != "":
-		return identityRecord{}, errf(CodeModuleAlreadyExists, "Device %s in IotHub %s already contains Module %s.", i.DeviceID, h.hosts[0], i.ModuleID)
+		return identityRecord{}, errf(CodeModuleAlreadyExists, "Device %s in IotHub %s already contains Module %s.", i.DeviceID, h.about.hosts[0], i.ModuleID)
 	case err == nil:
 		return identityRecord{}, errf(CodeDeviceAlreadyExists, "A device with ID '%s' is already registered.", i.DeviceID)
 	case !errors.Is(err, storage.ErrNotFound):

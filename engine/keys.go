@@ -132,5 +132,5 @@ func (h *Hub) IdentityConnectionString(ctx context.Context, c Caller, id TwinID,
 	if err != nil {
 		return auth.ConnectionString{}, err
 	}
-	return auth.ConnectionString{HostName: h.hosts[0], DeviceID: id.DeviceID, ModuleID: id.ModuleID, SharedAccessKey: key}, nil
+	return auth.ConnectionString{HostName: h.about.hosts[0], DeviceID: id.DeviceID, ModuleID: id.ModuleID, SharedAccessKey: key}, nil
 }

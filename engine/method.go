@@ -100,11 +100,11 @@ type methodOutcome struct {
 }
 
 func (h *Hub) callMethod(ctx context.Context, id TwinID, m MethodCall) (MethodResult, error) {
-	if h.methods.Add(1) > int64(h.limits.MethodsWaiting) {
-		h.methods.Add(-1)
+	if h.methods.waiting.Add(1) > int64(h.limits.MethodsWaiting) {
+		h.methods.waiting.Add(-1)
 		return MethodResult{}, errf(CodeTooManyMethods, "%d method calls wait in this hub, which is its limit", h.limits.MethodsWaiting)
 	}
-	defer h.methods.Add(-1)
+	defer h.methods.waiting.Add(-1)
 	s := h.callable(id)
 	if s == nil {
 		// Only now is the store asked: a connected device needs no look-up.

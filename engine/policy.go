@@ -286,5 +286,5 @@ func (h *Hub) PolicyConnectionString(ctx context.Context, c Caller, name string,
 	if err != nil {
 		return auth.ConnectionString{}, err
 	}
-	return auth.ConnectionString{HostName: h.hosts[0], SharedAccessKeyName: name, SharedAccessKey: key}, nil
+	return auth.ConnectionString{HostName: h.about.hosts[0], SharedAccessKeyName: name, SharedAccessKey: key}, nil
 }

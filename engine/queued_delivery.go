@@ -226,7 +226,7 @@ func (h *Hub) expireQueuedTx(tx *storage.Tx, id TwinID, call string, r *queuedRe
 // whether another one may be tried at once.
 func (h *Hub) deliverQueued(id TwinID) bool {
 	select {
-	case <-h.queue.stop:
+	case <-h.methods.queue.stop:
 		return false
 	default:
 	}
@@ -255,7 +255,7 @@ func (h *Hub) deliverQueued(id TwinID) bool {
 		timer := time.NewTimer(time.Second)
 		select {
 		case <-timer.C:
-		case <-h.queue.stop: // the next start finds it being sent, and says uncertain
+		case <-h.methods.queue.stop: // the next start finds it being sent, and says uncertain
 			timer.Stop()
 			return false
 		}

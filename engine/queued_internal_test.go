@@ -31,7 +31,7 @@ func TestQueuedMethodsExpireAndAreDropped(t *testing.T) {
 		at   time.Duration
 		want QueuedStatus
 	}{{59 * time.Minute, QueuedWaiting}, {61 * time.Minute, QueuedExpired}, {6 * 24 * time.Hour, QueuedExpired}, {8 * 24 * time.Hour, ""}} {
-		if err := h.queue.sweep(t.Context(), h, q.Created.Add(step.at)); err != nil {
+		if err := h.methods.queue.sweep(t.Context(), h, q.Created.Add(step.at)); err != nil {
 			t.Fatal(err)
 		}
 		got, err := h.QueuedMethod(t.Context(), c, id, q.ID)
@@ -43,7 +43,7 @@ func TestQueuedMethodsExpireAndAreDropped(t *testing.T) {
 			t.Errorf("after %s: %s, %v", step.at, got.Status, err)
 		}
 	}
-	if len(h.queue.waiting) != 0 {
-		t.Errorf("the queue still notes %v", h.queue.waiting)
+	if len(h.methods.queue.waiting) != 0 {
+		t.Errorf("the queue still notes %v", h.methods.queue.waiting)
 	}
 }

@@ -196,7 +196,7 @@ func (h *Hub) QueueMethod(ctx context.Context, c Caller, id TwinID, m MethodCall
 		)
 	})
 	if err == nil {
-		h.queue.queued.Add(1)
+		h.methods.queue.queued.Add(1)
 	}
 	return made, err
 }
@@ -204,7 +204,7 @@ func (h *Hub) QueueMethod(ctx context.Context, c Caller, id TwinID, m MethodCall
 // putQueueTx stores a queue and tells the deliverer of it once it is durable.
 func (h *Hub) putQueueTx(tx *storage.Tx, id TwinID, q queueRecord) error {
 	waiting := len(q.Waiting)
-	tx.OnCommit(func(uint64) { h.queue.changed(h, id, waiting) })
+	tx.OnCommit(func(uint64) { h.methods.queue.changed(h, id, waiting) })
 	return queueTable.Put(tx, id.key(), q)
 }
 
@@ -222,7 +222,7 @@ func (h *Hub) WaitQueuedMethod(ctx context.Context, c Caller, id TwinID, call st
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
-		news := h.queue.watch(id)
+		news := h.methods.queue.watch(id)
 		var q QueuedMethod
 		err := h.view(ctx, "read queued method", func(r storage.Reader) error {
 			if _, err := loadIdentity(r, id); err != nil {
@@ -233,7 +233,7 @@ func (h *Hub) WaitQueuedMethod(ctx context.Context, c Caller, id TwinID, call st
 			return err
 		})
 		if err != nil || q.Status.Final() || wait <= 0 {
-			h.queue.unwatch(id, news)
+			h.methods.queue.unwatch(id, news)
 			return q, err
 		}
 		select {
@@ -243,7 +243,7 @@ func (h *Hub) WaitQueuedMethod(ctx context.Context, c Caller, id TwinID, call st
 		case <-ctx.Done():
 			wait, err = 0, wrapf(CodeCanceled, ctx.Err(), "the caller went away before the call had ended; it stays queued")
 		}
-		h.queue.unwatch(id, news)
+		h.methods.queue.unwatch(id, news)
 		if err != nil {
 			return q, err
 		}
@@ -380,9 +380,9 @@ func (h *Hub) finishQueuedTx(tx *storage.Tx, c Caller, id TwinID, call string, r
 	}{call, r.Name, r.Status, r.AnswerCode})
 	switch r.Status {
 	case QueuedUncertain:
-		tx.OnCommit(func(uint64) { h.queue.uncertain.Add(1) })
+		tx.OnCommit(func(uint64) { h.methods.queue.uncertain.Add(1) })
 	case QueuedExpired:
-		tx.OnCommit(func(uint64) { h.queue.expired.Add(1) })
+		tx.OnCommit(func(uint64) { h.methods.queue.expired.Add(1) })
 	}
 	return errors.Join(err,
 		queuedTable.Put(tx, queuedKey(id, call), *r),
@@ -410,6 +410,6 @@ func (h *Hub) dropQueueTx(tx *storage.Tx, id TwinID) error {
 		}
 	}
 	tx.Add(counterQueued, -int64(len(q.Waiting)))
-	tx.OnCommit(func(uint64) { h.queue.changed(h, id, 0) })
+	tx.OnCommit(func(uint64) { h.methods.queue.changed(h, id, 0) })
 	return queueTable.Delete(tx, id.key())
 }

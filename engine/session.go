@@ -121,7 +121,7 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 	if s.subs.Has(EndpointMessage) {
 		s.deliver()
 	}
-	h.queue.kick(h, s.id)
+	h.methods.queue.kick(h, s.id)
 	return s, nil
 }
 
@@ -271,7 +271,7 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 	s.mu.Unlock()
 	if methods {
 		s.hub.sessions.arrived(s.id)
-		s.hub.queue.kick(s.hub, s.id)
+		s.hub.methods.queue.kick(s.hub, s.id)
 	}
 	if messages {
 		s.deliver()

@@ -28,8 +28,8 @@ type Info struct {
 // Info returns what the hub is; any caller may ask.
 func (h *Hub) Info(context.Context) Info {
 	i := Info{
-		Name: h.hosts[0], Hosts: h.hosts, Version: h.version, Epoch: h.db.Epoch().ID, Limits: h.limits.Profile,
-		Started: h.started, NotReady: []string{},
+		Name: h.about.hosts[0], Hosts: h.about.hosts, Version: h.about.version, Epoch: h.db.Epoch().ID, Limits: h.limits.Profile,
+		Started: h.about.started, NotReady: []string{},
 	}
 	if err := h.Ready(); err != nil {
 		i.NotReady = append(i.NotReady, AsError(err).Message)
@@ -89,7 +89,7 @@ type Totals struct {
 // Totals returns the counters; it is cheap and safe from any goroutine.
 func (h *Hub) Totals() Totals {
 	t := h.count.totals()
-	t.MethodsQueued, t.MethodsUncertain, t.MethodsExpired = h.queue.queued.Load(), h.queue.uncertain.Load(), h.queue.expired.Load()
+	t.MethodsQueued, t.MethodsUncertain, t.MethodsExpired = h.methods.queue.queued.Load(), h.methods.queue.uncertain.Load(), h.methods.queue.expired.Load()
 	return t
 }
 

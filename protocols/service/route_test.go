@@ -38,7 +38,7 @@ func TestMatch(t *testing.T) {
 		{"PUT", "/devices/keys", "putDevice", "keys", "/devices/keys"},
 		{"GET", "/devices/d/modules", "listModules", "d", "/devices/d/modules"},
 		{"GET", "/devices/d/Modules/m/", "getModule", "d,m", "/devices/d/modules/m"},
-		{"DELETE", "/devices/d/commands", "later:cloud-to-device messages", "d", "/devices/d/commands"},
+		{"DELETE", "/devices/d/commands", "purgeMessages", "d", "/devices/d/commands"},
 		{"POST", "/twins/d", "405", "", ""},
 		{"PATCH", "/twins/d", "patchTwin", "d", "/twins/d"},
 		{"POST", "/twins/d/methods/", "invokeTwinMethod", "d", "/twins/d/methods"},
