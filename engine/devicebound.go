@@ -15,11 +15,7 @@ import (
 
 // The rules of a device's queue of cloud-to-device messages; they are IoT Hub's.
 const (
-	devicebound           = 50       // messages that wait for one device
-	deviceboundBytes      = 64 << 10 // of body and properties
 	deviceboundTTL        = time.Hour
-	deviceboundTTLMost    = 48 * time.Hour
-	deviceboundDeliveries = 10 // abandons before a message is given up
 	deviceboundLock       = time.Minute
 	deviceboundLockLeast  = 5 * time.Second
 	deviceboundLockMost   = 300 * time.Second
@@ -97,7 +93,7 @@ func (h *Hub) SendMessage(ctx context.Context, c Caller, deviceID string, m Devi
 	if err := h.authorize(ctx, c, opMessageSend, deviceID); err != nil {
 		return QueuedMessage{}, err
 	}
-	if err := checkDevicebound(&m); err != nil {
+	if err := h.checkDevicebound(&m); err != nil {
 		return QueuedMessage{}, err
 	}
 	if m.MessageID == "" {
@@ -114,16 +110,16 @@ func (h *Hub) SendMessage(ctx context.Context, c Caller, deviceID string, m Devi
 		switch {
 		case r.Expires.IsZero():
 			r.Expires = now.Add(deviceboundTTL)
-		case !r.Expires.After(now), r.Expires.After(now.Add(deviceboundTTLMost)):
-			return errf(CodeArgumentInvalid, "expiry %s is not within the next 48 hours", r.Expires.UTC().Format(time.RFC3339))
+		case !r.Expires.After(now), r.Expires.After(now.Add(h.limits.MessageTTLMax)):
+			return errf(CodeArgumentInvalid, "expiry %s is not within the next %.0f hours", r.Expires.UTC().Format(time.RFC3339), h.limits.MessageTTLMax.Hours())
 		}
 		r.Expires = r.Expires.UTC()
 		q, err := deviceboundQueueOf(tx, deviceID)
 		if err != nil {
 			return err
 		}
-		if q.Count >= devicebound {
-			return errf(CodeQueueFull, "%d messages wait for %q, at most %d may", q.Count, deviceID, devicebound)
+		if most := h.limits.MessagesWaiting; q.Count >= most {
+			return errf(CodeQueueFull, "%d messages wait for %q, at most %d may", q.Count, deviceID, most)
 		}
 		q.Last++
 		q.Count++
@@ -160,7 +156,7 @@ func deviceboundQueueOf(r storage.Reader, deviceID string) (deviceboundQueue, er
 }
 
 // checkDevicebound applies the rules for what becomes a topic or headers.
-func checkDevicebound(m *DeviceboundMessage) error {
+func (h *Hub) checkDevicebound(m *DeviceboundMessage) error {
 	size := len(m.Body)
 	for _, f := range []struct{ name, value string }{
 		{"messageId", m.MessageID}, {"correlationId", m.CorrelationID}, {"userId", m.UserID},
@@ -194,8 +190,8 @@ func checkDevicebound(m *DeviceboundMessage) error {
 		size += len(p.Name) + len(p.Value)
 		escaped += 3*(len(p.Name)+len(p.Value)) + 2
 	}
-	if size > deviceboundBytes {
-		return errf(CodeTooLarge, "the message has %d bytes with its properties, at most %d are allowed", size, deviceboundBytes)
+	if most := h.limits.DeviceboundBytes; size > most {
+		return errf(CodeTooLarge, "the message has %d bytes with its properties, at most %d are allowed", size, most)
 	}
 	// Everything but the body goes into an MQTT topic, percent-encoded.
 	if escaped > math.MaxUint16-4096 {

@@ -93,7 +93,7 @@ func (h *Hub) RejectMessage(ctx context.Context, g Grant, lockToken string) erro
 func (h *Hub) AbandonMessage(ctx context.Context, g Grant, lockToken string) error {
 	err := h.settle(ctx, g, lockToken, "abandon message", func(tx *storage.Tx, k storage.Key, r deviceboundRecord) error {
 		r.Lock, r.Locked = "", time.Time{}
-		if r.Abandons++; r.Abandons >= deviceboundDeliveries {
+		if r.Abandons++; r.Abandons >= h.limits.MessageDeliveries {
 			return h.finishMessageTx(tx, k, r, feedbackDeliveryCount)
 		}
 		return deviceboundTable.Put(tx, k, r)

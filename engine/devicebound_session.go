@@ -134,7 +134,12 @@ func (s *Session) deliverTx(tx *storage.Tx) error {
 				r.PacketID = s.newPacketID(sequence)
 			}
 		}
-		if err := deviceboundTable.Put(tx, item.Key, r); err != nil {
+		if qos == 0 { // at most once: it is complete when it is sent
+			err = s.hub.finishMessageTx(tx, item.Key, r, feedbackSuccess)
+		} else {
+			err = deviceboundTable.Put(tx, item.Key, r)
+		}
+		if err != nil {
 			return err
 		}
 		tx.OnCommit(func(uint64) { s.send(r.queued(sequence), r.PacketID, duplicate) })
@@ -181,17 +186,14 @@ func (s *Session) newPacketID(sequence uint64) uint16 {
 	}
 }
 
-// send hands a message to the connection. One at QoS 0 is complete with that.
+// send hands a message to the connection. Behind those at QoS 0, which nobody
+// acknowledges, the next ones follow with the next sweep.
 func (s *Session) send(m QueuedMessage, packetID uint16, duplicate bool) {
 	if s.Err() != nil || s.connection.Outbox.Message(m, packetID, duplicate) != nil {
 		return // the connection is ending: the next one gets the message
 	}
 	s.hub.count.deviceboundDelivered.Add(1)
 	if packetID == 0 {
-		d := &s.delivery
-		d.mu.Lock()
-		d.acked = append(d.acked, m.Sequence)
-		d.mu.Unlock()
 		s.deliverLater()
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
@@ -101,4 +102,138 @@ func TestMessagesAreDelivered(t *testing.T) {
 	if err := h.CompleteFeedback(t.Context(), c, token); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// openMessages returns a hub with the device d, and a grant of it.
+func openMessages(t *testing.T, dir string) (*Hub, Caller, Grant) {
+	t.Helper()
+	h, err := Open(t.Context(), Options{Storage: storage.Options{Dir: dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Caller{Principal: auth.Principal{Permissions: ^auth.Permission(0)}}
+	if _, err := h.CreateIdentity(t.Context(), c, Identity{DeviceID: "d"}); err != nil && AsError(err).Code != CodeDeviceAlreadyExists {
+		t.Fatal(err)
+	}
+	g := Grant{ID: TwinID{DeviceID: "d"}}
+	err = h.db.View(t.Context(), func(r storage.Reader) error {
+		record, err := loadDevice(r, "d")
+		g.GenerationID, g.revision = record.GenerationID, record.Revision
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, c, g
+}
+
+func TestMessagesOverHTTPS(t *testing.T) {
+	dir := t.TempDir()
+	h, c, g := openMessages(t, dir)
+	for _, id := range []string{"a", "b"} {
+		if _, err := h.SendMessage(t.Context(), c, "d", DeviceboundMessage{MessageID: id, Ack: "full"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receive := func(want string) string {
+		t.Helper()
+		m, found, err := h.ReceiveMessage(t.Context(), g, 0)
+		if err != nil || found != (want != "") || m.MessageID != want {
+			t.Fatalf("received %+v, %v; want %q", m, err, want)
+		}
+		return m.LockToken
+	}
+	settle := func(want Code, err error) {
+		t.Helper()
+		if err != nil && AsError(err).Code != want || err == nil && want != 0 {
+			t.Fatalf("%v, want code %v", err, want)
+		}
+	}
+	a, b := receive("a"), receive("b")
+	receive("")
+	settle(CodeMessageLockLost, h.CompleteMessage(t.Context(), g, "unknown"))
+	settle(0, h.CompleteMessage(t.Context(), g, b))
+	settle(CodeMessageLockLost, h.CompleteMessage(t.Context(), g, b))
+	for n := range 10 {
+		settle(0, h.AbandonMessage(t.Context(), g, a))
+		if n == 5 { // the queue and its counts are in the store
+			if err := h.Close(); err != nil {
+				t.Fatal(err)
+			}
+			h, c, g = openMessages(t, dir)
+		}
+		if n < 9 {
+			a = receive("a")
+		}
+	}
+	receive("")
+	list, token, err := h.ReceiveFeedback(t.Context(), c)
+	if err != nil || len(list) != 2 || list[0].Status != feedbackSuccess || list[1].Status != feedbackDeliveryCount {
+		t.Fatalf("feedback %+v, %v", list, err)
+	}
+	if again, _, err := h.ReceiveFeedback(t.Context(), c); err != nil || len(again) != 0 {
+		t.Fatalf("locked feedback was handed out again: %+v, %v", again, err)
+	}
+	settle(0, h.AbandonFeedback(t.Context(), c, token))
+	if again, _, err := h.ReceiveFeedback(t.Context(), c); err != nil || len(again) != 2 {
+		t.Fatalf("abandoned feedback: %+v, %v", again, err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMessagesOfACleanSessionAreGivenUp(t *testing.T) {
+	h, c, g := openMessages(t, t.TempDir())
+	defer h.Close()
+	if _, err := h.SendMessage(t.Context(), c, "d", DeviceboundMessage{Ack: "negative"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Connect(t.Context(), Connection{Grant: g, Clean: true, Outbox: deaf{}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, total, err := h.Messages(t.Context(), c, "d", 0, 50); err != nil || total != 0 {
+		t.Fatal(total, err)
+	}
+	if list, _, err := h.ReceiveFeedback(t.Context(), c); err != nil || len(list) != 1 || list[0].Status != feedbackPurged {
+		t.Fatalf("feedback %+v, %v", list, err)
+	}
+}
+
+func TestMessagesExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, c, g := openMessages(t, t.TempDir())
+		defer h.Close()
+		for _, ttl := range []time.Duration{time.Minute, time.Hour} {
+			if _, err := h.SendMessage(t.Context(), c, "d", DeviceboundMessage{Expires: time.Now().Add(ttl), Ack: "negative"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, found, err := h.ReceiveMessage(t.Context(), g, 5*time.Second); err != nil || !found {
+			t.Fatal(found, err)
+		}
+		time.Sleep(6 * time.Second)
+		if m, found, err := h.ReceiveMessage(t.Context(), g, 300*time.Second); err != nil || !found || m.Sequence != 1 || m.Deliveries != 2 {
+			t.Fatalf("after the lock: %+v, %v", m, err)
+		}
+		time.Sleep(time.Minute)
+		if err := h.sweepMessages(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		list, total, err := h.Messages(t.Context(), c, "d", 0, 50)
+		if err != nil || total != 1 || list[0].Sequence != 2 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		feedback, _, err := h.ReceiveFeedback(t.Context(), c)
+		if err != nil || len(feedback) != 1 || feedback[0].Status != feedbackExpired {
+			t.Fatalf("%+v, %v", feedback, err)
+		}
+		if err := h.DeleteIdentity(t.Context(), c, g.ID, IfMatch{Present: true, Any: true}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		if err := h.sweepMessages(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

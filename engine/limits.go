@@ -38,6 +38,10 @@ type Limits struct {
 
 	MessageBytes       int
 	MessageAge         time.Duration // how long telemetry is kept, within its size
+	DeviceboundBytes   int
+	MessagesWaiting    int // cloud-to-device, per device
+	MessageDeliveries  int // abandons before a message is given up
+	MessageTTLMax      time.Duration
 	MethodPayloadBytes int
 	MethodNameBytes    int
 	MethodsInFlight    int // per device or module
@@ -167,6 +171,10 @@ var limitTable = [...]LimitRow{
 
 	count("message_bytes", "Size of a device-to-cloud message: body and properties.", "bytes", 256*kib, 256*kib, func(l *Limits) *int { return &l.MessageBytes }),
 	span("message_age", "Age of stored device-to-cloud messages; they also stay within the smaller of 2 GiB and a tenth of the disk.", 24*time.Hour, 24*time.Hour, func(l *Limits) *time.Duration { return &l.MessageAge }),
+	count("devicebound_bytes", "Size of a cloud-to-device message: body and properties.", "bytes", 64*kib, 64*kib, func(l *Limits) *int { return &l.DeviceboundBytes }),
+	count("devicebound_waiting", "Cloud-to-device messages that wait for one device.", "", 50, 50, func(l *Limits) *int { return &l.MessagesWaiting }),
+	count("devicebound_deliveries", "How often a device may abandon a cloud-to-device message before it is given up.", "", 10, 10, func(l *Limits) *int { return &l.MessageDeliveries }),
+	span("devicebound_ttl_max", "Longest time to live of a cloud-to-device message; without one it lives an hour.", 48*time.Hour, 48*time.Hour, func(l *Limits) *time.Duration { return &l.MessageTTLMax }),
 	count("method_payload_bytes", "Size of a direct method's payload, each way.", "bytes", 128*kib, 128*kib, func(l *Limits) *int { return &l.MethodPayloadBytes }),
 	count("method_name_bytes", "Length of a direct method's name.", "bytes", 100, 100, func(l *Limits) *int { return &l.MethodNameBytes }),
 	count("methods_in_flight", "Direct method calls that wait for one device or module.", "", 64, 64, func(l *Limits) *int { return &l.MethodsInFlight }),

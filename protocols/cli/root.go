@@ -30,6 +30,8 @@ type root struct {
 	Twin   twinGroup   `cmd:"" group:"Devices" help:"Twins: tags, desired and reported properties."`
 	Method methodGroup `cmd:"" group:"Devices" help:"Direct methods."`
 
+	Message messageGroup `cmd:"" group:"Devices" help:"Cloud-to-device messages."`
+
 	Policy policyGroup `cmd:"" group:"Access" help:"Shared access policies."`
 	Audit  auditGroup  `cmd:"" group:"Access" help:"The audit log."`
 

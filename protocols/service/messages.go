@@ -71,8 +71,16 @@ func messageRoutes() []*route {
 	for _, r := range table {
 		r.shape = shapeProblem
 	}
-	return append(table, &route{method: http.MethodDelete, pattern: "/devices/{id}/commands", operation: "purgeMessages", tag: tagMessages, permission: connect,
-		summary: "Removes the device's messages.", response: purgeResult{}, handle: purgeMessages})
+	const batch = "/messages/serviceBound/feedback"
+	return append(table,
+		&route{method: http.MethodGet, pattern: batch, operation: "receiveFeedbackBatch", tag: tagMessages, permission: connect,
+			summary: "Hands out a batch of feedback for 60 s; the ETag is its lock token. 204 when there is none.", response: []engine.Feedback{}, handle: receiveBatch},
+		&route{method: http.MethodDelete, pattern: batch + "/{token}", operation: "completeFeedbackBatch", tag: tagMessages, permission: connect,
+			summary: "Removes a batch of feedback.", status: http.StatusNoContent, handle: completeFeedback},
+		&route{method: http.MethodPost, pattern: batch + "/{token}/abandon", operation: "abandonFeedbackBatch", tag: tagMessages, permission: connect,
+			summary: "Lets a batch of feedback be received again.", status: http.StatusNoContent, handle: abandonFeedback},
+		&route{method: http.MethodDelete, pattern: "/devices/{id}/commands", operation: "purgeMessages", tag: tagMessages, permission: connect,
+			summary: "Removes the device's messages.", response: purgeResult{}, handle: purgeMessages})
 }
 
 func sendMessage(c *call) (answer, error) {
@@ -185,4 +193,16 @@ func receiveFeedback(c *call) (answer, error) {
 
 func completeFeedback(c *call) (answer, error) {
 	return answer{status: http.StatusNoContent}, c.hub.CompleteFeedback(c.r.Context(), c.caller, c.params[0])
+}
+
+func abandonFeedback(c *call) (answer, error) {
+	return answer{status: http.StatusNoContent}, c.hub.AbandonFeedback(c.r.Context(), c.caller, c.params[0])
+}
+
+func receiveBatch(c *call) (answer, error) {
+	list, token, err := c.hub.ReceiveFeedback(c.r.Context(), c.caller)
+	if err == nil && token == "" {
+		return answer{status: http.StatusNoContent}, nil
+	}
+	return answer{body: list, etag: token, header: map[string]string{"Content-Type": "application/vnd.microsoft.iothub.feedback.json"}}, err
 }
