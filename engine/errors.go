@@ -31,6 +31,7 @@ const (
 	CodePreconditionFailed
 	CodeDeviceDisabled
 	CodeDeviceNotOnline
+	CodeFaultInjected
 	CodeConnectionClosed
 	CodeGatewayTimeout
 	CodeInvalidMethodResponse
@@ -79,6 +80,7 @@ var codeTable = [...]CodeInfo{
 	{CodePreconditionFailed, "PreconditionFailed", "The record has changed since the caller read it, or If-Match is missing.", "Read it again and send its current ETag, or * to overwrite.", false},
 	{CodeDeviceDisabled, "DeviceDisabled", "The device identity is disabled.", "Enable it, after looking at its statusReason.", false},
 	{CodeDeviceNotOnline, "DeviceNotOnline", "The device is not connected, or has not subscribed to methods.", "Wait for the device, or allow for that with connectTimeoutInSeconds.", true},
+	{CodeFaultInjected, "FaultInjected", "The connection was ended on purpose, by an injected fault.", "Connect again; `muster fault list` shows what is injected.", true},
 	{CodeConnectionClosed, "DeviceConnectionClosedRemotely", "The device's connection ended before it answered; whether it acted is not known.", "Look at the device's reported properties before you repeat the call.", true},
 	{CodeGatewayTimeout, "GatewayTimeout", "The device took the request and did not answer in time; whether it acted is not known.", "Look at the device's reported properties before you repeat the call.", true},
 	{CodeInvalidMethodResponse, "DeviceInvalidResultCount", "The device's answer is not valid JSON.", "Mend the method handler on the device: it must answer with JSON or nothing.", false},

@@ -86,6 +86,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err := h.openPolicies(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if err := h.openFaults(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if err := h.methods.queue.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -122,6 +125,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
 	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.methods.queue.sweep(ctx, h, time.Now()) })
 	every(expiryEvery, "cloud-to-device messages", h.sweepMessages)
+	every(expiryEvery, "injected faults", func(ctx context.Context) error { return h.runFaults(ctx, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
 	wg.Wait()

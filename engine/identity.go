@@ -361,6 +361,7 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 			return err
 		}
 	}
+	_, dropFault := h.removeFaultTx(tx, c, id, time.Time{})
 	if err := errors.Join(
 		identityTable(id).Delete(tx, identityKey(id)),
 		twinTable.Delete(tx, id.key()),
@@ -368,6 +369,7 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 		subscriptionTable.Delete(tx, id.key()),
 		h.dropQueueTx(tx, id),
 		dropConnectionsTx(tx, id),
+		dropFault,
 		appendChange(tx, c, changeIdentityDeleted, id, 0, nil),
 		h.auditTx(tx, c, opIdentityDelete, id.String(), nil),
 	); err != nil {

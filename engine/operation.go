@@ -42,6 +42,8 @@ const (
 	opPolicyRotate
 	opAuditRead
 	opStatusRead
+	opFaultRead
+	opFaultWrite
 	opDoctor
 	opAuthenticate
 )
@@ -95,6 +97,8 @@ var operationTable = [...]OperationInfo{
 	{"policy.rotate", auth.PolicyManage, "Give a shared access policy a new key.", throttleNone},
 	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
 	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
+	{"fault.read", auth.StatusRead, "List injected faults.", throttleNone},
+	{"fault.write", auth.HubManage, "Inject a fault into a device's connection, or end it.", throttleNone},
 	{"doctor", auth.HubManage, "Look at the hub's own health.", throttleNone},
 	{"authenticate", 0, "Show who one is; only refusals are audited.", throttleNone},
 }

@@ -10,6 +10,7 @@ import (
 type sessionTable struct {
 	seed   maphash.Seed
 	shards [64]sessionShard
+	faults faultSet // what disturbs sessions on purpose
 }
 
 type sessionShard struct {

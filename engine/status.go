@@ -84,12 +84,15 @@ type Totals struct {
 	MessagesSent, MessagesDelivered, MessagesCompleted, MessagesDead int64 // cloud-to-device
 	PresenceLost                                                     int64 // presence changes that could not be stored
 	SessionsReplaced                                                 int64
+	Faults                                                           int64 // injected faults in force: a gauge
+	FaultLost                                                        int64 // messages lost on purpose
 }
 
 // Totals returns the counters; it is cheap and safe from any goroutine.
 func (h *Hub) Totals() Totals {
 	t := h.count.totals()
 	t.MethodsQueued, t.MethodsUncertain, t.MethodsExpired = h.methods.queue.queued.Load(), h.methods.queue.uncertain.Load(), h.methods.queue.expired.Load()
+	t.Faults, t.FaultLost = h.sessions.faults.some.Load(), h.sessions.faults.lost.Load()
 	return t
 }
 
@@ -146,7 +149,7 @@ func (h *Hub) Doctor(ctx context.Context, c Caller) ([]Finding, error) {
 	if err := h.authorize(ctx, c, opDoctor, "*"); err != nil {
 		return nil, err
 	}
-	return append(h.doctorStore(), h.doctorAudit(ctx)...), nil
+	return append(append(h.doctorStore(), h.doctorFaults()), h.doctorAudit(ctx)...), nil
 }
 
 // How much a status answer holds at most.

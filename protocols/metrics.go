@@ -82,6 +82,8 @@ func metricRows() []metricRow {
 		counter("muster_twin_reads_total", "Twins read.", func(f *figures) int64 { return f.totals.TwinReads }),
 		counter("muster_methods_total", "Direct methods called.", func(f *figures) int64 { return f.totals.Methods }),
 		counter("muster_methods_failed_total", "Direct methods that got no answer from the device.", func(f *figures) int64 { return f.totals.MethodsFailed }),
+		gauge("muster_faults", "Injected faults in force.", func(f *figures) float64 { return float64(f.totals.Faults) }),
+		counter("muster_fault_lost_total", "Messages lost on purpose, by injected faults.", func(f *figures) int64 { return f.totals.FaultLost }),
 		counter("muster_methods_queued_total", "Direct methods queued until their device is there.", func(f *figures) int64 { return f.totals.MethodsQueued }),
 		counter("muster_methods_uncertain_total", "Queued methods that were taken for sending and got no answer.", func(f *figures) int64 { return f.totals.MethodsUncertain }),
 		counter("muster_methods_expired_total", "Queued methods whose deadline passed before their device came.", func(f *figures) int64 { return f.totals.MethodsExpired }),

@@ -266,6 +266,7 @@ func (c *deviceShowCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	a.noteFault(ctx, s, c.ID)
 	return a.printIdentity(c.OutputFlags, i, c.Keys)
 }
 

@@ -137,6 +137,9 @@ func (c *statusCmd) Run(a *app) error {
 		field{"disabled", st.Devices.Disabled},
 		field{"modules", st.Modules},
 	)
+	if n, ok := st.Totals["faults"].(float64); ok && n > 0 {
+		fields = append(fields, field{"injected faults", int64(n)})
+	}
 	names := make([]string, 0, len(st.Rates))
 	for name := range st.Rates {
 		names = append(names, name)

@@ -31,6 +31,7 @@ type root struct {
 	Method methodGroup `cmd:"" group:"Devices" help:"Direct methods."`
 
 	Message messageGroup `cmd:"" group:"Devices" help:"Cloud-to-device messages."`
+	Fault   faultGroup   `cmd:"" group:"Devices" help:"Make a device's connection bad on purpose, for a while."`
 
 	Policy policyGroup `cmd:"" group:"Access" help:"Shared access policies."`
 	Audit  auditGroup  `cmd:"" group:"Access" help:"The audit log."`

@@ -46,6 +46,7 @@ type Status struct {
 	} `json:"devices"`
 	Modules int64              `json:"modules"`
 	Rates   map[string]float64 `json:"rates"`
+	Totals  map[string]any     `json:"totals"`
 
 	Raw json.RawMessage `json:"-"` // the whole document as it came
 }

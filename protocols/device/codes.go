@@ -42,6 +42,7 @@ func wireCodes() map[engine.Code]wireCode {
 		engine.CodePreconditionFailed:         {wire.ConnackUnavailable, 412, 412001},
 		engine.CodeDeviceDisabled:             {wire.ConnackNotAuthorized, 403, 403012},
 		engine.CodeDeviceNotOnline:            {wire.ConnackUnavailable, 404, 404103},
+		engine.CodeFaultInjected:              {wire.ConnackUnavailable, 503, 503001},
 		engine.CodeConnectionClosed:           {wire.ConnackUnavailable, 404, 404104},
 		engine.CodeGatewayTimeout:             {wire.ConnackUnavailable, 504, 504101},
 		engine.CodeInvalidMethodResponse:      {wire.ConnackUnavailable, 502, 500001},

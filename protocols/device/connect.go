@@ -113,6 +113,7 @@ func (s *session) attach(c *wire.Connect) *refusal {
 	if s.st.WebSocket() {
 		protocol = "mqtt-ws"
 	}
+	s.out.lose = s.loses
 	es, err := s.h.hub.Connect(s.h.ctx, engine.Connection{
 		Grant:    grant,
 		Clean:    c.Clean,

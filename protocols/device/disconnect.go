@@ -24,6 +24,7 @@ const (
 	reasonReplaced                  // a newer connection of the identity
 	reasonExpired                   // the token ran out
 	reasonEnded                     // the hub ended it: disabled, deleted, key changed
+	reasonInjected                  // an injected fault
 	reasonShutdown                  // the hub is going down
 	reasonUnavailable               // the engine refused a request that has no other answer
 	reasonFault                     // a fault of the hub
@@ -56,6 +57,8 @@ func (r reason) info() (name string, number int) {
 		return "token_expired", 401003
 	case reasonEnded:
 		return "ended_by_hub", 401003
+	case reasonInjected:
+		return "injected_fault", 503001
 	case reasonShutdown:
 		return "shutdown", 503001
 	case reasonUnavailable:
@@ -123,6 +126,8 @@ func (s *session) endedBy(cause *engine.Error) *ending {
 	switch cause.Code {
 	case engine.CodeConnectionClosed:
 		return end(reasonReplaced, cause)
+	case engine.CodeFaultInjected:
+		return end(reasonInjected, cause)
 	case engine.CodeClosed:
 		return end(reasonShutdown, cause)
 	case engine.CodeUnauthorized:

@@ -3,6 +3,7 @@ package device
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
@@ -15,6 +16,8 @@ type fakeHub struct {
 	refuse     error // of AuthenticateDevice
 	refuseLate error // of Connect
 	session    *fakeSession
+	fault      engine.Fault
+	lost       atomic.Int64
 }
 
 func newFakeHub() *fakeHub {
@@ -26,6 +29,11 @@ func newFakeHub() *fakeHub {
 	subs[engine.EndpointTwinResponse] = 0
 	return &fakeHub{limits: limits, session: &fakeSession{subs: subs, twin: []byte(`{"desired":{"$version":1},"reported":{"$version":1}}`)}}
 }
+
+func (f *fakeHub) Fault(engine.TwinID) (engine.Fault, bool) {
+	return f.fault, f.fault != engine.Fault{}
+}
+func (f *fakeHub) FaultLost() { f.lost.Add(1) }
 
 func (f *fakeHub) Limits() engine.Limits { return f.limits }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -40,6 +41,7 @@ type Handler struct {
 	pool   *wire.Buffers
 	most   int
 	vouch  func(net.Conn)
+	chance func() float64 // 0 to below 1; what injected faults toss
 
 	ctx    context.Context //nolint:containedctx // of every engine call of every session; ends with Close
 	cancel context.CancelFunc
@@ -58,6 +60,8 @@ type hub interface {
 	AuthenticateDevice(ctx context.Context, cr engine.Credentials) (engine.Grant, error)
 	Connect(ctx context.Context, cn engine.Connection) (engineSession, error)
 	Limits() engine.Limits
+	Fault(id engine.TwinID) (engine.Fault, bool)
+	FaultLost()
 }
 
 // engineSession is what the handler needs of *engine.Session.
@@ -101,6 +105,7 @@ func newHandler(hb hub, o Options) *Handler {
 		pool:     wire.NewBuffers(),
 		most:     o.MaxPending,
 		vouch:    o.Authenticated,
+		chance:   rand.Float64,
 		sessions: map[*session]struct{}{},
 	}
 	if h.log == nil {

@@ -37,9 +37,9 @@ type outbox struct {
 	pool *wire.Buffers
 	wg   *sync.WaitGroup // of the handler: a write in progress is waited for
 
-	deviceID string // for topics; set before the hub knows the outbox
-
-	cause atomic.Pointer[engine.Error] // why the hub ended the connection
+	deviceID string                       // for topics; set before the hub knows the outbox
+	lose     func() bool                  // an injected fault takes this message; set before the session begins
+	cause    atomic.Pointer[engine.Error] // why the hub ended the connection
 
 	mu       sync.Mutex
 	pending  *wire.Buffer
@@ -87,6 +87,9 @@ func (o *outbox) Close(cause *engine.Error) {
 
 // publish queues a PUBLISH and makes sure that it is written.
 func (o *outbox) publish(m wire.Message, notification bool) error {
+	if o.lose != nil && o.lose() {
+		return o.failure()
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	where := &o.pending

@@ -179,6 +179,9 @@ func (s *session) replyError(p *wire.Packet, t publishTopic, err error) error {
 
 // reply queues an answer to a twin request, at QoS 0 as all that goes down.
 func (s *session) reply(status int, rid string, version int64, body []byte) error {
+	if s.loses() {
+		return nil
+	}
 	if err := s.out.pace(); err != nil {
 		return err
 	}

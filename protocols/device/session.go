@@ -92,12 +92,23 @@ func (s *session) serve() error {
 
 // pass handles the complete packets that were read.
 func (s *session) pass(p *wire.Packet) (n int, err error) {
+	delayed := false // once a read, as a slow network would
 	for {
 		ok, err := s.rd.Next(p)
 		if err != nil || !ok {
 			return n, err
 		}
 		n++
+		if p.Type == wire.TypePublish {
+			lost, err := s.disturb(!delayed)
+			delayed = true
+			if err != nil {
+				return n, err
+			}
+			if lost {
+				continue // as if it never came: no PUBACK
+			}
+		}
 		if err := s.handle(p); err != nil {
 			return n, err
 		}

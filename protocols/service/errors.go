@@ -69,6 +69,7 @@ var wireTable = [...]wire{
 	{code: engine.CodePreconditionFailed, status: 412, number: 412001, name: "PreconditionFailed"},
 	{code: engine.CodeDeviceDisabled, status: 403, number: 403012, name: "DeviceDisabled"},
 	{code: engine.CodeDeviceNotOnline, status: 404, number: 404103, name: "DeviceNotOnline"},
+	{code: engine.CodeFaultInjected, status: 503, number: 503001, name: "ServiceUnavailable"},
 	{code: engine.CodeConnectionClosed, status: 404, number: 404104, name: "DeviceConnectionClosedRemotely"},
 	{code: engine.CodeGatewayTimeout, status: 504, number: 504101, name: "GatewayTimeout"},
 	// Not a 5xx: Python repeats those, and the device has acted already.

@@ -27,6 +27,7 @@ func routes() []*route {
 	table = append(table, restoreRoutes()...)
 	table = append(table, connectionRoutes()...)
 	table = append(table, messageRoutes()...)
+	table = append(table, faultRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
