@@ -60,6 +60,7 @@ type fakeSession struct {
 	onPatch     func(engine.Outbox) error  // instead of the change
 	onTwin      func(engine.Outbox)        // before the answer
 	onTelemetry func(engine.Message) error // instead of taking it
+	onSubmit    func(engine.Message, func(error)) error
 	subs        engine.Subscriptions
 	twin        []byte
 
@@ -123,6 +124,9 @@ func (s *fakeSession) Telemetry(_ context.Context, m engine.Message) error {
 }
 
 func (s *fakeSession) SubmitTelemetry(m engine.Message, done func(error)) error {
+	if s.onSubmit != nil {
+		return s.onSubmit(m, done)
+	}
 	if err := s.Telemetry(context.Background(), m); err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (s *session) sendWill() {
 			if w.Retain {
 				m.Properties = append(m.Properties, engine.Property{Name: "mqtt-retain", Value: "true"})
 			}
-			err = s.es.Telemetry(s.h.ctx, m)
+			err = s.es.SubmitTelemetry(m, nil) // nobody waits for a will
 		}
 	}
 	if err != nil {
