@@ -236,7 +236,10 @@ func (h *Hub) Messages(ctx context.Context, c Caller, deviceID string, after uin
 			if err != nil {
 				return err
 			}
-			list = append(list, item.Value.queued(sequence))
+			m := item.Value.queued(sequence)
+			// What an ended session or lock had is free, though the record still names it.
+			m.Invisible = m.Invisible && !h.availableAt(deviceID, &item.Value, time.Now(), nil)
+			list = append(list, m)
 		}
 		return nil
 	})

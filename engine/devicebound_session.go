@@ -100,7 +100,9 @@ func (s *Session) deliverTx(tx *storage.Tx) error {
 			}
 		}
 	}
-	tx.OnCommit(func(uint64) { s.forgetAcked(acked) })
+	if len(acked) > 0 {
+		tx.OnCommit(func(uint64) { s.forgetAcked(acked) })
+	}
 	q, err := deviceboundQueueOf(tx, s.id.DeviceID)
 	if err != nil || q.Count == 0 || qos == NotSubscribed {
 		return err
