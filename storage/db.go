@@ -238,6 +238,7 @@ func (db *DB) Stats() Stats {
 		Replayed: c.replayed.Load(), ScannedTables: c.scannedTables.Load(), DamagedTables: c.damagedTable.Load(),
 		LastGroupCommits: int(c.lastGroup.Load()),
 	}
+	db.messages.stats(&s)
 	s.JournalSegments = len(db.journal.names())
 	s.FreeBytes, _ = db.space.look(time.Now()) // an error shows in Health
 	if snap, err := db.newSnapshot(); err == nil {

@@ -28,6 +28,7 @@ type MessageLog struct {
 	last     uint64 // newest durable position
 	lastTime int64  // its time, Unix ns
 	watch    chan struct{}
+	syncs    uint64 // groups that were stored
 
 	active file  // of the newest segment; the writer's, and close's after it
 	zeroed int64 // up to where the newest segment is filled with zeros; the writer's
@@ -238,6 +239,7 @@ func (l *MessageLog) store(group []message, buf []byte, last uint64, at int64) (
 		s.begun = at
 	}
 	s.size += int64(len(buf))
+	l.syncs++
 	s.latest, l.lastTime, l.last = at, at, last+uint64(len(group))
 	s.marks = append(s.marks, marks...)
 	if l.watch != nil {
@@ -332,6 +334,16 @@ func (l *MessageLog) defaultBytes() (int64, error) {
 		return 0, fmt.Errorf("statfs %s: %w", l.dir, err)
 	}
 	return min(2<<30, int64(st.Blocks)*int64(st.Bsize)/10), nil
+}
+
+// stats fills in the log's figures.
+func (l *MessageLog) stats(to *Stats) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	to.MessageQueue, to.MessageSyncs = len(l.waiting), l.syncs
+	for _, s := range l.segments {
+		to.MessageBytes += s.size
+	}
 }
 
 func (l *MessageLog) close() error {

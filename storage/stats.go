@@ -25,6 +25,9 @@ type Stats struct {
 	ScannedTables    uint64        // tables checked by the background scan
 	DamagedTables    uint64        // tables in which it found damage
 	OldestSnapshot   uint64        // sequence of the oldest open snapshot
+	MessageQueue     int           // messages that wait for the message log
+	MessageBytes     int64         // bytes of the message log's segments
+	MessageSyncs     uint64        // groups of messages written and synced
 	LastGroupCommits int           // transactions in the newest group
 }
 

@@ -75,7 +75,6 @@ type engineSession interface {
 	PatchReported(ctx context.Context, patch []byte, expected int64) (int64, error)
 	CompleteMethod(requestID string, status int, payload []byte)
 	AcknowledgeMessage(packetID uint16)
-	Telemetry(ctx context.Context, m engine.Message) error
 	SubmitTelemetry(m engine.Message, done func(error)) error
 	Err() error
 	Close(cause error)
