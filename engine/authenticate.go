@@ -16,6 +16,7 @@ type Credentials struct {
 	Host         string // host name the client used; informative
 	Token        string // SAS token, empty without one
 	Certificates []*x509.Certificate
+	Address      string // remote address, for the identity's connection log
 }
 
 // Grant is the outcome of a successful device authentication.
@@ -38,6 +39,7 @@ func (h *Hub) AuthenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 	g, err := h.authenticateDevice(ctx, cr)
 	if err != nil {
 		h.count.connectsRefused.Add(1)
+		h.recordRefusal(cr, AsError(err))
 	}
 	return g, err
 }

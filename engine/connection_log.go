@@ -22,6 +22,7 @@ type ConnectionEnd struct {
 	Address  string
 	Code     string // of the error that ended it
 	Reason   string
+	Refused  int // 0: a connection; else so many refused attempts in a row, of which this is the last
 }
 
 // connectionRecord is a stored end of a connection.
@@ -32,6 +33,7 @@ type connectionRecord struct {
 	Address  string    `json:"a"`
 	Code     string    `json:"c"`
 	Reason   string    `json:"r"`
+	Refused  int       `json:"n,omitempty"`
 }
 
 var (
@@ -51,25 +53,60 @@ func (h *Hub) recordConnection(s *Session, cause *Error) {
 		Began: s.since, Ended: time.Now().UTC(), Protocol: s.connection.Protocol, Address: s.connection.Address,
 		Code: cause.Code.String(), Reason: clip(cause.Message),
 	}
+	h.appendConnection(s.id, s.connection.Grant.GenerationID, r)
+}
+
+// What refusals may cost: anybody who knows an id can be refused.
+const (
+	refusedPerSecond = 10
+	refusedBurst     = 100
+)
+
+// recordRefusal stores that an identity's credentials were refused. Refusals
+// in a row share one entry, so that they can't push out what ended before.
+func (h *Hub) recordRefusal(cr Credentials, cause *Error) {
+	if cause.Code != CodeUnauthorized || !h.sessions.refused.Allow() {
+		return
+	}
+	now := time.Now().UTC()
+	h.appendConnection(cr.ID, "", connectionRecord{
+		Began: now, Ended: now, Address: cr.Address, Code: cause.Code.String(), Reason: clip(cause.Message), Refused: 1,
+	})
+}
+
+// appendConnection adds to an identity's log; generation, if there is one,
+// must still be the identity's.
+func (h *Hub) appendConnection(id TwinID, generation string, r connectionRecord) {
 	err := h.db.Submit(func(tx *storage.Tx) error {
-		i, err := identityTable(s.id).Get(tx, identityKey(s.id))
-		if errors.Is(err, storage.ErrNotFound) || err == nil && i.GenerationID != s.connection.Grant.GenerationID {
-			return nil // its log went with it
+		i, err := identityTable(id).Get(tx, identityKey(id))
+		if errors.Is(err, storage.ErrNotFound) || err == nil && generation != "" && i.GenerationID != generation {
+			return nil // its log went with it, or never was
 		}
 		if err != nil {
 			return err
 		}
-		n, err := connectionHead.Get(tx, s.id.key())
+		n, err := connectionHead.Get(tx, id.key())
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
 			return err
 		}
+		if r.Refused > 0 && n > 0 {
+			last, err := connectionTable.Get(tx, connectionKey(id, n))
+			if err != nil {
+				return err
+			}
+			if last.Refused > 0 {
+				row := r
+				row.Began, row.Refused = last.Began, last.Refused+1
+				return connectionTable.Put(tx, connectionKey(id, n), row)
+			}
+		}
 		n++
 		if n > connectionsKept {
-			if err := connectionTable.Delete(tx, connectionKey(s.id, n-connectionsKept)); err != nil {
+			if err := connectionTable.Delete(tx, connectionKey(id, n-connectionsKept)); err != nil {
 				return err
 			}
 		}
-		return errors.Join(connectionHead.Put(tx, s.id.key(), n), connectionTable.Put(tx, connectionKey(s.id, n), r))
+		return errors.Join(connectionHead.Put(tx, id.key(), n), connectionTable.Put(tx, connectionKey(id, n), r))
 	})
 	if err != nil {
 		h.count.presenceLost.Add(1)
@@ -126,7 +163,7 @@ func (h *Hub) Connections(ctx context.Context, c Caller, id TwinID, cursor strin
 			}
 			n, _ := parts[len(parts)-1].(uint64)
 			v := item.Value
-			list = append(list, ConnectionEnd{n, v.Began.UTC(), v.Ended.UTC(), v.Protocol, v.Address, v.Code, v.Reason})
+			list = append(list, ConnectionEnd{n, v.Began.UTC(), v.Ended.UTC(), v.Protocol, v.Address, v.Code, v.Reason, v.Refused})
 		}
 		return nil
 	})

@@ -29,6 +29,21 @@ func TestConnectionsSayWhyTheyEnded(t *testing.T) {
 	if err != nil || len(rest) != 20 || next != "" || rest[0].Number != first[29].Number-1 {
 		t.Errorf("second page: %d entries, next %q, %v", len(rest), next, err)
 	}
+	for range 3 {
+		if _, err := h.AuthenticateDevice(t.Context(), engine.Credentials{ID: id, Token: "nonsense", Address: "192.0.2.9:1"}); err == nil {
+			t.Fatal("nonsense opened the door")
+		}
+	}
+	if _, err := h.AuthenticateDevice(t.Context(), engine.Credentials{ID: engine.TwinID{DeviceID: "nobody"}}); err == nil {
+		t.Fatal("nobody was let in")
+	}
+	if _, err := h.PatchTwin(t.Context(), enginetest.Owner(), id, engine.TwinUpdate{Tags: []byte(`{"a":2}`)}, engine.IfMatch{}); err != nil {
+		t.Fatal(err)
+	}
+	refused, _, err := h.Connections(t.Context(), enginetest.Owner(), id, "", 2)
+	if err != nil || refused[0].Refused != 3 || refused[0].Address != "192.0.2.9:1" || refused[1].Refused != 0 || refused[1].Number != first[0].Number {
+		t.Errorf("after refusals: %+v, %v", refused, err)
+	}
 	if err := h.DeleteIdentity(t.Context(), enginetest.Owner(), id, engine.IfMatch{Present: true, Any: true}); err != nil {
 		t.Fatal(err)
 	}

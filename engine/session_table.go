@@ -3,14 +3,17 @@ package engine
 import (
 	"hash/maphash"
 	"sync"
+
+	"golang.org/x/time/rate"
 )
 
 // sessionTable holds the live sessions and who waits for one. It is sharded:
 // every packet toward a device looks here.
 type sessionTable struct {
-	seed   maphash.Seed
-	shards [64]sessionShard
-	faults faultSet // what disturbs sessions on purpose
+	seed    maphash.Seed
+	shards  [64]sessionShard
+	faults  faultSet      // what disturbs sessions on purpose
+	refused *rate.Limiter // bounds how many refusals are stored
 }
 
 type sessionShard struct {
@@ -26,7 +29,7 @@ type arrival struct {
 }
 
 func newSessionTable() *sessionTable {
-	t := &sessionTable{seed: maphash.MakeSeed()}
+	t := &sessionTable{seed: maphash.MakeSeed(), refused: rate.NewLimiter(refusedPerSecond, refusedBurst)}
 	for i := range t.shards {
 		t.shards[i].live = map[TwinID]*Session{}
 		t.shards[i].waiting = map[TwinID]*arrival{}

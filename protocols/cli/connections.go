@@ -1,5 +1,7 @@
 package cli
 
+import "fmt"
+
 type deviceConnectionsCmd struct {
 	HubFlags
 	OutputFlags
@@ -22,6 +24,9 @@ func (c *deviceConnectionsCmd) Run(a *app) error {
 	for e, err := range s.Connections(ctx, device, module) {
 		if err != nil {
 			return err
+		}
+		if e.Refused > 0 {
+			e.Reason = fmt.Sprintf("refused, attempts in a row: %d, the last: %s", e.Refused, e.Reason)
 		}
 		sh.add(e, e.Ended, e.Began, int64(e.Seconds), e.Protocol, e.Address, e.Code, e.Reason)
 	}

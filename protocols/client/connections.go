@@ -15,6 +15,7 @@ type ConnectionEnd struct {
 	Address  string  `json:"address"`
 	Code     string  `json:"code"`
 	Reason   string  `json:"reason"`
+	Refused  int     `json:"refused,omitempty"` // attempts in a row; 0 for a connection
 }
 
 // Connections walks the ended connections of an identity, newest first.

@@ -99,6 +99,7 @@ func (s *session) attach(c *wire.Connect) *refusal {
 		Host:         u.host,
 		Token:        c.Password,
 		Certificates: s.st.PeerCertificates(),
+		Address:      s.st.RemoteAddr().String(),
 	})
 	if err != nil {
 		return s.refusalOf(err)

@@ -17,6 +17,7 @@ type connectionDocument struct {
 	Address  string    `json:"address"`
 	Code     string    `json:"code"`
 	Reason   string    `json:"reason"`
+	Refused  int       `json:"refused,omitempty" doc:"Refused attempts in a row; the entry shows the last. Absent for a connection."`
 }
 
 func connectionRoutes() []*route {
@@ -47,6 +48,6 @@ func listConnections(c *call) (answer, error) {
 	}
 	list, next, err := c.hub.Connections(c.r.Context(), c.caller, c.target(), after, limit)
 	return answer{body: page[connectionDocument]{show(list, func(e engine.ConnectionEnd) connectionDocument {
-		return connectionDocument{e.Number, e.Began, e.Ended, e.Ended.Sub(e.Began).Seconds(), e.Protocol, e.Address, e.Code, e.Reason}
+		return connectionDocument{e.Number, e.Began, e.Ended, e.Ended.Sub(e.Began).Seconds(), e.Protocol, e.Address, e.Code, e.Reason, e.Refused}
 	}), makeCursor("connections", filter, next)}}, err
 }
