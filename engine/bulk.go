@@ -179,7 +179,7 @@ func (h *Hub) replaceIdentityTx(tx *storage.Tx, c Caller, i Identity, m IfMatch,
 	if u.Tags == nil && u.Desired == nil {
 		return nil
 	}
-	_, record, err := loadTwin(tx, i.ID())
+	_, record, err := h.loadTwin(tx, i.ID())
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (s *Session) AcknowledgeMessage(packetID uint16) {
 // deliver completes what was acknowledged and sends what the window has room
 // for, without waiting: messages are marked in the store before they are sent.
 func (s *Session) deliver() {
-	if s.id.ModuleID != "" || s.Err() != nil {
+	if s.id.ModuleID != "" || s.Err() != nil || s.hub.db.Paused() {
 		return
 	}
 	if err := s.hub.db.Submit(s.deliverTx); err != nil && s.Err() == nil {

@@ -75,7 +75,7 @@ func (h *Hub) TwinHistory(ctx context.Context, c Caller, id TwinID, section Hist
 	}
 	list = []HistoryEntry{}
 	err = h.view(ctx, "read history", func(r storage.Reader) error {
-		identity, record, err := loadTwin(r, id)
+		identity, record, err := h.loadTwin(r, id)
 		if err != nil {
 			return err
 		}
@@ -218,7 +218,7 @@ func (h *Hub) TwinDifference(ctx context.Context, c Caller, id TwinID, from, to 
 	}
 	list := []twin.Difference{}
 	err := h.view(ctx, "compare twin", func(r storage.Reader) error {
-		identity, now, err := loadTwin(r, id)
+		identity, now, err := h.loadTwin(r, id)
 		if err != nil {
 			return err
 		}

@@ -147,6 +147,7 @@ func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdat
 		return identityRecord{}, err
 	}
 	t := newTwinRecord(r.GenerationID)
+	t.Epoch = h.db.Epoch().Ordinal
 	if _, err := h.applyTwinUpdateTx(tx, c, i.ID(), &t, u, true); err != nil {
 		return identityRecord{}, err
 	}

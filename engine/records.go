@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -184,6 +185,7 @@ type twinRecord struct {
 	Tags       *twin.Section
 	Desired    *twin.Section
 	Reported   *twin.Section
+	Epoch      uint32 // number of the epoch that wrote it last; 0 is 1
 }
 
 func newTwinRecord(generation string) twinRecord {
@@ -224,6 +226,9 @@ func (twinCodec) Append(dst []byte, r twinRecord) ([]byte, error) {
 		start := len(dst)
 		dst = twin.Encode(dst, s)
 		binary.LittleEndian.PutUint32(dst[start-4:], uint32(len(dst)-start))
+	}
+	if r.Epoch > 1 {
+		dst = binary.AppendUvarint(dst, uint64(r.Epoch))
 	}
 	return dst, nil
 }
@@ -274,6 +279,12 @@ func (twinCodec) Decode(b []byte) (twinRecord, error) {
 			return r, err
 		}
 		b = b[end:]
+	}
+	if len(b) != 0 { // epochs after the first
+		r.Epoch = uint32(min(uvarint(), math.MaxUint32))
+		if r.Epoch < 2 {
+			return r, errTwinRecord
+		}
 	}
 	if len(b) != 0 {
 		return r, errors.New("twin record has bytes after its end")

@@ -36,7 +36,7 @@ func (h *Hub) TwinAsOf(ctx context.Context, c Caller, id TwinID, at string) (Twi
 	}
 	var t Twin
 	err := h.view(ctx, "read twin as of", func(r storage.Reader) error {
-		identity, now, err := loadTwin(r, id)
+		identity, now, err := h.loadTwin(r, id)
 		if err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (h *Hub) RestoreTwin(ctx context.Context, c Caller, id TwinID, o Restoratio
 	var found []twin.Difference
 	var t Twin
 	plan := func(r storage.Reader) (now twinRecord, identity identityRecord, u TwinUpdate, err error) {
-		if identity, now, err = loadTwin(r, id); err != nil {
+		if identity, now, err = h.loadTwin(r, id); err != nil {
 			return now, identity, u, err
 		}
 		if !m.matches(twinETag(h.db.Epoch().Ordinal, now.Revision)) {

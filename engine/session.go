@@ -131,7 +131,7 @@ func (s *Session) restore(ctx context.Context) error {
 	var model string
 	waiting := 0
 	err := s.hub.view(ctx, "restore session", func(r storage.Reader) error {
-		t, err := twinTable.Get(r, s.id.key())
+		t, err := s.hub.getTwin(r, s.id)
 		if errors.Is(err, storage.ErrNotFound) {
 			return errf(CodeUnauthorized, "the identity %q no longer exists", s.id)
 		}
@@ -190,7 +190,7 @@ func (s *Session) restore(ctx context.Context) error {
 		if !announce {
 			return nil
 		}
-		t, err := twinTable.Get(tx, s.id.key())
+		t, err := s.hub.getTwin(tx, s.id)
 		if err != nil {
 			return err
 		}

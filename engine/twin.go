@@ -35,7 +35,7 @@ func (h *Hub) Twin(ctx context.Context, c Caller, id TwinID) (Twin, error) {
 	h.count.twinReads.Add(1)
 	var t Twin
 	err := h.view(ctx, "read twin", func(r storage.Reader) error {
-		identity, record, err := loadTwin(r, id)
+		identity, record, err := h.loadTwin(r, id)
 		if err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func (h *Hub) ReplaceTwin(ctx context.Context, c Caller, id TwinID, u TwinUpdate
 func (h *Hub) changeTwin(ctx context.Context, c Caller, id TwinID, u TwinUpdate, m IfMatch, op operation) (Twin, error) {
 	var t Twin
 	err := h.update(ctx, "update twin", func(tx *storage.Tx) error {
-		identity, record, err := loadTwin(tx, id)
+		identity, record, err := h.loadTwin(tx, id)
 		if err != nil {
 			return err
 		}
@@ -199,12 +199,12 @@ func (h *Hub) notifyDesired(id TwinID, version int64, notice []byte) {
 	}
 }
 
-func loadTwin(r storage.Reader, id TwinID) (identityRecord, twinRecord, error) {
+func (h *Hub) loadTwin(r storage.Reader, id TwinID) (identityRecord, twinRecord, error) {
 	identity, err := loadIdentity(r, id)
 	if err != nil {
 		return identity, twinRecord{}, err
 	}
-	record, err := twinTable.Get(r, id.key())
+	record, err := h.getTwin(r, id)
 	if errors.Is(err, storage.ErrNotFound) {
 		return identity, record, wrapf(CodeInternal, err, "identity %q has no twin", id)
 	}
@@ -245,7 +245,7 @@ func (s *Session) Twin(ctx context.Context) ([]byte, error) {
 	var t twinRecord
 	err := h.view(ctx, "read twin", func(r storage.Reader) error {
 		var err error
-		t, err = twinTable.Get(r, s.id.key())
+		t, err = h.getTwin(r, s.id)
 		if errors.Is(err, storage.ErrNotFound) {
 			return errf(CodeDeviceNotFound, "%s", s.id)
 		}
@@ -277,7 +277,7 @@ func (s *Session) PatchReported(ctx context.Context, patch []byte, expected int6
 		if err := s.Err(); err != nil { // it may have ended while the patch was held back
 			return err
 		}
-		r, err := twinTable.Get(tx, s.id.key())
+		r, err := h.getTwin(tx, s.id)
 		if errors.Is(err, storage.ErrNotFound) || err == nil && r.Generation != s.connection.Grant.GenerationID {
 			return errf(CodeDeviceNotFound, "%s", s.id)
 		}

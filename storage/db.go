@@ -45,6 +45,9 @@ type DB struct {
 	closeErr error
 	owned    sync.WaitGroup // the goroutines
 
+	paused   atomic.Bool // restored, and not resumed
+	resuming sync.Mutex
+
 	failed  atomic.Pointer[error] // why the store is read-only
 	trouble atomic.Pointer[error] // what Badger or a callback complained about
 	count   counts

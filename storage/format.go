@@ -35,7 +35,8 @@ type format struct {
 	EpochID   string    `json:"epoch"`
 	Ordinal   uint32    `json:"ordinal"`
 	Started   time.Time `json:"started"`
-	MasterKey string    `json:"masterKey"` // fingerprint of the master key
+	MasterKey string    `json:"masterKey"`        // fingerprint of the master key
+	Paused    bool      `json:"paused,omitempty"` // restored, and not resumed
 }
 
 func newFormat(ordinal uint32, fingerprint string) format {

@@ -21,6 +21,8 @@ import (
 type mode struct {
 	repair bool    // go on with what is left
 	report *Report // where Repair writes what it did; never nil when repair is set
+
+	restore *BackupInfo // the backup that a new directory is filled from; nothing is started
 }
 
 var strict = mode{}
@@ -74,6 +76,9 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 	if db.messages, err = openMessages(db, m); err != nil {
 		return db, err
 	}
+	if m.restore != nil {
+		return db, nil
+	}
 	db.start(heads)
 	return db, nil
 }
@@ -81,6 +86,9 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 // identify reads FORMAT, master key, checkpoint and the journal's headers, or makes them.
 func (db *DB) identify(tune tuning, m mode) (checkpoint, error) {
 	o, fs := db.opt, db.fs
+	if half, err := exists(fs, db.path(restoringFile)); err != nil || half && m.restore == nil {
+		return checkpoint{}, errors.Join(err, fmt.Errorf("%w: %s; run `muster restore` again", ErrRestoring, o.Dir))
+	}
 	f, ok, err := readFormat(fs, o.Dir)
 	if err == nil && !ok {
 		err = db.refuseOrphan()
@@ -117,8 +125,12 @@ func (db *DB) identify(tune tuning, m mode) (checkpoint, error) {
 		}
 	} else {
 		f = newFormat(1, db.seal.id())
+		if m.restore != nil {
+			f.Ordinal, f.Paused = m.restore.Ordinal+1, true
+		}
 	}
 	db.format = f
+	db.paused.Store(f.Paused)
 	db.newest.Store(ckpt.Newest)
 	if !ckpt.Clean && tune.memTable == 0 {
 		tune.memTable = ckpt.MemTable // never smaller than what a .mem was written for
