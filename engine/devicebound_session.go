@@ -2,6 +2,7 @@ package engine
 
 import (
 	"crypto/rand"
+	"errors"
 	"slices"
 	"sync"
 
@@ -107,6 +108,9 @@ func (s *Session) deliverTx(tx *storage.Tx) error {
 	if err != nil || q.Count == 0 || qos == NotSubscribed {
 		return err
 	}
+	if err := s.forgetGoneTx(tx); err != nil {
+		return err
+	}
 	window, bytes := 0, 0
 	for item, err := range deviceboundTable.Scan(tx, storage.Range{Prefix: storage.Tuple(s.id.DeviceID)}) {
 		if err != nil {
@@ -154,6 +158,27 @@ func (s *Session) forgetAcked(done []uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.acked = slices.DeleteFunc(d.acked, func(n uint64) bool { return slices.Contains(done, n) })
+}
+
+// forgetGoneTx frees the packet ids of messages that expired or were purged:
+// a device that never acknowledges must not use up all ids. A sequence that is
+// gone never comes back, so that a second preparation does no harm.
+func (s *Session) forgetGoneTx(tx *storage.Tx) error {
+	d := &s.delivery
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.inFlight) <= 2*deliveryWindow {
+		return nil
+	}
+	for id, sequence := range d.inFlight {
+		_, err := deviceboundTable.Get(tx, deviceboundKey(s.id.DeviceID, sequence))
+		if errors.Is(err, storage.ErrNotFound) {
+			delete(d.inFlight, id)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reserve takes a packet id for a message, unless another one has it.

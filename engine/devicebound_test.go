@@ -237,3 +237,37 @@ func TestMessagesExpire(t *testing.T) {
 		}
 	})
 }
+
+func TestMessagesThatNobodyAcknowledgesFreeTheirIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, c, g := openMessages(t, t.TempDir())
+		defer h.Close()
+		in := inbox{got: make(chan delivered, 1000)}
+		s, err := h.Connect(t.Context(), Connection{Grant: g, Outbox: in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		add := NoSubscriptions()
+		add[EndpointMessage] = 1
+		if err := s.Subscribe(t.Context(), add); err != nil {
+			t.Fatal(err)
+		}
+		for round := range 10 {
+			for range deliveryWindow {
+				if _, err := h.SendMessage(t.Context(), c, "d", DeviceboundMessage{Expires: time.Now().Add(time.Second)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range deliveryWindow {
+				<-in.got
+			}
+			time.Sleep(2 * time.Second)
+			if err := h.sweepMessages(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(s.delivery.inFlight); n > 3*deliveryWindow {
+				t.Fatalf("round %d: %d packet ids are taken", round, n)
+			}
+		}
+	})
+}
