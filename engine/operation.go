@@ -36,6 +36,7 @@ const (
 	opMessageRead
 	opMessagePurge
 	opFeedback
+	opEventRead
 	opPolicyRead
 	opPolicyWrite
 	opPolicyDelete
@@ -91,6 +92,7 @@ var operationTable = [...]OperationInfo{
 	{"message.read", auth.ServiceConnect, "List a device's waiting cloud-to-device messages.", throttleNone},
 	{"message.purge", auth.ServiceConnect, "Remove a device's waiting cloud-to-device messages.", throttleNone},
 	{"message.feedback", auth.ServiceConnect, "Receive and settle feedback of cloud-to-device messages.", throttleNone},
+	{"event.read", auth.ServiceConnect, "Read changes and telemetry as events.", throttleNone},
 	{"policy.read", auth.PolicyManage, "Read shared access policies with their keys.", throttleNone},
 	{"policy.write", auth.PolicyManage, "Create or change a shared access policy.", throttleNone},
 	{"policy.delete", auth.PolicyManage, "Delete a shared access policy.", throttleNone},

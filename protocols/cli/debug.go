@@ -56,9 +56,9 @@ func (c *debugLevelCmd) Run(a *app) error {
 
 type debugProfileCmd struct {
 	SocketFlags
-	Kind    string        `arg:"" enum:"cpu,heap,allocs,goroutine,mutex,block,trace" help:"cpu, heap, allocs, goroutine, mutex, block or trace."`
-	File    string        `arg:"" help:"File to write." placeholder:"FILE"`
-	Seconds time.Duration `name:"for" help:"How long cpu and trace look." default:"10s"`
+	Kind   string        `arg:"" enum:"cpu,heap,allocs,goroutine,mutex,block,trace" help:"cpu, heap, allocs, goroutine, mutex, block or trace."`
+	File   string        `arg:"" help:"File to write." placeholder:"FILE"`
+	Length time.Duration `name:"for" help:"How long cpu and trace look." default:"10s"`
 }
 
 // Run writes a profile.
@@ -69,10 +69,10 @@ func (c *debugProfileCmd) Run(a *app) error {
 		name = "profile"
 		fallthrough
 	case "trace":
-		if c.Seconds < time.Second {
+		if c.Length < time.Second {
 			return usage("--for is shorter than a second", "Give at least 1s.")
 		}
-		q.Set("seconds", strconv.Itoa(int(c.Seconds.Seconds())))
+		q.Set("seconds", strconv.Itoa(int(c.Length.Seconds())))
 	}
 	return a.saveDebug(c.SocketFlags, "/debug/pprof/"+name, q, c.File)
 }

@@ -20,6 +20,7 @@ type root struct {
 	JSONErrors bool   `name:"json-errors" help:"Write errors as JSON."`
 
 	Serve            serveCmd            `cmd:"" group:"Hub" help:"Run the hub."`
+	Monitor          monitorCmd          `cmd:"" group:"Hub" help:"Show what happens, as it happens: changes and telemetry."`
 	Demo             demoGroup           `cmd:"" group:"Hub" help:"Fifty simulated devices with a story."`
 	Simulate         simulateCmd         `cmd:"" group:"Hub" help:"Many simulated devices for load, with a log of what the hub acknowledged."`
 	Status           statusCmd           `cmd:"" group:"Hub" help:"Show what the hub does now."`

@@ -273,6 +273,9 @@ func encode(v any) []byte {
 
 // send writes a handler's answer.
 func (c *call) send(a answer) error {
+	if a.sent {
+		return nil
+	}
 	status := a.status
 	if status == 0 {
 		status = http.StatusOK

@@ -41,6 +41,7 @@ type Handler struct {
 	rates     *rates
 	openapi   []byte
 	listeners func() []Listener
+	streams   chan struct{} // a place for each open event stream
 }
 
 // NewHandler returns a handler of the hub's REST API. It panics when the
@@ -59,6 +60,7 @@ func NewHandler(hub *engine.Hub, o Options) *Handler {
 		rates:     newRates(),
 		openapi:   describe(table),
 		listeners: o.Listeners,
+		streams:   make(chan struct{}, eventStreams),
 	}
 }
 
@@ -96,6 +98,7 @@ type answer struct {
 	body   any
 	etag   string // without quotes; empty: no header
 	header map[string]string
+	sent   bool // the handler has written it already
 }
 
 // recorder notes what was sent, for metrics and for the panic handler.

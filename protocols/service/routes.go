@@ -18,11 +18,12 @@ const (
 	tagHistory    = "Twin history"
 	tagPolicies   = "Shared access policies"
 	tagAudit      = "Audit"
+	tagEvents     = "Events"
 )
 
 // routes is the table of everything that is served here.
 func routes() []*route {
-	table := append(hubRoutes(), ownRoutes()...)
+	table := append(hubRoutes(), append(ownRoutes(), eventRoutes()...)...)
 	table = append(table, queuedMethodRoutes()...)
 	table = append(table, restoreRoutes()...)
 	table = append(table, connectionRoutes()...)
