@@ -72,6 +72,7 @@ func hooks(b build, started time.Time) cli.Hooks {
 		},
 		Verify:        verify,
 		Repair:        repair,
+		Backup:        backupHooks(),
 		CheckConfig:   checkConfig,
 		DoctorOffline: doctorOffline,
 		ExitCode:      exitCode,

@@ -230,6 +230,10 @@ func exitCode(err error) (code int, next string, ok bool) {
 	}{
 		{storage.ErrLocked, "Use the hub that runs, stop it, or give another directory with --data."},
 		{storage.ErrCorrupt, "Copy the data directory. Then run `muster repair --data DIR`, which says what is lost, or restore a backup."},
+		{storage.ErrBackup, "Take another backup, or restore an older one."},
+		{storage.ErrRestoring, "Run `muster restore` into the directory again."},
+		{storage.ErrNotEmpty, "Give a new directory with --data."},
+		{storage.ErrPassphrase, "Give the passphrase with --passphrase-file, or the key file of the old hub with --master-key-file."},
 		{storage.ErrNewerFormat, "Run the newer version of muster, or restore a backup made by this one."},
 		{storage.ErrReserve, "Make room on the disk and start again."},
 		{storage.ErrClock, "Set the system clock and start again."},

@@ -41,6 +41,9 @@ type root struct {
 	Verify      verifyCmd      `cmd:"" group:"Care" help:"Read a whole data directory and check it (the hub must not run); with --acks, a running hub."`
 	Repair      repairCmd      `cmd:"" group:"Care" help:"Mend a damaged data directory; the hub must not run."`
 	Debug       debugGroup     `cmd:"" group:"Care" help:"Look into a running hub: log level, profiles, flight recorder."`
+	Backup      backupGroup    `cmd:"" group:"Care" help:"Backups."`
+	Restore     restoreCmd     `cmd:"" group:"Care" help:"Make a data directory from a backup."`
+	Resume      resumeCmd      `cmd:"" group:"Care" help:"Let a restored hub send what is queued; the hub must not run."`
 	CheckConfig checkConfigCmd `cmd:"" group:"Care" help:"Check the configuration of serve without starting it."`
 
 	Version    versionCmd    `cmd:"" group:"More" help:"Print the version."`

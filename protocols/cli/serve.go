@@ -106,6 +106,8 @@ type Hooks struct {
 	Verify func(ctx context.Context, f StoreFlags, io IO) (Report, error)
 	// Repair mends a data directory, offline, and says what was lost.
 	Repair func(ctx context.Context, f StoreFlags, io IO) (Report, error)
+	// Backup makes, reads and restores backups.
+	Backup BackupHooks
 	// CheckConfig checks what needs more than the flags: files exist, keys
 	// match, names resolve. It opens no listener and no store.
 	CheckConfig func(ctx context.Context, f ServeFlags, io IO) ([]Finding, error)
