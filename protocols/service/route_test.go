@@ -47,7 +47,7 @@ func TestMatch(t *testing.T) {
 		{"PUT", "/jobs/v2/j", "later:jobs", "j", "/jobs/v2/j"},
 		{"POST", "/jobs/v2/j/cancel", "later:jobs", "j/cancel", "/jobs/v2/j/cancel"},
 		{"GET", "/configurations/", "later:configurations", "", "/configurations"},
-		{"GET", "/messages/serviceBound/feedback", "later:cloud-to-device messages", "serviceBound/feedback", "/messages/serviceBound/feedback"},
+		{"GET", "/messages/serviceBound/feedback", "receiveFeedbackBatch", "", "/messages/serviceBound/feedback"},
 		{"GET", "/api/v1/devices/d/connection-string", "getConnectionString", "d", "/api/v1/devices/d/connection-string"},
 		{"GET", "/api/v1/policies/p", "getPolicy", "p", "/api/v1/policies/p"},
 		{"GET", "/api/v1", "404", "", ""},
