@@ -50,7 +50,7 @@ func layers() []layer {
 		{"protocols/client/clienttest", []string{"engine/...", "storage", "protocols", "protocols/client"}, edge, "a hub with sockets for the clients' tests"},
 		{"protocols/simulator", []string{"protocols/client", "protocols/wire", "engine/auth"}, edge, "simulated devices are clients like any other"},
 		{"protocols/cli", []string{"protocols/client", "protocols/simulator", "protocols/wire", "engine/auth"}, []string{"github.com/dgraph-io"}, "commands are clients of a running hub; what needs the hub itself comes as a hook from main"},
-		{"", []string{"storage", "engine/...", "protocols", "protocols/cli"}, edge, "main is wiring"},
+		{"", []string{"storage", "engine/...", "protocols", "protocols/cli", "protocols/outbound"}, edge, "main is wiring"},
 		{"test/powercut", []string{"test/powercut/..."}, network, "the harness looks at the store from outside"},
 		{"test/powercut/disk", nil, network, "a model of a disk"},
 		{"test/powercut/hooked", nil, network, "copies of the store's library with hooks"},

@@ -22,6 +22,7 @@ import (
 	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/protocols"
 	"github.com/muster-hub/muster/protocols/cli"
+	"github.com/muster-hub/muster/protocols/outbound"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -46,11 +47,17 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 		debug.SetGCPercent(gcPercent)
 	}
 	_, statErr := os.Stat(filepath.Join(f.Data, "tls"))
+	allow, err := outbound.ParseAllow(f.WebhookAllow)
+	if err != nil {
+		return fmt.Errorf("--webhook-allow: %w", err)
+	}
+	outgoing := outbound.New(allow)
+	defer outgoing.Close()
 	hub, err := engine.Open(ctx, engine.Options{
 		Storage: storage.Options{
 			Dir: f.Data, Logger: log, Memory: memory.store, Built: b.date, Reserve: int64(f.Reserve), MasterKeyFile: f.MasterKeyFile,
 		},
-		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version,
+		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version, Deliver: deliverBy(outgoing),
 	})
 	if err != nil {
 		return err

@@ -20,7 +20,8 @@ type Options struct {
 	Hosts   []string // names of the hub that tokens may carry; the first is canonical and printed
 	Profile Profile  // limits; empty = ProfileDefault
 	Logger  *slog.Logger
-	Version string // the binary's, shown by Info
+	Version string  // the binary's, shown by Info
+	Deliver Deliver // posts to webhooks; without it they are kept and nothing is sent
 }
 
 // Hub is one hub: identities, twins, sessions and all rules about them. Its
@@ -40,6 +41,7 @@ type Hub struct {
 	draining  atomic.Bool
 
 	devicebound deviceboundState
+	webhooks    *webhooks
 }
 
 // about is what a hub says of itself.
@@ -80,7 +82,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	}
 	h := &Hub{
 		db: db, log: o.Logger, about: about{o.Hosts, o.Version, time.Now().UTC()}, limits: limits,
-		throttles: newThrottles(limits), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), sessions: newSessionTable(),
+		throttles: newThrottles(limits), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), sessions: newSessionTable(), webhooks: newWebhooks(o.Deliver),
 	}
 	h.methods.queue = newMethodQueue()
 	if err := h.openPolicies(ctx); err != nil {
@@ -128,6 +130,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(expiryEvery, "injected faults", func(ctx context.Context) error { return h.runFaults(ctx, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
+	if h.webhooks.deliver != nil {
+		wg.Go(func() { h.runWebhooks(ctx) })
+	}
 	wg.Wait()
 	return nil
 }

@@ -41,6 +41,8 @@ const (
 	opPolicyWrite
 	opPolicyDelete
 	opPolicyRotate
+	opWebhookRead
+	opWebhookWrite
 	opAuditRead
 	opStatusRead
 	opFaultRead
@@ -97,6 +99,8 @@ var operationTable = [...]OperationInfo{
 	{"policy.write", auth.PolicyManage, "Create or change a shared access policy.", throttleNone},
 	{"policy.delete", auth.PolicyManage, "Delete a shared access policy.", throttleNone},
 	{"policy.rotate", auth.PolicyManage, "Give a shared access policy a new key.", throttleNone},
+	{"webhook.read", auth.HubManage, "Read webhooks, their state and dead letters.", throttleNone},
+	{"webhook.write", auth.HubManage, "Create, change or delete a webhook.", throttleNone},
 	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
 	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
 	{"fault.read", auth.StatusRead, "List injected faults.", throttleNone},

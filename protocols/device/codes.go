@@ -32,6 +32,7 @@ func wireCodes() map[engine.Code]wireCode {
 		engine.CodeForbidden:                  {wire.ConnackNotAuthorized, 403, 401002},
 		engine.CodeDeviceNotFound:             {wire.ConnackNotAuthorized, 404, 404001},
 		engine.CodeModuleNotFound:             {wire.ConnackNotAuthorized, 404, 404010},
+		engine.CodeWebhookNotFound:            {wire.ConnackNotAuthorized, 404, 404001},
 		engine.CodePolicyNotFound:             {wire.ConnackNotAuthorized, 404, 404001},
 		engine.CodeMethodCallNotFound:         {wire.ConnackUnavailable, 404, 404001},
 		engine.CodeHistoryNotFound:            {wire.ConnackUnavailable, 404, 404001},

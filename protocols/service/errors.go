@@ -59,6 +59,7 @@ var wireTable = [...]wire{
 	{code: engine.CodeForbidden, status: 401, number: 401002, name: "IotHubUnauthorizedAccess", own: 403},
 	{code: engine.CodeDeviceNotFound, status: 404, number: 404001, name: "DeviceNotFound"},
 	{code: engine.CodeModuleNotFound, status: 404, number: 404010, name: "ModuleNotFound"},
+	{code: engine.CodeWebhookNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodePolicyNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodeMethodCallNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodeHistoryNotFound, status: 404, number: 404000, name: "GenericNotFound"},

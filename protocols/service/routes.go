@@ -29,6 +29,7 @@ func routes() []*route {
 	table = append(table, connectionRoutes()...)
 	table = append(table, messageRoutes()...)
 	table = append(table, faultRoutes()...)
+	table = append(table, webhookRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
