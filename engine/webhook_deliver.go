@@ -73,7 +73,7 @@ func signWebhook(secret []byte, id string, at time.Time, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(m.Sum(nil))
 }
 
-func matchesAny(list []string, s string) bool {
+func webhookTakes(list []string, s string) bool {
 	for _, want := range list {
 		if prefix, ok := strings.CutSuffix(want, "*"); ok && strings.HasPrefix(s, prefix) || want == s {
 			return true
@@ -205,7 +205,7 @@ func (h *Hub) webhookPage(ctx context.Context, id string, r webhookRecord) error
 			if err != nil {
 				return err
 			}
-			if matchesAny(r.Kinds, c.Kind) && matchesAny(r.Devices, c.ID.DeviceID) {
+			if webhookTakes(r.Kinds, c.Kind) && webhookTakes(r.Devices, c.ID.DeviceID) {
 				changes = append(changes, c)
 			}
 			if last-cursor >= webhookPage && !missed || len(changes) >= webhookPage {
