@@ -133,7 +133,7 @@ func (m *methodQueue) unwatch(id TwinID, a *arrival) {
 func (m *methodQueue) kick(h *Hub, id TwinID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, busy := m.busy[id]; busy || m.closed || m.waiting[id] == 0 || h.callable(id) == nil {
+	if _, busy := m.busy[id]; busy || m.closed || h.db.Paused() || m.waiting[id] == 0 || h.callable(id) == nil {
 		return
 	}
 	m.busy[id] = struct{}{}
