@@ -18,6 +18,7 @@ import (
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/protocols/console"
+	"github.com/muster-hub/muster/protocols/device"
 )
 
 // retryAfter is what a client that meets a hub that isn't ready should wait, in
@@ -28,6 +29,7 @@ const retryAfter = 5
 // device id may hold an escaped slash.
 func (s *Server) newRoutes() http.Handler {
 	page := console.NewHandler()
+	web := device.NewHTTPHandler(s.hub)
 	metrics := promhttp.HandlerFor(s.o.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 	// A browser that shows somebody else's page must not change anything here,
 	// whatever that page knows. Requests of programs carry neither Origin nor
@@ -44,6 +46,8 @@ func (s *Server) newRoutes() http.Handler {
 				k.handOver()
 			}
 			s.device.ServeHTTP(w, r)
+		case device.ServesHTTPPath(path):
+			web.ServeHTTP(&vouched{ResponseWriter: w, server: s, request: r}, r)
 		case path == "/healthz":
 			s.public(r)
 			healthz(w)
