@@ -383,7 +383,7 @@ func readBackup(ctx context.Context, r io.Reader, to backupTarget) (info BackupI
 		if err != nil {
 			return info, err
 		}
-		if order := strings.IndexByte("HKRMT", kind); order < 0 || (stage == 0) != (kind == backupHeader) || stage != 0 && !mayFollow(stage, kind) {
+		if found := strings.Contains("HKRMT", string(kind)); !found || (stage == 0) != (kind == backupHeader) || stage != 0 && !mayFollow(stage, kind) {
 			return info, b.bad("a frame of kind %q is not expected here", kind)
 		}
 		if kind != stage {

@@ -3,6 +3,7 @@ package service
 import (
 	"bufio"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -133,9 +134,7 @@ func localRequest(t *testing.T, f *fixture, path string, head http.Header) *http
 	if err != nil {
 		t.Fatal(err)
 	}
-	for k, v := range head {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, head)
 	req.Header.Set("Authorization", f.token("iothubowner", enginetest.HostName))
 	res, err := f.client.Do(req)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -176,9 +177,7 @@ func (l *Load) Report() LoadReport {
 	r, sorted := l.report, slices.Clone(l.returns)
 	r.ReturnMax = l.longest.Milliseconds()
 	r.ErrorReasons = make(map[string]int64, len(l.report.ErrorReasons))
-	for reason, n := range l.report.ErrorReasons {
-		r.ErrorReasons[reason] = n
-	}
+	maps.Copy(r.ErrorReasons, l.report.ErrorReasons)
 	l.mu.Unlock()
 	slices.Sort(sorted)
 	if n := len(sorted); n > 0 {
