@@ -122,6 +122,9 @@ func (h *Hub) ReadEvents(ctx context.Context, c Caller, f EventFilter, cursor st
 		limit = eventPage
 	}
 	epoch := h.db.Epoch().ID
+	// Taken before the snapshot of the changes: a message after it could be younger than a change
+	// that the snapshot does not hold.
+	tail := h.db.Messages().Last()
 	err = h.view(ctx, "read events", func(r storage.Reader) error {
 		at, gap, err := h.findPlace(r, cursor, epoch)
 		if err != nil {
@@ -130,7 +133,7 @@ func (h *Hub) ReadEvents(ctx context.Context, c Caller, f EventFilter, cursor st
 		if gap {
 			list = append(list, Event{Cursor: at.cursor(epoch), Kind: EventGap, Time: time.Now().UTC()})
 		}
-		list, at, err = h.mergeEvents(ctx, r, f, at, epoch, list, limit)
+		list, at, err = h.mergeEvents(ctx, r, f, at, tail, epoch, list, limit)
 		next = at.cursor(epoch)
 		return err
 	})
@@ -165,8 +168,8 @@ func (h *Hub) findPlace(r storage.Reader, cursor, epoch string) (at place, gap b
 	return at, false, nil
 }
 
-// mergeEvents reads both logs from a place on, the older entry first.
-func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, at place, epoch string, list []Event, limit int) ([]Event, place, error) {
+// mergeEvents reads both logs from a place on, messages up to tail, the older entry first.
+func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, at place, tail uint64, epoch string, list []Event, limit int) ([]Event, place, error) {
 	changes, stopChanges := pull2(changeLog.Read(r, at.change))
 	defer stopChanges()
 	messages, stopMessages := pull2(h.db.Messages().Read(at.message))
@@ -191,6 +194,7 @@ func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, 
 			if message, haveMessage, err = messages(); err != nil {
 				return list, at, err
 			}
+			haveMessage = haveMessage && message.Position <= tail
 		}
 		var e Event
 		switch {

@@ -41,7 +41,7 @@ const (
 	backupPause    = 2 * time.Millisecond // after each chunk, so that others get the disk
 )
 
-// ErrBackup: the bytes are no whole backup. The text names the offset and what was read there.
+// ErrBackup says that the bytes are no whole backup. The text names the offset and what was read there.
 var ErrBackup = errors.New("the backup is damaged")
 
 // BackupOptions say what a backup contains beyond the data.
