@@ -17,11 +17,10 @@ type auditListCmd struct {
 
 // Run lists the audit log.
 func (c *auditListCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	sh := &sheet{columns: []string{"NO", "TIME", "WHO", "OPERATION", "TARGET", "OUTCOME"}, empty: "The audit log is empty."}
 	for e, err := range s.Audit(ctx) {
@@ -48,11 +47,10 @@ type auditVerifyCmd struct {
 
 // Run verifies the audit log.
 func (c *auditVerifyCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	r, err := s.VerifyAudit(ctx)
 	if err != nil {

@@ -21,11 +21,10 @@ type doctorCmd struct {
 
 // Run looks at a running hub, or at the data directory when none runs.
 func (c *doctorCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	found, err := s.Doctor(ctx)
 	_, unreached := errors.AsType[*client.ConnectError](err)

@@ -14,11 +14,10 @@ func (c *deviceConnectionsCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	sh := &sheet{columns: []string{"ENDED", "BEGAN", "SECONDS", "PROTOCOL", "ADDRESS", "CODE", "REASON"}, empty: "No connection has ended yet."}
 	for e, err := range s.Connections(ctx, device, module) {

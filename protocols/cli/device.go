@@ -153,11 +153,10 @@ type deviceListCmd struct {
 
 // Run lists devices.
 func (c *deviceListCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	var list []client.Identity
 	more := false
@@ -256,11 +255,10 @@ type deviceShowCmd struct {
 
 // Run shows a device.
 func (c *deviceShowCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	i, err := s.Identity(ctx, c.ID, "")
 	if err != nil {
@@ -328,11 +326,10 @@ func (c *deviceUpdateCmd) Run(a *app) error {
 	if c.empty() && c.Status == "" && c.Reason == "" && c.Edge == nil {
 		return usage("nothing to change", "`muster device update --help` lists what can be changed.")
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	out, err := changeIdentity(ctx, s, c.ID, "", c.ETag, func(i *client.Identity) error {
 		if c.Status != "" {

@@ -36,11 +36,10 @@ func (c *faultAddCmd) Run(a *app) error {
 	if !ok || err != nil || !(drop >= 0 && drop <= 100) {
 		return usage("--drop "+strconv.Quote(c.Drop)+" is not a share", "Give a number with a percent sign, such as --drop 10%.")
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	f, err := s.AddFault(ctx, client.Fault{
 		DeviceID: device, ModuleID: module, Drop: drop / 100, Delay: c.Delay.Seconds(), DisconnectEvery: c.DisconnectEvery.Seconds(), For: c.For.Seconds(),
@@ -71,11 +70,10 @@ type faultListCmd struct {
 
 // Run lists the faults.
 func (c *faultListCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	var list []client.Fault
 	for f, err := range s.Faults(ctx) {
@@ -98,11 +96,10 @@ func (c *faultRemoveCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	return s.RemoveFault(ctx, device, module)
 }

@@ -63,6 +63,17 @@ func (a *app) service(h HubFlags) (*client.Service, error) {
 	return client.NewService(client.ServiceOptions{ConnectionString: c, Port: h.Port, RootCAs: pool, UserAgent: a.userAgent()})
 }
 
+// connect is service with the context that bounds the command's calls; the
+// caller ends it.
+func (a *app) connect(h HubFlags) (*client.Service, context.Context, context.CancelFunc, error) {
+	s, err := a.service(h)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, stop := a.with(h)
+	return s, ctx, stop, nil
+}
+
 func (a *app) userAgent() string { return "muster-cli/" + a.version() }
 
 // with bounds a command's calls by --timeout.

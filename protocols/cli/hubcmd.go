@@ -106,11 +106,10 @@ type statusCmd struct {
 
 // Run shows what the hub does now.
 func (c *statusCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	st, err := s.Status(ctx)
 	if err != nil {

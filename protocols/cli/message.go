@@ -32,11 +32,10 @@ func (c *messageSendCmd) Run(a *app) error {
 	if c.TTL < time.Second {
 		return usage("--ttl is shorter than a second", "Give a time such as 30s, 5m or 48h.")
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	m := client.DeviceboundMessage{
 		Body: []byte(c.Body), MessageID: c.MessageID, ContentType: c.ContentType, Ack: c.Ack, TimeToLive: int64(c.TTL / time.Second),
@@ -60,11 +59,10 @@ type messageListCmd struct {
 
 // Run lists the messages.
 func (c *messageListCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	list, err := s.Messages(ctx, c.ID, c.Limit)
 	if err != nil {
@@ -89,11 +87,10 @@ type messagePurgeCmd struct {
 
 // Run purges the queue.
 func (c *messagePurgeCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	n, err := s.PurgeMessages(ctx, c.ID)
 	if err != nil {
@@ -109,11 +106,10 @@ type messageFeedbackCmd struct {
 
 // Run receives one batch, prints it, and then removes it.
 func (c *messageFeedbackCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	list, token, err := s.ReceiveFeedback(ctx)
 	if err != nil {

@@ -57,11 +57,10 @@ type moduleListCmd struct {
 
 // Run lists a device's modules.
 func (c *moduleListCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	list, err := s.Modules(ctx, c.Device)
 	if err != nil {
@@ -86,11 +85,10 @@ type moduleShowCmd struct {
 
 // Run shows a module.
 func (c *moduleShowCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	i, err := s.Identity(ctx, c.Device, c.Module)
 	if err != nil {
@@ -113,11 +111,10 @@ func (c *moduleUpdateCmd) Run(a *app) error {
 	if c.empty() && c.ManagedBy == "" {
 		return usage("nothing to change", "`muster module update --help` lists what can be changed.")
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	out, err := changeIdentity(ctx, s, c.Device, c.Module, c.ETag, func(i *client.Identity) error {
 		if c.ManagedBy != "" {

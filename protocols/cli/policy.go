@@ -25,11 +25,10 @@ type policyListCmd struct {
 
 // Run lists the policies.
 func (c *policyListCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	list, err := s.Policies(ctx)
 	if err != nil {
@@ -66,11 +65,10 @@ type policyShowCmd struct {
 
 // Run shows a policy.
 func (c *policyShowCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	p, err := s.Policy(ctx, c.Name)
 	if err != nil {
@@ -105,11 +103,10 @@ func (c *policyCreateCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	if _, err := s.Policy(ctx, c.Name); err == nil {
 		return &problem{exit: ExitConflict, what: fmt.Sprintf("the policy %q exists already", c.Name), next: "Change it with `muster policy update`, or choose another name."}
@@ -135,11 +132,10 @@ func (c *policyUpdateCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	if _, err := s.Policy(ctx, c.Name); err != nil {
 		return err

@@ -87,11 +87,10 @@ func (c *methodListCmd) Run(a *app) error {
 			return err
 		}
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	sh := &sheet{columns: []string{"ID", "FOR", "METHOD", "STATUS", "CREATED", "DEADLINE", "BY"}, empty: "No method calls are queued or kept."}
 	for q, err := range s.QueuedMethods(ctx, device, module, c.Status) {

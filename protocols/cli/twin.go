@@ -36,11 +36,10 @@ func (c *twinShowCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	if c.AsOf != "" {
 		if c.Metadata {
@@ -225,11 +224,10 @@ func (c *twinPatchCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	t, err := s.PatchTwin(ctx, device, module, patch, c.ETag)
 	if err != nil {
@@ -300,11 +298,10 @@ func (c *twinHistoryCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	sh := &sheet{columns: []string{"ID", "TIME", "WHO", "CAUSE", "PATCH"}, empty: "No changes are kept."}
 	for e, err := range s.TwinHistory(ctx, device, module, c.Section) {
@@ -334,11 +331,10 @@ func (c *twinDiffCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	from := moment(c.From)
 	if from == "" {
