@@ -39,7 +39,7 @@ func TestReadEvents(t *testing.T) {
 	h := enginetest.New(t)
 	d := enginetest.Connect(t, h, engine.TwinID{DeviceID: "a"})
 	for i := range 4 {
-		if err := d.Session.Telemetry(t.Context(), engine.Message{Body: fmt.Appendf(nil, "%d", i), QoS: 1}); err != nil {
+		if err := d.Telemetry(engine.Message{Body: fmt.Appendf(nil, "%d", i), QoS: 1}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := d.Session.PatchReported(t.Context(), fmt.Appendf(nil, `{"n":%d}`, i), -1); err != nil {
@@ -109,7 +109,7 @@ func TestEventsSurviveRestart(t *testing.T) {
 	t.Run("before", func(t *testing.T) {
 		h := enginetest.New(t, enginetest.Dir(dir))
 		d := enginetest.Connect(t, h, engine.TwinID{DeviceID: "a"})
-		if err := d.Session.Telemetry(t.Context(), engine.Message{Body: []byte("kept"), QoS: 1}); err != nil {
+		if err := d.Telemetry(engine.Message{Body: []byte("kept"), QoS: 1}); err != nil {
 			t.Fatal(err)
 		}
 		_, end = readAll(t, h, engine.EventFilter{}, engine.CursorStart)
@@ -132,7 +132,7 @@ func TestWaitEvents(t *testing.T) {
 	d := enginetest.Connect(t, h, engine.TwinID{DeviceID: "a"})
 	for name, happen := range map[string]func() error{
 		"change":    func() error { _, err := d.Session.PatchReported(t.Context(), []byte(`{"n":1}`), -1); return err },
-		"telemetry": func() error { return d.Session.Telemetry(t.Context(), engine.Message{QoS: 1}) },
+		"telemetry": func() error { return d.Telemetry(engine.Message{QoS: 1}) },
 	} {
 		_, end := readAll(t, h, engine.EventFilter{}, engine.CursorStart)
 		woken := make(chan error, 1)

@@ -1,7 +1,5 @@
 package engine
 
-import "context"
-
 // Message is a device-to-cloud message.
 type Message struct {
 	Body       []byte
@@ -20,41 +18,30 @@ type Property struct {
 	Null  bool   `json:"z,omitempty"`
 }
 
-// Telemetry stores a device-to-cloud message and returns when it is durable;
-// one at QoS 0 it only queues. A will is also taken from a session that has
-// ended, since that is when it is published. When ctx ends first, whether the
-// message was stored is not known.
-func (s *Session) Telemetry(ctx context.Context, m Message) error {
-	if m.QoS == 0 {
-		return s.SubmitTelemetry(m, nil)
+// size is what counts against the limit: the body, the values of system
+// properties, and the application's properties with their names.
+func (m *Message) size() int {
+	n := len(m.Body)
+	for _, p := range m.System {
+		n += len(p.Value)
 	}
-	stored := make(chan error, 1)
-	if err := s.SubmitTelemetry(m, func(err error) { stored <- err }); err != nil {
-		return err
+	for _, p := range m.Properties {
+		n += len(p.Name) + len(p.Value)
 	}
-	select {
-	case err := <-stored:
-		return err
-	case <-ctx.Done():
-		return storeError(ctx.Err(), "store telemetry")
-	}
+	return n
 }
 
-// SubmitTelemetry queues a message for the store. done, when not nil, is
-// called once it is durable or could not be stored; it must not block. The
-// messages of one session are answered in the order in which they came.
+// SubmitTelemetry queues a device-to-cloud message for the store. done, when
+// not nil, is called once it is durable or could not be stored; it must not
+// block. The messages of one session are answered in the order in which they
+// came. A will is also taken from a session that has ended, since that is when
+// it is published.
 // CodeThrottled means that the queue is full: nothing was taken.
 func (s *Session) SubmitTelemetry(m Message, done func(error)) error {
 	if err := s.Err(); err != nil && !m.Will {
 		return err
 	}
-	size := len(m.Body)
-	for _, p := range m.System {
-		size += len(p.Value)
-	}
-	for _, p := range m.Properties {
-		size += len(p.Name) + len(p.Value)
-	}
+	size := m.size()
 	if most := s.hub.limits.MessageBytes; size > most {
 		return errf(CodeTooLarge, "the message has %d bytes with its properties, at most %d are allowed", size, most)
 	}

@@ -10,13 +10,7 @@ func (h *Hub) SendTelemetry(ctx context.Context, g Grant, list []Message) error 
 	size := 0
 	encoded := make([][]byte, 0, len(list))
 	for _, m := range list {
-		size += len(m.Body)
-		for _, p := range m.System {
-			size += len(p.Value)
-		}
-		for _, p := range m.Properties {
-			size += len(p.Name) + len(p.Value)
-		}
+		size += m.size()
 		data, err := encodeMessage(g, m)
 		if err != nil {
 			return storeError(err, "store telemetry")

@@ -18,10 +18,10 @@ func TestTakeOver(t *testing.T) {
 	h := enginetest.New(t)
 	first := enginetest.Connect(t, h, device, engine.EndpointMethod)
 	second := enginetest.Connect(t, h, device)
-	if err := first.Session.Telemetry(t.Context(), engine.Message{Will: true}); err != nil || h.Totals().Messages != 1 {
+	if err := first.Telemetry(engine.Message{Will: true}); err != nil || h.Totals().Messages != 1 {
 		t.Errorf("the will of a fenced session is lost: %v", err)
 	}
-	if err := first.Session.Telemetry(t.Context(), engine.Message{}); err == nil {
+	if err := first.Telemetry(engine.Message{}); err == nil {
 		t.Error("a fenced session can still send")
 	}
 	if c := first.Closed(); c == nil || c.Code != engine.CodeConnectionClosed {
@@ -433,10 +433,10 @@ func TestStatusShowsWhatHappened(t *testing.T) {
 	if _, err := d.Session.PatchReported(t.Context(), []byte(`{"a":1}`), -1); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Session.Telemetry(t.Context(), engine.Message{Body: []byte("hello")}); err != nil {
+	if err := d.Telemetry(engine.Message{Body: []byte("hello")}); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, d.Session.Telemetry(t.Context(), engine.Message{Body: make([]byte, 256<<10+1)}), engine.CodeTooLarge)
+	wantCode(t, d.Telemetry(engine.Message{Body: make([]byte, 256<<10+1)}), engine.CodeTooLarge)
 	s, err := h.Status(t.Context(), enginetest.Owner())
 	if err != nil {
 		t.Fatal(err)

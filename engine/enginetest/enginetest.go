@@ -122,6 +122,15 @@ func TryConnect(tb testing.TB, h *engine.Hub, id engine.TwinID, clean bool) (*De
 	return d, nil
 }
 
+// Telemetry sends a message and waits until the hub has stored or refused it.
+func (d *Device) Telemetry(m engine.Message) error {
+	stored := make(chan error, 1)
+	if err := d.Session.SubmitTelemetry(m, func(err error) { stored <- err }); err != nil {
+		return err
+	}
+	return <-stored
+}
+
 // Token returns a SAS token of an identity, which it makes if need be.
 func Token(tb testing.TB, h *engine.Hub, id engine.TwinID, expiry time.Time) string {
 	tb.Helper()

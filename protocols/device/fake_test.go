@@ -112,7 +112,7 @@ func (s *fakeSession) PatchReported(context.Context, []byte, int64) (int64, erro
 
 func (s *fakeSession) AcknowledgeMessage(uint16) {}
 
-func (s *fakeSession) Telemetry(_ context.Context, m engine.Message) error {
+func (s *fakeSession) take(m engine.Message) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.messages = append(s.messages, m)
@@ -127,7 +127,7 @@ func (s *fakeSession) SubmitTelemetry(m engine.Message, done func(error)) error 
 	if s.onSubmit != nil {
 		return s.onSubmit(m, done)
 	}
-	if err := s.Telemetry(context.Background(), m); err != nil {
+	if err := s.take(m); err != nil {
 		return err
 	}
 	if done != nil {

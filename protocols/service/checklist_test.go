@@ -210,7 +210,7 @@ func TestDevices(t *testing.T) {
 	t.Run("25 what moves the etag", func(t *testing.T) {
 		a := f.create("moves")
 		d := enginetest.Connect(t, f.hub, engine.TwinID{DeviceID: "moves"}, engine.EndpointDesired)
-		if err := d.Session.Telemetry(t.Context(), engine.Message{Body: []byte("x")}); err != nil {
+		if err := d.Telemetry(engine.Message{Body: []byte("x")}); err != nil {
 			t.Fatal(err)
 		}
 		f.do("PATCH", "/twins/moves", `{"tags":{"a":1}}`).want(200)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -15,7 +14,6 @@ import (
 )
 
 const (
-	eventStreams   = 1000             // open at once
 	eventHeartbeat = 15 * time.Second // of a silent stream
 	eventLook      = time.Second      // how often a waiting stream looks whether the hub goes
 	eventWrite     = 10 * time.Second // a reader that takes nothing for so long is let go
@@ -99,11 +97,11 @@ func readEvents(c *call) (answer, error) {
 		}
 		return c.streamEvents(f, cursor)
 	}
-	limit, err := c.number("limit", pageDefault, 1, pageMost)
+	limit, err := c.integer("limit", pageDefault, 1, pageMost)
 	if err != nil {
 		return answer{}, err
 	}
-	wait, err := c.number("wait", 0, 0, int(eventWaitMost.Seconds()))
+	wait, err := c.integer("wait", 0, 0, int(eventWaitMost.Seconds()))
 	if err != nil {
 		return answer{}, err
 	}
@@ -125,19 +123,6 @@ func readEvents(c *call) (answer, error) {
 	}
 }
 
-// number reads a whole number from the query.
-func (c *call) number(name string, absent, least, most int) (int, error) {
-	text := c.query.Get(name)
-	if text == "" {
-		return absent, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < least || n > most {
-		return 0, invalid("%s is %.20q, expected a whole number from %d to %d", name, text, least, most)
-	}
-	return n, nil
-}
-
 // waitEvents waits until there is something after the cursor. It is false
 // when ctx ended or the hub shuts down.
 func (c *call) waitEvents(ctx context.Context, cursor string) bool {
@@ -155,11 +140,9 @@ func (c *call) waitEvents(ctx context.Context, cursor string) bool {
 // streamEvents sends events until the client leaves, takes nothing any more,
 // or the hub shuts down. Each ends where it can be resumed.
 func (c *call) streamEvents(f engine.EventFilter, cursor string) (answer, error) {
-	select {
-	case c.streams <- struct{}{}:
-		defer func() { <-c.streams }()
-	default:
-		return answer{}, &engine.Error{Code: engine.CodeThrottled, Message: fmt.Sprintf("%d event streams are open, which is the most; close one, or read pages", eventStreams)}
+	defer c.streams.Add(-1)
+	if most := c.hub.Limits().EventStreams; c.streams.Add(1) > int64(most) {
+		return answer{}, &engine.Error{Code: engine.CodeThrottled, Message: fmt.Sprintf("%d event streams are open, which is the most; close one, or read pages", most)}
 	}
 	ctx := c.r.Context()
 	list, next, err := c.hub.ReadEvents(ctx, c.caller, f, cursor, pageMost)

@@ -16,7 +16,7 @@ func TestEventPage(t *testing.T) {
 	f := newFixture(t)
 	d := enginetest.Connect(t, f.hub, engine.TwinID{DeviceID: "a"})
 	for _, body := range []string{`{"t":1}`, "plain text", "\xff\xfe"} {
-		if err := d.Session.Telemetry(t.Context(), engine.Message{Body: []byte(body), QoS: 1, Properties: []engine.Property{{Name: "p", Value: "v"}}}); err != nil {
+		if err := d.Telemetry(engine.Message{Body: []byte(body), QoS: 1, Properties: []engine.Property{{Name: "p", Value: "v"}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -49,7 +49,7 @@ func TestEventStream(t *testing.T) {
 	d := enginetest.Connect(t, f.hub, engine.TwinID{DeviceID: "a"})
 	lines, last := openStream(t, f, "", "kind=telemetry&cursor=start")
 	send := func(body string) {
-		if err := d.Session.Telemetry(t.Context(), engine.Message{Body: []byte(body), QoS: 1}); err != nil {
+		if err := d.Telemetry(engine.Message{Body: []byte(body), QoS: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -80,9 +80,7 @@ func TestEventStream(t *testing.T) {
 		}
 	}
 	// All places taken: refused, and free again when a stream ends.
-	for len(f.handler.streams) < cap(f.handler.streams) {
-		f.handler.streams <- struct{}{}
-	}
+	f.handler.streams.Add(int64(f.hub.Limits().EventStreams))
 	if w := serveLocal(t, f, "/api/v1/events", http.Header{"Accept": {"text/event-stream"}}); !strings.Contains(w, "event streams are open") {
 		t.Errorf("one stream too many: %s", w)
 	}

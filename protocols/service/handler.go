@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,7 +42,7 @@ type Handler struct {
 	rates     *rates
 	openapi   []byte
 	listeners func() []Listener
-	streams   chan struct{} // a place for each open event stream
+	streams   atomic.Int64 // open streams of events
 }
 
 // NewHandler returns a handler of the hub's REST API. It panics when the
@@ -60,7 +61,6 @@ func NewHandler(hub *engine.Hub, o Options) *Handler {
 		rates:     newRates(),
 		openapi:   describe(table),
 		listeners: o.Listeners,
-		streams:   make(chan struct{}, eventStreams),
 	}
 }
 

@@ -153,16 +153,12 @@ func showMessage(q engine.QueuedMessage) messageDocument {
 }
 
 func listMessages(c *call) (answer, error) {
-	limit, after := 50, uint64(0)
-	q := c.r.URL.Query()
-	if t := q.Get("limit"); t != "" {
-		n, err := strconv.Atoi(t)
-		if err != nil || n < 1 || n > 50 {
-			return answer{}, invalid("limit is %q; expected 1 to 50", t)
-		}
-		limit = n
+	limit, err := c.integer("limit", 50, 1, 50)
+	if err != nil {
+		return answer{}, err
 	}
-	if t := q.Get("cursor"); t != "" {
+	after := uint64(0)
+	if t := c.query.Get("cursor"); t != "" {
 		n, err := strconv.ParseUint(t, 10, 64)
 		if err != nil {
 			return answer{}, invalid("cursor is not one of this list")
