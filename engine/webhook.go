@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 // Bounds of webhooks.
 const (
 	webhooksMost       = 100
-	webhookFilters     = 100  // entries of one list of a filter
 	webhookText        = 2048 // bytes of a URL
 	webhookDescription = 512
 	webhookDeadMost    = 1000 // dead letters of one webhook; the oldest goes first
@@ -202,17 +200,7 @@ func checkWebhook(w Webhook) error {
 	if len(w.Description) > webhookDescription {
 		return errf(CodeArgumentInvalid, "description has %d bytes; expected at most %d", len(w.Description), webhookDescription)
 	}
-	for name, list := range map[string][]string{"devices": w.Devices, "kinds": w.Kinds} {
-		if len(list) > webhookFilters {
-			return errf(CodeArgumentInvalid, "%s has %d entries; expected at most %d", name, len(list), webhookFilters)
-		}
-		for _, s := range list {
-			if s == "" || len(s) > 129 || strings.Contains(strings.TrimSuffix(s, "*"), "*") {
-				return errf(CodeArgumentInvalid, "an entry of %s is empty, too long or has a * before its end; expected a whole name, or a beginning with * after it", name)
-			}
-		}
-	}
-	return nil
+	return EventFilter{Devices: w.Devices, Kinds: w.Kinds}.check()
 }
 
 // PutWebhook makes a webhook, whose answer holds its secret, or replaces one;
@@ -242,7 +230,7 @@ func (h *Hub) PutWebhook(ctx context.Context, c Caller, w Webhook, etag string) 
 				n++
 			}
 			if n >= webhooksMost {
-				return errf(CodeArgumentInvalid, "the hub has %d webhooks, which is the limit", webhooksMost)
+				return errf(CodeArgumentInvalid, "the hub has %d webhooks, which is the limit; delete one first", webhooksMost)
 			}
 			random := make([]byte, webhookSecretBytes)
 			if _, err := rand.Read(random); err != nil {

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -73,15 +72,6 @@ func signWebhook(secret []byte, id string, at time.Time, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(m.Sum(nil))
 }
 
-func webhookTakes(list []string, s string) bool {
-	for _, want := range list {
-		if prefix, ok := strings.CutSuffix(want, "*"); ok && strings.HasPrefix(s, prefix) || want == s {
-			return true
-		}
-	}
-	return len(list) == 0
-}
-
 // webhookBackOff returns the pause after attempt n (1 is the first): doubled
 // each time, with a random half so that endpoints don't see all come at once,
 // and at least what the endpoint asked for; never above five minutes.
@@ -95,6 +85,10 @@ func webhookBackOff(n int, asked time.Duration) time.Duration {
 // returns when all of them have. A stored change of a webhook restarts its
 // worker at its cursor.
 func (h *Hub) runWebhooks(ctx context.Context) {
+	if h.db.Paused() { // a restored hub tells nobody until it is resumed, which a start comes after
+		<-ctx.Done()
+		return
+	}
 	type worker struct {
 		revision uint64
 		stop     context.CancelFunc
@@ -182,9 +176,9 @@ func (h *Hub) webhookPage(ctx context.Context, id string, r webhookRecord) error
 	if err != nil {
 		return err
 	}
+	wanted := EventFilter{Devices: r.Devices, Kinds: r.Kinds}
 	var cursor, last uint64
 	var changes []Change
-	var missed bool
 	err = h.view(ctx, "read changes", func(reader storage.Reader) error {
 		changes = nil
 		state, err := webhookStateTable.Get(reader, storage.Tuple(id))
@@ -192,23 +186,23 @@ func (h *Hub) webhookPage(ctx context.Context, id string, r webhookRecord) error
 			return err
 		}
 		cursor, last = state.Cursor, state.Cursor
+		looked := 0
 		for e, err := range changeLog.Read(reader, cursor) {
 			if err != nil {
 				return err
 			}
-			if last == cursor && e.Position > cursor+1 {
-				missed = true
-				changes = append(changes, Change{Position: e.Position - 1, Time: e.Time.UTC(), Kind: "gap"})
+			if looked++; looked == 1 && e.Position > cursor+1 {
+				changes = append(changes, Change{Position: e.Position - 1, Time: e.Time.UTC(), Kind: EventGap})
 			}
 			last = e.Position
 			c, err := decodeChange(e)
 			if err != nil {
 				return err
 			}
-			if webhookTakes(r.Kinds, c.Kind) && webhookTakes(r.Devices, c.ID.DeviceID) {
+			if wanted.wants(c.Kind, c.ID.DeviceID) {
 				changes = append(changes, c)
 			}
-			if last-cursor >= webhookPage && !missed || len(changes) >= webhookPage {
+			if looked == webhookPage {
 				break
 			}
 		}
