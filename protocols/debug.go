@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"runtime"
 	"runtime/trace"
 	"strconv"
 	"sync"
@@ -23,6 +24,9 @@ const (
 	flightAge   = 10 * time.Second
 	flightBytes = 32 << 20
 	debugBody   = 4 << 10
+
+	mutexFraction = 10                    // one of so many waits for a lock is counted
+	blockRate     = 10 * time.Microsecond // a wait of so long is counted, shorter ones by chance
 )
 
 // debugHandler serves /debug/ on the unix socket.
@@ -30,6 +34,8 @@ type debugHandler struct {
 	level *slog.LevelVar // nil: the log is not ours
 	log   *slog.Logger
 	mux   *http.ServeMux
+
+	looking sync.Mutex // one look at contention at a time
 
 	mu     sync.Mutex
 	flight *trace.FlightRecorder // nil while it does not run
@@ -44,7 +50,9 @@ func newDebugHandler(level *slog.LevelVar, log *slog.Logger) *debugHandler {
 	d.mux.HandleFunc("DELETE /debug/flight", d.stopFlight)
 	d.mux.HandleFunc("GET /debug/pprof/profile", bounded(pprof.Profile))
 	d.mux.HandleFunc("GET /debug/pprof/trace", bounded(pprof.Trace))
-	d.mux.HandleFunc("GET /debug/pprof/", pprof.Index) // heap, goroutine, mutex, block, allocs, threadcreate
+	d.mux.HandleFunc("GET /debug/pprof/mutex", bounded(d.contention))
+	d.mux.HandleFunc("GET /debug/pprof/block", bounded(d.contention))
+	d.mux.HandleFunc("GET /debug/pprof/", pprof.Index) // heap, goroutine, allocs, threadcreate
 	return d
 }
 
@@ -137,6 +145,21 @@ func (d *debugHandler) readFlight(w http.ResponseWriter, _ *http.Request) {
 		d.log.Warn("the flight recorder's trace was not written to its end", slog.Any("error", err))
 		panic(http.ErrAbortHandler) // a trace that ends early must not look whole
 	}
+}
+
+// contention has the runtime count waits for locks and channels while it looks,
+// since counting costs something and is off else.
+func (d *debugHandler) contention(w http.ResponseWriter, r *http.Request) {
+	if !d.looking.TryLock() {
+		debugError(w, http.StatusConflict, "Conflict", "somebody looks at contention already", "Try again when that has ended.")
+		return
+	}
+	defer d.looking.Unlock()
+	runtime.SetMutexProfileFraction(mutexFraction)
+	defer runtime.SetMutexProfileFraction(0)
+	runtime.SetBlockProfileRate(int(blockRate))
+	defer runtime.SetBlockProfileRate(0)
+	pprof.Index(w, r)
 }
 
 // bounded refuses a profile that would run for very long.

@@ -33,6 +33,9 @@ func TestDebugHandler(t *testing.T) {
 		{"GET", "/debug/pprof/heap", "", 200, ""},
 		{"GET", "/debug/pprof/profile?seconds=100000", "", 400, "seconds"},
 		{"GET", "/debug/pprof/trace?seconds=-1", "", 400, "seconds"},
+		{"GET", "/debug/pprof/mutex?debug=1", "", 200, "sampling period=10"},
+		{"GET", "/debug/pprof/block?debug=1", "", 200, "contention"},
+		{"GET", "/debug/pprof/mutex?seconds=301", "", 400, "seconds"},
 		{"GET", "/debug/other", "", 404, ""},
 	} {
 		w := httptest.NewRecorder()

@@ -58,7 +58,7 @@ type debugProfileCmd struct {
 	SocketFlags
 	Kind   string        `arg:"" enum:"cpu,heap,allocs,goroutine,mutex,block,trace" help:"cpu, heap, allocs, goroutine, mutex, block or trace."`
 	File   string        `arg:"" help:"File to write." placeholder:"FILE"`
-	Length time.Duration `name:"for" help:"How long cpu and trace look." default:"10s"`
+	Length time.Duration `name:"for" help:"How long cpu, trace, mutex and block look." default:"10s"`
 }
 
 // Run writes a profile.
@@ -68,7 +68,7 @@ func (c *debugProfileCmd) Run(a *app) error {
 	case "cpu":
 		name = "profile"
 		fallthrough
-	case "trace":
+	case "trace", "mutex", "block":
 		if c.Length < time.Second {
 			return usage("--for is shorter than a second", "Give at least 1s.")
 		}
