@@ -111,6 +111,8 @@ const names = {
   "identity.created": "identity created", "identity.updated": "identity changed", "identity.deleted": "identity deleted",
   "twin.tags": "tags", "twin.desired": "desired properties", "twin.reported": "reported properties", "twin.modelId": "model",
   "session.connected": "connected", "session.disconnected": "disconnected",
+  "method.queued": "method queued", "method.sending": "queued method sent", "method.finished": "queued method ended",
+  "fault.added": "fault injected", "fault.removed": "fault ended",
 };
 
 // who names the author, or says that it was the device itself.
