@@ -47,6 +47,9 @@ func (h *Hub) ReceiveMessage(ctx context.Context, g Grant, lock time.Duration) (
 		}
 		return nil
 	})
+	if err == nil {
+		h.sessions.activity.note(g.ID)
+	}
 	return m, found, err
 }
 

@@ -45,7 +45,7 @@ func (s *Session) SubmitTelemetry(m Message, done func(error)) error {
 	if most := s.hub.limits.MessageBytes; size > most {
 		return errf(CodeTooLarge, "the message has %d bytes with its properties, at most %d are allowed", size, most)
 	}
-	data, err := encodeMessage(s.connection.Grant, m)
+	data, err := encodeMessage(s.connection.Grant, s.connection.ModelID, m)
 	if err != nil {
 		return storeError(err, "store telemetry")
 	}

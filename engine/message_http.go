@@ -11,7 +11,7 @@ func (h *Hub) SendTelemetry(ctx context.Context, g Grant, list []Message) error 
 	encoded := make([][]byte, 0, len(list))
 	for _, m := range list {
 		size += m.size()
-		data, err := encodeMessage(g, m)
+		data, err := encodeMessage(g, "", m)
 		if err != nil {
 			return storeError(err, "store telemetry")
 		}
@@ -36,6 +36,7 @@ func (h *Hub) SendTelemetry(ctx context.Context, g Grant, list []Message) error 
 			return storeError(ctx.Err(), "store telemetry")
 		}
 	}
+	h.sessions.activity.note(g.ID)
 	h.count.messages.Add(int64(len(list)))
 	h.count.messageBytes.Add(int64(size))
 	return nil

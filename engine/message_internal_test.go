@@ -14,7 +14,7 @@ func TestMessageComesBackAsItWasSent(t *testing.T) {
 		Body: []byte{0, 255, '{'}, Properties: []Property{{Name: "a", Value: "<b>"}, {Name: "bare", Null: true}},
 		System: []Property{{Name: "message-id", Value: "1"}},
 	}
-	b, err := encodeMessage(g, m)
+	b, err := encodeMessage(g, "dtmi:a;1", m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,6 +30,7 @@ func TestMessageComesBackAsItWasSent(t *testing.T) {
 			{Name: "iothub-connection-auth-method", Value: `{"scope":"module"}`},
 			{Name: "iothub-enqueuedtime", Value: "2026-11-23T01:02:03.456Z"},
 			{Name: "iothub-message-source", Value: "Telemetry"},
+			{Name: "dt-dataschema", Value: "dtmi:a;1"},
 		},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -38,7 +39,7 @@ func TestMessageComesBackAsItWasSent(t *testing.T) {
 }
 
 func FuzzStoredMessage(f *testing.F) {
-	b, err := encodeMessage(Grant{ID: TwinID{DeviceID: "d"}}, Message{Body: []byte("x")})
+	b, err := encodeMessage(Grant{ID: TwinID{DeviceID: "d"}}, "", Message{Body: []byte("x")})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -27,6 +27,7 @@ type messageRecord struct {
 	ModuleID   string     `json:"m,omitempty"`
 	Generation string     `json:"g,omitempty"`
 	Method     string     `json:"a,omitempty"` // of authentication
+	ModelID    string     `json:"i,omitempty"` // announced by the session
 	Properties []Property `json:"p,omitempty"`
 	System     []Property `json:"s,omitempty"`
 }
@@ -35,9 +36,9 @@ const messageVersion = 1
 
 // encodeMessage is a version byte, the length of the head, the head as JSON
 // and the body.
-func encodeMessage(g Grant, m Message) ([]byte, error) {
+func encodeMessage(g Grant, modelID string, m Message) ([]byte, error) {
 	head, err := json.Marshal(messageRecord{
-		DeviceID: g.ID.DeviceID, ModuleID: g.ID.ModuleID, Generation: g.GenerationID, Method: g.Method,
+		DeviceID: g.ID.DeviceID, ModuleID: g.ID.ModuleID, Generation: g.GenerationID, Method: g.Method, ModelID: modelID,
 		Properties: m.Properties, System: m.System,
 	})
 	if err != nil {
@@ -74,6 +75,7 @@ func decodeMessage(e storage.Entry) (StoredMessage, error) {
 		{Name: "iothub-connection-auth-method", Value: r.Method},
 		{Name: "iothub-enqueuedtime", Value: e.Time.Format("2006-01-02T15:04:05.000Z")},
 		{Name: "iothub-message-source", Value: "Telemetry"},
+		{Name: "dt-dataschema", Value: r.ModelID},
 	} {
 		if p.Value != "" {
 			m.System = append(m.System, p)

@@ -24,11 +24,11 @@ func (h *Hub) addPresence(r storage.Reader, i *Identity) error {
 		return nil
 	}
 	p, err := presenceTable.Get(r, i.ID().key())
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
 	}
-	i.ConnectionUpdated, i.LastActivity = p.Updated, p.Activity
-	return err
+	i.ConnectionUpdated, i.LastActivity = p.Updated, h.sessions.activity.latest(i.ID(), p.Activity)
+	return nil
 }
 
 // recordPresence stores that a session began or ended. Nobody waits for it:
@@ -84,7 +84,7 @@ func isIdentityTx(tx *storage.Tx, id TwinID) (bool, error) {
 const presenceBatch = 64
 
 // flushPresence stores the last activity of sessions that were active since
-// the last flush, in batches.
+// the last flush, in batches, and that of identities without one.
 func (h *Hub) flushPresence(ctx context.Context) error {
 	var batch []*Session
 	var errs []error
@@ -113,7 +113,7 @@ func (h *Hub) flushPresence(ctx context.Context) error {
 		}
 	})
 	flush()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, h.flushActivity(ctx))...)
 }
 
 func (h *Hub) storeActivityTx(tx *storage.Tx, s *Session) error {

@@ -10,10 +10,11 @@ import (
 // sessionTable holds the live sessions and who waits for one. It is sharded:
 // every packet toward a device looks here.
 type sessionTable struct {
-	seed    maphash.Seed
-	shards  [64]sessionShard
-	faults  faultSet      // what disturbs sessions on purpose
-	refused *rate.Limiter // bounds how many refusals are stored
+	seed     maphash.Seed
+	shards   [64]sessionShard
+	faults   faultSet      // what disturbs sessions on purpose
+	activity activityLog   // of identities that work without one
+	refused  *rate.Limiter // bounds how many refusals are stored
 }
 
 type sessionShard struct {

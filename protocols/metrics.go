@@ -45,6 +45,7 @@ type figures struct {
 	totals  engine.Totals
 	storage engine.StoreStats
 	device  device.Stats
+	web     []device.RequestCount
 	gate    admissionFigures
 	renewAt float64 // unix time; 0 with given files
 }
@@ -113,6 +114,12 @@ func metricRows() []metricRow {
 			}
 		}},
 
+		{MetricInfo{"muster_device_http_requests_total", "counter", "Requests of the HTTPS device API answered, by operation (other: refused before it was known) and HTTP status.", []string{"operation", "code"}}, func(f *figures, emit func(float64, ...string)) {
+			for _, one := range f.web {
+				emit(float64(one.Count), one.Operation, strconv.Itoa(one.Status))
+			}
+		}},
+
 		gauge("muster_connections", "TCP connections.", func(f *figures) float64 { return float64(f.gate.open) }),
 		gauge("muster_strangers", "Connections that are not authenticated yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
 		gauge("muster_strangers_waiting", "Connections that wait for room among the unauthenticated ones.", func(f *figures) float64 { return float64(f.gate.waiting) }),
@@ -170,7 +177,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
-		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), gate: s.gate.snapshot(),
+		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(),
 	}
 	if a := s.certs.authority.Load(); a != nil {
 		f.renewAt = float64(a.renewAt().Unix())

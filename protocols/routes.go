@@ -29,7 +29,6 @@ const retryAfter = 5
 // device id may hold an escaped slash.
 func (s *Server) newRoutes() http.Handler {
 	page := console.NewHandler()
-	web := device.NewHTTPHandler(s.hub)
 	metrics := promhttp.HandlerFor(s.o.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 	// A browser that shows somebody else's page must not change anything here,
 	// whatever that page knows. Requests of programs carry neither Origin nor
@@ -47,7 +46,7 @@ func (s *Server) newRoutes() http.Handler {
 			}
 			s.device.ServeHTTP(w, r)
 		case device.ServesHTTPPath(path):
-			web.ServeHTTP(&vouched{ResponseWriter: w, server: s, request: r}, r)
+			s.web.ServeHTTP(&vouched{ResponseWriter: w, server: s, request: r}, r)
 		case path == "/healthz":
 			s.public(r)
 			healthz(w)

@@ -35,10 +35,14 @@ type HTTPHub interface {
 type HTTPHandler struct {
 	hub   HTTPHub
 	codes map[engine.Code]wireCode
+	count requestCounter
 }
 
 // NewHTTPHandler returns a handler of the hub's HTTPS device API.
 func NewHTTPHandler(h HTTPHub) *HTTPHandler { return &HTTPHandler{hub: h, codes: wireCodes()} }
+
+// Requests returns how many requests were answered, by operation and status.
+func (h *HTTPHandler) Requests() []RequestCount { return h.count.snapshot() }
 
 // httpPath is a path of the HTTPS device API.
 type httpPath struct {
@@ -87,54 +91,94 @@ func (h *HTTPHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(httpTime)) // not supported by test recorders
 	_ = control.SetWriteDeadline(time.Now().Add(2 * httpTime))
-	if err := h.serve(w, r); err != nil {
-		h.fail(w, err)
+	counted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	operation, err := h.serve(counted, r)
+	if err != nil {
+		h.fail(counted, err)
 	}
+	h.count.add(operation, counted.status)
 	_ = control.SetReadDeadline(time.Time{})
 }
 
-func (h *HTTPHandler) serve(w http.ResponseWriter, r *http.Request) error {
+// serve answers one request, or returns what is wrong with it. The operation is
+// for counting.
+func (h *HTTPHandler) serve(w http.ResponseWriter, r *http.Request) (operation string, err error) {
+	operation = "other"
 	p, ok := parseHTTPPath(r.URL.EscapedPath())
 	if !ok {
-		return &engine.Error{Code: engine.CodeArgumentInvalid, Message: "the path is not one of the device API"}
+		return operation, &engine.Error{Code: engine.CodeArgumentInvalid, Message: "the path is not one of the device API"}
 	}
 	g, err := h.hub.AuthenticateDevice(r.Context(), engine.Credentials{ID: p.id, Host: r.Host, Token: r.Header.Get("Authorization")})
 	if err != nil {
 		if e := engine.AsError(err); e.Code == engine.CodeUnauthorized {
 			// The reason is for the log: a stranger does not learn what exists.
-			return &engine.Error{Code: e.Code, Message: "Unauthorized"}
+			return operation, &engine.Error{Code: e.Code, Message: "Unauthorized"}
 		}
-		return err
+		return operation, err
 	}
 	query := r.URL.Query()
 	if _, err := time.Parse(time.DateOnly, strings.TrimSuffix(strings.ToLower(query.Get("api-version")), "-preview")); err != nil {
-		return badRequest("api-version is missing or not of the form YYYY-MM-DD; expected for example api-version=2021-04-12")
+		return operation, badRequest("api-version is missing or not of the form YYYY-MM-DD; expected for example api-version=2021-04-12")
 	}
 	rest := p.parts[2:]
-	if strings.EqualFold(p.parts[1], "events") {
-		if len(rest) != 0 || r.Method != http.MethodPost {
-			return badRequest("messages/events takes POST")
+	switch {
+	case strings.EqualFold(p.parts[1], "events") && len(rest) == 0:
+		if r.Method != http.MethodPost {
+			return operation, notAllowed(w, r, http.MethodPost)
 		}
 		list, err := h.readEvents(w, r)
 		if err == nil {
 			err = h.hub.SendTelemetry(r.Context(), g, list)
 		}
-		return noContent(w, err)
-	}
-	if p.id.ModuleID != "" {
-		return badRequest("modules have no cloud-to-device messages")
-	}
-	switch {
+		return "send", noContent(w, err)
+	case strings.EqualFold(p.parts[1], "events"):
+		return operation, badRequest("nothing is below messages/events; POST the message there")
+	case p.id.ModuleID != "":
+		return operation, badRequest("modules have no cloud-to-device messages")
 	case len(rest) == 0 && r.Method == http.MethodGet:
-		return h.receive(w, r, g)
-	case len(rest) == 1 && r.Method == http.MethodDelete && query.Has("reject"):
-		return noContent(w, h.hub.RejectMessage(r.Context(), g, rest[0]))
-	case len(rest) == 1 && r.Method == http.MethodDelete:
-		return noContent(w, h.hub.CompleteMessage(r.Context(), g, rest[0]))
-	case len(rest) == 2 && strings.EqualFold(rest[1], "abandon") && r.Method == http.MethodPost:
-		return noContent(w, h.hub.AbandonMessage(r.Context(), g, rest[0]))
+		return "receive", h.receive(w, r, g)
+	case len(rest) == 0:
+		return operation, notAllowed(w, r, http.MethodGet)
 	}
-	return badRequest("messages/devicebound takes GET, DELETE with a lock token, and POST to a lock token's abandon")
+	if err := sameToken(r.Header.Get("If-Match"), rest[0]); err != nil {
+		return operation, err
+	}
+	abandon := len(rest) == 2 && strings.EqualFold(rest[1], "abandon")
+	switch {
+	case len(rest) > 1 && !abandon:
+		return operation, badRequest("below a lock token there is only abandon")
+	case abandon && r.Method == http.MethodPost:
+		return "abandon", noContent(w, h.hub.AbandonMessage(r.Context(), g, rest[0]))
+	case abandon:
+		return operation, notAllowed(w, r, http.MethodPost)
+	case r.Method != http.MethodDelete:
+		return operation, notAllowed(w, r, http.MethodDelete)
+	case query.Has("reject"):
+		return "reject", noContent(w, h.hub.RejectMessage(r.Context(), g, rest[0]))
+	}
+	return "complete", noContent(w, h.hub.CompleteMessage(r.Context(), g, rest[0]))
+}
+
+// sameToken checks an If-Match header, with or without quotes, against the lock
+// token in the path. Without one, or with *, the path decides alone.
+func sameToken(ifMatch, token string) error {
+	tag := strings.Trim(strings.TrimSpace(ifMatch), `"`)
+	if tag == "" || tag == "*" || tag == token {
+		return nil
+	}
+	return &engine.Error{Code: engine.CodePreconditionFailed, Message: "If-Match is not the lock token in the path; expected the same token, or no If-Match"}
+}
+
+// methodError says that a path does not take a method.
+type methodError struct{ method, allowed string }
+
+func (e *methodError) Error() string {
+	return "the path takes " + e.allowed + ", not " + e.method
+}
+
+func notAllowed(w http.ResponseWriter, r *http.Request, allowed string) error {
+	w.Header().Set("Allow", allowed)
+	return &methodError{method: r.Method, allowed: allowed}
 }
 
 // receive hands out one message.
@@ -318,19 +362,27 @@ func badRequest(text string) error {
 
 // fail sends an error in IoT Hub's form.
 func (h *HTTPHandler) fail(w http.ResponseWriter, err error) {
+	if e, ok := errors.AsType[*methodError](err); ok {
+		writeHTTPError(w, wireCode{status: http.StatusMethodNotAllowed, number: 405000}, "GenericMethodNotAllowed", e.Error())
+		return
+	}
 	e := engine.AsError(err)
 	c, ok := h.codes[e.Code]
 	if !ok {
 		c = h.codes[engine.CodeInternal]
 	}
-	_, tracking := newErrorBody(c.number, e.Message, time.Now())
+	writeHTTPError(w, c, e.Code.String(), e.Message)
+}
+
+func writeHTTPError(w http.ResponseWriter, c wireCode, name, message string) {
+	_, tracking := newErrorBody(c.number, message, time.Now())
 	body, _ := json.Marshal(struct { // strings always marshal
 		Message          string `json:"Message"`
 		ExceptionMessage string `json:"ExceptionMessage"`
-	}{"ErrorCode:" + e.Code.String() + ";" + e.Message, "Tracking ID:" + tracking})
+	}{"ErrorCode:" + name + ";" + message, "Tracking ID:" + tracking})
 	head := w.Header()
 	head.Set("Content-Type", "application/json; charset=utf-8")
-	head["iothub-errorcode"] = []string{e.Code.String()}
+	head["iothub-errorcode"] = []string{name}
 	if c.status == http.StatusTooManyRequests || c.status == http.StatusServiceUnavailable {
 		head.Set("Retry-After", "10")
 	}

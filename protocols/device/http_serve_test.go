@@ -1,0 +1,139 @@
+package device
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+)
+
+// webHub is a hub that knows the device d, its module d/m and the lock token good.
+type webHub struct {
+	sent    []engine.Message
+	settled []string
+}
+
+func (h *webHub) AuthenticateDevice(_ context.Context, cr engine.Credentials) (engine.Grant, error) {
+	if cr.Token != "token" || cr.ID.DeviceID != "d" {
+		return engine.Grant{}, &engine.Error{Code: engine.CodeUnauthorized, Message: "the device is not known"}
+	}
+	return engine.Grant{ID: cr.ID}, nil
+}
+
+func (h *webHub) SendTelemetry(_ context.Context, _ engine.Grant, list []engine.Message) error {
+	h.sent = append(h.sent, list...)
+	return nil
+}
+
+func (h *webHub) ReceiveMessage(context.Context, engine.Grant, time.Duration) (engine.QueuedMessage, bool, error) {
+	return engine.QueuedMessage{}, false, nil
+}
+
+func (h *webHub) settle(what, token string) error {
+	if token != "good" {
+		return &engine.Error{Code: engine.CodeMessageLockLost, Message: "no message has this lock token"}
+	}
+	h.settled = append(h.settled, what)
+	return nil
+}
+
+func (h *webHub) CompleteMessage(_ context.Context, _ engine.Grant, token string) error {
+	return h.settle("complete", token)
+}
+
+func (h *webHub) AbandonMessage(_ context.Context, _ engine.Grant, token string) error {
+	return h.settle("abandon", token)
+}
+
+func (h *webHub) RejectMessage(_ context.Context, _ engine.Grant, token string) error {
+	return h.settle("reject", token)
+}
+
+func (h *webHub) Limits() engine.Limits { return engine.Limits{MessageBytes: 256 << 10} }
+
+func TestHTTPRequests(t *testing.T) {
+	const version = "?api-version=2021-04-12"
+	for name, c := range map[string]struct {
+		method, path, body string
+		header             map[string]string
+		status             int
+		says               string // in the body, or in Allow
+		settled            string
+	}{
+		"send":                {"POST", "/devices/d/messages/events" + version, "x", nil, 204, "", ""},
+		"send with a slash":   {"POST", "/devices//d/messages/events/" + version, "x", nil, 204, "", ""},
+		"module sends":        {"POST", "/devices/d/modules/m/messages/events" + version, "x", nil, 204, "", ""},
+		"send by GET":         {"GET", "/devices/d/messages/events" + version, "", nil, 405, "POST", ""},
+		"below events":        {"POST", "/devices/d/messages/events/x" + version, "x", nil, 400, "ErrorCode:ArgumentInvalid;", ""},
+		"no version":          {"POST", "/devices/d/messages/events", "x", nil, 400, "api-version", ""},
+		"odd version":         {"POST", "/devices/d/messages/events?api-version=new", "x", nil, 400, "api-version", ""},
+		"stranger":            {"POST", "/devices/e/messages/events" + version, "x", nil, 401, "ErrorCode:IotHubUnauthorizedAccess;Unauthorized", ""},
+		"receive":             {"GET", "/devices/d/messages/deviceBound" + version, "", nil, 204, "", ""},
+		"receive by POST":     {"POST", "/devices/d/messages/devicebound" + version, "", nil, 405, "GET", ""},
+		"odd lock time":       {"GET", "/devices/d/messages/devicebound" + version, "", map[string]string{"IotHub-MessageLockTimeout": "long"}, 400, "iothub-messagelocktimeout", ""},
+		"module receives":     {"GET", "/devices/d/modules/m/messages/devicebound" + version, "", nil, 400, "modules", ""},
+		"complete":            {"DELETE", "/devices/d/messages/devicebound/good" + version, "", nil, 204, "", "complete"},
+		"complete, quoted":    {"DELETE", "/devices/d/messages/devicebound/good" + version, "", map[string]string{"If-Match": `"good"`}, 204, "", "complete"},
+		"complete, bare":      {"DELETE", "/devices/d/messages/devicebound/good" + version, "", map[string]string{"If-Match": "good"}, 204, "", "complete"},
+		"complete, any":       {"DELETE", "/devices/d/messages/devicebound/good" + version, "", map[string]string{"If-Match": "*"}, 204, "", "complete"},
+		"another's If-Match":  {"DELETE", "/devices/d/messages/devicebound/good" + version, "", map[string]string{"If-Match": "other"}, 412, "ErrorCode:PreconditionFailed;", ""},
+		"reject":              {"DELETE", "/devices/d/messages/devicebound/good" + version + "&reject", "", nil, 204, "", "reject"},
+		"abandon":             {"POST", "/devices/d/messages/devicebound/good/abandon" + version, "", nil, 204, "", "abandon"},
+		"abandon by DELETE":   {"DELETE", "/devices/d/messages/devicebound/good/abandon" + version, "", nil, 405, "POST", ""},
+		"unknown token":       {"DELETE", "/devices/d/messages/devicebound/bad" + version, "", nil, 412, "ErrorCode:DeviceMessageLockLost;", ""},
+		"token by GET":        {"GET", "/devices/d/messages/devicebound/good" + version, "", nil, 405, "DELETE", ""},
+		"below a token":       {"POST", "/devices/d/messages/devicebound/good/keep" + version, "", nil, 400, "abandon", ""},
+		"batch that is none":  {"POST", "/devices/d/messages/events" + version, "{", map[string]string{"Content-Type": batchType}, 400, "batch", ""},
+		"body that is no end": {"POST", "/devices/d/messages/events" + version, strings.Repeat("x", 300<<10), nil, 413, "larger", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hub := &webHub{}
+			h := NewHTTPHandler(hub)
+			r := httptest.NewRequestWithContext(t.Context(), c.method, c.path, strings.NewReader(c.body))
+			r.Header.Set("Authorization", "token")
+			for name, value := range c.header {
+				r.Header.Set(name, value)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != c.status {
+				t.Fatalf("status %d with %s, want %d", w.Code, w.Body, c.status)
+			}
+			if answer := w.Body.String() + w.Header().Get("Allow"); !strings.Contains(answer, c.says) {
+				t.Errorf("the answer %q does not say %q", answer, c.says)
+			}
+			if w.Code >= 400 && !strings.HasPrefix(w.Body.String(), `{"Message":"ErrorCode:`) {
+				t.Errorf("the body is %s, want Message first, with the code", w.Body)
+			}
+			if got := strings.Join(hub.settled, " "); got != c.settled {
+				t.Errorf("settled %q, want %q", got, c.settled)
+			}
+			counts := h.Requests()
+			if len(counts) != 1 || counts[0].Status != c.status || counts[0].Count != 1 {
+				t.Errorf("counted %+v, want one of status %d", counts, c.status)
+			}
+		})
+	}
+}
+
+func TestHTTPMessage(t *testing.T) {
+	hub := &webHub{}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/devices/d/messages/events?api-version=2021-04-12", strings.NewReader("body"))
+	for name, value := range map[string]string{
+		"Authorization": "token", "iothub-app-Color": "red", "IoTHub-MessageId": "m1", "iothub-contenttype": "application/json", "dt-subject": "c", "X-Other": "no",
+	} {
+		r.Header.Set(name, value)
+	}
+	NewHTTPHandler(hub).ServeHTTP(httptest.NewRecorder(), r)
+	if len(hub.sent) != 1 {
+		t.Fatalf("%d messages came, want 1", len(hub.sent))
+	}
+	m := hub.sent[0]
+	if string(m.Body) != "body" || len(m.Properties) != 1 || m.Properties[0] != (engine.Property{Name: "color", Value: "red"}) || len(m.System) != 3 {
+		t.Errorf("the message is %+v", m)
+	}
+}
