@@ -42,7 +42,7 @@ func layers() []layer {
 		{"engine/enginetest", []string{"storage", "engine/..."}, append([]string{"github.com/dgraph-io"}, network...), "a hub in process for the tests of other packages"},
 		{"protocols/wire", nil, edge, "the wire codec knows no hub; it is the only importer of both libraries"},
 		{"protocols/device", []string{"engine/...", "protocols/wire"}, append(libraries(), edge...), "an edge translates and never decides; it does not see the store or another edge"},
-		{"protocols/service", []string{"engine/..."}, append(libraries(), edge...), "an edge translates and never decides; it does not see the store or another edge"},
+		{"protocols/service", []string{"engine/...", "protocols/wire"}, append(libraries(), edge...), "an edge translates and never decides; it does not see the store or another edge"},
 		{"protocols/outbound", nil, append(libraries(), edge...), "outgoing calls know no hub: whoever needs one hands them in"},
 		{"protocols/console", nil, edge, "the console uses only the public REST: no private door into the engine"},
 		{"protocols", []string{"engine/...", "protocols/device", "protocols/service", "protocols/console"}, append(libraries(), edge...), "the server owns listeners and order, not rules"},

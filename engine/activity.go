@@ -97,14 +97,11 @@ func (h *Hub) flushActivity(ctx context.Context) error {
 // storeSessionlessTx stores a time of activity, unless a session, which stores
 // its own, or a deletion came in between.
 func (h *Hub) storeSessionlessTx(tx *storage.Tx, id TwinID, t time.Time) error {
-	if live, err := h.liveSessionTx(tx, id); err != nil || live != nil {
+	p, live, err := h.presenceTx(tx, id)
+	if err != nil || live != nil {
 		return err
 	}
 	if known, err := isIdentityTx(tx, id); !known {
-		return err
-	}
-	p, err := presenceTable.Get(tx, id.key())
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
 	if !t.After(p.Activity) {

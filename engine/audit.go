@@ -93,10 +93,10 @@ func (h *Hub) VerifyAudit(ctx context.Context, c Caller) (AuditCheck, error) {
 	if err := h.authorize(ctx, c, opAuditRead, "*"); err != nil {
 		return AuditCheck{}, err
 	}
-	if !h.verifying.CompareAndSwap(false, true) {
+	if !h.audits.verifying.CompareAndSwap(false, true) {
 		return AuditCheck{}, errf(CodeThrottled, "the audit chain is being verified already")
 	}
-	defer h.verifying.Store(false)
+	defer h.audits.verifying.Store(false)
 	var check AuditCheck
 	err := h.view(ctx, "verify audit", func(r storage.Reader) error {
 		var err error

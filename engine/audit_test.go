@@ -45,11 +45,11 @@ func TestRefusalsDoNotFillTheAudit(t *testing.T) {
 
 func TestAuditIsVerifiedOnceAtATime(t *testing.T) {
 	h := openHub(t)
-	h.verifying.Store(true)
+	h.audits.verifying.Store(true)
 	if _, err := h.VerifyAudit(t.Context(), owner); err == nil || AsError(err).Code != CodeThrottled {
 		t.Errorf("a second walk: %v", err)
 	}
-	h.verifying.Store(false)
+	h.audits.verifying.Store(false)
 	for range 2 {
 		if check, err := h.VerifyAudit(t.Context(), owner); err != nil || !check.OK {
 			t.Errorf("%+v, %v", check, err)

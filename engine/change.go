@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 
 	"github.com/muster-hub/muster/storage"
@@ -18,6 +19,9 @@ type changeRecord struct {
 	Cause     string          `json:"c,omitempty"`
 	Version   int64           `json:"v,omitempty"`
 	Data      json.RawMessage `json:"x,omitempty"`
+
+	TwinVersion int64           `json:"tv,omitempty"` // of the whole twin, after the change
+	Twin        json.RawMessage `json:"t,omitempty"`  // the whole twin; see Event
 }
 
 // Kinds of change.
@@ -34,14 +38,53 @@ const (
 )
 
 func appendChange(tx *storage.Tx, c Caller, kind string, id TwinID, version int64, data json.RawMessage) error {
+	return appendTwinChange(tx, c, kind, id, version, data, 0, nil)
+}
+
+// appendTwinChange is appendChange with what a change of a twin adds.
+func appendTwinChange(tx *storage.Tx, c Caller, kind string, id TwinID, version int64, data json.RawMessage, twinVersion int64, whole json.RawMessage) error {
 	b, err := marshal(changeRecord{
 		Kind: kind, DeviceID: id.DeviceID, ModuleID: id.ModuleID, Principal: c.Principal.String(),
-		Cause: c.Cause, Version: version, Data: data,
+		Cause: c.Cause, Version: version, Data: data, TwinVersion: twinVersion, Twin: whole,
 	})
 	if err != nil {
 		return err
 	}
 	return changeLog.Append(tx, b)
+}
+
+// wholeTwinBytes bounds the twin in an entry of the change log.
+const wholeTwinBytes = 16 << 10
+
+// wholeTwin is a twin as an entry of the change log holds it, nil when it is
+// too large.
+func (h *Hub) wholeTwin(t *twinRecord) json.RawMessage {
+	if t.Tags.Bytes()+t.Desired.Bytes()+t.Reported.Bytes() > wholeTwinBytes {
+		return nil
+	}
+	b := append(make([]byte, 0, 1024), `{"etag":"`...)
+	b = append(b, twinETag(h.db.Epoch().Ordinal, t.Revision)...)
+	b = append(b, `","version":`...)
+	b = strconv.AppendInt(b, t.Version, 10)
+	if !t.Tags.Empty() {
+		b = append(b, `,"tags":`...)
+		b = t.Tags.JSON(b, true)
+	}
+	b = append(b, `,"properties":{"desired":`...)
+	b = t.Desired.JSON(b, true)
+	b = append(b, `,"reported":`...)
+	b = t.Reported.JSON(b, true)
+	if b = append(b, "}}"...); len(b) > wholeTwinBytes {
+		return nil
+	}
+	return b
+}
+
+// NewTwin is the twin that every identity begins with, in the form of
+// Event.Twin.
+func (h *Hub) NewTwin() json.RawMessage {
+	t := newTwinRecord("")
+	return h.wholeTwin(&t)
 }
 
 func decodeChange(e storage.Entry) (Change, error) {
@@ -51,7 +94,7 @@ func decodeChange(e storage.Entry) (Change, error) {
 	}
 	return Change{
 		Position: e.Position, Time: e.Time.UTC(), Kind: r.Kind, ID: TwinID{r.DeviceID, r.ModuleID},
-		Principal: r.Principal, Cause: r.Cause, Version: r.Version, Data: r.Data,
+		Principal: r.Principal, Cause: r.Cause, Version: r.Version, Data: r.Data, TwinVersion: r.TwinVersion, Twin: r.Twin,
 	}, nil
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // Event is a thing that happened: an entry of the change log, a stored
-// device-to-cloud message, or a gap.
+// device-to-cloud message, or a gap. Readers share it: nobody changes one.
 type Event struct {
 	Cursor    string // resumes right after the event
 	Kind      string // "twin.reported", "identity.created", "session.connected", ...; EventTelemetry, EventGap
@@ -23,7 +23,16 @@ type Event struct {
 	Cause     string          // on whose behalf
 	Version   int64           // of what changed, when it has one
 	Data      json.RawMessage // of a change: what was written; nil otherwise
-	Message   *StoredMessage  // of EventTelemetry
+	// Twin is the whole twin as a service sees it, without its ids: after a
+	// change that replaced it, or as it was when its identity was deleted. It
+	// is nil of other changes, and where it is larger than 16 KiB.
+	Twin        json.RawMessage
+	TwinVersion int64          // of the whole twin after a change of it, when it is known
+	Message     *StoredMessage // of EventTelemetry
+	Position    uint64         // in the change log; 0 of messages and gaps
+
+	at    place       // right after it
+	forms *eventForms // nil: nobody shares it
 }
 
 // Kinds of events that are no changes.
@@ -45,7 +54,7 @@ type EventFilter struct {
 const (
 	eventPage    = 1000
 	eventScan    = 10_000    // entries looked at, however few of them are wanted
-	eventBytes   = 256 << 10 // of data and bodies, which a thousand streams may hold at once
+	eventBytes   = 256 << 10 // of data and bodies on a page
 	filterItems  = 100
 	filterLength = 256
 )
@@ -62,6 +71,14 @@ type place struct {
 func (p place) cursor(epoch string) string {
 	return epoch + "." + strconv.FormatUint(p.change, 36) + "." + strconv.FormatUint(p.message, 36)
 }
+
+// join is the place of a reader who has seen what lies before p and what lies before q.
+func (p place) join(q place) place {
+	return place{max(p.change, q.change), max(p.message, q.message)}
+}
+
+// covers reports whether everything that q has seen is seen by p too.
+func (p place) covers(q place) bool { return p.change >= q.change && p.message >= q.message }
 
 // parsePlace reads a cursor. current is false for one of another epoch.
 func parsePlace(cursor, epoch string) (p place, current bool, err error) {
@@ -121,19 +138,26 @@ func (h *Hub) ReadEvents(ctx context.Context, c Caller, f EventFilter, cursor st
 	if limit <= 0 || limit > eventPage {
 		limit = eventPage
 	}
+	return h.readEvents(ctx, f, cursor, limit, eventBytes)
+}
+
+// readEvents is ReadEvents without its checks. The page ends with the event
+// that reaches the bound on bytes.
+func (h *Hub) readEvents(ctx context.Context, f EventFilter, cursor string, limit, bytes int) (list []Event, next string, err error) {
 	epoch := h.db.Epoch().ID
 	// Taken before the snapshot of the changes: a message after it could be younger than a change
 	// that the snapshot does not hold.
 	tail := h.db.Messages().Last()
 	err = h.view(ctx, "read events", func(r storage.Reader) error {
+		list = nil
 		at, gap, err := h.findPlace(r, cursor, epoch)
 		if err != nil {
 			return err
 		}
 		if gap {
-			list = append(list, Event{Cursor: at.cursor(epoch), Kind: EventGap, Time: time.Now().UTC()})
+			list = append(list, Event{Cursor: at.cursor(epoch), Kind: EventGap, Time: time.Now().UTC(), at: at})
 		}
-		list, at, err = h.mergeEvents(ctx, r, f, at, tail, epoch, list, limit)
+		list, at, err = h.mergeEvents(ctx, r, f, at, tail, epoch, list, limit, bytes)
 		next = at.cursor(epoch)
 		return err
 	})
@@ -169,7 +193,7 @@ func (h *Hub) findPlace(r storage.Reader, cursor, epoch string) (at place, gap b
 }
 
 // mergeEvents reads both logs from a place on, messages up to tail, the older entry first.
-func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, at place, tail uint64, epoch string, list []Event, limit int) ([]Event, place, error) {
+func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, at place, tail uint64, epoch string, list []Event, limit, room int) ([]Event, place, error) {
 	changes, stopChanges := pull2(changeLog.Read(r, at.change))
 	defer stopChanges()
 	messages, stopMessages := pull2(h.db.Messages().Read(at.message))
@@ -178,7 +202,7 @@ func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, 
 	var haveChange, haveMessage bool
 	bytes := 0
 	for range eventScan {
-		if len(list) >= limit || bytes >= eventBytes {
+		if len(list) >= limit || bytes >= room {
 			break
 		}
 		if err := ctx.Err(); err != nil {
@@ -205,8 +229,7 @@ func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, 
 			if err != nil {
 				return list, at, err
 			}
-			e = Event{Kind: c.Kind, Time: c.Time, ID: c.ID, Principal: c.Principal, Cause: c.Cause, Version: c.Version, Data: c.Data}
-			bytes += len(c.Data)
+			e = Event{Kind: c.Kind, Time: c.Time, ID: c.ID, Principal: c.Principal, Cause: c.Cause, Version: c.Version, Data: c.Data, Twin: c.Twin, TwinVersion: c.TwinVersion, Position: c.Position}
 		case haveMessage:
 			haveMessage = false
 			at.message = message.Position
@@ -215,12 +238,12 @@ func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, 
 				return list, at, err
 			}
 			e = Event{Kind: EventTelemetry, Time: m.Enqueued, ID: m.ID, Message: &m}
-			bytes += len(m.Body)
 		default:
 			return list, at, nil
 		}
+		bytes += e.raw()
 		if f.wants(e.Kind, e.ID.DeviceID) {
-			e.Cursor = at.cursor(epoch)
+			e.Cursor, e.at = at.cursor(epoch), at
 			list = append(list, e)
 		}
 	}
@@ -234,6 +257,10 @@ func (h *Hub) WaitEvents(ctx context.Context, cursor string) error {
 	if err != nil || !current {
 		return err
 	}
+	return h.waitPlace(ctx, at)
+}
+
+func (h *Hub) waitPlace(ctx context.Context, at place) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var first error
 	var once, wg = sync.Once{}, sync.WaitGroup{}

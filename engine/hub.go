@@ -32,16 +32,16 @@ type Hub struct {
 	about     about
 	limits    Limits
 	throttles throttles
-	refusals  *rate.Limiter // bounds how many refused calls are audited
+	audits    auditState
 	policies  atomic.Pointer[map[string]auth.SharedAccessPolicy]
 	sessions  *sessionTable
 	methods   methodCalls
-	verifying atomic.Bool // the audit chain is being walked
 	count     counters
 	draining  atomic.Bool
 
 	devicebound deviceboundState
 	webhooks    *webhooks
+	events      *feed
 }
 
 // about is what a hub says of itself.
@@ -49,6 +49,12 @@ type about struct {
 	hosts   []string // the canonical name first
 	version string
 	started time.Time
+}
+
+// auditState bounds what the audit costs.
+type auditState struct {
+	refusals  *rate.Limiter // bounds how many refused calls are audited
+	verifying atomic.Bool   // the audit chain is being walked
 }
 
 // methodCalls are the direct methods under way.
@@ -82,9 +88,10 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	}
 	h := &Hub{
 		db: db, log: o.Logger, about: about{o.Hosts, o.Version, time.Now().UTC()}, limits: limits,
-		throttles: newThrottles(limits), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), sessions: newSessionTable(), webhooks: newWebhooks(o.Deliver),
+		throttles: newThrottles(limits), audits: auditState{refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst)}, sessions: newSessionTable(), webhooks: newWebhooks(o.Deliver),
 	}
 	h.methods.queue = newMethodQueue()
+	h.events = newFeed(h)
 	if err := h.openPolicies(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -124,6 +131,19 @@ func (h *Hub) Run(ctx context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			err := h.endFormerSessions(ctx)
+			if err == nil {
+				return
+			}
+			h.log.Warn("sessions of the run before could not be ended; it will be tried again", slog.Any("error", err))
+			select {
+			case <-ctx.Done():
+			case <-time.After(presenceEvery):
+			}
+		}
+	})
 	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
 	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.methods.queue.sweep(ctx, h, time.Now()) })
 	every(expiryEvery, "cloud-to-device messages", h.sweepMessages)
@@ -142,6 +162,7 @@ func (h *Hub) Close() error {
 	h.Drain()
 	h.sessions.each(func(s *Session) { s.end(errf(CodeClosed, "the hub is shutting down")) })
 	h.methods.queue.close()
+	h.events.close()
 	return errors.Join(h.flushPresence(context.Background()), h.db.Close())
 }
 
@@ -165,7 +186,10 @@ func (h *Hub) Hosts() []string { return h.about.hosts }
 
 // Drain refuses new sessions with CodeClosed from now on. Existing ones stay
 // until their edge closes them.
-func (h *Hub) Drain() { h.draining.Store(true) }
+func (h *Hub) Drain() {
+	h.draining.Store(true)
+	h.events.drain()
+}
 
 // StoreStats are the store's figures, named here for the edges, which don't
 // know the store.

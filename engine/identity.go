@@ -148,16 +148,19 @@ func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdat
 	}
 	t := newTwinRecord(r.GenerationID)
 	t.Epoch = h.db.Epoch().Ordinal
+	// First the identity: who follows the changes hears of a twin after it.
+	if err := h.storeIdentityTx(tx, c, opIdentityCreate, changeIdentityCreated, i.ID(), identityRecord{}, &r); err != nil {
+		return identityRecord{}, err
+	}
+	t.Version-- // what it begins with is its first version
 	if _, err := h.applyTwinUpdateTx(tx, c, i.ID(), &t, u, true); err != nil {
 		return identityRecord{}, err
 	}
+	t.Version++
 	if err := twinTable.Put(tx, i.ID().key(), t); err != nil {
 		return identityRecord{}, err
 	}
 	countIdentity(tx, i.ID(), 1, r.Disabled)
-	if err := h.storeIdentityTx(tx, c, opIdentityCreate, changeIdentityCreated, i.ID(), identityRecord{}, &r); err != nil {
-		return identityRecord{}, err
-	}
 	if i.Edge {
 		return r, h.createSystemModulesTx(tx, c, i.DeviceID)
 	}
@@ -362,6 +365,17 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 			return err
 		}
 	}
+	t, err := h.getTwin(tx, id)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	var whole []byte
+	if err == nil {
+		whole = h.wholeTwin(&t)
+	}
+	if err := h.leaveTx(tx, id, "the identity was deleted"); err != nil {
+		return err
+	}
 	_, dropFault := h.removeFaultTx(tx, c, id, time.Time{})
 	if err := errors.Join(
 		identityTable(id).Delete(tx, identityKey(id)),
@@ -371,7 +385,7 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 		h.dropQueueTx(tx, id),
 		dropConnectionsTx(tx, id),
 		dropFault,
-		appendChange(tx, c, changeIdentityDeleted, id, 0, nil),
+		appendTwinChange(tx, c, changeIdentityDeleted, id, 0, nil, t.Version, whole),
 		h.auditTx(tx, c, opIdentityDelete, id.String(), nil),
 	); err != nil {
 		return err

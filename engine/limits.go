@@ -38,6 +38,7 @@ type Limits struct {
 
 	MessageBytes       int
 	EventStreams       int           // open at once
+	EventStreamsEach   int           // of one principal
 	MessageAge         time.Duration // how long telemetry is kept, within its size
 	DeviceboundBytes   int
 	MessagesWaiting    int // cloud-to-device, per device
@@ -176,7 +177,8 @@ var limitTable = [...]LimitRow{
 	count("devicebound_waiting", "Cloud-to-device messages that wait for one device.", "", 50, 50, func(l *Limits) *int { return &l.MessagesWaiting }),
 	count("devicebound_deliveries", "How often a device may abandon a cloud-to-device message before it is given up.", "", 10, 10, func(l *Limits) *int { return &l.MessageDeliveries }),
 	span("devicebound_ttl_max", "Longest time to live of a cloud-to-device message; without one it lives an hour.", 48*time.Hour, 48*time.Hour, func(l *Limits) *time.Duration { return &l.MessageTTLMax }),
-	count("event_streams", "Streams of events that are open at once.", "", 1000, 1000, func(l *Limits) *int { return &l.EventStreams }),
+	count("event_streams", "Streams of events that are open at once.", "", 2000, 2000, func(l *Limits) *int { return &l.EventStreams }),
+	count("event_streams_per_principal", "Streams of events that one principal, such as a shared access policy, has open at once.", "", 1000, 1000, func(l *Limits) *int { return &l.EventStreamsEach }),
 	count("method_payload_bytes", "Size of a direct method's payload, each way.", "bytes", 128*kib, 128*kib, func(l *Limits) *int { return &l.MethodPayloadBytes }),
 	count("method_name_bytes", "Length of a direct method's name.", "bytes", 100, 100, func(l *Limits) *int { return &l.MethodNameBytes }),
 	count("methods_in_flight", "Direct method calls that wait for one device or module.", "", 64, 64, func(l *Limits) *int { return &l.MethodsInFlight }),

@@ -233,7 +233,7 @@ const (
 )
 
 func (h *Hub) auditRefused(c Caller, op operation, target string, e *Error) {
-	if !h.refusals.Allow() {
+	if !h.audits.refusals.Allow() {
 		h.count.auditLost.Add(1)
 		return
 	}

@@ -2,7 +2,10 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/muster-hub/muster/storage"
@@ -31,43 +34,148 @@ func (h *Hub) addPresence(r storage.Reader, i *Identity) error {
 	return nil
 }
 
-// recordPresence stores that a session began or ended. Nobody waits for it:
-// presence is exact in memory, and no device is told that it was stored.
-func (h *Hub) recordPresence(s *Session, kind string) {
+// recordPresence stores that a session began, or why it ended. Nobody waits
+// for it: presence is exact in memory, and no device is told that it was
+// stored.
+func (h *Hub) recordPresence(s *Session, ended *Error) {
 	now := time.Now().UTC()
 	err := h.db.Submit(func(tx *storage.Tx) error {
-		live, err := h.liveSessionTx(tx, s.id)
+		before, live, err := h.presenceTx(tx, s.id)
 		if err != nil {
 			return err
 		}
-		if kind == changeConnected && live != s || kind == changeDisconnected && live != nil {
+		if ended == nil && live != s || ended != nil && live != nil {
 			return nil // overtaken by what happened next, which is stored for itself
 		}
 		if known, err := isIdentityTx(tx, s.id); !known {
 			return err
 		}
-		return errors.Join(
-			presenceTable.Put(tx, s.id.key(), s.presence(now)),
-			appendChange(tx, Caller{Principal: s.connection.Grant.Principal}, kind, s.id, 0, nil),
-		)
+		c, p := Caller{Principal: s.connection.Grant.Principal}, s.presence(now)
+		if ended != nil {
+			return errors.Join(presenceTable.Put(tx, s.id.key(), p), appendLeft(tx, c, s.id, ended.Message))
+		}
+		// The end of the session before this one was overtaken, or a hub that was
+		// killed could not store it. Who follows the changes sees one end for each begin.
+		if err := h.leftTx(tx, s.id, before, "a newer connection took over"); err != nil {
+			return err
+		}
+		p.Run = h.about.run()
+		return errors.Join(presenceTable.Put(tx, s.id.key(), p), appendChange(tx, c, changeConnected, s.id, 0, nil))
 	})
 	if err != nil {
 		h.count.presenceLost.Add(1)
 	}
 }
 
+// run names this run of the hub.
+func (a *about) run() string { return strconv.FormatInt(a.started.UnixNano(), 36) }
+
 func (s *Session) presence(updated time.Time) presenceRecord {
 	return presenceRecord{Updated: updated, Activity: time.Unix(0, s.activity.Load()).UTC()}
 }
 
-// liveSessionTx returns the identity's session at the commit: reading the
-// stored presence lets the committer prepare a transaction again when another
-// one of the identity came first, so that the last one stored is the truth.
-func (h *Hub) liveSessionTx(tx *storage.Tx, id TwinID) (*Session, error) {
-	if _, err := presenceTable.Get(tx, id.key()); err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return nil, err
+// appendLeft tells that a session ended, and why.
+func appendLeft(tx *storage.Tx, c Caller, id TwinID, reason string) error {
+	data, err := json.Marshal(struct {
+		Reason string `json:"reason"`
+	}{clip(reason)})
+	return errors.Join(err, appendChange(tx, c, changeDisconnected, id, 0, data))
+}
+
+// leftTx tells the end of a stored session that has not been told: because of
+// reason, or because its hub did not live to tell it.
+func (h *Hub) leftTx(tx *storage.Tx, id TwinID, p presenceRecord, reason string) error {
+	if p.Run == "" {
+		return nil
 	}
-	return h.sessions.get(id), nil
+	c := Caller{}
+	if p.Run != h.about.run() {
+		c, reason = hubCaller("restart"), "the hub was restarted"
+	}
+	return appendLeft(tx, c, id, reason)
+}
+
+// leaveTx is leftTx of an identity that goes; the caller deletes its presence.
+func (h *Hub) leaveTx(tx *storage.Tx, id TwinID, reason string) error {
+	p, _, err := h.presenceTx(tx, id)
+	if err != nil {
+		return err
+	}
+	return h.leftTx(tx, id, p, reason)
+}
+
+// presenceTx returns the identity's stored presence, zero when there is none,
+// and its session at the commit: reading the stored presence lets the
+// committer prepare a transaction again when another one of the identity came
+// first, so that the last one stored is the truth.
+func (h *Hub) presenceTx(tx *storage.Tx, id TwinID) (presenceRecord, *Session, error) {
+	p, err := presenceTable.Get(tx, id.key())
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return p, nil, err
+	}
+	return p, h.sessions.get(id), nil
+}
+
+// Bounds of endFormerSessions.
+const (
+	formerScan  = 10_000 // identities looked up at a time
+	formerBatch = 128    // in a transaction
+)
+
+// endFormerSessions tells the end of the sessions of earlier runs: a hub that
+// was killed, or restored from a backup, did not tell it. A device that is
+// back before its turn has told it with its new session.
+func (h *Hub) endFormerSessions(ctx context.Context) error {
+	run := h.about.run()
+	for {
+		var former []TwinID
+		err := h.view(ctx, "read presence", func(r storage.Reader) error {
+			former = nil
+			for item, err := range presenceTable.Lookup(r, "live", storage.Range{}) {
+				if err != nil {
+					return err
+				}
+				id, err := (TwinID{}).fromKey(item.Key)
+				if err != nil {
+					return err
+				}
+				if item.Value.Run == run {
+					continue
+				}
+				if former = append(former, id); len(former) == formerScan {
+					break
+				}
+			}
+			return nil
+		})
+		if err != nil || len(former) == 0 {
+			return err
+		}
+		for batch := range slices.Chunk(former, formerBatch) {
+			err := h.update(ctx, "end former sessions", func(tx *storage.Tx) error {
+				for _, id := range batch {
+					p, _, err := h.presenceTx(tx, id)
+					if err != nil {
+						return err
+					}
+					if p.Run == "" || p.Run == run {
+						continue // told meanwhile
+					}
+					if err := h.leftTx(tx, id, p, ""); err != nil {
+						return err
+					}
+					p.Updated, p.Run = tx.Now().UTC(), ""
+					if err := presenceTable.Put(tx, id.key(), p); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // isIdentityTx reports whether the identity exists: for one that was deleted
@@ -117,12 +225,14 @@ func (h *Hub) flushPresence(ctx context.Context) error {
 }
 
 func (h *Hub) storeActivityTx(tx *storage.Tx, s *Session) error {
-	live, err := h.liveSessionTx(tx, s.id)
+	before, live, err := h.presenceTx(tx, s.id)
 	if err != nil || live != s {
 		return err
 	}
 	if known, err := isIdentityTx(tx, s.id); !known {
 		return err
 	}
-	return presenceTable.Put(tx, s.id.key(), s.presence(s.since))
+	p := s.presence(s.since)
+	p.Run = before.Run
+	return presenceTable.Put(tx, s.id.key(), p)
 }

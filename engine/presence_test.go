@@ -50,7 +50,7 @@ func TestPresenceThatWasOvertaken(t *testing.T) {
 	if !slices.Equal(kinds, want) {
 		t.Errorf("disconnected: %v, want %v", kinds, want)
 	}
-	h.recordPresence(first, changeConnected)
+	h.recordPresence(first, nil)
 	if err := h.update(t.Context(), "", func(tx *storage.Tx) error { return h.storeActivityTx(tx, first) }); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestPresenceThatWasOvertaken(t *testing.T) {
 		t.Errorf("what came late was stored: %v at %s, want %v at %s", kinds, p.Updated, want, ended.Updated)
 	}
 	connect(t, h, id)
-	h.recordPresence(first, changeDisconnected)
+	h.recordPresence(first, errf(CodeConnectionClosed, "late"))
 	want = append(want, changeConnected)
 	if kinds, _ := settle(); !slices.Equal(kinds, want) {
 		t.Errorf("connected again: %v, want %v", kinds, want)

@@ -25,10 +25,16 @@ var (
 			}
 			return keys
 		}})
-	moduleTable       = storage.NewTable("module", 1, storage.JSON[identityRecord]())
-	twinTable         = storage.NewTable[twinRecord]("twin", 1, twinCodec{})
-	historyTable      = storage.NewTable[historyRecord]("history", 1, historyCodec{storage.JSON[historyRecord]()})
-	presenceTable     = storage.NewTable("presence", 1, storage.JSON[presenceRecord]())
+	moduleTable   = storage.NewTable("module", 1, storage.JSON[identityRecord]())
+	twinTable     = storage.NewTable[twinRecord]("twin", 1, twinCodec{})
+	historyTable  = storage.NewTable[historyRecord]("history", 1, historyCodec{storage.JSON[historyRecord]()})
+	presenceTable = storage.NewTable("presence", 1, storage.JSON[presenceRecord](),
+		storage.Index[presenceRecord]{Name: "live", Keys: func(_ storage.Key, r presenceRecord) []storage.Key {
+			if r.Run == "" {
+				return nil
+			}
+			return []storage.Key{storage.Tuple(r.Run)}
+		}})
 	subscriptionTable = storage.NewTable("subscription", 1, storage.JSON[Subscriptions]())
 	policyTable       = storage.NewTable("policy", 1, storage.JSON[policyRecord]())
 	answerTable       = storage.NewTable("answer", 1, storage.JSON[answerRecord](),
@@ -126,6 +132,7 @@ type policyRecord struct {
 type presenceRecord struct {
 	Updated  time.Time `json:"u,omitzero"`
 	Activity time.Time `json:"a,omitzero"`
+	Run      string    `json:"r,omitempty"` // of the hub, in which the session began; empty: there is none
 }
 
 // historyRecord is one stored change.

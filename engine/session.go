@@ -117,7 +117,7 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 		return nil, err
 	}
 	h.count.connects.Add(1)
-	h.recordPresence(s, changeConnected)
+	h.recordPresence(s, nil)
 	if s.subs.Has(EndpointMessage) {
 		s.deliver()
 	}
@@ -333,7 +333,7 @@ func (s *Session) detach(cause *Error) {
 	s.failCalls(cause)
 	s.hub.recordConnection(s, cause)
 	if s.hub.sessions.remove(s) {
-		s.hub.recordPresence(s, changeDisconnected)
+		s.hub.recordPresence(s, cause)
 	}
 }
 

@@ -16,19 +16,21 @@ import (
 
 // Info describes the hub itself.
 type Info struct {
-	Name     string // first host name
-	Hosts    []string
-	Version  string
-	Epoch    string
-	Limits   Profile
-	Started  time.Time
-	NotReady []string // why it is not ready; empty when it is
+	Name    string // first host name
+	Hosts   []string
+	Version string
+	Epoch   string
+	// EpochNumber counts the hub's epochs, from 1 on.
+	EpochNumber uint32
+	Limits      Profile
+	Started     time.Time
+	NotReady    []string // why it is not ready; empty when it is
 }
 
 // Info returns what the hub is; any caller may ask.
 func (h *Hub) Info(context.Context) Info {
 	i := Info{
-		Name: h.about.hosts[0], Hosts: h.about.hosts, Version: h.about.version, Epoch: h.db.Epoch().ID, Limits: h.limits.Profile,
+		Name: h.about.hosts[0], Hosts: h.about.hosts, Version: h.about.version, Epoch: h.db.Epoch().ID, EpochNumber: h.db.Epoch().Ordinal, Limits: h.limits.Profile,
 		Started: h.about.started, NotReady: []string{},
 	}
 	if err := h.Ready(); err != nil {
@@ -117,6 +119,9 @@ type Change struct {
 	Cause     string
 	Version   int64
 	Data      json.RawMessage // the patch, or what the kind documents
+
+	Twin        json.RawMessage // as in Event
+	TwinVersion int64
 }
 
 // Status returns a snapshot for the status page. It needs StatusRead.

@@ -117,7 +117,8 @@ func (h *Hub) applyTwinUpdateTx(tx *storage.Tx, c Caller, id TwinID, r *twinReco
 		if part.body == nil {
 			continue
 		}
-		change, err := h.applySectionTx(tx, c, id, r, part.kind, part.body, merge, twin.DropSpecial)
+		last := part.kind == twin.Desired || u.Desired == nil
+		change, err := h.applySectionTx(tx, c, id, r, part.kind, part.body, sectionRule{merge: merge, special: twin.DropSpecial, whole: last && !merge})
 		if err != nil {
 			return false, err
 		}
@@ -146,9 +147,19 @@ func sectionRules(k twin.Kind) (slot int, number historyNumber, change string) {
 	}
 }
 
-func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k twin.Kind, body []byte, merge bool, special twin.SpecialKeys) (twin.Change, error) {
+// sectionRule says how a change is applied to a section.
+type sectionRule struct {
+	merge   bool // else the section is replaced
+	special twin.SpecialKeys
+	whole   bool // the change log tells the whole twin
+}
+
+// applySectionTx changes one section, with its history and change-log entry.
+// The caller counts up the twin's version, and its revision where a service
+// changed it, and stores the record.
+func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k twin.Kind, body []byte, rule sectionRule) (twin.Change, error) {
 	limits := h.limits.twinLimits(k)
-	limits.Special = special
+	limits.Special = rule.special
 	// The bound on the text is generous: a whole document that is sent back
 	// holds metadata, which the size formula does not count.
 	p, err := twin.ParsePatch(body, 24*limits.MaxBytes+64*kib)
@@ -157,7 +168,7 @@ func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord,
 	}
 	section := r.section(k)
 	apply := (*section).Merge
-	if !merge {
+	if !rule.merge {
 		apply = (*section).Replace
 	}
 	next, change, err := apply(p, tx.Now(), limits)
@@ -172,9 +183,16 @@ func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord,
 		version = int64(r.History[slot])
 	}
 	forward := change.Forward.JSON(nil)
+	after := *r
+	after.Version++
+	var whole []byte
+	if rule.whole {
+		after.Revision++
+		whole = h.wholeTwin(&after)
+	}
 	return change, errors.Join(
 		h.recordHistoryTx(tx, c, id, r.Generation, number, r.History[slot], version, forward, change.Undo.JSON(nil)),
-		appendChange(tx, c, kind, id, version, forward),
+		appendTwinChange(tx, c, kind, id, version, forward, after.Version, whole),
 	)
 }
 
@@ -287,7 +305,7 @@ func (s *Session) PatchReported(ctx context.Context, patch []byte, expected int6
 		if expected >= 0 && expected != r.Reported.Version() {
 			return errf(CodePreconditionFailed, "reported properties have version %d, the request expects %d", r.Reported.Version(), expected)
 		}
-		if _, err := h.applySectionTx(tx, Caller{Principal: s.connection.Grant.Principal}, s.id, &r, twin.Reported, patch, true, twin.RefuseSpecial); err != nil {
+		if _, err := h.applySectionTx(tx, Caller{Principal: s.connection.Grant.Principal}, s.id, &r, twin.Reported, patch, sectionRule{merge: true, special: twin.RefuseSpecial}); err != nil {
 			return err
 		}
 		r.Version++

@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"bufio"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -127,6 +128,15 @@ func (v *vouched) Write(b []byte) (int, error) {
 		v.server.vouch(v.request)
 	}
 	return v.ResponseWriter.Write(b)
+}
+
+// Hijack hands the connection to a stream: whoever may have one is no stranger.
+func (v *vouched) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !v.done {
+		v.done = true
+		v.server.vouch(v.request)
+	}
+	return http.NewResponseController(v.ResponseWriter).Hijack()
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -215,6 +215,7 @@ func (s *Server) drain(ctx context.Context, web, local *http.Server) error {
 			s.o.Logger.Warn("sessions not drained", slog.Any("error", err))
 		}
 	})
+	wg.Go(func() { s.service.Drain(ctx) })
 	for _, server := range []*http.Server{web, local} {
 		wg.Go(func() {
 			if err := server.Shutdown(ctx); err != nil {

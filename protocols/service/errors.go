@@ -39,8 +39,8 @@ func shapeOf(path string) shape {
 	return shapeMessage
 }
 
-// wire is how one engine code looks on both APIs.
-type wire struct {
+// wireRow is how one engine code looks on both APIs.
+type wireRow struct {
 	code   engine.Code
 	status int    // HTTP status on IoT Hub's paths
 	number int    // IoT Hub's six digits; they begin with the status, as C# demands
@@ -50,7 +50,7 @@ type wire struct {
 
 // wireTable maps every engine code once; a test checks that none is missing.
 // Authorization failures are 401, never 403: clients read 403 as a quota.
-var wireTable = [...]wire{
+var wireTable = [...]wireRow{
 	{code: engine.CodeInternal, status: 500, number: 500001, name: "ServerError"},
 	{code: engine.CodeArgumentInvalid, status: 400, number: 400004, name: "ArgumentInvalid"},
 	{code: engine.CodeArgumentNull, status: 400, number: 400005, name: "ArgumentNull"},
@@ -90,7 +90,7 @@ var wireTable = [...]wire{
 }
 
 // wireOf returns the row of a code; an unknown code gets CodeInternal's.
-func wireOf(code engine.Code) wire {
+func wireOf(code engine.Code) wireRow {
 	for _, w := range wireTable {
 		if w.code == code {
 			return w

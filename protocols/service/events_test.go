@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/engine/enginetest"
 )
 
@@ -80,8 +81,14 @@ func TestEventStream(t *testing.T) {
 		}
 	}
 	// All places taken: refused, and free again when a stream ends.
-	f.handler.streams.Add(int64(f.hub.Limits().EventStreams))
-	if w := serveLocal(t, f, "/api/v1/events", http.Header{"Accept": {"text/event-stream"}}); !strings.Contains(w, "event streams are open") {
+	for f.hub.FeedStats().Subscriptions < int64(f.hub.Limits().EventStreamsEach) {
+		sub, err := f.hub.Subscribe(t.Context(), engine.Caller{Principal: auth.Principal{Kind: auth.Policy, Name: "iothubowner", Permissions: ^auth.Permission(0)}}, engine.EventFilter{}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Close()
+	}
+	if w := serveLocal(t, f, "/api/v1/events", http.Header{"Accept": {"text/event-stream"}}); !strings.Contains(w, "1000 event streams of policy:iothubowner are open") {
 		t.Errorf("one stream too many: %s", w)
 	}
 	// The hub goes: the streams end by themselves.

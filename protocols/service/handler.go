@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,7 +41,7 @@ type Handler struct {
 	rates     *rates
 	openapi   []byte
 	listeners func() []Listener
-	streams   atomic.Int64 // open streams of events
+	streams   *streams
 }
 
 // NewHandler returns a handler of the hub's REST API. It panics when the
@@ -52,7 +51,7 @@ func NewHandler(hub *engine.Hub, o Options) *Handler {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	table := routes()
-	return &Handler{
+	h := &Handler{
 		hub:       hub,
 		log:       o.Logger,
 		routes:    newRouter(table),
@@ -61,7 +60,10 @@ func NewHandler(hub *engine.Hub, o Options) *Handler {
 		rates:     newRates(),
 		openapi:   describe(table),
 		listeners: o.Listeners,
+		streams:   newStreams(),
 	}
+	h.registerStreams(o.Registry)
+	return h
 }
 
 type localKey struct{}
@@ -170,9 +172,13 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *call {
 // origin, in the shape of the path's API. It is for
 // http.CrossOriginProtection's SetDenyHandler.
 func (h *Handler) DenyCrossOrigin(w http.ResponseWriter, r *http.Request) {
-	h.begin(w, r).fail(&failure{status: http.StatusForbidden, number: 403000, name: "GenericForbidden", code: "CrossOrigin",
-		text: "the request comes from a page of another origin", next: "Send it from a program, or from a page of this hub."})
+	h.begin(w, r).fail(crossOrigin())
 	h.metrics.observe("other", http.StatusForbidden, 0)
+}
+
+func crossOrigin() error {
+	return &failure{status: http.StatusForbidden, number: 403000, name: "GenericForbidden", code: "CrossOrigin",
+		text: "the request comes from a page of another origin", next: "Send it from a program, or from a page of this hub."}
 }
 
 // serve matches, authenticates and runs the route.

@@ -10,7 +10,7 @@ import (
 // MetricInfo documents one metric.
 type MetricInfo struct {
 	Name   string
-	Kind   string // "counter" or "histogram"
+	Kind   string // "counter", "gauge" or "histogram"
 	Text   string
 	Labels []string
 }
@@ -18,6 +18,10 @@ type MetricInfo struct {
 // Metrics returns the metrics that a Handler registers, from the same rows
 // from which it makes them.
 func Metrics() []MetricInfo {
+	return append(streamMetrics(), requestMetrics()...)
+}
+
+func requestMetrics() []MetricInfo {
 	return []MetricInfo{
 		{"muster_http_requests_total", "counter", "REST requests answered, by route of the table (other: none matched) and HTTP status.", []string{"route", "code"}},
 		{"muster_http_seconds", "histogram", "Time from a REST request's headers to its answer, waits for devices included, in seconds.", []string{"route"}},
@@ -30,7 +34,7 @@ type metrics struct {
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
-	rows := Metrics()
+	rows := requestMetrics()
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: rows[0].Name, Help: rows[0].Text}, rows[0].Labels),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -1,0 +1,247 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols/wire"
+)
+
+const (
+	streamHeartbeat = 15 * time.Second // of a silent stream, and how long a token may outlive its policy
+	streamSlow      = 10 * time.Second // a reader that needs so long for one write is told to come again
+	streamCut       = 30 * time.Second // one that takes nothing for so long is cut
+	streamPong      = 10 * time.Second // for the answer to a WebSocket ping
+)
+
+// streams are the open streams of events.
+type streams struct {
+	buffers *wire.Buffers
+	running sync.WaitGroup
+	life    context.Context //nolint:containedctx // the handler's, which outlives requests
+	end     context.CancelFunc
+
+	open    atomic.Int64
+	sent    atomic.Int64
+	slow    atomic.Int64
+	refused atomic.Int64
+}
+
+func newStreams() *streams {
+	s := &streams{buffers: wire.NewBuffers()}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+// Drain waits for the streams of events, which end by themselves when the hub
+// drains; those that are left when ctx ends are cut.
+func (h *Handler) Drain(ctx context.Context) {
+	stop := context.AfterFunc(ctx, h.streams.end)
+	defer stop()
+	h.streams.running.Wait()
+}
+
+// closing is why a stream ends, in both forms.
+type closing struct {
+	code   string // stable
+	status int    // of a WebSocket
+	text   string
+}
+
+// sink is the client's end of a stream, in one of the two forms.
+type sink interface {
+	// page appends events to what is to be sent; shown is how many.
+	page(b []byte, f eventForm, list []*engine.Event, cursor string) (page []byte, shown int)
+	// send writes what page made.
+	send(page []byte) error
+	// beat is sent after a silence; it also finds out whether the client is there.
+	beat(cursor string) error
+	// finish tells why the stream ends and where it resumes, and closes it.
+	finish(why closing, cursor string)
+	// cut closes it without a word, from any goroutine.
+	cut()
+	// alive ends when the client has left or was cut.
+	alive() context.Context
+}
+
+// streamEvents begins a stream. It lives on when the request has been
+// answered, without what the request needed.
+func (c *call) streamEvents(f engine.EventFilter, cursor string, form eventForm, upgrade bool) (answer, error) {
+	if upgrade {
+		if err := c.sameOrigin(); err != nil {
+			return answer{}, err
+		}
+	}
+	sub, err := c.hub.Subscribe(c.r.Context(), c.caller, f, cursor)
+	if err != nil {
+		if engine.AsError(err).Code == engine.CodeThrottled {
+			c.streams.refused.Add(1)
+		}
+		return answer{}, err
+	}
+	var s sink
+	if upgrade {
+		s, err = c.openSocket()
+	} else {
+		s, err = c.openEventSource(sub.Cursor())
+	}
+	if err != nil {
+		sub.Close()
+		c.log.DebugContext(c.r.Context(), "a stream of events could not be opened", "error", err)
+		if c.w.status == 0 {
+			return answer{}, err
+		}
+		return answer{sent: true}, nil
+	}
+	stream := &eventStream{streams: c.streams, sub: sub, sink: s, form: form, known: c.again()}
+	c.streams.open.Add(1)
+	c.streams.running.Go(func() {
+		defer c.streams.open.Add(-1)
+		stream.run(c.streams.life)
+	})
+	return answer{sent: true}, nil
+}
+
+// sameOrigin refuses a page of another origin: browsers let any page open a
+// WebSocket anywhere, and send along what they know of the user.
+func (c *call) sameOrigin() error {
+	origin := c.r.Header.Get("Origin")
+	if origin == "" {
+		return nil // no browser
+	}
+	if u, err := url.Parse(origin); err == nil && u.Host != "" && strings.EqualFold(u.Host, c.r.Host) {
+		return nil
+	}
+	return crossOrigin()
+}
+
+// again returns what authenticates the request's caller once more, and holds
+// nothing else of the request.
+func (c *call) again() func() error {
+	r := &http.Request{Header: http.Header{}, RemoteAddr: c.r.RemoteAddr}
+	if v := c.r.Header.Get("Authorization"); v != "" {
+		r.Header.Set("Authorization", v)
+	}
+	ctx := context.Background()
+	if p, ok := localPrincipal(c.r.Context()); ok {
+		ctx = WithLocal(ctx, p)
+	}
+	copied := &call{Handler: c.Handler, r: r.WithContext(ctx), path: c.path, requestID: c.requestID} //nolint:contextcheck // the stream outlives the request
+	return func() error { _, err := copied.authenticate(); return err }
+}
+
+// eventStream is a stream under way.
+type eventStream struct {
+	*streams
+	sub   *engine.Subscription
+	sink  sink
+	form  eventForm
+	known func() error // authenticates again
+}
+
+func (s *eventStream) run(life context.Context) {
+	defer s.sub.Close()
+	stop := context.AfterFunc(life, s.sink.cut)
+	defer stop()
+	ctx := s.sink.alive()
+	asked := time.Now()
+	for {
+		list, err := s.sub.Next(ctx, streamHeartbeat)
+		if ctx.Err() != nil {
+			s.sink.cut()
+			return
+		}
+		if err != nil {
+			why := closing{"error", wire.CloseInternal, "the events cannot be read"}
+			if engine.AsError(err).Code == engine.CodeClosed {
+				why = closing{"closing", wire.CloseGoingAway, "the hub is shutting down"}
+			}
+			s.sink.finish(why, s.sub.Cursor())
+			return
+		}
+		// A token that ran out, or whose policy is gone, ends its stream.
+		now := time.Now()
+		if now.Sub(asked) >= streamHeartbeat {
+			if s.known() != nil {
+				s.sink.finish(closing{"unauthorized", wire.ClosePolicy, "the token or its policy is no longer valid"}, s.sub.Cursor())
+				return
+			}
+			asked = now
+		}
+		if len(list) == 0 {
+			err = s.sink.beat(s.sub.Cursor())
+		} else {
+			err = s.write(list)
+		}
+		took := time.Since(now)
+		switch {
+		case err == nil && took >= streamSlow:
+			s.slow.Add(1)
+			s.sink.finish(closing{"slow", wire.CloseTryLater, "read too slowly"}, s.sub.Cursor())
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.slow.Add(1)
+			fallthrough
+		case err != nil:
+			s.sink.cut()
+			return
+		}
+	}
+}
+
+// write sends a page. Its memory is borrowed only for that time.
+func (s *eventStream) write(list []*engine.Event) error {
+	size := 64
+	for _, e := range list {
+		size += len(s.form.text(e))
+	}
+	b := s.buffers.Get(size)
+	defer s.buffers.Put(b)
+	var shown int
+	b.B, shown = s.sink.page(b.B, s.form, list, s.sub.Cursor())
+	if shown == 0 {
+		return nil
+	}
+	clear(list) // a client that takes nothing holds its page, and no events
+	s.sent.Add(int64(shown))
+	return s.sink.send(b.B)
+}
+
+// streamMetrics are the metrics of streams.
+func streamMetrics() []MetricInfo {
+	return []MetricInfo{
+		{"muster_event_streams", "gauge", "Open streams of events.", nil},
+		{"muster_events_sent_total", "counter", "Events sent on streams.", nil},
+		{"muster_event_streams_slow_total", "counter", "Streams of events closed because their client read too slowly.", nil},
+		{"muster_event_streams_refused_total", "counter", "Streams of events refused because as many as allowed were open.", nil},
+		{"muster_event_streams_lagged_total", "counter", "How often a stream fell behind the newest events and read the stored ones for itself.", nil},
+	}
+}
+
+func (h *Handler) registerStreams(registry prometheus.Registerer) {
+	if registry == nil {
+		return
+	}
+	s := h.streams
+	for i, read := range []func() int64{
+		s.open.Load, s.sent.Load, s.slow.Load, s.refused.Load, func() int64 { return h.hub.FeedStats().Lagged },
+	} {
+		row := streamMetrics()[i]
+		value := func() float64 { return float64(read()) }
+		if row.Kind == "gauge" {
+			registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: row.Name, Help: row.Text}, value))
+			continue
+		}
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: row.Name, Help: row.Text}, value))
+	}
+}
