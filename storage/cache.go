@@ -1,7 +1,7 @@
 package storage
 
 import (
-	"hash/maphash"
+	"bytes"
 	"sync"
 )
 
@@ -11,45 +11,48 @@ import (
 // version of its key that was applied, and a snapshot may use it when the version is not younger
 // than the snapshot.
 type recordCache struct {
-	seed   maphash.Seed
 	shards [64]cacheShard
 }
 
+// A shard knows one key for each hash: of two keys with one hash, the later drops the other.
 type cacheShard struct {
-	mu    sync.Mutex
-	byKey map[string]cachedValue
-	bytes int // of keys and values, with cacheOverhead each
-	most  int
+	mu     sync.Mutex
+	byHash map[uint64]cachedValue
+	bytes  int // of keys and values, with cacheOverhead each
+	most   int
 }
 
 type cachedValue struct {
-	value []byte
-	seq   uint64
+	key, value []byte
+	seq        uint64
 }
+
+func (e *cachedValue) size() int { return len(e.key) + cap(e.value) + cacheOverhead }
 
 // cacheOverhead is about what a map entry and its slices cost beside the bytes.
 const cacheOverhead = 96
 
 func newRecordCache(bytes int64) *recordCache {
-	c := &recordCache{seed: maphash.MakeSeed()}
+	c := &recordCache{}
 	for i := range c.shards {
-		c.shards[i].byKey = map[string]cachedValue{}
+		c.shards[i].byHash = map[uint64]cachedValue{}
 		c.shards[i].most = int(bytes) / len(c.shards)
 	}
 	return c
 }
 
-func (c *recordCache) shard(key []byte) *cacheShard {
-	return &c.shards[maphash.Bytes(c.seed, key)%uint64(len(c.shards))]
+// shard takes other bits of the hash than the map.
+func (c *recordCache) shard(hash uint64) *cacheShard {
+	return &c.shards[hash>>32%uint64(len(c.shards))]
 }
 
 // get returns the value of key as of a sequence, if the cache has it.
-func (c *recordCache) get(key []byte, at uint64) ([]byte, bool) {
-	s := c.shard(key)
+func (c *recordCache) get(key []byte, hash, at uint64) ([]byte, bool) {
+	s := c.shard(hash)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	e, ok := s.byKey[string(key)]
-	if !ok || e.seq > at {
+	e, ok := s.byHash[hash]
+	s.mu.Unlock()
+	if !ok || e.seq > at || !bytes.Equal(e.key, key) {
 		return nil, false
 	}
 	return e.value, true
@@ -60,42 +63,44 @@ func (c *recordCache) get(key []byte, at uint64) ([]byte, bool) {
 func (c *recordCache) apply(writes []pair, seq uint64) {
 	for i := range writes {
 		w := &writes[i]
-		s := c.shard(w.key)
+		s := c.shard(w.hash)
 		s.mu.Lock()
 		if w.hot && w.value != nil {
-			s.put(w.key, w.value, seq)
+			s.put(w.hash, cachedValue{w.key, w.value, seq})
 		} else {
-			s.drop(string(w.key))
+			s.drop(w.hash)
 		}
 		s.mu.Unlock()
 	}
 }
 
-func (s *cacheShard) put(key, value []byte, seq uint64) {
-	size := len(key) + cap(value) + cacheOverhead
-	if size > s.most/4 {
-		s.drop(string(key))
+func (s *cacheShard) put(hash uint64, e cachedValue) {
+	if e.size() > s.most/4 {
+		s.drop(hash)
 		return
 	}
-	if old, ok := s.byKey[string(key)]; ok {
-		s.bytes += cap(value) - cap(old.value)
-	} else {
-		s.bytes += size
+	old, ok := s.byHash[hash]
+	if ok {
+		s.bytes -= old.size()
 	}
-	s.byKey[string(key)] = cachedValue{value, seq}
+	s.byHash[hash] = e
+	s.bytes += e.size()
+	if s.bytes <= s.most {
+		return
+	}
 	// Go's map iteration starts at random: the victim is one by chance, which
 	// for equally hot records is as good as any order and costs no list.
-	for victim := range s.byKey {
+	for victim := range s.byHash {
+		s.drop(victim)
 		if s.bytes <= s.most {
 			return
 		}
-		s.drop(victim)
 	}
 }
 
-func (s *cacheShard) drop(key string) {
-	if old, ok := s.byKey[key]; ok {
-		s.bytes -= len(key) + cap(old.value) + cacheOverhead
-		delete(s.byKey, key)
+func (s *cacheShard) drop(hash uint64) {
+	if old, ok := s.byHash[hash]; ok {
+		s.bytes -= old.size()
+		delete(s.byHash, hash)
 	}
 }

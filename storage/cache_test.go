@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -78,28 +79,29 @@ func TestCacheKeepsSnapshots(t *testing.T) {
 }
 
 func TestCacheIsBounded(t *testing.T) {
-	c := newRecordCache(64 * 4096)
+	c, seed := newRecordCache(64*4096), maphash.MakeSeed()
 	for i := range 10_000 {
-		c.apply([]pair{{key: fmt.Append(nil, "key-", i), value: make([]byte, 100), hot: true}}, uint64(i+1))
+		key := fmt.Append(nil, "key-", i)
+		c.apply([]pair{{key: key, hash: hashKey(seed, key), value: make([]byte, 100), hot: true}}, uint64(i+1))
 	}
 	total := 0
 	for i := range c.shards {
 		s := &c.shards[i]
 		bytes := 0
-		for k, e := range s.byKey {
-			bytes += len(k) + cap(e.value) + cacheOverhead
+		for _, e := range s.byHash {
+			bytes += e.size()
 		}
 		if bytes != s.bytes || bytes > s.most {
 			t.Errorf("shard %d counts %d bytes, holds %d, at most %d", i, s.bytes, bytes, s.most)
 		}
-		total += len(s.byKey)
+		total += len(s.byHash)
 	}
 	if total < 64*10 {
 		t.Errorf("%d records are left in the cache", total)
 	}
 	big := []pair{{key: []byte("big"), value: make([]byte, 4096), hot: true}}
 	c.apply(big, 20_000)
-	if _, ok := c.get([]byte("big"), 30_000); ok {
+	if _, ok := c.get([]byte("big"), 0, 30_000); ok {
 		t.Error("a value that would empty its shard was taken")
 	}
 }

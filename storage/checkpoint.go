@@ -55,10 +55,7 @@ func (db *DB) wrote(n int64) {
 }
 
 func (db *DB) kickKeeper() {
-	select {
-	case db.keep.kick <- struct{}{}:
-	default:
-	}
+	wake(db.keep.kick)
 }
 
 // waitForSegment blocks the journal's goroutine until a segment is free or the store fails.
@@ -105,12 +102,12 @@ func (db *DB) keepUp() {
 	}
 }
 
-// checkpoint makes everything that is visible now durable in Badger's files by syncing the
+// checkpoint makes everything that Badger has now durable in Badger's files by syncing the
 // files, records it, and frees the journal up to there. Writers go on meanwhile.
 func (db *DB) checkpoint() error {
 	started := time.Now()
 	db.keep.since.Store(0)
-	seq := db.visible.Load() // before anything is listed
+	seq := db.settling.applied.Load() // before anything is listed
 	if seq == db.keep.taken && db.count.checkpoints.Load() > 0 {
 		db.count.checkpointAt.Store(started.UnixNano())
 		return nil

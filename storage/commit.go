@@ -1,23 +1,24 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/dgraph-io/badger/v4"
 )
 
 // The way of a transaction: its first half runs in the caller's goroutine against a snapshot;
 // then it waits in the queue. The committer takes what waits, verifies that nothing it read has
 // changed (else it prepares again, seeing the groups under way), and adds it to the group that
 // it is building. While one group is written and synced by the journal's goroutine, the next
-// one gathers; while that one syncs, the one before is applied to Badger, made visible and
-// acknowledged by the third goroutine. Order is the order of the groups in all three.
+// one gathers; while that one syncs, the one before is made visible and acknowledged by the third
+// goroutine. The fourth writes to Badger what was published (settle.go). Order is the order of the
+// groups in all four.
 
 // request is one transaction on its way.
 type request struct {
@@ -38,28 +39,45 @@ func (r *request) finish(db *DB, err error) {
 	}
 }
 
-// group is what becomes one journal record and one Badger transaction.
+// group is what becomes one journal record. After it was handed over, writes and index do not
+// change, and readers use them.
 type group struct {
 	seq       uint64
 	time      int64
-	body      []byte // the record so far, with room for its header
-	writes    []pair // one a key, the last value
-	index     map[string]int32
+	size      int              // of the record's body, once it is complete
+	body      []byte           // the record so far, with room for its header
+	writes    []pair           // one a key, the last value
+	index     map[uint64]int32 // of writes, by the hashes of their keys
 	requests  []*request
 	callbacks []func(seq uint64)
 	logs      map[string]uint64 // new last positions
 	err       error
 }
 
+// put adds a write; the pair's hash is set.
 func (g *group) put(p pair) {
 	g.body = appendOp(g.body, p.key, p.value)
-	if i, ok := g.index[string(p.key)]; ok {
+	if i := g.find(p.hash, p.key); i >= 0 {
 		g.writes[i].value = p.value
 		g.writes[i].hot = g.writes[i].hot || p.hot
 		return
 	}
-	g.index[string(p.key)] = int32(len(g.writes))
+	if _, taken := g.index[p.hash]; !taken { // else find searches
+		g.index[p.hash] = int32(len(g.writes))
+	}
 	g.writes = append(g.writes, p)
+}
+
+// find returns the place of a key in writes, -1 when it has none.
+func (g *group) find(hash uint64, key []byte) int {
+	i, ok := g.index[hash]
+	if !ok {
+		return -1
+	}
+	if bytes.Equal(g.writes[i].key, key) {
+		return int(i)
+	}
+	return slices.IndexFunc(g.writes, func(w pair) bool { return bytes.Equal(w.key, key) }) // two keys of one hash
 }
 
 // limits follow from the sizes of memtable and segment.
@@ -69,45 +87,34 @@ type limits struct {
 	groupOps   int
 }
 
-// recent remembers when keys were written last, for as many keys as fit; below floor it
-// remembers nothing. It knows hashes only: a collision costs a needless second preparation.
-type recent struct {
-	now, before       map[uint64]uint64
-	nowMax, beforeMax uint64
-	floor             uint64
-}
+// recent remembers when keys were written last. Keys share places by their hashes, so it may name
+// a later time: that costs a needless second preparation.
+type recent [recentKeys]uint64
 
-const recentKeys = 1 << 16
+const recentKeys = 1 << 17
 
-func (r *recent) add(key, seq uint64) {
-	if r.now == nil || len(r.now) >= recentKeys {
-		r.floor = r.beforeMax
-		r.before, r.beforeMax = r.now, r.nowMax
-		r.now = make(map[uint64]uint64, recentKeys/4)
-	}
-	r.now[key], r.nowMax = seq, seq
-}
+func (r *recent) add(key, seq uint64) { r[key%recentKeys] = seq }
 
-func (r *recent) after(key, seq uint64) bool { return r.now[key] > seq || r.before[key] > seq }
+func (r *recent) after(key, seq uint64) bool { return r[key%recentKeys] > seq }
 
 // committer is the state of the goroutine that gathers groups; nobody else touches it.
 type committer struct {
-	db       *DB
-	last     uint64 // newest sequence that was given away
-	current  *group
-	under    []*group // handed over and not yet visible when last looked, oldest first
-	recent   recent
-	heads    map[string]*logHead
-	counters map[string]int64
-	journal  chan *group
-	apply    chan *group
-	bodies   sync.Pool
+	db        *DB
+	last      uint64 // newest sequence that was given away
+	current   *group
+	under     []*group // handed over and not yet visible when last looked, oldest first
+	recent    recent
+	heads     map[string]*logHead
+	counters  map[string]int64
+	journal   chan *group
+	published chan *group
+	bodies    sync.Pool
 }
 
 func newCommitter(db *DB, last uint64, heads map[string]*logHead) *committer {
 	return &committer{
-		db: db, last: last, heads: heads, recent: recent{floor: last}, counters: map[string]int64{},
-		journal: make(chan *group), apply: make(chan *group, 1),
+		db: db, last: last, heads: heads, counters: map[string]int64{},
+		journal: make(chan *group), published: make(chan *group, 1),
 	}
 }
 
@@ -233,8 +240,6 @@ func (c *committer) stale(tx *Tx) bool {
 		return true
 	case len(tx.reads) == 0:
 		return false
-	case seq < c.recent.floor:
-		return true
 	}
 	for _, key := range tx.reads {
 		if c.recent.after(key, seq) {
@@ -245,13 +250,16 @@ func (c *committer) stale(tx *Tx) bool {
 	return false
 }
 
+// layers returns the groups that a snapshot does not see yet, oldest first.
 func (c *committer) layers(visible uint64) []*group {
 	var layers []*group
+	for _, g := range c.under {
+		if g.seq > visible {
+			layers = append(layers, g)
+		}
+	}
 	if c.current != nil {
 		layers = append(layers, c.current)
-	}
-	for i := len(c.under) - 1; i >= 0 && c.under[i].seq > visible; i-- {
-		layers = append(layers, c.under[i])
 	}
 	return layers
 }
@@ -274,7 +282,7 @@ func (c *committer) prepareAgain(r *request) (err error) {
 }
 
 func (c *committer) newGroup() *group {
-	g := &group{seq: c.last + 1, time: time.Now().UnixNano(), index: make(map[string]int32, 64)}
+	g := &group{seq: c.last + 1, time: time.Now().UnixNano(), index: make(map[uint64]int32, 64)}
 	if b, ok := c.bodies.Get().(*[]byte); ok {
 		g.body = (*b)[:recordHeader]
 	} else {
@@ -320,8 +328,9 @@ func (c *committer) add(g *group, tx *Tx) error {
 }
 
 func (c *committer) write(g *group, p pair) {
+	p.hash = hashKey(c.db.hash, p.key)
 	g.put(p)
-	c.recent.add(hashKey(c.db.hash, p.key), g.seq)
+	c.recent.add(p.hash, g.seq)
 }
 
 // maxCounters bounds the counters kept in memory; above it they are read again.
@@ -346,14 +355,15 @@ func (c *committer) counter(name string) (int64, error) {
 
 // sync is the second goroutine: one write and one sync a group.
 func (c *committer) sync() {
-	defer close(c.apply)
+	defer close(c.published)
 	db := c.db
 	for g := range c.journal {
 		if err := db.failure(); err != nil {
 			g.err = err
-			c.apply <- g
+			c.published <- g
 			continue
 		}
+		g.size = len(g.body)
 		rec := sealRecord(g.body, g.seq, g.time)
 		written, err := db.journal.append(rec, g.seq, db.waitForSegment)
 		switch {
@@ -369,43 +379,7 @@ func (c *committer) sync() {
 			db.fail(fmt.Errorf("writing the journal: %w", err))
 			g.err = fmt.Errorf("%w: writing the journal failed (%w); the store takes no more writes: look at the disk, then restart", ErrUncertain, err)
 		}
-		c.apply <- g
-	}
-}
-
-// settleGroups is the third goroutine: Badger, visibility, callbacks, answers.
-func (c *committer) settleGroups() {
-	db := c.db
-	defer close(db.stopped)
-	for g := range c.apply {
-		if g.err == nil {
-			if err := applyToBadger(db.badger, g.seq, g.writes); err != nil {
-				// It is in the journal: a restart brings it.
-				db.fail(fmt.Errorf("applying a group to Badger: %w", err))
-				g.err = fmt.Errorf("%w: it is in the journal, but Badger did not take it (%w); restart the program", ErrUncertain, err)
-			}
-		}
-		if g.err == nil {
-			if g.time > db.newest.Load() {
-				db.newest.Store(g.time)
-			}
-			db.cache.apply(g.writes, g.seq) // before a snapshot can be as young as the group
-			db.visible.Store(g.seq)
-			db.count.lastGroup.Store(int64(len(g.requests)))
-			for name, last := range g.logs {
-				db.tails.publish(name, last)
-			}
-			for _, f := range g.callbacks {
-				db.callback(f, g.seq)
-			}
-		}
-		for _, r := range g.requests {
-			r.finish(db, g.err)
-		}
-		if body := g.body; cap(body) <= 1<<20 {
-			g.body = nil
-			c.bodies.Put(&body)
-		}
+		c.published <- g
 	}
 }
 
@@ -417,27 +391,6 @@ func (db *DB) callback(f func(uint64), seq uint64) {
 		}
 	}()
 	f(seq)
-}
-
-// applyToBadger writes a group as one Badger transaction at its sequence.
-func applyToBadger(b *badger.DB, seq uint64, writes []pair) error {
-	txn := b.NewTransactionAt(seq, true)
-	defer txn.Discard()
-	entries := make([]badger.Entry, len(writes))
-	for i, w := range writes {
-		if w.value == nil {
-			if err := txn.Delete(w.key); err != nil {
-				return err
-			}
-			continue
-		}
-		e := &entries[i]
-		e.Key, e.Value = w.key, w.value
-		if err := txn.SetEntry(e); err != nil {
-			return err
-		}
-	}
-	return txn.CommitAt(seq, nil)
 }
 
 // newTx begins a first half.
@@ -500,6 +453,11 @@ func (db *DB) Update(ctx context.Context, prepare func(tx *Tx) error) error {
 }
 
 func (db *DB) enqueue(ctx context.Context, r *request) error {
+	select { // one channel costs much less than three
+	case db.queue <- r:
+		return nil
+	default:
+	}
 	select {
 	case db.queue <- r:
 		return nil

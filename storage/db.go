@@ -29,13 +29,14 @@ type DB struct {
 	messages *MessageLog
 	hash     maphash.Seed // of the keys that transactions read
 
-	visible atomic.Uint64 // newest sequence that readers see
-	newest  atomic.Int64  // time of the newest commit, Unix ns
-	readers *readers
-	cache   *recordCache
-	tails   tails
-	space   *spaceGuard
-	keep    keeper
+	visible  atomic.Uint64 // newest sequence that readers see
+	newest   atomic.Int64  // time of the newest commit, Unix ns
+	settling settling
+	readers  *readers
+	cache    *recordCache
+	tails    tails
+	space    *spaceGuard
+	keep     keeper
 
 	queue    chan *request
 	closing  chan struct{} // closed when Close begins
@@ -82,7 +83,7 @@ func openWith(ctx context.Context, o Options, fs fsys, t ...tuning) (*DB, error)
 // start runs the goroutines; the store takes transactions from here on.
 func (db *DB) start(heads map[string]*logHead) {
 	c := newCommitter(db, db.visible.Load(), heads)
-	for _, run := range []func(){c.run, c.sync, c.settleGroups, db.keepUp, db.scanTables, db.messages.run} {
+	for _, run := range []func(){c.run, c.sync, c.publish, db.apply, db.keepUp, db.scanTables, db.messages.run} {
 		db.owned.Go(run)
 	}
 }
@@ -107,7 +108,7 @@ func (db *DB) shut() error {
 	if db.failure() == nil && errs[0] == nil {
 		m, err := db.lookAtManifest()
 		if err == nil {
-			err = db.writeCheckpoint(db.visible.Load(), m, nil, true)
+			err = db.writeCheckpoint(db.settling.applied.Load(), m, nil, true)
 		}
 		errs = append(errs, err)
 	}

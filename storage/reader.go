@@ -13,7 +13,7 @@ import (
 // Reader is what the typed tables, logs, counters and cursors read from: a snapshot (View) or a
 // transaction (Update). It is valid only inside the function that it was given to.
 type Reader interface {
-	// get returns the framed value of a raw key, or ErrNotFound.
+	// get returns the framed value of a raw key, or ErrNotFound. The key must not change afterwards.
 	get(key []byte) ([]byte, error)
 	// scan yields the raw keys lo <= key < hi (hi nil: no end) with their framed values. Both
 	// alias memory that is reused at the next step.
@@ -22,30 +22,41 @@ type Reader interface {
 
 type pair struct {
 	key, value []byte
-	hot        bool // read and written by one transaction: worth a place in the cache
+	hash       uint64 // of the key; set for writes in a group
+	hot        bool   // read and written by one transaction: worth a place in the cache
 }
 
 // snapshot reads the state as of one sequence.
 type snapshot struct {
-	txn   *badger.Txn
-	seq   uint64
-	era   *era
-	db    *DB
-	ended bool
+	seq    uint64
+	layers []*group // over Badger, oldest first
+	era    *era
+	db     *DB
+	begin  sync.Once
+	txn    *badger.Txn // begun when Badger is needed
+	ended  bool
 }
 
 func (db *DB) newSnapshot() (*snapshot, error) {
-	seq, e, err := db.readers.acquire(&db.visible)
+	v, e, err := db.readers.acquire(&db.settling.view)
 	if err != nil {
 		return nil, err
 	}
-	return &snapshot{txn: db.badger.NewTransactionAt(seq, false), seq: seq, era: e, db: db}, nil
+	return &snapshot{seq: v.seq, layers: v.groups, era: e, db: db}, nil
+}
+
+func (s *snapshot) badger() *badger.Txn {
+	s.begin.Do(func() { s.txn = s.db.badger.NewTransactionAt(s.seq, false) })
+	return s.txn
 }
 
 func (s *snapshot) end() {
 	if !s.ended {
 		s.ended = true
-		s.txn.Discard()
+		if s.txn != nil {
+			s.txn.Discard()
+		}
+		s.layers = nil
 		s.db.readers.release(s.era)
 	}
 }
@@ -53,20 +64,30 @@ func (s *snapshot) end() {
 var errEnded = errors.New("storage: a Reader was used after the function that it was given to had returned")
 
 func (s *snapshot) get(key []byte) ([]byte, error) {
+	return s.getHashed(key, hashKey(s.db.hash, key))
+}
+
+func (s *snapshot) getHashed(key []byte, hash uint64) ([]byte, error) {
 	if s.ended {
 		return nil, errEnded
 	}
-	if value, ok := s.db.cache.get(key, s.seq); ok {
+	value, ok := s.db.cache.get(key, hash, s.seq)
+	if !ok {
+		value, ok = lookup(s.layers, hash, key)
+	}
+	switch {
+	case ok && value == nil:
+		return nil, ErrNotFound
+	case ok:
 		return value, nil
 	}
-	item, err := s.txn.Get(key)
+	item, err := s.badger().Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading key %q: %w", ErrCorrupt, key, err)
 	}
-	var value []byte
 	err = item.Value(func(b []byte) error { value = b; return nil }) // the item owns b until the transaction ends
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading the value of key %q: %w", ErrCorrupt, key, err)
@@ -75,6 +96,13 @@ func (s *snapshot) get(key []byte) ([]byte, error) {
 }
 
 func (s *snapshot) scan(lo, hi []byte, reverse bool) iter.Seq2[pair, error] {
+	if s.ended {
+		return func(yield func(pair, error) bool) { yield(pair{}, errEnded) }
+	}
+	return layered(s.layers, nil, lo, hi, reverse, s.scanBadger(lo, hi, reverse))
+}
+
+func (s *snapshot) scanBadger(lo, hi []byte, reverse bool) iter.Seq2[pair, error] {
 	return func(yield func(pair, error) bool) {
 		if s.ended {
 			yield(pair{}, errEnded)
@@ -86,7 +114,7 @@ func (s *snapshot) scan(lo, hi []byte, reverse bool) iter.Seq2[pair, error] {
 			// a first key that equals hi.
 			o.Prefix = commonPrefix(lo, hi)
 		}
-		it := s.txn.NewIterator(o)
+		it := s.badger().NewIterator(o)
 		defer it.Close()
 		switch {
 		case !reverse:
@@ -140,22 +168,22 @@ type readers struct {
 	idle   chan struct{} // closed when closed is set and the last snapshot ended
 }
 
-type sequence interface{ Load() uint64 }
+type viewer interface{ Load() *overlay }
 
 func newReaders(seq uint64) *readers {
 	return &readers{eras: []*era{{seq: seq}}, idle: make(chan struct{})}
 }
 
-func (r *readers) acquire(visible sequence) (uint64, *era, error) {
+func (r *readers) acquire(view viewer) (*overlay, *era, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return 0, nil, ErrClosed
+		return nil, nil, ErrClosed
 	}
 	e := r.eras[len(r.eras)-1]
 	e.open++
 	r.open++
-	return visible.Load(), e, nil
+	return view.Load(), e, nil
 }
 
 func (r *readers) release(e *era) {

@@ -42,7 +42,7 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 	}
 	db = &DB{
 		opt: o, fs: fs, lock: lock, hash: maphash.MakeSeed(),
-		tails:   tails{logs: map[string]*tail{}},
+		tails: tails{logs: map[string]*tail{}}, settling: newSettling(),
 		keep:    keeper{kick: make(chan struct{}, 1), mems: map[string]memScan{}},
 		closing: make(chan struct{}), stopped: make(chan struct{}), broken: make(chan struct{}),
 	}
@@ -311,7 +311,7 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 			return nil, err
 		}
 	}
-	db.visible.Store(last)
+	db.settleAt(last)
 	db.readers = newReaders(last)
 	heads, err := db.readHeads()
 	if err != nil {

@@ -290,7 +290,7 @@ func (l *loader) finish() error {
 		return err
 	}
 	err := errors.Join(l.flush(), l.flushMessages())
-	l.db.visible.Store(max(l.info.Sequence, 1))
+	l.db.settleAt(max(l.info.Sequence, 1))
 	l.db.newest.Store(l.info.Newest)
 	return errors.Join(err, l.db.shut())
 }

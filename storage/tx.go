@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"iter"
-	"slices"
 	"time"
 )
 
@@ -16,7 +15,7 @@ type Tx struct {
 	db   *DB
 	snap *snapshot
 	now  time.Time
-	// layers are the groups that are on their way to disk, newest first: what a transaction
+	// layers are the groups that are on their way to disk, oldest first: what a transaction
 	// sees that is prepared in the committer. nil outside.
 	layers []*group
 
@@ -104,24 +103,23 @@ func (tx *Tx) get(key []byte) ([]byte, error) {
 			return tx.known[i].value, nil
 		}
 	}
-	tx.reads = append(tx.reads, hashKey(tx.db.hash, key))
-	value, err := tx.getCommitted(key)
+	hash := hashKey(tx.db.hash, key)
+	tx.reads = append(tx.reads, hash)
+	value, err := tx.getCommitted(key, hash)
 	if (err == nil || errors.Is(err, ErrNotFound)) && len(tx.known) < 8 {
-		tx.known = append(tx.known, pair{key: bytes.Clone(key), value: value})
+		tx.known = append(tx.known, pair{key: key, value: value})
 	}
 	return value, err
 }
 
-func (tx *Tx) getCommitted(key []byte) ([]byte, error) {
-	for _, g := range tx.layers {
-		if i, ok := g.index[string(key)]; ok {
-			if g.writes[i].value == nil {
-				return nil, ErrNotFound
-			}
-			return g.writes[i].value, nil
-		}
+func (tx *Tx) getCommitted(key []byte, hash uint64) ([]byte, error) {
+	switch value, ok := lookup(tx.layers, hash, key); {
+	case ok && value == nil:
+		return nil, ErrNotFound
+	case ok:
+		return value, nil
 	}
-	return tx.snap.get(key)
+	return tx.snap.getHashed(key, hash)
 }
 
 func hashKey(seed maphash.Seed, key []byte) uint64 { return maphash.Bytes(seed, key) }
@@ -134,74 +132,7 @@ func (tx *Tx) scan(lo, hi []byte, reverse bool) iter.Seq2[pair, error] {
 		return func(yield func(pair, error) bool) { yield(pair{}, errEnded) }
 	}
 	tx.scanned = true
-	over := tx.overlay(lo, hi)
-	base := tx.snap.scan(lo, hi, reverse)
-	if len(over) == 0 {
-		return base
-	}
-	if reverse {
-		slices.Reverse(over)
-	}
-	return merge(over, base, reverse)
-}
-
-// overlay collects what lies over the snapshot inside a range, sorted.
-func (tx *Tx) overlay(lo, hi []byte) []pair {
-	var over []pair
-	seen := map[string]bool{}
-	add := func(writes []pair) {
-		for _, w := range writes {
-			if bytes.Compare(w.key, lo) >= 0 && (hi == nil || bytes.Compare(w.key, hi) < 0) && !seen[string(w.key)] {
-				seen[string(w.key)] = true
-				over = append(over, w)
-			}
-		}
-	}
-	add(tx.writes)
-	for _, g := range tx.layers {
-		add(g.writes)
-	}
-	slices.SortFunc(over, func(a, b pair) int { return bytes.Compare(a.key, b.key) })
-	return over
-}
-
-// merge yields both sorted sequences; where both have a key, over wins, and its deletes hide.
-func merge(over []pair, base iter.Seq2[pair, error], reverse bool) iter.Seq2[pair, error] {
-	return func(yield func(pair, error) bool) {
-		rest := over
-		for p, err := range base {
-			if err != nil {
-				yield(p, err)
-				return
-			}
-			for len(rest) > 0 {
-				c := bytes.Compare(rest[0].key, p.key)
-				if reverse {
-					c = -c
-				}
-				if c > 0 {
-					break
-				}
-				w := rest[0]
-				rest = rest[1:]
-				if w.value != nil && !yield(w, nil) {
-					return
-				}
-				if c == 0 {
-					p.key = nil
-					break
-				}
-			}
-			if p.key != nil && !yield(p, nil) {
-				return
-			}
-		}
-		for _, w := range rest {
-			if w.value != nil && !yield(w, nil) {
-				return
-			}
-		}
-	}
+	return layered(tx.layers, tx.writes, lo, hi, reverse, tx.snap.scan(lo, hi, reverse))
 }
 
 // set writes a framed value; it keeps both slices.

@@ -1,0 +1,372 @@
+package storage
+
+import (
+	"bytes"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/pb"
+)
+
+// A group is visible, and its transactions are answered, once the journal holds it: Badger gets
+// it later, together with others. Until then every snapshot that is taken keeps it as a layer over
+// Badger. So a flush or compaction that holds Badger up holds nobody else up, and what
+// Badger costs for each call is shared by many groups.
+
+// overlay is what a new snapshot sees above Badger. It never changes.
+type overlay struct {
+	seq    uint64   // newest visible sequence
+	groups []*group // visible, and not known to be in Badger; oldest first
+}
+
+// settling is the state between the goroutine that publishes groups and the one that writes
+// them to Badger.
+type settling struct {
+	view    atomic.Pointer[overlay]
+	applied atomic.Uint64 // Badger holds everything up to here
+	kick    chan struct{} // capacity 1: there is a group to write
+	room    chan struct{} // capacity 1: groups were written
+	last    chan struct{} // closed when no more groups will come
+	given   chan struct{} // closed when nothing will be written anymore
+
+	mu    sync.Mutex // of changes of view
+	bytes int        // in view
+}
+
+const (
+	// What may wait for Badger before those who commit wait too: about half a second of full load.
+	settleBytes  = 16 << 20
+	settleGroups = 1024
+	// Groups gather this long after Badger took the ones before, or until they are worth a call.
+	settleRest  = 5 * time.Millisecond
+	settleWorth = 512 << 10
+	// From so many writes on, writing them in the order of their keys is worth sorting them.
+	settleSorted = 128
+)
+
+func newSettling() settling {
+	return settling{
+		kick: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		last: make(chan struct{}), given: make(chan struct{}),
+	}
+}
+
+// settleAt says that everything up to seq lies in Badger and is visible; no goroutine runs yet.
+func (db *DB) settleAt(seq uint64) {
+	db.settling.view.Store(&overlay{seq: seq})
+	db.settling.applied.Store(seq)
+	db.visible.Store(seq)
+}
+
+// add makes a group visible to all snapshots from now on.
+func (s *settling) add(g *group) {
+	s.mu.Lock()
+	v := s.view.Load()
+	// The array may be shared with older views; they are shorter and never see the new element.
+	s.view.Store(&overlay{g.seq, append(v.groups, g)})
+	s.bytes += g.size
+	needed := len(v.groups) == 0 || s.bytes >= settleWorth // else the writer rests, and looks by itself
+	s.mu.Unlock()
+	if needed {
+		wake(s.kick)
+	}
+}
+
+func (s *settling) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes > settleBytes || len(s.view.Load().groups) > settleGroups
+}
+
+// remove takes the oldest n groups out of the view: Badger has them.
+func (s *settling) remove(n int) {
+	s.mu.Lock()
+	v := s.view.Load()
+	for _, g := range v.groups[:n] {
+		s.bytes -= g.size
+	}
+	s.applied.Store(v.groups[n-1].seq)
+	s.view.Store(&overlay{v.seq, slices.Clone(v.groups[n:])}) // a copy, so that the old ones can go
+	s.mu.Unlock()
+	wake(s.room)
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// publish is the third goroutine of a group's way: visibility, callbacks, answers.
+func (c *committer) publish() {
+	db := c.db
+	s := &db.settling
+	defer close(db.stopped)
+	defer close(s.last)
+	for g := range c.published {
+		for g.err == nil && s.full() {
+			select {
+			case <-s.room:
+			case <-s.given: // Badger failed; the group is in the journal all the same
+				g.err = fmt.Errorf("%w: it is in the journal, but Badger takes nothing more; restart the program", ErrUncertain)
+			}
+		}
+		if g.err == nil {
+			if g.time > db.newest.Load() {
+				db.newest.Store(g.time)
+			}
+			db.cache.apply(g.writes, g.seq) // before a snapshot can be as young as the group
+			s.add(g)
+			db.visible.Store(g.seq)
+			db.count.lastGroup.Store(int64(len(g.requests)))
+			for name, last := range g.logs {
+				db.tails.publish(name, last)
+			}
+			for _, f := range g.callbacks {
+				db.callback(f, g.seq)
+			}
+		}
+		requests := g.requests
+		g.requests, g.callbacks = nil, nil // snapshots may keep the group for long
+		for _, r := range requests {
+			r.finish(db, g.err)
+		}
+		if body := g.body; cap(body) <= 1<<20 {
+			c.bodies.Put(&body)
+		}
+		g.body = nil
+	}
+}
+
+// apply is the fourth goroutine: it writes to Badger what was published.
+func (db *DB) apply() {
+	s := &db.settling
+	defer close(s.given)
+	rest := time.NewTimer(settleRest)
+	defer rest.Stop()
+	for {
+		groups := s.view.Load().groups
+		if len(groups) == 0 {
+			select {
+			case <-s.kick:
+				continue
+			case <-s.last:
+			}
+			if groups = s.view.Load().groups; len(groups) == 0 {
+				return
+			}
+		}
+		n, writes := gather(groups, &db.limits)
+		seq := groups[n-1].seq
+		if err := applyToBadger(db.badger, seq, writes); err != nil {
+			// It is in the journal: a restart brings it.
+			db.fail(fmt.Errorf("applying a group to Badger: %w", err))
+			return
+		}
+		s.remove(n)
+		if _, starved := db.journal.wants(); starved {
+			db.kickKeeper() // its checkpoint may free a segment now
+		}
+		rest.Reset(settleRest)
+		for resting := true; resting && !s.worth(); {
+			select {
+			case <-s.kick:
+			case <-rest.C:
+				resting = false
+			case <-s.last:
+				resting = false
+			}
+		}
+	}
+}
+
+// worth reports whether what waits need not wait for more.
+func (s *settling) worth() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes >= settleWorth
+}
+
+// gather takes as many of the oldest groups as Badger takes at once, and returns what is left to
+// write of them, the newest value of each key. Snapshots that are older than the last of them do
+// not miss what is written only at its sequence: they keep the groups.
+func gather(groups []*group, most *limits) (n int, writes []pair) {
+	size := 0
+	for n = 0; n < len(groups); n++ {
+		g := groups[n]
+		if n > 0 && (size+g.size > most.groupBytes || len(writes)+len(g.writes) > most.groupOps) {
+			break
+		}
+		size += g.size
+		writes = append(writes, g.writes...)
+	}
+	if len(writes) < settleSorted && n == 1 {
+		return n, groups[0].writes
+	}
+	// Of equal keys the newest comes first. Badger's memtable takes neighbors more cheaply.
+	type place struct {
+		pair
+		at int
+	}
+	sorted := make([]place, len(writes))
+	for i, w := range writes {
+		sorted[i] = place{w, i}
+	}
+	slices.SortFunc(sorted, func(a, b place) int {
+		if c := bytes.Compare(a.key, b.key); c != 0 {
+			return c
+		}
+		return b.at - a.at
+	})
+	writes = writes[:0]
+	for _, p := range sorted {
+		if k := len(writes); k == 0 || !bytes.Equal(writes[k-1].key, p.key) {
+			writes = append(writes, p.pair)
+		}
+	}
+	return n, writes
+}
+
+// badgerDelete is the mark of a deleted key in Badger's files.
+const badgerDelete = 1
+
+// applyToBadger writes a group, or several, at one sequence. It has one value for each key.
+func applyToBadger(b *badger.DB, seq uint64, writes []pair) error {
+	if len(writes) >= settleSorted {
+		return loadBadger(b, seq, writes)
+	}
+	txn := b.NewTransactionAt(seq, true)
+	defer txn.Discard()
+	entries := make([]badger.Entry, len(writes))
+	for i, w := range writes {
+		if w.value == nil {
+			if err := txn.Delete(w.key); err != nil {
+				return err
+			}
+			continue
+		}
+		e := &entries[i]
+		e.Key, e.Value = w.key, w.value
+		if err := txn.SetEntry(e); err != nil {
+			return err
+		}
+	}
+	return txn.CommitAt(seq, nil)
+}
+
+// loadBadger writes in the order given, without the map and the marks of a transaction.
+func loadBadger(b *badger.DB, seq uint64, writes []pair) error {
+	l := b.NewKVLoader(4)
+	kv := pb.KV{Version: seq}
+	deleted := []byte{badgerDelete}
+	var errs [2]error
+	for _, w := range writes {
+		kv.Key, kv.Value, kv.Meta = w.key, w.value, nil
+		if w.value == nil {
+			kv.Meta = deleted
+		}
+		if errs[0] = l.Set(&kv); errs[0] != nil {
+			break
+		}
+	}
+	errs[1] = l.Finish()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// layered yields what Badger has in a range with the layers over it.
+func layered(layers []*group, own []pair, lo, hi []byte, reverse bool, base iter.Seq2[pair, error]) iter.Seq2[pair, error] {
+	over := above(layers, own, lo, hi)
+	if len(over) == 0 {
+		return base
+	}
+	if reverse {
+		slices.Reverse(over)
+	}
+	return merge(over, base, reverse)
+}
+
+// above collects what own and the layers (oldest first) hold inside a range, sorted; own wins over
+// all layers, and a newer layer over an older one.
+func above(layers []*group, own []pair, lo, hi []byte) []pair {
+	var over []pair
+	var seen map[string]bool
+	add := func(writes []pair) {
+		for i := range writes {
+			w := &writes[i]
+			if bytes.Compare(w.key, lo) < 0 || hi != nil && bytes.Compare(w.key, hi) >= 0 || seen[string(w.key)] {
+				continue
+			}
+			if seen == nil {
+				seen = map[string]bool{}
+			}
+			seen[string(w.key)] = true
+			over = append(over, *w)
+		}
+	}
+	add(own)
+	for _, g := range slices.Backward(layers) {
+		add(g.writes)
+	}
+	slices.SortFunc(over, func(a, b pair) int { return bytes.Compare(a.key, b.key) })
+	return over
+}
+
+// merge yields both sorted sequences; where both have a key, over wins, and its deletes hide.
+func merge(over []pair, base iter.Seq2[pair, error], reverse bool) iter.Seq2[pair, error] {
+	return func(yield func(pair, error) bool) {
+		rest := over
+		for p, err := range base {
+			if err != nil {
+				yield(p, err)
+				return
+			}
+			for len(rest) > 0 {
+				c := bytes.Compare(rest[0].key, p.key)
+				if reverse {
+					c = -c
+				}
+				if c > 0 {
+					break
+				}
+				w := rest[0]
+				rest = rest[1:]
+				if w.value != nil && !yield(w, nil) {
+					return
+				}
+				if c == 0 {
+					p.key = nil
+					break
+				}
+			}
+			if p.key != nil && !yield(p, nil) {
+				return
+			}
+		}
+		for _, w := range rest {
+			if w.value != nil && !yield(w, nil) {
+				return
+			}
+		}
+	}
+}
+
+// lookup finds a key in layers, oldest first; ok is false when none of them has it.
+func lookup(layers []*group, hash uint64, key []byte) (value []byte, ok bool) {
+	for i := len(layers) - 1; i >= 0; i-- {
+		if at := layers[i].find(hash, key); at >= 0 {
+			return layers[i].writes[at].value, true
+		}
+	}
+	return nil, false
+}
