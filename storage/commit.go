@@ -101,6 +101,7 @@ func (r *recent) after(key, seq uint64) bool { return r[key%recentKeys] > seq }
 type committer struct {
 	db        *DB
 	last      uint64 // newest sequence that was given away
+	expected  int    // writes of the next group
 	current   *group
 	under     []*group // handed over and not yet visible when last looked, oldest first
 	recent    recent
@@ -169,6 +170,7 @@ func (c *committer) handOver() {
 
 func (c *committer) handedOver() {
 	c.last = c.current.seq
+	c.expected = len(c.current.writes) + len(c.current.writes)/8
 	c.under = append(c.under, c.current)
 	c.current = nil
 	visible := c.db.visible.Load()
@@ -282,7 +284,8 @@ func (c *committer) prepareAgain(r *request) (err error) {
 }
 
 func (c *committer) newGroup() *group {
-	g := &group{seq: c.last + 1, time: time.Now().UnixNano(), index: make(map[uint64]int32, 64)}
+	// The next group tends to be as large as the last one.
+	g := &group{seq: c.last + 1, time: time.Now().UnixNano(), index: make(map[uint64]int32, c.expected), writes: make([]pair, 0, c.expected)}
 	if b, ok := c.bodies.Get().(*[]byte); ok {
 		g.body = (*b)[:recordHeader]
 	} else {

@@ -70,12 +70,12 @@ func (t tuning) withDefaults(memory int64) tuning {
 	set(&t.tableSize, min(max(memory/64, 1<<20), 8<<20))
 	set(&t.baseLevelSize, 64<<20)
 	set(&t.blockCache, memory/16)
-	set(&t.recordCache, memory*3/8)
+	set(&t.recordCache, memory/2)
 	set(&t.indexCache, memory/16)
 	set(&t.segmentSize, 16<<20)
 	set(&t.messageSegment, 32<<20)
 	if t.numMemtables == 0 {
-		t.numMemtables = 3
+		t.numMemtables = 2
 	}
 	if t.levels == 0 {
 		t.levels = 7

@@ -44,7 +44,7 @@ const (
 	settleGroups = 1024
 	// Groups gather this long after Badger took the ones before, or until they are worth a call.
 	settleRest  = 5 * time.Millisecond
-	settleWorth = 512 << 10
+	settleWorth = 1 << 20
 	// From so many writes on, writing them in the order of their keys is worth sorting them.
 	settleSorted = 128
 )
@@ -150,6 +150,7 @@ func (db *DB) apply() {
 	defer close(s.given)
 	rest := time.NewTimer(settleRest)
 	defer rest.Stop()
+	var batch gathered
 	for {
 		groups := s.view.Load().groups
 		if len(groups) == 0 {
@@ -162,7 +163,7 @@ func (db *DB) apply() {
 				return
 			}
 		}
-		n, writes := gather(groups, &db.limits)
+		n, writes := batch.gather(groups, &db.limits)
 		seq := groups[n-1].seq
 		if err := applyToBadger(db.badger, seq, writes); err != nil {
 			// It is in the journal: a restart brings it.
@@ -193,44 +194,51 @@ func (s *settling) worth() bool {
 	return s.bytes >= settleWorth
 }
 
+// gathered holds what is written to Badger at once; it is used again and again.
+type gathered struct {
+	all    []gatheredWrite
+	writes []pair
+}
+
+type gatheredWrite struct {
+	*pair
+	at int
+}
+
 // gather takes as many of the oldest groups as Badger takes at once, and returns what is left to
 // write of them, the newest value of each key. Snapshots that are older than the last of them do
 // not miss what is written only at its sequence: they keep the groups.
-func gather(groups []*group, most *limits) (n int, writes []pair) {
+func (b *gathered) gather(groups []*group, most *limits) (n int, writes []pair) {
+	clear(b.all) // lets go of the values of the call before
+	clear(b.writes)
+	b.all, b.writes = b.all[:0], b.writes[:0]
 	size := 0
 	for n = 0; n < len(groups); n++ {
 		g := groups[n]
-		if n > 0 && (size+g.size > most.groupBytes || len(writes)+len(g.writes) > most.groupOps) {
+		if n > 0 && (size+g.size > most.groupBytes || len(b.all)+len(g.writes) > most.groupOps) {
 			break
 		}
 		size += g.size
-		writes = append(writes, g.writes...)
+		for i := range g.writes {
+			b.all = append(b.all, gatheredWrite{&g.writes[i], len(b.all)})
+		}
 	}
-	if len(writes) < settleSorted && n == 1 {
+	if len(b.all) < settleSorted && n == 1 {
 		return n, groups[0].writes
 	}
-	// Of equal keys the newest comes first. Badger's memtable takes neighbors more cheaply.
-	type place struct {
-		pair
-		at int
-	}
-	sorted := make([]place, len(writes))
-	for i, w := range writes {
-		sorted[i] = place{w, i}
-	}
-	slices.SortFunc(sorted, func(a, b place) int {
-		if c := bytes.Compare(a.key, b.key); c != 0 {
+	// Badger's memtable takes neighbors more cheaply. Of equal keys the newest comes first.
+	slices.SortFunc(b.all, func(x, y gatheredWrite) int {
+		if c := bytes.Compare(x.key, y.key); c != 0 {
 			return c
 		}
-		return b.at - a.at
+		return y.at - x.at
 	})
-	writes = writes[:0]
-	for _, p := range sorted {
-		if k := len(writes); k == 0 || !bytes.Equal(writes[k-1].key, p.key) {
-			writes = append(writes, p.pair)
+	for _, w := range b.all {
+		if k := len(b.writes); k == 0 || !bytes.Equal(b.writes[k-1].key, w.key) {
+			b.writes = append(b.writes, *w.pair)
 		}
 	}
-	return n, writes
+	return n, b.writes
 }
 
 // badgerDelete is the mark of a deleted key in Badger's files.

@@ -86,7 +86,19 @@ func (t *Table[T]) Get(r Reader, key Key) (T, error) {
 		}
 		return zero, err
 	}
-	return t.decode(raw, value)
+	v, err := t.decode(raw, value)
+	if tx, ok := r.(*Tx); ok && err == nil && len(t.indexes) > 0 {
+		t.remember(tx, raw, key, v)
+	}
+	return v, err
+}
+
+// remember notes the index entries of a record that was read, since Put and Delete need them:
+// the caller may change what v points to, and decoding the record again costs more.
+func (t *Table[T]) remember(tx *Tx, raw []byte, key Key, v T) {
+	if k := tx.recall(raw); k != nil && !k.indexed && tx.find(raw) < 0 {
+		k.entries, k.indexed = t.entriesOf(key, v), true
+	}
 }
 
 // A record's payload is the number of its index entries, the sum of the checksums of their keys
@@ -151,7 +163,11 @@ func (t *Table[T]) Put(tx *Tx, key Key, v T) error {
 			}
 		}
 	}
-	b := beginFrame(make([]byte, 0, 512), t.version)
+	room := 256
+	if k := tx.recall(raw); k != nil {
+		room = len(k.value) + len(k.value)/32 // most records keep their length, about
+	}
+	b := beginFrame(make([]byte, 0, max(room, 256)), t.version)
 	b = binary.AppendUvarint(b, uint64(len(entries)))
 	if len(entries) > 0 {
 		var sum uint32
@@ -198,6 +214,9 @@ func (t *Table[T]) entries(tx *Tx, raw []byte, key Key) ([][]byte, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if k := tx.recall(raw); k != nil && k.indexed && tx.find(raw) < 0 {
+		return k.entries, nil
 	}
 	v, err := t.decode(raw, value)
 	if err != nil {

@@ -26,13 +26,21 @@ type Tx struct {
 	appends   []logAppend
 	adds      []counterAdd
 	callbacks []func(seq uint64)
-	known     []pair // raw values read, for tables that look at the old record again
+	known     []knownValue // what was read, for tables that look at the old record again
 
 	size    int // bytes toward the bound of a group
 	puts    int // records
 	deletes int
 	setSize int
 	ended   bool
+}
+
+// knownValue is a committed value that the transaction has read.
+type knownValue struct {
+	key, value []byte
+	// entries are the raw keys of the record's index entries, when indexed is set.
+	entries [][]byte
+	indexed bool
 }
 
 type logAppend struct {
@@ -95,19 +103,17 @@ func (tx *Tx) get(key []byte) ([]byte, error) {
 		}
 		return tx.writes[i].value, nil
 	}
-	for i := range tx.known {
-		if bytes.Equal(tx.known[i].key, key) {
-			if tx.known[i].value == nil {
-				return nil, ErrNotFound
-			}
-			return tx.known[i].value, nil
+	if k := tx.recall(key); k != nil {
+		if k.value == nil {
+			return nil, ErrNotFound
 		}
+		return k.value, nil
 	}
 	hash := hashKey(tx.db.hash, key)
 	tx.reads = append(tx.reads, hash)
 	value, err := tx.getCommitted(key, hash)
 	if (err == nil || errors.Is(err, ErrNotFound)) && len(tx.known) < 8 {
-		tx.known = append(tx.known, pair{key: key, value: value})
+		tx.known = append(tx.known, knownValue{key: key, value: value})
 	}
 	return value, err
 }
@@ -162,7 +168,7 @@ func (tx *Tx) put(key, value []byte) error {
 		tx.writes[i].value = value
 		return tx.checkSize()
 	}
-	tx.writes = append(tx.writes, pair{key: key, value: value, hot: tx.knows(key)})
+	tx.writes = append(tx.writes, pair{key: key, value: value, hot: tx.recall(key) != nil})
 	tx.size += len(key) + len(value) + opOverhead
 	switch n := len(tx.writes); {
 	case tx.index != nil:
@@ -176,14 +182,14 @@ func (tx *Tx) put(key, value []byte) error {
 	return tx.checkSize()
 }
 
-// knows reports whether the transaction has read the key.
-func (tx *Tx) knows(key []byte) bool {
+// recall returns what the transaction has read of the key; nil when it has not.
+func (tx *Tx) recall(key []byte) *knownValue {
 	for i := range tx.known {
 		if bytes.Equal(tx.known[i].key, key) {
-			return true
+			return &tx.known[i]
 		}
 	}
-	return false
+	return nil
 }
 
 func (tx *Tx) checkSize() error {
