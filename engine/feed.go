@@ -25,6 +25,7 @@ type feed struct {
 	open       int
 	closed     bool
 	tail       *feedTail // nil while nobody subscribes
+	tails      uint64    // made so far
 	running    sync.WaitGroup
 	drained    chan struct{} // closed when subscriptions are to end
 }
@@ -32,6 +33,7 @@ type feed struct {
 // feedTail is the ring and the goroutine that fills it. mu is the feed's.
 type feedTail struct {
 	feed  *feed
+	id    uint64
 	stop  context.CancelFunc
 	ring  []*Event
 	first uint64 // number of ring[0]; numbers have no meaning beyond the ring
@@ -108,7 +110,8 @@ func (f *feed) enter(ctx context.Context, principal string) error {
 		return nil // another one was first; a closed feed answers the first Next
 	}
 	run, stop := context.WithCancel(context.Background())
-	f.tail = &feedTail{feed: f, stop: stop, begin: begin, moved: make(chan struct{})}
+	f.tails++
+	f.tail = &feedTail{feed: f, id: f.tails, stop: stop, begin: begin, moved: make(chan struct{})}
 	tail := f.tail
 	f.running.Go(func() { tail.run(run) })
 	return nil
@@ -203,6 +206,7 @@ func (t *feedTail) publish(list []Event) (more bool, wait time.Duration) {
 		e := &list[i]
 		e.forms = &eventForms{}
 		t.ring = append(t.ring, e)
+		e.forms.last = i == len(list)-1
 		t.bytes += e.size()
 		raw += e.raw()
 	}
@@ -254,9 +258,12 @@ func (e *Event) size() int {
 }
 
 // eventForms holds the encoded forms of a shared event, each made once.
-type eventForms [eventFormCount]struct {
-	once sync.Once
-	text []byte
+type eventForms struct {
+	last  bool // of those that were read together
+	forms [eventFormCount]struct {
+		once sync.Once
+		text []byte
+	}
 }
 
 const eventFormCount = 2
@@ -268,7 +275,7 @@ func (e *Event) Form(n int, encode func(*Event) []byte) []byte {
 	if e.forms == nil {
 		return encode(e)
 	}
-	f := &e.forms[n]
+	f := &e.forms.forms[n]
 	f.once.Do(func() { f.text = encode(e) })
 	return f.text
 }

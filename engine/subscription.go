@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/storage"
@@ -12,6 +13,7 @@ import (
 type Subscription struct {
 	hub       *Hub
 	filter    EventFilter
+	signature string // of the filter
 	principal string
 	epoch     string
 	at        place // everything before it was given out or passed over
@@ -23,7 +25,19 @@ type Subscription struct {
 	timer *time.Timer
 	batch []*Event // what was taken from the ring, reused
 	list  []*Event // what Next returned, reused
+	id    BatchID  // of list
 }
+
+// BatchID names what Next returned: subscriptions with the same filter that
+// get the same events together get the same id. It is comparable.
+type BatchID struct {
+	tail, from uint64
+	filter     string
+}
+
+// Batch returns the id of the list that Next returned last. shared is false
+// when nobody else gets the same.
+func (s *Subscription) Batch() (id BatchID, shared bool) { return s.id, s.id.tail != 0 }
 
 // Subscribe follows the events that pass the filter from a cursor on, as
 // ReadEvents takes it. Close must be called. CodeThrottled means that as many
@@ -35,7 +49,7 @@ func (h *Hub) Subscribe(ctx context.Context, c Caller, f EventFilter, cursor str
 	if err := f.check(); err != nil {
 		return nil, err
 	}
-	s := &Subscription{hub: h, filter: f, principal: c.Principal.String(), epoch: h.db.Epoch().ID}
+	s := &Subscription{hub: h, filter: f, signature: strings.Join(f.Devices, "\x00") + "\x01" + strings.Join(f.Kinds, "\x00"), principal: c.Principal.String(), epoch: h.db.Epoch().ID}
 	if err := h.events.enter(ctx, s.principal); err != nil {
 		return nil, err
 	}
@@ -82,7 +96,7 @@ func (s *Subscription) Next(ctx context.Context, idle time.Duration) ([]*Event, 
 	s.timer.Reset(idle)
 	for {
 		clear(s.list)
-		s.list = s.list[:0]
+		s.list, s.id = s.list[:0], BatchID{}
 		if s.pending != nil {
 			for i := range s.pending {
 				s.list = append(s.list, &s.pending[i])
@@ -157,19 +171,30 @@ func (s *Subscription) take() (moved <-chan struct{}, live bool, err error) {
 	}
 	list := t.ring[s.next-t.first:]
 	list = list[:min(len(list), feedTake)]
+	for i, e := range list {
+		// What was read together is given out together, also to those who come late:
+		// so they share what is made of it.
+		if e.forms.last {
+			list = list[:i+1]
+			break
+		}
+	}
 	s.batch = append(s.batch[:0], list...)
 	return t.moved, true, nil
 }
 
 // sift lists what of the batch is new and wanted, and moves on behind it.
 func (s *Subscription) sift() {
-	bytes := 0
+	bytes, same := 0, true
+	s.id = BatchID{s.tail.id, s.next, s.signature}
 	for _, e := range s.batch {
 		s.next++
 		if e.seenBy(s.at) {
+			same = false
 			continue
 		}
 		s.at = s.at.join(e.at)
+		same = same && s.at == e.at
 		if !s.filter.wants(e.Kind, e.ID.DeviceID) {
 			continue
 		}
@@ -184,6 +209,9 @@ func (s *Subscription) sift() {
 		if bytes += e.raw(); bytes >= feedPage {
 			break
 		}
+	}
+	if !same {
+		s.id = BatchID{}
 	}
 	clear(s.batch)
 	s.batch = s.batch[:0]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
@@ -20,6 +21,8 @@ type eventSource struct {
 	conn net.Conn
 	ctx  context.Context //nolint:containedctx // ends with the connection
 	left context.CancelFunc
+	gzip bool
+	sum  gzipSum // of all that was sent
 }
 
 // openEventSource answers the request and takes its connection.
@@ -28,6 +31,10 @@ func (c *call) openEventSource(cursor string) (sink, error) {
 	head.Set("Content-Type", "text/event-stream")
 	head.Set("X-Accel-Buffering", "no") // a proxy must not gather events
 	head.Set("Connection", "close")
+	head.Set("Vary", "Accept-Encoding")
+	if takesGzip(c.r.Header) {
+		head.Set("Content-Encoding", "gzip")
+	}
 	head.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	conn, _, err := http.NewResponseController(c.w).Hijack()
 	if err != nil {
@@ -37,15 +44,20 @@ func (c *call) openEventSource(cursor string) (sink, error) {
 	var b bytes.Buffer
 	b.WriteString("HTTP/1.1 200 OK\r\n")
 	_ = head.Write(&b) // a Buffer takes everything
-	b.WriteString("\r\nretry: 1000\n")
-	if cursor != "" {
-		fmt.Fprintf(&b, "id: %s\n", cursor)
+	b.WriteString("\r\n")
+	s := &eventSource{conn: conn, gzip: takesGzip(c.r.Header)}
+	if s.gzip {
+		b.WriteString(gzipHeader)
 	}
-	b.WriteString(": connected\n\n")
-	s := &eventSource{conn: conn}
 	s.ctx, s.left = context.WithCancel(context.Background())
-	if err := conn.SetDeadline(time.Time{}); err == nil {
-		err = s.send(b.Bytes())
+	first := "retry: 1000\n"
+	if cursor != "" {
+		first += "id: " + cursor + "\n"
+	}
+	if err = conn.SetDeadline(time.Time{}); err == nil {
+		if err = s.write(b.Bytes()); err == nil {
+			err = s.say(first + ": connected\n\n")
+		}
 	}
 	if err != nil {
 		s.cut()
@@ -60,40 +72,65 @@ func (c *call) openEventSource(cursor string) (sink, error) {
 	return s, nil
 }
 
-func (s *eventSource) page(b []byte, f eventForm, list []*engine.Event, _ string) (page []byte, shown int) {
-	for _, e := range list {
-		if text := f.text(e); len(text) > 0 {
-			b = append(b, text...)
-			shown++
+// takesGzip reports whether a client takes what is compressed with gzip.
+func takesGzip(h http.Header) bool {
+	for _, line := range h.Values("Accept-Encoding") {
+		for item := range strings.SplitSeq(line, ",") {
+			name, q, _ := strings.Cut(strings.ReplaceAll(item, " ", ""), ";")
+			if strings.EqualFold(name, "gzip") && strings.TrimRight(q, "0.") != "q=" {
+				return true
+			}
 		}
 	}
-	return b, shown
+	return false
 }
 
-func (s *eventSource) send(page []byte) error {
+func (s *eventSource) kind() streamKind {
+	if s.gzip {
+		return sourceGzip
+	}
+	return sourcePlain
+}
+
+func (s *eventSource) send(page *streamPage) error {
+	s.sum = s.sum.add(page.sum)
+	return s.write(page.wire)
+}
+
+func (s *eventSource) write(b []byte) error {
 	if err := s.conn.SetWriteDeadline(time.Now().Add(streamCut)); err != nil {
 		return err
 	}
-	_, err := s.conn.Write(page)
+	_, err := s.conn.Write(b)
 	return err
 }
 
-// beat has the cursor: a reader with a narrow filter resumes near the tail.
-func (s *eventSource) beat(cursor string) error {
-	return s.send(fmt.Appendf(nil, "id: %s\n: alive\n\n", cursor))
+// say writes a few lines.
+func (s *eventSource) say(text string) error {
+	b := []byte(text)
+	if s.gzip {
+		s.sum = s.sum.add(sumOf(b))
+		b = storedBlock(b)
+	}
+	return s.write(b)
 }
 
+// beat has the cursor: a reader with a narrow filter resumes near the tail.
+func (s *eventSource) beat(cursor string) error { return s.say("id: " + cursor + "\n: alive\n\n") }
+
 func (s *eventSource) finish(why closing, cursor string) {
-	var b []byte
+	text := ""
 	if cursor != "" {
-		b = fmt.Appendf(b, "id: %s\n", cursor)
+		text = "id: " + cursor + "\n"
 	}
-	b = fmt.Appendf(b, "event: end\ndata: %s\n\n", encode(struct {
+	err := s.say(fmt.Sprintf("%sevent: end\ndata: %s\n\n", text, encode(struct {
 		Code   string `json:"code"`
 		Reason string `json:"reason"`
 		Cursor string `json:"cursor,omitempty"`
-	}{why.code, why.text, cursor}))
-	_ = s.send(b) // it ends either way
+	}{why.code, why.text, cursor})))
+	if err == nil && s.gzip {
+		_ = s.write(s.sum.trailer()) // it ends either way
+	}
 	_ = s.conn.Close()
 	s.left()
 }
@@ -113,18 +150,21 @@ func (s *eventSource) alive() context.Context { return s.ctx }
 type socket struct{ text *wire.Text }
 
 func (c *call) openSocket() (sink, error) {
-	t, err := wire.AcceptText(c.w, c.r, c.streams.buffers, streamCut)
+	t, err := wire.AcceptText(c.w, c.r, streamCut)
 	if err != nil {
 		return nil, err
 	}
 	return socket{t}, nil
 }
 
-func (s socket) page(b []byte, f eventForm, list []*engine.Event, cursor string) (page []byte, shown int) {
-	return f.appendPage(b, list, cursor)
+func (s socket) kind() streamKind {
+	if s.text.Compressed() {
+		return socketDeflate
+	}
+	return socketPlain
 }
 
-func (s socket) send(page []byte) error { return s.text.Send(page) }
+func (s socket) send(page *streamPage) error { return s.text.SendFrame(page.wire) }
 
 func (s socket) beat(cursor string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), streamPong)
@@ -133,7 +173,7 @@ func (s socket) beat(cursor string) error {
 		return err
 	}
 	page, _ := eventForm{}.appendPage(nil, nil, cursor)
-	return s.send(page)
+	return s.text.SendFrame(wire.TextFrame(page, false))
 }
 
 func (s socket) finish(why closing, cursor string) {

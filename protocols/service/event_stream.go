@@ -26,7 +26,7 @@ const (
 
 // streams are the open streams of events.
 type streams struct {
-	buffers *wire.Buffers
+	pages   *streamPages
 	running sync.WaitGroup
 	life    context.Context //nolint:containedctx // the handler's, which outlives requests
 	end     context.CancelFunc
@@ -38,7 +38,7 @@ type streams struct {
 }
 
 func newStreams() *streams {
-	s := &streams{buffers: wire.NewBuffers()}
+	s := &streams{pages: newStreamPages()}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -60,10 +60,9 @@ type closing struct {
 
 // sink is the client's end of a stream, in one of the two forms.
 type sink interface {
-	// page appends events to what is to be sent; shown is how many.
-	page(b []byte, f eventForm, list []*engine.Event, cursor string) (page []byte, shown int)
-	// send writes what page made.
-	send(page []byte) error
+	kind() streamKind
+	// send writes a page of the sink's kind.
+	send(page *streamPage) error
 	// beat is sent after a silence; it also finds out whether the client is there.
 	beat(cursor string) error
 	// finish tells why the stream ends and where it resumes, and closes it.
@@ -199,22 +198,15 @@ func (s *eventStream) run(life context.Context) {
 	}
 }
 
-// write sends a page. Its memory is borrowed only for that time.
+// write sends a page.
 func (s *eventStream) write(list []*engine.Event) error {
-	size := 64
-	for _, e := range list {
-		size += len(s.form.text(e))
-	}
-	b := s.buffers.Get(size)
-	defer s.buffers.Put(b)
-	var shown int
-	b.B, shown = s.sink.page(b.B, s.form, list, s.sub.Cursor())
-	if shown == 0 {
+	page := s.pages.get(s.sink.kind(), s.form, s.sub, list)
+	clear(list) // a client that takes nothing holds its page, and no events
+	if page.shown == 0 {
 		return nil
 	}
-	clear(list) // a client that takes nothing holds its page, and no events
-	s.sent.Add(int64(shown))
-	return s.sink.send(b.B)
+	s.sent.Add(int64(page.shown))
+	return s.sink.send(page)
 }
 
 // streamMetrics are the metrics of streams.

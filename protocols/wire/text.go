@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net/http"
 	"time"
@@ -14,8 +16,10 @@ import (
 // Methods may be called from any goroutine.
 type Text struct {
 	link link
-	pool *Buffers
 	ws   *websocket.Conn
+
+	compressed bool
+
 	gone context.Context //nolint:containedctx // ends with the connection
 
 	// Of the reading goroutine only.
@@ -34,24 +38,24 @@ const (
 // maxCloseReason is how much text fits into a close frame.
 const maxCloseReason = 123
 
-// AcceptText answers a WebSocket handshake without subprotocol or extensions.
+// AcceptText answers a WebSocket handshake without subprotocol.
 // Whether the page that asks may, is for the caller to say. timeout bounds
 // each write; a peer that takes nothing for so long is cut. On failure the
 // HTTP error has been written. The Text outlives the request: return from the
 // handler, so that its stack and buffers are dropped.
-func AcceptText(w http.ResponseWriter, r *http.Request, pool *Buffers, timeout time.Duration) (*Text, error) {
-	t := &Text{pool: pool}
+func AcceptText(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*Text, error) {
+	t := &Text{}
 	t.link.timeout = timeout
 	ws, err := websocket.Accept(&hijacker{ResponseWriter: w, link: &t.link}, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true,
-		CompressionMode:    websocket.CompressionDisabled,
+		CompressionMode:    websocket.CompressionNoContextTakeover,
 		OnPingReceived:     t.pinged,
 	})
 	if err != nil {
 		return nil, err
 	}
 	ws.SetReadLimit(0)
-	t.ws = ws
+	t.ws, t.compressed = ws, w.Header().Get("Sec-WebSocket-Extensions") != ""
 	var lost context.CancelFunc
 	t.gone, lost = context.WithCancel(context.Background())
 	go func() {
@@ -81,11 +85,38 @@ func (t *Text) pinged(context.Context, []byte) bool {
 // Alive returns a context that ends with the connection.
 func (t *Text) Alive() context.Context { return t.gone }
 
-// Send writes one text message, in one write of the connection.
-func (t *Text) Send(p []byte) error {
-	b := t.pool.Get(len(p) + maxFrameHeader)
-	defer t.pool.Put(b)
-	return t.link.corked(b, func() error { return t.ws.Write(context.Background(), websocket.MessageText, p) })
+// Compressed reports whether the peer takes compressed messages, each by
+// itself (permessage-deflate without context).
+func (t *Text) Compressed() bool { return t.compressed }
+
+// SendFrame writes what TextFrame made, in one write of the connection. Many
+// may send the same frame.
+func (t *Text) SendFrame(frame []byte) error {
+	_, err := t.link.Write(frame)
+	return err
+}
+
+// deflateTail ends what a sync flush of DEFLATE writes, and stays off the wire.
+const deflateTail = "\x00\x00\xff\xff"
+
+// TextFrame is a text message as a server sends it, in one frame. With
+// compressed set, payload is DEFLATE that ends with a sync flush.
+func TextFrame(payload []byte, compressed bool) []byte {
+	first := byte(0x81) // the last frame of a message; text
+	if compressed {
+		first |= 0x40
+		payload = bytes.TrimSuffix(payload, []byte(deflateTail))
+	}
+	b := append(make([]byte, 0, len(payload)+maxFrameHeader), first)
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, byte(n))
+	case n <= 0xffff:
+		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
+	}
+	return append(b, payload...)
 }
 
 // Ping asks the peer whether it is there, and waits for its answer.

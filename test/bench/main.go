@@ -7,6 +7,7 @@
 //	bench method    direct methods through REST
 //	bench start     time until devices are served: first, second, large, killed
 //	bench telemetry messages at QoS 1 over TLS, beside Mosquitto
+//	bench events    subscribers of the event stream over TLS
 //	bench idle      memory and processor time of idle connections
 //
 // run.sh builds everything and calls it.
@@ -38,18 +39,18 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name a subcommand: storage, mqtt, telemetry, method, start or idle")
+		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, start or idle")
 	}
 	if args[0] == "worker" { // the child of storage
 		return workerCommand(ctx, args[1:], stdout, stderr)
 	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"storage": storageCommand, "mqtt": mqttCommand, "method": methodCommand, "start": startCommand, "idle": idleCommand,
-		"telemetry": telemetryCommand,
+		"telemetry": telemetryCommand, "events": eventsCommand,
 	}
 	command, ok := commands[args[0]]
 	if !ok {
-		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, start or idle", args[0])
+		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, start or idle", args[0])
 	}
 	shown := slices.Clone(args)
 	if i := slices.Index(shown, "-muster"); i >= 0 && i+1 < len(shown) { // run.sh adds it
