@@ -47,9 +47,9 @@ const (
 	feedEvents = 4096     // in the ring
 	feedBytes  = 16 << 20 // about, of events in the ring with all their forms
 	feedSlots  = 8        // subscriptions that read the logs for themselves at once
-	feedPause  = 50 * time.Millisecond
+	feedPause  = 75 * time.Millisecond
 	feedLeast  = 5 * time.Millisecond
-	feedEach   = 50 * time.Microsecond // of pause for each subscription
+	feedEach   = 75 * time.Microsecond // of pause for each subscription
 	feedTake   = 512                   // events that a subscription looks at in one go
 	feedPage   = 64 << 10              // bytes of data and bodies that it takes in one go
 )

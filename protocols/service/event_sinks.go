@@ -22,7 +22,8 @@ type eventSource struct {
 	ctx  context.Context //nolint:containedctx // ends with the connection
 	left context.CancelFunc
 	gzip bool
-	sum  gzipSum // of all that was sent
+	sum  gzipSum   // of all that was sent
+	last time.Time // when the write deadline was set
 }
 
 // openEventSource answers the request and takes its connection.
@@ -98,8 +99,12 @@ func (s *eventSource) send(page *streamPage) error {
 }
 
 func (s *eventSource) write(b []byte) error {
-	if err := s.conn.SetWriteDeadline(time.Now().Add(streamCut)); err != nil {
-		return err
+	// Setting a deadline costs as much as a small write.
+	if now := time.Now(); now.Sub(s.last) > streamCut/6 {
+		if err := s.conn.SetWriteDeadline(now.Add(streamCut)); err != nil {
+			return err
+		}
+		s.last = now
 	}
 	_, err := s.conn.Write(b)
 	return err

@@ -124,6 +124,7 @@ func openStream(t *testing.T, f *fixture, last, query string) (lines *bufio.Scan
 		t.Fatalf("%s %s", res.Status, res.Header.Get("Content-Type"))
 	}
 	lines = bufio.NewScanner(res.Body)
+	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if v, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
 			return lines, v

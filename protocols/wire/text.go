@@ -19,6 +19,7 @@ type Text struct {
 	ws   *websocket.Conn
 
 	compressed bool
+	deadline   time.Time // when SendFrame set the last one; link.mu guards it
 
 	gone context.Context //nolint:containedctx // ends with the connection
 
@@ -40,7 +41,7 @@ const maxCloseReason = 123
 
 // AcceptText answers a WebSocket handshake without subprotocol.
 // Whether the page that asks may, is for the caller to say. timeout bounds
-// each write; a peer that takes nothing for so long is cut. On failure the
+// each write, or a sixth less; a peer that takes nothing for so long is cut. On failure the
 // HTTP error has been written. The Text outlives the request: return from the
 // handler, so that its stack and buffers are dropped.
 func AcceptText(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*Text, error) {
@@ -92,7 +93,19 @@ func (t *Text) Compressed() bool { return t.compressed }
 // SendFrame writes what TextFrame made, in one write of the connection. Many
 // may send the same frame.
 func (t *Text) SendFrame(frame []byte) error {
-	_, err := t.link.Write(frame)
+	l := &t.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(t.deadline) > l.timeout/6 { // setting one costs as much as a small write
+		if err := l.Conn.SetWriteDeadline(now.Add(l.timeout)); err != nil {
+			return err
+		}
+		t.deadline = now
+	}
+	if l.cut.Load() {
+		return errCut
+	}
+	_, err := l.Conn.Write(frame)
 	return err
 }
 
