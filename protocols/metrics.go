@@ -141,6 +141,7 @@ func metricRows() []metricRow {
 		gauge("muster_store_checkpoint_age_seconds", "Time since the newest checkpoint.", func(f *figures) float64 { return f.storage.CheckpointAge.Seconds() }),
 		gauge("muster_store_checkpoint_seconds", "How long the newest checkpoint took.", func(f *figures) float64 { return f.storage.CheckpointTime.Seconds() }),
 		gauge("muster_store_queue", "Transactions that wait for the committer.", func(f *figures) float64 { return float64(f.storage.Queue) }),
+		gauge("muster_store_unsettled", "Journal records that are acknowledged and not in the tables yet.", func(f *figures) float64 { return float64(f.storage.Unsettled) }),
 		gauge("muster_store_message_queue", "Device-to-cloud messages that wait to be stored.", func(f *figures) float64 { return float64(f.storage.MessageQueue) }),
 		gauge("muster_store_message_bytes", "Bytes of the stored device-to-cloud messages.", func(f *figures) float64 { return float64(f.storage.MessageBytes) }),
 		counter("muster_store_message_syncs_total", "Syncs of the message log.", func(f *figures) int64 { return int64(f.storage.MessageSyncs) }),

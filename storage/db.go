@@ -238,7 +238,7 @@ func (db *DB) Stats() Stats {
 		DroppedSubmits: c.dropped.Load(), Checkpoints: c.checkpoints.Load(),
 		CheckpointAge:  time.Since(time.Unix(0, c.checkpointAt.Load())),
 		CheckpointTime: time.Duration(c.checkpointNanos.Load()), JournalWaits: c.journalWaits.Load(),
-		Visible: db.visible.Load(), Queue: len(db.queue), ReserveBytes: db.space.reserve,
+		Visible: db.visible.Load(), Unsettled: len(db.settling.view.Load().groups), Queue: len(db.queue), ReserveBytes: db.space.reserve,
 		Replayed: c.replayed.Load(), ScannedTables: c.scannedTables.Load(), DamagedTables: c.damagedTable.Load(),
 		LastGroupCommits: int(c.lastGroup.Load()),
 	}

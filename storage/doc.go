@@ -7,9 +7,10 @@
 // Update runs in two halves. The first runs in the caller's goroutine on a snapshot and remembers
 // what it read. The second runs in the one committer, which verifies that nothing of it has
 // changed (else it prepares again), and gathers all that waits into one group. A group is one
-// journal record, written and synced once, then one Badger transaction, then visible, then
-// acknowledged. Three goroutines do that, so that a group gathers while the one before syncs
-// and the one before that settles (commit.go, journal.go).
+// journal record, written and synced once, then visible, then acknowledged. Three goroutines do
+// that, so that a group gathers while the one before syncs (commit.go, journal.go). A fourth
+// hands groups over to Badger afterwards, several at once (settle.go); until then readers look
+// through them first.
 //
 // Badger never syncs by itself. Checkpoints sync its files beside the writers and record, outside
 // Badger, up to which sequence they are complete and how long they were (checkpoint.go). Open

@@ -55,6 +55,8 @@ type tuning struct {
 	messageSegment int64         // bytes after which a segment of the message log is not continued
 	queue          int           // requests that wait for the committer
 	scanPause      time.Duration // the background scan's pause after each MiB
+
+	beforeSettle func(seq uint64) error // of tests: may hold groups up, or fail in Badger's place
 }
 
 func (t tuning) withDefaults(memory int64) tuning {

@@ -165,7 +165,7 @@ func (db *DB) apply() {
 		}
 		n, writes := batch.gather(groups, &db.limits)
 		seq := groups[n-1].seq
-		if err := applyToBadger(db.badger, seq, writes); err != nil {
+		if err := db.settleWrites(seq, writes); err != nil {
 			// It is in the journal: a restart brings it.
 			db.fail(fmt.Errorf("applying a group to Badger: %w", err))
 			return
@@ -185,6 +185,16 @@ func (db *DB) apply() {
 			}
 		}
 	}
+}
+
+// settleWrites hands writes over to Badger.
+func (db *DB) settleWrites(seq uint64, writes []pair) error {
+	if f := db.tune.beforeSettle; f != nil {
+		if err := f(seq); err != nil {
+			return err
+		}
+	}
+	return applyToBadger(db.badger, seq, writes)
 }
 
 // worth reports whether what waits need not wait for more.

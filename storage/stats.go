@@ -17,6 +17,7 @@ type Stats struct {
 	JournalSegments  int           // segment files
 	JournalWaits     uint64        // groups that waited for a free segment
 	Visible          uint64        // newest visible sequence
+	Unsettled        int           // groups that are visible and not yet in Badger
 	Queue            int           // transactions that wait for the committer
 	FreeBytes        int64         // free space of the file system when last looked
 	ReserveBytes     int64         // free space below which only deletes and reads run
