@@ -29,6 +29,7 @@ type MessageLog struct {
 	lastTime int64  // its time, Unix ns
 	watch    chan struct{}
 	syncs    uint64 // groups that were stored
+	roll     bool   // the writer is to begin a segment, so that the newest can be trimmed
 
 	active file  // of the newest segment; the writer's, and close's after it
 	zeroed int64 // up to where the newest segment is filled with zeros; the writer's
@@ -156,6 +157,8 @@ func (l *MessageLog) run() {
 		l.mu.Lock()
 		group := l.waiting
 		l.waiting, l.bytes = spare[:0], 0
+		roll := l.roll && len(group) == 0
+		l.roll = false
 		if closing {
 			l.closed = true
 		}
@@ -169,6 +172,9 @@ func (l *MessageLog) run() {
 		}
 		if closing {
 			return
+		}
+		if roll {
+			l.rollOver()
 		}
 		spare = group
 	}
@@ -261,15 +267,37 @@ func (l *MessageLog) writeTo(first uint64, at int64) (*messageSegment, error) {
 	if s != nil && (s.first == first || s.size < l.db.tune.messageSegment && at-s.begun < int64(messageSegmentAge)) {
 		return s, nil
 	}
-	if s != nil { // every segment but the newest has the length of its records
-		if err := l.active.Truncate(s.size); err != nil {
-			return nil, err
-		}
-		if err := l.active.Datasync(); err != nil {
+	if s != nil {
+		if err := l.end(s); err != nil {
 			return nil, err
 		}
 	}
 	return l.begin(first)
+}
+
+// end gives the newest segment the length of its records, as every other has it.
+func (l *MessageLog) end(s *messageSegment) error {
+	l.zeroed = 0
+	return errors.Join(l.active.Truncate(s.size), l.active.Datasync())
+}
+
+// rollOver begins an empty segment, whose name keeps the next position when
+// all before it are trimmed. A failure changes nothing that is stored: the
+// segment goes on, and the next Trim asks again.
+func (l *MessageLog) rollOver() {
+	l.mu.Lock()
+	s, first := l.segments[len(l.segments)-1], l.last+1
+	l.mu.Unlock()
+	if s.first == first || l.db.failure() != nil {
+		return
+	}
+	err := l.end(s)
+	if err == nil {
+		_, err = l.begin(first)
+	}
+	if err != nil {
+		l.db.opt.Logger.Warn("the message log could not begin a segment; old messages stay until it can", "error", err)
+	}
 }
 
 // begin makes a segment and makes it the newest.
@@ -302,7 +330,8 @@ func (l *MessageLog) path(first uint64) string {
 
 // Trim removes the oldest segments: those whose newest message is older than before, and those by
 // which the log is larger than maxBytes (0: a tenth of the file system, at most 2 GiB). The newest
-// segment always stays. It returns how many segments it removed.
+// segment always stays, since its name carries the position on; when it is older than before, an
+// empty one is begun behind it, and a later call removes it. It returns how many it removed.
 func (l *MessageLog) Trim(before time.Time, maxBytes int64) (n int, err error) {
 	if maxBytes <= 0 {
 		if maxBytes, err = l.defaultBytes(); err != nil {
@@ -318,9 +347,19 @@ func (l *MessageLog) Trim(before time.Time, maxBytes int64) (n int, err error) {
 		sum -= l.segments[n].size
 		n++
 	}
+	if left := len(l.segments) - n; left == 1 && l.segments[n].size > messageFileHeader && l.segments[n].latest < before.UnixNano() {
+		l.roll = true
+	}
+	roll := l.roll
 	gone := slices.Clone(l.segments[:n])
 	l.segments = slices.Delete(l.segments, 0, n) // readers of the file go on until they close it
 	l.mu.Unlock()
+	if roll {
+		select {
+		case l.kick <- struct{}{}:
+		default:
+		}
+	}
 	var errs []error
 	for _, s := range gone {
 		errs = append(errs, l.db.fs.Remove(l.path(s.first)))

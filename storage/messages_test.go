@@ -81,6 +81,46 @@ func TestMessagesSurviveAndTrim(t *testing.T) {
 	}
 }
 
+// TestMessagesPositionsGoOn: whatever is trimmed, and however often the store
+// is opened again, no position comes twice.
+func TestMessagesPositionsGoOn(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	last := uint64(0)
+	for round := range 4 {
+		db := mustOpen(t, o, osFS{}, small())
+		l := db.Messages()
+		if l.Last() != last || l.First() != last+1 {
+			t.Fatalf("round %d: positions %d to %d, want none after %d", round, l.First(), l.Last(), last)
+		}
+		if round != 2 { // in which nothing comes
+			appendMessages(t, db, 5, "old")
+			last += 5
+		}
+		future := time.Now().Add(time.Hour)
+		for deadline := time.Now().Add(10 * time.Second); l.First() <= l.Last(); {
+			if time.Now().After(deadline) {
+				t.Fatalf("messages %d to %d are never trimmed", l.First(), l.Last())
+			}
+			if _, err := l.Trim(future, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, _ := readMessages(t, db, 0); n != 0 || l.Last() != last {
+			t.Errorf("round %d: %d messages are left, the last position is %d", round, n, l.Last())
+		}
+		mustClose(t, db)
+		if r, err := Verify(t.Context(), o); err != nil {
+			t.Fatalf("%v, %q", err, r.Problems)
+		}
+	}
+	db := mustOpen(t, o, osFS{}, small())
+	defer mustClose(t, db)
+	appendMessages(t, db, 1, "new")
+	if n, got := readMessages(t, db, 0); n != 1 || got != last+1 {
+		t.Errorf("%d messages, the last at %d; want one at %d", n, got, last+1)
+	}
+}
+
 func TestMessagesTornTailAndDamage(t *testing.T) {
 	o := testOptions(t, t.TempDir())
 	db := mustOpen(t, o, osFS{}, small())
