@@ -23,18 +23,21 @@ import (
 // A backup is a magic number and frames. A frame is a kind (1 byte), the length of its body (4
 // bytes, little-endian), a CRC-32C over both and the body (4 bytes) and the body. The kinds, in
 // their order: one header, at most one master key, any number of record chunks, any number of
-// message chunks, one trailer, the end of the file. See docs/reference/storage-format.md.
+// message chunks, any number of blob chunks, one trailer, the end of the file. See docs/reference/storage-format.md.
 const (
 	backupMagic   = "MUSTERB\x01"
-	backupVersion = 1
+	backupVersion = 2 // 1 had no blobs
 
 	backupHeader   = 'H'
 	backupKey      = 'K'
 	backupRecords  = 'R'
 	backupMessages = 'M'
+	backupBlobs    = 'B'
 	backupTrailer  = 'T'
 
+	backupOrder    = "HKRMBT"
 	backupChunk    = 1 << 20              // bytes after which a chunk is written
+	backupPart     = 512 << 10            // bytes of a part of a blob
 	maxBackupChunk = 4 << 20              // most bytes of a chunk, compressed or not
 	maxBackupText  = 1 << 20              // most bytes of header, key and trailer
 	maxBackupTime  = time.Hour            // how long one backup may hold its snapshot
@@ -69,7 +72,7 @@ type BackupInfo struct {
 	Size     int64         `json:"size,omitempty"`   // bytes of the backup
 }
 
-// BackupTable counts one table, index, log, all counters or all cursors; "messages" is the message log.
+// BackupTable counts one table, index, log, all counters or all cursors; "messages" is the message log, "blob contents" are the parts of blobs.
 type BackupTable struct {
 	Name    string `json:"name"`
 	Records uint64 `json:"records"`
@@ -120,6 +123,12 @@ func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info Ba
 			return info, err
 		}
 	}
+	var blobs []Blob
+	defer db.blobs.hold()()
+	err = db.blobs.referred(snap, func(b Blob) error { blobs = append(blobs, b); return nil })
+	if err != nil {
+		return info, err
+	}
 	snap.end() // Badger may forget old versions again
 	if err := bw.flush(); err != nil {
 		return info, err
@@ -136,7 +145,46 @@ func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info Ba
 			return info, err
 		}
 	}
+	for _, b := range blobs {
+		if err := db.backupBlob(bw, b); err != nil {
+			return info, err
+		}
+	}
 	return bw.finish(info)
+}
+
+// backupBlob adds a blob in parts, and fails when it is not what its name says.
+func (db *DB) backupBlob(bw *backupWriter, b Blob) error {
+	f, err := db.blobs.Open(b.Digest)
+	if err != nil {
+		return fmt.Errorf("%w: reading a blob: %w", ErrCorrupt, err)
+	}
+	defer f.Close()
+	sum, err := hex.DecodeString(b.Digest)
+	if err != nil {
+		return err
+	}
+	got, part := sha256.New(), make([]byte, min(backupPart, max(b.Size, 1)))
+	for at := int64(0); ; {
+		n, err := io.ReadFull(f, part)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return err
+		}
+		if n > 0 || at == 0 { // an empty blob has one empty part
+			got.Write(part[:n])
+			if err := bw.add(backupBlobs, binary.BigEndian.AppendUint64(slices.Clip(sum), uint64(at)), part[:n]); err != nil {
+				return err
+			}
+			at += int64(n)
+		}
+		if err != nil {
+			break
+		}
+	}
+	if !bytes.Equal(got.Sum(nil), sum) {
+		return fmt.Errorf("%w: the blob %s has another content than its name says", ErrCorrupt, db.blobs.path(b.Digest))
+	}
+	return nil
 }
 
 // messageKey is the key of a message in a backup: its position and its time.
@@ -251,8 +299,11 @@ type tally struct {
 
 func (t *tally) add(kind byte, key, value []byte) {
 	name := "messages"
-	if kind == backupRecords {
+	switch kind {
+	case backupRecords:
 		name = tallyName(key)
+	case backupBlobs:
+		name = "blob contents"
 	}
 	n := len(t.tables)
 	if n == 0 || t.tables[n-1].Name != name {
@@ -343,7 +394,7 @@ func (b *backupReader) frame() (kind byte, body []byte, head []byte, err error) 
 		return 0, nil, nil, err
 	}
 	n, most := binary.LittleEndian.Uint32(head[1:]), uint32(maxBackupText)
-	if head[0] == backupRecords || head[0] == backupMessages {
+	if chunked(head[0]) {
 		most = maxBackupChunk
 	}
 	if n > most {
@@ -383,7 +434,7 @@ func readBackup(ctx context.Context, r io.Reader, to backupTarget) (info BackupI
 		if err != nil {
 			return info, err
 		}
-		if found := strings.Contains("HKRMT", string(kind)); !found || (stage == 0) != (kind == backupHeader) || stage != 0 && !mayFollow(stage, kind) {
+		if found := strings.Contains(backupOrder, string(kind)); !found || (stage == 0) != (kind == backupHeader) || stage != 0 && !mayFollow(stage, kind) {
 			return info, b.bad("a frame of kind %q is not expected here", kind)
 		}
 		if kind != stage {
@@ -418,9 +469,13 @@ func readBackup(ctx context.Context, r io.Reader, to backupTarget) (info BackupI
 }
 
 func mayFollow(stage, kind byte) bool {
-	const order = "HKRMT"
-	a, z := strings.IndexByte(order, stage), strings.IndexByte(order, kind)
-	return z > a || z == a && (kind == backupRecords || kind == backupMessages)
+	a, z := strings.IndexByte(backupOrder, stage), strings.IndexByte(backupOrder, kind)
+	return z > a || z == a && chunked(kind)
+}
+
+// chunked reports whether frames of a kind hold compressed pairs.
+func chunked(kind byte) bool {
+	return kind == backupRecords || kind == backupMessages || kind == backupBlobs
 }
 
 func (b *backupReader) header(body []byte, to backupTarget) (info BackupInfo, err error) {
@@ -430,7 +485,7 @@ func (b *backupReader) header(body []byte, to backupTarget) (info BackupInfo, er
 	case info.Version > backupVersion || info.Rung > currentRung:
 		return info, fmt.Errorf("%w: the backup has version %d and rung %d, this program knows %d and %d; use a newer version of the program",
 			ErrNewerFormat, info.Version, info.Rung, backupVersion, currentRung)
-	case info.Version != backupVersion || info.Rung < 1 || info.Ordinal == 0:
+	case info.Version < 1 || info.Rung < 1 || info.Ordinal == 0:
 		return info, b.bad("the header has version %d, rung %d, epoch number %d", info.Version, info.Rung, info.Ordinal)
 	}
 	if to.header != nil {
@@ -455,7 +510,7 @@ func (b *backupReader) pairs(kind byte, raw, previous []byte, to backupTarget) (
 		if !ok || !ok2 {
 			return nil, b.bad("an entry is longer than its chunk")
 		}
-		if cmp.Compare(string(key), string(previous)) <= 0 || len(key) > maxKey || kind == backupMessages && len(key) != 16 {
+		if cmp.Compare(string(key), string(previous)) <= 0 || len(key) > maxKey || kind == backupMessages && len(key) != 16 || kind == backupBlobs && len(key) != sha256.Size+8 {
 			return nil, b.bad("the key %q is not expected behind %q", key, previous)
 		}
 		if kind == backupRecords {

@@ -27,6 +27,7 @@ type DB struct {
 	badger   *badger.DB
 	journal  *journal
 	messages *MessageLog
+	blobs    *Blobs
 	hash     maphash.Seed // of the keys that transactions read
 
 	visible  atomic.Uint64 // newest sequence that readers see

@@ -76,6 +76,9 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 	if db.messages, err = openMessages(db, m); err != nil {
 		return db, err
 	}
+	if db.blobs, err = openBlobs(db); err != nil {
+		return db, err
+	}
 	if m.restore != nil {
 		return db, nil
 	}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,7 +167,7 @@ func wipe(fs fsys, dir string) error {
 			errs = append(errs, err)
 		}
 	}
-	for _, name := range []string{journalDir, badgerDir, messageDir} {
+	for _, name := range []string{journalDir, badgerDir, messageDir, blobDir} {
 		errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
 	}
 	return errors.Join(errs...)
@@ -182,6 +184,8 @@ type loader struct {
 	db         *DB
 	batch      []pair
 	size       int
+	blob       *BlobWriter
+	digest     string // of the blob that is being written
 	messages   []byte // records that wait to be written to segment
 	segment    *messageSegment
 }
@@ -230,6 +234,9 @@ func (l *loader) pair(kind byte, key, value []byte) error {
 	if err := l.open(); err != nil {
 		return err
 	}
+	if kind == backupBlobs {
+		return l.part(key, value)
+	}
 	if kind == backupMessages {
 		return l.message(binary.BigEndian.Uint64(key), int64(binary.BigEndian.Uint64(key[8:])), value)
 	}
@@ -252,6 +259,39 @@ func (l *loader) flush() error {
 	}
 	err := applyToBadger(l.db.badger, max(l.info.Sequence, 1), l.batch)
 	l.batch, l.size = nil, 0
+	return err
+}
+
+// part takes the next part of a blob, whose digest and offset are the key.
+func (l *loader) part(key, value []byte) error {
+	digest, at := hex.EncodeToString(key[:sha256.Size]), binary.BigEndian.Uint64(key[sha256.Size:])
+	if digest != l.digest {
+		if err := l.endBlob(); err != nil {
+			return err
+		}
+		w, err := l.db.blobs.create()
+		if err != nil {
+			return err
+		}
+		l.blob, l.digest = w, digest
+	}
+	if uint64(l.blob.size) != at {
+		return fmt.Errorf("%w: the blob %s continues at byte %d, not at %d; take another backup", ErrBackup, digest, at, l.blob.size)
+	}
+	_, err := l.blob.Write(value)
+	return err
+}
+
+// endBlob gives the blob that is being written its name.
+func (l *loader) endBlob() error {
+	if l.blob == nil {
+		return nil
+	}
+	blob, err := l.blob.seal()
+	l.blob = nil
+	if err == nil && blob.Digest != l.digest {
+		err = fmt.Errorf("%w: a blob has the SHA-256 %s instead of %s; take another backup", ErrBackup, blob.Digest, l.digest)
+	}
 	return err
 }
 
@@ -289,7 +329,7 @@ func (l *loader) finish() error {
 	if err := l.open(); err != nil {
 		return err
 	}
-	err := errors.Join(l.flush(), l.flushMessages())
+	err := errors.Join(l.flush(), l.endBlob(), l.flushMessages())
 	l.db.settleAt(max(l.info.Sequence, 1))
 	l.db.newest.Store(l.info.Newest)
 	return errors.Join(err, l.db.shut())

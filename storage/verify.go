@@ -19,6 +19,7 @@ type Report struct {
 	Records  uint64   // records read
 	Indexes  uint64   // index entries read
 	Logs     uint64   // log entries read
+	Blobs    uint64   // blobs read
 	Bytes    int64    // bytes of keys and values read
 	Sequence uint64   // newest committed sequence
 	Problems []string // what is damaged; the first maxProblems
@@ -52,6 +53,9 @@ func Verify(ctx context.Context, o Options) (Report, error) {
 	err = db.audit(ctx, &r, nil)
 	if err == nil {
 		err = db.messages.verify(ctx, &r)
+	}
+	if err == nil {
+		err = db.blobs.verify(ctx, &r)
 	}
 	if cerr := db.Close(); err == nil {
 		err = cerr
