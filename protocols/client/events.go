@@ -1,8 +1,13 @@
 package client
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -14,9 +19,10 @@ import (
 type EventQuery struct {
 	Devices []string
 	Kinds   []string
+	Schema  string        // "" or "muster", or "iothub": then Event.IoTHub is set
 	Cursor  string        // "" = from now, "start" = from the oldest
-	Wait    time.Duration // for a first event, whole seconds up to a minute
-	Limit   int           // 0 = 100
+	Wait    time.Duration // of a page, for a first event: whole seconds up to a minute
+	Limit   int           // of a page; 0 = 100
 }
 
 // Event is a change, a device-to-cloud message or a gap.
@@ -30,7 +36,11 @@ type Event struct {
 	Cause     string          `json:"cause,omitempty"`
 	Version   int64           `json:"version,omitempty"`
 	Data      json.RawMessage `json:"data,omitempty"`
+	Twin      json.RawMessage `json:"twin,omitempty"`
 	Message   *EventMessage   `json:"message,omitempty"`
+
+	IoTHub *IoTHubEvent    `json:"-"` // in IoT Hub's words, when they were asked for; only Cursor is set beside it
+	Raw    json.RawMessage `json:"-"` // as it came
 }
 
 // EventMessage is the message of a telemetry event.
@@ -41,12 +51,44 @@ type EventMessage struct {
 	System     map[string]string `json:"systemProperties"`
 }
 
+// IoTHubEvent is an event as IoT Hub's built-in endpoint gives it.
+type IoTHubEvent struct {
+	Enqueued   Time              `json:"enqueuedTimeUtc"`
+	System     map[string]any    `json:"systemProperties"`
+	Properties map[string]string `json:"properties"`
+	Body       json.RawMessage   `json:"body"`
+	Encoding   string            `json:"bodyEncoding"` // "json", "text", "base64"
+}
+
+func (q EventQuery) values() url.Values {
+	v := url.Values{"device": q.Devices, "kind": q.Kinds}
+	if q.Schema != "" {
+		v.Set("schema", q.Schema)
+	}
+	if q.Cursor != "" {
+		v.Set("cursor", q.Cursor)
+	}
+	return v
+}
+
+// decode reads one event in the query's schema.
+func (q EventQuery) decode(raw json.RawMessage) (e Event, err error) {
+	if q.Schema == "iothub" {
+		e.IoTHub = &IoTHubEvent{}
+		err = json.Unmarshal(raw, e.IoTHub)
+		var c struct{ Cursor string }
+		err = errors.Join(err, json.Unmarshal(raw, &c))
+		e.Cursor = c.Cursor
+	} else {
+		err = json.Unmarshal(raw, &e)
+	}
+	e.Raw = raw
+	return e, err
+}
+
 // Events reads a page of events. next is where the following page begins.
 func (s *Service) Events(ctx context.Context, q EventQuery) (list []Event, next string, err error) {
-	query := url.Values{"device": q.Devices, "kind": q.Kinds}
-	if q.Cursor != "" {
-		query.Set("cursor", q.Cursor)
-	}
+	query := q.values()
 	if q.Wait > 0 {
 		query.Set("wait", strconv.Itoa(int(q.Wait.Seconds())))
 	}
@@ -54,9 +96,92 @@ func (s *Service) Events(ctx context.Context, q EventQuery) (list []Event, next 
 		query.Set("limit", strconv.Itoa(q.Limit))
 	}
 	var page struct {
-		Events []Event `json:"events"`
-		Cursor string  `json:"cursor"`
+		Events []json.RawMessage `json:"events"`
+		Cursor string            `json:"cursor"`
 	}
-	err = s.Do(ctx, Request{Method: http.MethodGet, Path: "/api/v1/events", Query: query}, &page)
-	return page.Events, page.Cursor, err
+	if err = s.Do(ctx, Request{Method: http.MethodGet, Path: "/api/v1/events", Query: query}, &page); err != nil {
+		return nil, "", err
+	}
+	for _, raw := range page.Events {
+		e, err := q.decode(raw)
+		if err != nil {
+			return nil, "", fmt.Errorf("read the hub's event: %w", err)
+		}
+		list = append(list, e)
+	}
+	return list, page.Cursor, nil
+}
+
+// followSilence is how long a stream may be silent: a hub that is there says
+// so every 15 seconds.
+const followSilence = 45 * time.Second
+
+// followLine is the longest line of a stream: a message of 256 KiB in base64
+// with its properties is shorter.
+const followLine = 4 << 20
+
+// Follow reads the stream of events (server-sent events) until see returns an
+// error, which it returns, or the stream ends: then the error is an *Error
+// when the hub refused it or said why it ends, else a *ConnectError. cursor is
+// where the stream can be resumed, whatever the error is.
+func (s *Service) Follow(ctx context.Context, q EventQuery, see func(Event) error) (cursor string, err error) {
+	cursor = q.Cursor
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	req, err := s.request(ctx, Request{Method: http.MethodGet, Path: "/api/v1/events", Query: q.values()})
+	if err != nil {
+		return cursor, err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	res, err := s.http.Do(req)
+	if err != nil {
+		return cursor, &ConnectError{Target: s.target, Err: err}
+	}
+	defer func() { _ = res.Body.Close() }() // a stream has no end to read to
+	if res.StatusCode != http.StatusOK {
+		body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes))
+		if err != nil {
+			return cursor, &ConnectError{Target: s.target, Err: err}
+		}
+		return cursor, parseError(res.StatusCode, res.Header, body)
+	}
+	silence := time.AfterFunc(followSilence, cancel)
+	defer silence.Stop()
+	lines := bufio.NewScanner(res.Body)
+	lines.Buffer(nil, followLine)
+	kind, id := "", ""
+	for lines.Scan() {
+		silence.Reset(followSilence)
+		name, value, _ := bytes.Cut(lines.Bytes(), []byte(": "))
+		switch string(name) {
+		case "id":
+			id = string(value)
+		case "event":
+			kind = string(value)
+		case "data":
+			if kind == "end" {
+				var why struct{ Code, Reason string }
+				_ = json.Unmarshal(value, &why) // an odd reason is none
+				return cursor, &Error{Status: http.StatusServiceUnavailable, Code: why.Code, Message: "the hub ended the stream: " + why.Reason}
+			}
+			e, err := q.decode(bytes.Clone(value))
+			if err != nil {
+				return cursor, fmt.Errorf("read the hub's event: %w", err)
+			}
+			if err := see(e); err != nil {
+				return cursor, err
+			}
+			cursor = e.Cursor
+		case "":
+			if id != "" {
+				cursor = id // of what is complete
+			}
+			kind = ""
+		}
+	}
+	err = lines.Err()
+	if err == nil || errors.Is(err, context.Canceled) {
+		err = errors.New("the stream of events ended")
+	}
+	return cursor, &ConnectError{Target: s.target, Err: err}
 }
