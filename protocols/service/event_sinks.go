@@ -154,12 +154,27 @@ func (s *eventSource) alive() context.Context { return s.ctx }
 // socket is a stream of pages on a WebSocket.
 type socket struct{ text *wire.Text }
 
-func (c *call) openSocket() (sink, error) {
+// openSocket answers the handshake. Its first page has no events: it says
+// where the stream begins.
+func (c *call) openSocket(cursor string) (sink, error) {
 	t, err := wire.AcceptText(c.w, c.r, streamCut)
 	if err != nil {
 		return nil, err
 	}
-	return socket{t}, nil
+	s := socket{t}
+	if cursor != "" {
+		if err := s.say(cursor); err != nil {
+			s.cut()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// say sends a page without events.
+func (s socket) say(cursor string) error {
+	page, _ := eventForm{}.appendPage(nil, nil, cursor)
+	return s.text.SendFrame(wire.TextFrame(page, false))
 }
 
 func (s socket) kind() streamKind {
@@ -177,8 +192,7 @@ func (s socket) beat(cursor string) error {
 	if err := s.text.Ping(ctx); err != nil {
 		return err
 	}
-	page, _ := eventForm{}.appendPage(nil, nil, cursor)
-	return s.text.SendFrame(wire.TextFrame(page, false))
+	return s.say(cursor)
 }
 
 func (s socket) finish(why closing, cursor string) {

@@ -90,7 +90,7 @@ func (c *call) streamEvents(f engine.EventFilter, cursor string, form eventForm,
 	}
 	var s sink
 	if upgrade {
-		s, err = c.openSocket()
+		s, err = c.openSocket(sub.Cursor())
 	} else {
 		s, err = c.openEventSource(sub.Cursor())
 	}

@@ -168,6 +168,9 @@ func TestEventSocket(t *testing.T) {
 		}
 	}
 	c := dialSocket(t, f, "", nil)
+	if op, _, payload := c.frame(); op != 1 || !strings.HasPrefix(string(payload), `{"events":[],"cursor":"`) {
+		t.Errorf("the first frame is %d %q", op, payload)
+	}
 	f.hub.Drain()
 	if op, _, payload := c.frame(); op != 8 || binary.BigEndian.Uint16(payload) != 1001 || !strings.Contains(string(payload), "shutting down; cursor=") {
 		t.Errorf("a hub that goes: frame %d %q", op, payload)
