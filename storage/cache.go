@@ -63,6 +63,9 @@ func (c *recordCache) get(key []byte, hash, at uint64) ([]byte, bool) {
 func (c *recordCache) apply(writes []pair, seq uint64) {
 	for i := range writes {
 		w := &writes[i]
+		if w.key[0] == prefixIndex[0] || w.key[0] == prefixLog[0] {
+			continue // these are only scanned, and never kept
+		}
 		s := c.shard(w.hash)
 		s.mu.Lock()
 		if w.hot && w.value != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -48,6 +49,9 @@ type group struct {
 	body      []byte           // the record so far, with room for its header
 	writes    []pair           // one a key, the last value
 	index     map[uint64]int32 // of writes, by the hashes of their keys
+	packs     []logPack        // log entries that are not among writes yet
+	sealed    sync.Once        // puts them there for good
+	seed      maphash.Seed
 	requests  []*request
 	callbacks []func(seq uint64)
 	logs      map[string]uint64 // new last positions
@@ -67,6 +71,10 @@ func (g *group) put(p pair) {
 	}
 	g.writes = append(g.writes, p)
 }
+
+// seal completes a group that was handed over. The journal's goroutine does it, unless the
+// committer has to look at the group before.
+func (g *group) seal() { g.sealed.Do(g.closePacks) }
 
 // find returns the place of a key in writes, -1 when it has none.
 func (g *group) find(hash uint64, key []byte) int {
@@ -170,7 +178,6 @@ func (c *committer) handOver() {
 
 func (c *committer) handedOver() {
 	c.last = c.current.seq
-	c.expected = len(c.current.writes) + len(c.current.writes)/8
 	c.under = append(c.under, c.current)
 	c.current = nil
 	visible := c.db.visible.Load()
@@ -186,7 +193,7 @@ func (c *committer) take(r *request) {
 		return
 	}
 	tx := r.tx
-	if g := c.current; g != nil && (len(g.body)+tx.size > c.db.limits.groupBytes ||
+	if g := c.current; g != nil && (len(g.body)+g.packedBytes()+tx.size > c.db.limits.groupBytes ||
 		len(g.writes)+len(tx.writes)+len(tx.appends)+len(tx.adds) > c.db.limits.groupOps) {
 		c.handOver()
 	}
@@ -202,6 +209,7 @@ func (c *committer) take(r *request) {
 		return
 	}
 	g.requests = append(g.requests, r)
+	c.expected = len(g.writes) + len(g.writes)/8
 	c.db.count.commits.Add(1)
 }
 
@@ -257,10 +265,12 @@ func (c *committer) layers(visible uint64) []*group {
 	var layers []*group
 	for _, g := range c.under {
 		if g.seq > visible {
+			g.seal()
 			layers = append(layers, g)
 		}
 	}
 	if c.current != nil {
+		c.current.closePacks()
 		layers = append(layers, c.current)
 	}
 	return layers
@@ -285,7 +295,7 @@ func (c *committer) prepareAgain(r *request) (err error) {
 
 func (c *committer) newGroup() *group {
 	// The next group tends to be as large as the last one.
-	g := &group{seq: c.last + 1, time: time.Now().UnixNano(), index: make(map[uint64]int32, c.expected), writes: make([]pair, 0, c.expected)}
+	g := &group{seq: c.last + 1, seed: c.db.hash, time: time.Now().UnixNano(), index: make(map[uint64]int32, c.expected), writes: make([]pair, 0, c.expected)}
 	if b, ok := c.bodies.Get().(*[]byte); ok {
 		g.body = (*b)[:recordHeader]
 	} else {
@@ -319,8 +329,8 @@ func (c *committer) add(g *group, tx *Tx) error {
 			head = &logHead{}
 			c.heads[a.log.name] = head
 		}
-		key, value := head.next(a.log, tx.now.UnixNano(), a.data)
-		c.write(g, pair{key: key, value: value})
+		e := head.next(a.log, tx.now.UnixNano(), a.data)
+		g.pack(a.log, head.position, e)
 		if g.logs == nil {
 			g.logs = map[string]uint64{}
 		}
@@ -366,6 +376,7 @@ func (c *committer) sync() {
 			c.published <- g
 			continue
 		}
+		g.seal()
 		g.size = len(g.body)
 		rec := sealRecord(g.body, g.seq, g.time)
 		written, err := db.journal.append(rec, g.seq, db.waitForSegment)

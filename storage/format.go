@@ -14,6 +14,7 @@ import (
 // and those below (by climbing, one resumable step a rung) and refuses what is above.
 var ladder = [...]string{
 	1: "journal-1",
+	2: "packs-2", // values may hold several log entries
 }
 
 const currentRung = len(ladder) - 1

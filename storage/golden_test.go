@@ -24,8 +24,10 @@ func goldenSteps(db *DB) error {
 		errs = append(errs, db.Update(context.Background(), func(tx *Tx) error {
 			tx.Add("n", 1)
 			tx.SetCursor("c", uint64(i))
-			if err := auditLog().Append(tx, fmt.Appendf(nil, "entry %d", i)); err != nil {
-				return err
+			for n := i; i%2 == 0 && n < i+2; n++ { // in pairs, so that values hold several
+				if err := auditLog().Append(tx, fmt.Appendf(nil, "entry %d", n)); err != nil {
+					return err
+				}
 			}
 			if i%7 == 6 {
 				return docs().Delete(tx, Tuple("key", uint64(i-3)))

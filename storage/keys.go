@@ -11,7 +11,7 @@ import (
 //
 //	t/<table>\x00<key>                      a record (table.go)
 //	i/<table>/<index>\x00<index key><key>   an index entry (index.go); its value says where <key> begins
-//	l/<log>\x00<position, 8 bytes>          a log entry (log.go)
+//	l/<log>\x00<position, 8 bytes>          log entries, the last one has this position (logpack.go)
 //	c/<name>                                a counter (counter.go)
 //	u/<name>                                a cursor into a log (counter.go)
 //

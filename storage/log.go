@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -51,10 +50,6 @@ func NewLog(name string, o LogOptions) *Log {
 	return &Log{name: name, chained: o.Chained}
 }
 
-const logFixed = 1 + 8 // flags, time
-
-const logChained = 1
-
 // Append adds an entry. The committer gives it its position and, in a chained log, its hash, so
 // appending never conflicts; the transaction itself does not see the entry. data is copied.
 func (l *Log) Append(tx *Tx, data []byte) error {
@@ -71,60 +66,6 @@ func (l *Log) Append(tx *Tx, data []byte) error {
 	return tx.checkSize()
 }
 
-// logHead is the newest entry of a log as the committer knows it.
-type logHead struct {
-	position uint64
-	time     int64
-	hash     [sha256.Size]byte
-}
-
-// next makes the raw key and value of the entry behind the head, and moves the head.
-func (h *logHead) next(l *Log, at int64, data []byte) (key, value []byte) {
-	h.position++
-	h.time = max(h.time, at)
-	key = logKey(l.name, h.position)
-	value = beginFrame(make([]byte, 0, frameHeader+logFixed+sha256.Size+len(data)), 1)
-	if l.chained {
-		h.hash = chainHash(h.hash[:], h.position, h.time, data)
-		value = append(value, logChained)
-	} else {
-		value = append(value, 0)
-	}
-	value = binary.BigEndian.AppendUint64(value, uint64(h.time))
-	if l.chained {
-		value = append(value, h.hash[:]...)
-	}
-	return key, endFrame(key, append(value, data...))
-}
-
-func chainHash(before []byte, position uint64, at int64, data []byte) [sha256.Size]byte {
-	h := sha256.New()
-	h.Write(before)
-	var n [16]byte
-	binary.BigEndian.PutUint64(n[:], position)
-	binary.BigEndian.PutUint64(n[8:], uint64(at))
-	h.Write(n[:])
-	h.Write(data)
-	return [sha256.Size]byte(h.Sum(nil))
-}
-
-// decodeEntry copies nothing.
-func decodeEntry(key, value []byte) (Entry, error) {
-	_, position, ok := splitLogKey(key)
-	version, payload, err := unframe(key, value)
-	if err != nil {
-		return Entry{Position: position}, err
-	}
-	if !ok || version != 1 || len(payload) < logFixed || payload[0]&logChained != 0 && len(payload) < logFixed+sha256.Size {
-		return Entry{Position: position}, badValue(key, "a log entry of version %d has %d bytes", version, len(payload))
-	}
-	e := Entry{Position: position, Time: time.Unix(0, int64(binary.BigEndian.Uint64(payload[1:]))).UTC(), Data: payload[logFixed:]}
-	if payload[0]&logChained != 0 {
-		e.Hash, e.Data = e.Data[:sha256.Size], e.Data[sha256.Size:]
-	}
-	return e, nil
-}
-
 // Read yields the entries after a position, oldest first. When they begin later than after+1,
 // older ones have been trimmed (see Bounds).
 func (l *Log) Read(r Reader, after uint64) iter.Seq2[Entry, error] {
@@ -133,16 +74,23 @@ func (l *Log) Read(r Reader, after uint64) iter.Seq2[Entry, error] {
 			return
 		}
 		for p, err := range r.scan(logKey(l.name, max(after+1, l.firstHint(r))), successor(logPrefix(l.name)), false) {
-			var e Entry
-			if err == nil {
-				e, err = decodeEntry(p.key, p.value)
-			}
 			if err != nil {
-				yield(e, err)
+				yield(Entry{}, err)
 				return
 			}
-			e.Data, e.Hash = bytes.Clone(e.Data), bytes.Clone(e.Hash)
-			if !yield(e, nil) {
+			more := true
+			err = unpack(p.key, p.value, func(e Entry) bool {
+				if e.Position > after {
+					e.Data, e.Hash = bytes.Clone(e.Data), bytes.Clone(e.Hash)
+					more = yield(e, nil)
+				}
+				return more
+			})
+			if err != nil && more {
+				yield(Entry{}, err)
+				return
+			}
+			if !more {
 				return
 			}
 		}
@@ -156,7 +104,10 @@ func (l *Log) Bounds(r Reader) (first, last uint64, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		_, first, _ = splitLogKey(p.key)
+		err := unpack(p.key, p.value, func(e Entry) bool { first = e.Position; return false })
+		if err != nil {
+			return 0, 0, err
+		}
 		break
 	}
 	for p, err := range r.scan(logPrefix(l.name), hi, true) {
@@ -187,14 +138,15 @@ func (l *Log) Wait(ctx context.Context, db *DB, after uint64) error {
 	}
 }
 
-// trimBatch entries go in one transaction; between two the trimmer rests for trimPause.
+// trimBatch pairs go in one transaction; between two the trimmer rests for trimPause.
 const (
 	trimBatch = 256
 	trimPause = 5 * time.Millisecond
 )
 
 // Trim deletes the entries that the policy lets go, in small transactions with pauses, and
-// returns how many it deleted.
+// returns how many it deleted. Entries that were committed together go together, when the last of
+// them may go.
 func (l *Log) Trim(ctx context.Context, db *DB, p TrimPolicy) (n int, err error) {
 	var first, limit uint64
 	err = db.View(ctx, func(r Reader) error {
@@ -206,10 +158,13 @@ func (l *Log) Trim(ctx context.Context, db *DB, p TrimPolicy) (n int, err error)
 		return 0, err
 	}
 	for first != 0 && first <= limit {
-		end := min(first+trimBatch-1, limit)
-		err := db.Update(ctx, func(tx *Tx) error {
-			for at := first; at <= end; at++ {
-				if err := tx.del(logKey(l.name, at)); err != nil {
+		keys, next, err := l.trimKeys(ctx, db, first, limit)
+		if err != nil || len(keys) == 0 {
+			return n, err
+		}
+		err = db.Update(ctx, func(tx *Tx) error {
+			for _, key := range keys {
+				if err := tx.del(key); err != nil {
 					return err
 				}
 			}
@@ -218,8 +173,8 @@ func (l *Log) Trim(ctx context.Context, db *DB, p TrimPolicy) (n int, err error)
 		if err != nil {
 			return n, err
 		}
-		n += int(end - first + 1)
-		first = end + 1
+		n += int(next - first)
+		first = next
 		db.tails.trimmed(l.name, first)
 		t := time.NewTimer(trimPause)
 		select {
@@ -230,6 +185,25 @@ func (l *Log) Trim(ctx context.Context, db *DB, p TrimPolicy) (n int, err error)
 		}
 	}
 	return n, nil
+}
+
+// trimKeys returns the raw keys of the next entries that go, and the position behind them.
+func (l *Log) trimKeys(ctx context.Context, db *DB, first, limit uint64) (keys [][]byte, next uint64, err error) {
+	next = first
+	err = db.View(ctx, func(r Reader) error {
+		for p, err := range r.scan(logKey(l.name, first), logKey(l.name, limit+1), false) {
+			if err != nil {
+				return err
+			}
+			_, last, _ := splitLogKey(p.key)
+			keys, next = append(keys, bytes.Clone(p.key)), last+1
+			if len(keys) == trimBatch {
+				break
+			}
+		}
+		return nil
+	})
+	return keys, next, err
 }
 
 // trimRange returns the first live position and the last one that may go.
@@ -276,32 +250,36 @@ func (l *Log) Verify(ctx context.Context, r Reader) (n uint64, bad uint64, err e
 		if err != nil {
 			return n, 0, err
 		}
-		e, err := decodeEntry(p.key, p.value)
-		if errors.Is(err, ErrCorrupt) {
-			return n, e.Position, nil
-		}
-		if err != nil {
-			return n, 0, err
-		}
-		if position != 0 && e.Position != position+1 {
-			return n, position + 1, nil
-		}
-		if l.chained {
-			if position == 0 && e.Position == 1 {
+		err := unpack(p.key, p.value, func(e Entry) bool {
+			switch {
+			case position != 0 && e.Position != position+1:
+				bad = position + 1
+				return false
+			case l.chained && e.Hash == nil:
+				bad = e.Position
+				return false
+			}
+			if l.chained && position == 0 && e.Position == 1 {
 				before = make([]byte, sha256.Size)
 			}
-			if e.Hash == nil {
-				return n, e.Position, nil
-			}
-			if before != nil {
+			if l.chained && before != nil {
 				if sum := chainHash(before, e.Position, e.Time.UnixNano(), e.Data); !bytes.Equal(sum[:], e.Hash) {
-					return n, e.Position, nil
+					bad = e.Position
+					return false
 				}
 			}
-			before = bytes.Clone(e.Hash)
+			before = append(before[:0], e.Hash...)
+			position = e.Position
+			n++
+			return true
+		})
+		if errors.Is(err, ErrCorrupt) {
+			_, last, _ := splitLogKey(p.key)
+			return n, last, nil
 		}
-		position = e.Position
-		n++
+		if err != nil || bad != 0 {
+			return n, bad, err
+		}
 	}
 	return n, 0, nil
 }

@@ -82,8 +82,27 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 	if m.restore != nil {
 		return db, nil
 	}
+	if err := db.climb(); err != nil {
+		return db, err
+	}
 	db.start(heads)
 	return db, nil
+}
+
+// climb brings a directory of a lower rung to the present one: nothing of what it holds changes, but
+// from here on older programs could not read what is written.
+func (db *DB) climb() error {
+	f := db.format
+	if f.Rung == currentRung {
+		return nil
+	}
+	f.Rung, f.Name = currentRung, ladder[currentRung]
+	if err := writeText(db.fs, db.path(formatFile), f); err != nil {
+		return err
+	}
+	db.opt.Logger.Info("the data directory has the present format now", "before", db.format.Name, "now", f.Name)
+	db.format = f
+	return nil
 }
 
 // identify reads FORMAT, master key, checkpoint and the journal's headers, or makes them.
@@ -667,7 +686,12 @@ func (db *DB) readHeads() (map[string]*logHead, error) {
 			if err != nil {
 				return nil, err
 			}
-			e, err := decodeEntry(p.key, p.value)
+			h := &logHead{}
+			err := unpack(p.key, p.value, func(e Entry) bool {
+				h.position, h.time = e.Position, e.Time.UnixNano()
+				copy(h.hash[:], e.Hash)
+				return true
+			})
 			if err != nil {
 				return nil, err
 			}
@@ -675,10 +699,8 @@ func (db *DB) readHeads() (map[string]*logHead, error) {
 			if !ok {
 				return nil, badValue(p.key, "this is no key of a log entry")
 			}
-			h := &logHead{position: e.Position, time: e.Time.UnixNano()}
-			copy(h.hash[:], e.Hash)
 			heads[name] = h
-			db.tails.publish(name, e.Position)
+			db.tails.publish(name, h.position)
 			hi, found = logPrefix(name), true
 			break
 		}

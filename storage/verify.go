@@ -128,29 +128,30 @@ func (db *DB) audit(ctx context.Context, r *Report, bad func(key []byte, why err
 				t := tables[table]
 				tables[table] = tally{t.entries - 1, t.sum - crc32.Checksum(p.key, castagnoli)}
 			case strings.HasPrefix(key, prefixLog):
-				r.Logs++
-				e, err := decodeEntry(p.key, p.value)
+				name, _, _ := splitLogKey(p.key)
+				err := unpack(p.key, p.value, func(e Entry) bool {
+					r.Logs++
+					if name != logName {
+						logName, position, before = name, e.Position-1, nil
+						if e.Position == 1 {
+							before = make([]byte, sha256.Size)
+						}
+					}
+					if e.Position != position+1 {
+						r.problem(badValue(p.key, "entries %d to %d are missing before it", position+1, e.Position-1))
+						before = nil
+					}
+					if e.Hash != nil && before != nil {
+						if sum := chainHash(before, e.Position, e.Time.UnixNano(), e.Data); !bytes.Equal(sum[:], e.Hash) {
+							r.problem(badValue(p.key, "the hash chain is broken here"))
+						}
+					}
+					position, before = e.Position, bytes.Clone(e.Hash)
+					return true
+				})
 				if err != nil {
 					report(p.key, err)
-					continue
 				}
-				name, _, _ := splitLogKey(p.key)
-				if name != logName {
-					logName, position, before = name, e.Position-1, nil
-					if e.Position == 1 {
-						before = make([]byte, sha256.Size)
-					}
-				}
-				if e.Position != position+1 {
-					r.problem(badValue(p.key, "entries %d to %d are missing before it", position+1, e.Position-1))
-					before = nil
-				}
-				if e.Hash != nil && before != nil {
-					if sum := chainHash(before, e.Position, e.Time.UnixNano(), e.Data); !bytes.Equal(sum[:], e.Hash) {
-						r.problem(badValue(p.key, "the hash chain is broken here"))
-					}
-				}
-				position, before = e.Position, bytes.Clone(e.Hash)
 			}
 		}
 		for table, t := range tables {
