@@ -22,7 +22,6 @@ import (
 	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/protocols"
 	"github.com/muster-hub/muster/protocols/cli"
-	"github.com/muster-hub/muster/protocols/outbound"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -47,11 +46,10 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 		debug.SetGCPercent(gcPercent)
 	}
 	_, statErr := os.Stat(filepath.Join(f.Data, "tls"))
-	allow, err := outbound.ParseAllow(f.WebhookAllow)
+	outgoing, err := webhookClient(f)
 	if err != nil {
-		return fmt.Errorf("--webhook-allow: %w", err)
+		return err
 	}
-	outgoing := outbound.New(allow)
 	defer outgoing.Close()
 	hub, err := engine.Open(ctx, engine.Options{
 		Storage: storage.Options{

@@ -2,18 +2,42 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols/cli"
 	"github.com/muster-hub/muster/protocols/outbound"
 )
+
+// webhookClient makes the outgoing client that the flags ask for.
+func webhookClient(f cli.ServeFlags) (*outbound.Client, error) {
+	allow, err := outbound.ParseAllow(f.WebhookAllow)
+	if err != nil {
+		return nil, fmt.Errorf("--webhook-allow: %w", err)
+	}
+	var roots *x509.CertPool
+	if f.WebhookCA != "" {
+		pem, err := os.ReadFile(f.WebhookCA)
+		if err != nil {
+			return nil, fmt.Errorf("--webhook-ca: %w", err)
+		}
+		if roots, err = outbound.Roots(pem); err != nil {
+			return nil, fmt.Errorf("--webhook-ca %s: %w", f.WebhookCA, err)
+		}
+	}
+	return outbound.New(allow, roots), nil
+}
 
 // deliverBy posts the engine's webhooks through the outgoing client.
 func deliverBy(c *outbound.Client) engine.Deliver {
 	return func(ctx context.Context, p engine.WebhookPost) (engine.WebhookAnswer, error) {
-		header := http.Header{"User-Agent": {"muster"}}
+		header := make(http.Header, len(p.Header)+1)
+		header["User-Agent"] = []string{"muster"}
 		for k, v := range p.Header {
 			header.Set(k, v)
 		}
@@ -21,10 +45,18 @@ func deliverBy(c *outbound.Client) engine.Deliver {
 		if err != nil {
 			return engine.WebhookAnswer{}, err
 		}
-		seconds, err := strconv.Atoi(r.Header.Get("Retry-After"))
-		if err != nil || seconds < 0 || seconds > 86400 {
-			seconds = 0
-		}
-		return engine.WebhookAnswer{Status: r.Status, RetryAfter: time.Duration(seconds) * time.Second}, nil
+		return engine.WebhookAnswer{Status: r.Status, RetryAfter: retryAfter(r.Header.Get("Retry-After"), time.Now())}, nil
 	}
+}
+
+// retryAfter reads seconds or a date; 0 for anything else, and for what is
+// over a day.
+func retryAfter(text string, now time.Time) time.Duration {
+	if seconds, err := strconv.Atoi(text); err == nil && seconds >= 0 && seconds <= 86400 {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil && at.After(now) && at.Sub(now) <= 24*time.Hour {
+		return at.Sub(now)
+	}
+	return 0
 }

@@ -35,6 +35,7 @@ const (
 	changeModel           = "twin.modelId"
 	changeConnected       = "session.connected"
 	changeDisconnected    = "session.disconnected"
+	changeWebhookPaused   = "webhook.paused" // by the hub, of no device
 )
 
 func appendChange(tx *storage.Tx, c Caller, kind string, id TwinID, version int64, data json.RawMessage) error {

@@ -43,6 +43,9 @@ type feedTail struct {
 	err   error         // the logs can't be read
 }
 
+// feedOwn is the principal of the hub's own subscriptions.
+const feedOwn = ""
+
 const (
 	feedEvents = 4096     // in the ring
 	feedBytes  = 16 << 20 // about, of events in the ring with all their forms
@@ -69,7 +72,7 @@ func (h *Hub) FeedStats() FeedStats {
 	f := h.events
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return FeedStats{Subscriptions: int64(f.open), Lagged: f.lagged.Load()}
+	return FeedStats{Subscriptions: int64(f.open - f.principals[feedOwn]), Lagged: f.lagged.Load()}
 }
 
 // enter counts a subscription of a principal, within the limits, and makes
@@ -81,7 +84,8 @@ func (f *feed) enter(ctx context.Context, principal string) error {
 	case f.closed || f.hub.draining.Load():
 		f.mu.Unlock()
 		return errf(CodeClosed, "the hub is shutting down")
-	case f.open >= l.EventStreams:
+	case principal == feedOwn: // what the hub follows itself is bounded by what it is for
+	case f.open-f.principals[feedOwn] >= l.EventStreams:
 		f.mu.Unlock()
 		return &Error{Code: CodeThrottled, Message: plural(l.EventStreams, "event stream") + " are open, the most of this hub", Next: "Close a stream, or read pages."}
 	case f.principals[principal] >= l.EventStreamsEach:

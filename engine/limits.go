@@ -61,6 +61,19 @@ type Limits struct {
 	TokenClockSkew   time.Duration
 	TokenExpiryGrace time.Duration // how long a session outlives its token
 
+	Webhooks            int
+	WebhookURLBytes     int
+	WebhookHeaderBytes  int           // of own headers, names and values
+	WebhookBodyBytes    int           // of a batch
+	WebhookBatch        int           // events in a batch
+	WebhookPosts        int           // under way, of one webhook
+	WebhookTimeout      time.Duration // of one request
+	WebhookAttempts     int           // of an event
+	WebhookDead         int           // dead letters of one webhook
+	WebhookDeadBytes    int           // of their events
+	WebhookRefusalsMost int           // events given up in a row before it is paused
+	WebhookFailingMost  time.Duration // without one success before it is paused
+
 	RegistryRate   float64 // registry operations a second, whole hub
 	TwinReadRate   float64
 	TwinUpdateRate float64
@@ -191,6 +204,19 @@ var limitTable = [...]LimitRow{
 	span("response_timeout_min", "Shortest responseTimeoutInSeconds.", 5*time.Second, 5*time.Second, func(l *Limits) *time.Duration { return &l.ResponseTimeoutMin }),
 	span("response_timeout_max", "Longest responseTimeoutInSeconds.", 300*time.Second, 300*time.Second, func(l *Limits) *time.Duration { return &l.ResponseTimeoutMax }),
 	span("connect_timeout_max", "Longest connectTimeoutInSeconds.", 300*time.Second, 300*time.Second, func(l *Limits) *time.Duration { return &l.ConnectTimeoutMax }),
+
+	count("webhooks", "Webhooks of the hub.", "", 100, 100, func(l *Limits) *int { return &l.Webhooks }),
+	count("webhook_url_bytes", "Length of a webhook's URL.", "bytes", 2048, 2048, func(l *Limits) *int { return &l.WebhookURLBytes }),
+	count("webhook_header_bytes", "Size of a webhook's own headers, at most ten: names and values.", "bytes", 4*kib, 4*kib, func(l *Limits) *int { return &l.WebhookHeaderBytes }),
+	count("webhook_body_bytes", "Size of a batch to a webhook; a larger event goes alone.", "bytes", 1024*kib, 1024*kib, func(l *Limits) *int { return &l.WebhookBodyBytes }),
+	count("webhook_batch", "Events in a batch to a webhook.", "", 100, 100, func(l *Limits) *int { return &l.WebhookBatch }),
+	count("webhook_posts", "Requests to one webhook that are under way at once.", "", 8, 8, func(l *Limits) *int { return &l.WebhookPosts }),
+	span("webhook_timeout", "How long a webhook may take to answer.", 15*time.Second, 15*time.Second, func(l *Limits) *time.Duration { return &l.WebhookTimeout }),
+	count("webhook_attempts", "How often an event is posted to a webhook that takes others before it is a dead letter.", "", 8, 8, func(l *Limits) *int { return &l.WebhookAttempts }),
+	count("webhook_dead_letters", "Dead letters of one webhook; then the oldest is dropped, and counted.", "", 1000, 1000, func(l *Limits) *int { return &l.WebhookDead }),
+	count("webhook_dead_bytes", "Size of a webhook's dead letters; then the oldest is dropped, and counted.", "bytes", 64<<20, 64<<20, func(l *Limits) *int { return &l.WebhookDeadBytes }),
+	count("webhook_dead_in_a_row", "Events that become dead letters in a row, without one that is taken, before the hub pauses the webhook.", "", 100, 100, func(l *Limits) *int { return &l.WebhookRefusalsMost }),
+	span("webhook_failing_time", "How long a webhook may fail without one success before the hub pauses it.", 3*24*time.Hour, 3*24*time.Hour, func(l *Limits) *time.Duration { return &l.WebhookFailingMost }),
 
 	span("keep_alive_max", "Longest silence of a session, whatever keep-alive it asked for.", 1767*time.Second, 1767*time.Second, func(l *Limits) *time.Duration { return &l.KeepAliveMax }),
 	span("token_clock_skew", "How far past its expiry a token still authenticates.", 0, 0, func(l *Limits) *time.Duration { return &l.TokenClockSkew }),

@@ -43,6 +43,9 @@ const (
 	opPolicyRotate
 	opWebhookRead
 	opWebhookWrite
+	opWebhookTest
+	opWebhookReplay
+	opWebhookDead
 	opAuditRead
 	opStatusRead
 	opFaultRead
@@ -100,7 +103,10 @@ var operationTable = [...]OperationInfo{
 	{"policy.delete", auth.PolicyManage, "Delete a shared access policy.", throttleNone},
 	{"policy.rotate", auth.PolicyManage, "Give a shared access policy a new key.", throttleNone},
 	{"webhook.read", auth.HubManage, "Read webhooks, their state and dead letters.", throttleNone},
-	{"webhook.write", auth.HubManage, "Create, change or delete a webhook.", throttleNone},
+	{"webhook.write", auth.HubManage, "Create, change or delete a webhook, or give it a new secret.", throttleNone},
+	{"webhook.test", auth.HubManage, "Post a test event to a webhook.", throttleNone},
+	{"webhook.replay", auth.HubManage, "Set where a webhook goes on.", throttleNone},
+	{"webhook.dead", auth.HubManage, "Post a webhook's dead letter again, or delete it.", throttleNone},
 	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
 	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
 	{"fault.read", auth.StatusRead, "List injected faults.", throttleNone},

@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strconv"
@@ -41,13 +42,14 @@ func Metrics() []MetricInfo {
 
 // figures are what one scrape sees.
 type figures struct {
-	ready   bool
-	totals  engine.Totals
-	storage engine.StoreStats
-	device  device.Stats
-	web     []device.RequestCount
-	gate    admissionFigures
-	renewAt float64 // unix time; 0 with given files
+	ready    bool
+	totals   engine.Totals
+	storage  engine.StoreStats
+	device   device.Stats
+	web      []device.RequestCount
+	gate     admissionFigures
+	webhooks []engine.Webhook
+	renewAt  float64 // unix time; 0 with given files
 }
 
 // metricRow reads one metric; each calls emit once for every set of labels.
@@ -66,6 +68,15 @@ func counter(name, text string, read func(*figures) int64) metricRow {
 
 func gauge(name, text string, read func(*figures) float64) metricRow {
 	return plain("gauge", name, text, read)
+}
+
+// webhook reads a metric of each webhook; their number is bounded.
+func webhook(kind, name, text string, read func(w *engine.Webhook) float64) metricRow {
+	return metricRow{MetricInfo{name, kind, text, []string{"webhook"}}, func(f *figures, emit func(float64, ...string)) {
+		for i := range f.webhooks {
+			emit(read(&f.webhooks[i]), f.webhooks[i].ID)
+		}
+	}}
 }
 
 func metricRows() []metricRow {
@@ -119,6 +130,20 @@ func metricRows() []metricRow {
 				emit(float64(one.Count), one.Operation, strconv.Itoa(one.Status))
 			}
 		}},
+
+		webhook("counter", "muster_webhook_delivered_total", "Events that a webhook took.", func(w *engine.Webhook) float64 { return float64(w.State.Delivered) }),
+		webhook("counter", "muster_webhook_failed_total", "Requests to a webhook that failed.", func(w *engine.Webhook) float64 { return float64(w.State.Failed) }),
+		webhook("counter", "muster_webhook_dead_total", "Events that a webhook gave up.", func(w *engine.Webhook) float64 { return float64(w.State.Dead) }),
+		webhook("counter", "muster_webhook_dead_dropped_total", "Dead letters that fell out of the bound.", func(w *engine.Webhook) float64 { return float64(w.State.DeadDropped) }),
+		webhook("gauge", "muster_webhook_dead_letters", "Dead letters that are kept.", func(w *engine.Webhook) float64 { return float64(w.State.DeadKept) }),
+		webhook("gauge", "muster_webhook_lag_events", "Entries of the logs that a webhook has not dealt with, wanted or not.", func(w *engine.Webhook) float64 { return float64(w.State.Lag) }),
+		webhook("gauge", "muster_webhook_lag_seconds", "Age of the oldest event that a webhook has not dealt with.", func(w *engine.Webhook) float64 { return w.State.LagTime.Seconds() }),
+		webhook("gauge", "muster_webhook_paused", "1 when the hub paused a webhook because it failed.", func(w *engine.Webhook) float64 {
+			if w.Paused != "" {
+				return 1
+			}
+			return 0
+		}),
 
 		gauge("muster_connections", "TCP connections.", func(f *figures) float64 { return float64(f.gate.open) }),
 		gauge("muster_strangers", "Connections that are not authenticated yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
@@ -182,6 +207,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if a := s.certs.authority.Load(); a != nil {
 		f.renewAt = float64(a.renewAt().Unix())
+	}
+	if list, err := s.hub.WebhookStats(context.Background()); err == nil { // else the store is about to close
+		f.webhooks = list
 	}
 	for i, r := range c.rows {
 		kind := prometheus.GaugeValue

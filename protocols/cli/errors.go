@@ -164,7 +164,7 @@ func refusals() map[string]refusal {
 		"DeviceDisabled":                      {ExitForbidden, "`muster device enable ID`, after a look at its status reason."},
 		"DeviceNotFound":                      {ExitNotFound, "`muster device list` shows what exists."},
 		"ModuleNotFound":                      {ExitNotFound, "`muster module list DEVICE` shows what exists."},
-		"WebhookNotFound":                     {ExitNotFound, "GET /api/v1/webhooks shows what exists."},
+		"WebhookNotFound":                     {ExitNotFound, "`muster webhook list` shows what exists."},
 		"PolicyNotFound":                      {ExitNotFound, "`muster policy list` shows what exists."},
 		"HistoryNotFound":                     {ExitNotFound, "`muster twin history ID` shows what is kept."},
 		"DeviceAlreadyExists":                 {ExitConflict, "Choose another id, or change it with `muster device update ID`."},

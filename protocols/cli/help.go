@@ -118,7 +118,7 @@ func describeValue(v *kong.Value) valueInfo {
 // impact says whether a command changes something.
 func impact(name string) string {
 	switch name {
-	case "create", "update", "delete", "enable", "disable", "patch", "replace", "invoke", "rotate", "serve", "start", "clean", "repair":
+	case "create", "update", "delete", "enable", "disable", "patch", "replace", "invoke", "rotate", "rotate-secret", "replay", "retry", "test", "serve", "start", "clean", "repair":
 		return "write"
 	}
 	return "read"

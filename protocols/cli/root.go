@@ -34,6 +34,8 @@ type root struct {
 	Message messageGroup `cmd:"" group:"Devices" help:"Cloud-to-device messages."`
 	Fault   faultGroup   `cmd:"" group:"Devices" help:"Make a device's connection bad on purpose, for a while."`
 
+	Webhook webhookGroup `cmd:"" group:"Hub" help:"Endpoints to which the hub posts events."`
+
 	Policy policyGroup `cmd:"" group:"Access" help:"Shared access policies."`
 	Audit  auditGroup  `cmd:"" group:"Access" help:"The audit log."`
 

@@ -31,6 +31,7 @@ type ServeFlags struct {
 	ACMEEmail     string        `name:"acme-email" help:"Contact for an ACME account." placeholder:"EMAIL" group:"TLS"`
 	ACMEHost      []string      `name:"acme-host" help:"Name to get a certificate for by ACME, repeatable; needs an --https address that the Internet reaches on 443." sep:"none" placeholder:"NAME" group:"TLS"`
 	WebhookAllow  []string      `help:"Address, prefix or host name that webhooks may reach although it is private, repeatable." sep:"none" placeholder:"PREFIX" group:"Network"`
+	WebhookCA     string        `name:"webhook-ca" help:"File with CA certificates (PEM) that webhooks trust besides the system's." placeholder:"FILE" group:"Network"`
 	Limits        string        `help:"Limits profile: default, or azure for IoT Hub's quotas." enum:"default,azure" default:"default" group:"Operation"`
 	Drain         time.Duration `help:"How long sessions get to leave at shutdown." default:"10s" group:"Operation"`
 	MetricsToken  string        `name:"metrics-token-file" help:"File with the bearer token that /metrics asks of callers beyond loopback." placeholder:"FILE" group:"Operation"`

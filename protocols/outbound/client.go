@@ -7,6 +7,8 @@ package outbound
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -21,13 +23,13 @@ import (
 
 // Bounds of a call.
 const (
-	dialTimeout    = 5 * time.Second
-	defaultTimeout = 15 * time.Second
-	headerBytes    = 16 << 10
-	responseBytes  = 64 << 10
-	idlePerHost    = 16
-	idleMost       = 128
-	idleTimeout    = 90 * time.Second
+	dialTimeout   = 5 * time.Second
+	mostTimeout   = time.Minute // the caller's context ends most calls before
+	headerBytes   = 16 << 10
+	responseBytes = 64 << 10
+	idlePerHost   = 16
+	idleMost      = 128
+	idleTimeout   = 90 * time.Second
 )
 
 // ErrRefused is in the error of a call to an address that is not allowed.
@@ -96,17 +98,31 @@ type Client struct {
 	resolver *net.Resolver // nil: the system's
 }
 
-// New returns a client that reaches public addresses and what allow holds.
-func New(allow Allow) *Client { return newClient(allow, nil) }
+// New returns a client that reaches public addresses and what allow holds. It
+// checks certificates against roots; nil means the system's.
+func New(allow Allow, roots *x509.CertPool) *Client { return newClient(allow, roots, nil) }
 
-func newClient(allow Allow, resolver *net.Resolver) *Client {
+// Roots are the system's certificate authorities with those of a PEM text.
+func Roots(pem []byte) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a machine without any: the given ones are all
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("no certificate is in it; expected PEM with at least one CERTIFICATE block")
+	}
+	return pool, nil
+}
+
+func newClient(allow Allow, roots *x509.CertPool, resolver *net.Resolver) *Client {
 	c := &Client{allow: allow, reserved: reserved(), resolver: resolver}
 	c.http = &http.Client{
-		Timeout: defaultTimeout,
+		Timeout: mostTimeout,
 		Transport: &http.Transport{ // Proxy stays nil: a proxy would resolve names itself
 			DialContext: c.dial, ForceAttemptHTTP2: true, TLSHandshakeTimeout: dialTimeout,
-			ResponseHeaderTimeout: defaultTimeout, MaxResponseHeaderBytes: headerBytes,
-			MaxIdleConns: idleMost, MaxIdleConnsPerHost: idlePerHost, IdleConnTimeout: idleTimeout,
+			ResponseHeaderTimeout: mostTimeout, MaxResponseHeaderBytes: headerBytes,
+			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			MaxIdleConns:    idleMost, MaxIdleConnsPerHost: idlePerHost, IdleConnTimeout: idleTimeout,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -174,7 +190,7 @@ type Response struct {
 }
 
 // Post sends a body and returns the answer, whatever its status; redirects
-// are answers too. It takes at most 15 s.
+// are answers too. It takes at most a minute.
 func (c *Client) Post(ctx context.Context, target string, header http.Header, body []byte) (Response, error) {
 	if err := CheckURL(target); err != nil {
 		return Response{}, err

@@ -14,7 +14,7 @@ import (
 )
 
 func TestPermits(t *testing.T) {
-	c := New(Allow{})
+	c := New(Allow{}, nil)
 	for _, ip := range []string{
 		"127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1",
 		"100.64.0.1", "100.100.100.200", "169.254.169.254", "168.63.129.16", "192.0.0.192", "198.18.0.1", "224.0.0.1", "239.1.1.1",
@@ -35,7 +35,7 @@ func TestPermits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for ip, want := range map[string]bool{"10.2.3.4": true, "::ffff:10.2.3.4": true, "::1": true, "127.0.0.1": false, "192.168.0.1": false} {
-		if got := New(allow).permits(netip.MustParseAddr(ip)); got != want {
+		if got := New(allow, nil).permits(netip.MustParseAddr(ip)); got != want {
 			t.Errorf("%s with an allow list: got %v, expected %v", ip, got, want)
 		}
 	}
@@ -115,7 +115,7 @@ func TestNamesAreCheckedAfterResolving(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := newClient(allow, resolving(t, [4]byte{127, 0, 0, 1}))
+			c := newClient(allow, nil, resolving(t, [4]byte{127, 0, 0, 1}))
 			defer c.Close()
 			r, err := c.Post(t.Context(), "http://hooks.example.com:"+port+row.path, http.Header{}, nil)
 			if errors.Is(err, ErrRefused) != row.refused || r.Status != row.status {

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+const webhookPause = 5 * time.Second // after an error of the store
+
+// runWebhooks keeps one worker for each enabled webhook until ctx ends, and
+// returns when all of them have. A stored change of a webhook restarts its
+// worker where it stands.
+func (h *Hub) runWebhooks(ctx context.Context) {
+	if h.db.Paused() { // a restored hub tells nobody until it is resumed, which a start comes after
+		<-ctx.Done()
+		return
+	}
+	type version struct{ revision, moves uint64 }
+	type worker struct {
+		version
+		stop context.CancelFunc
+		done chan struct{}
+	}
+	running := map[string]worker{}
+	end := func(id string) { w := running[id]; w.stop(); <-w.done; delete(running, id) }
+	for {
+		changed := h.webhooks.next()
+		wanted := map[string]webhookRecord{}
+		versions := map[string]version{}
+		var retry <-chan time.Time
+		err := h.view(ctx, "read webhooks", func(r storage.Reader) error {
+			clear(wanted)
+			for item, err := range webhookTable.Scan(r, storage.Range{}) {
+				if err != nil {
+					return err
+				}
+				parts, err := item.Key.Parts()
+				if err != nil {
+					return err
+				}
+				id, ok := parts[0].(string)
+				if !ok || item.Value.Disabled {
+					continue
+				}
+				state, err := webhookStateTable.Get(r, item.Key)
+				if err != nil {
+					return err
+				}
+				wanted[id], versions[id] = item.Value, version{item.Value.Revision, state.Moves}
+			}
+			return nil
+		})
+		if err != nil {
+			retry = time.After(webhookPause)
+		} else {
+			for id, w := range running {
+				if _, ok := wanted[id]; !ok || versions[id] != w.version {
+					end(id)
+				}
+			}
+			for id, r := range wanted {
+				if _, ok := running[id]; ok {
+					continue
+				}
+				own, stop := context.WithCancel(ctx)
+				w := worker{versions[id], stop, make(chan struct{})}
+				running[id] = w
+				go func() { defer close(w.done); h.runWebhook(own, id, r) }()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			for _, w := range running { // all at once: each stores how far it came
+				w.stop()
+			}
+			for id := range running {
+				end(id)
+			}
+			return
+		case <-changed:
+		case <-retry:
+		}
+	}
+}
+
+// runWebhook delivers until ctx ends, beginning again after errors of the store.
+func (h *Hub) runWebhook(ctx context.Context, id string, r webhookRecord) {
+	for ctx.Err() == nil {
+		err := h.pumpWebhook(ctx, id, r)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			h.log.Warn("a webhook is interrupted; it goes on in a few seconds", slog.String("webhook", id), slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(webhookPause):
+		}
+	}
+}
+
+// pumpWebhook reads events and hands them to a pump, until either ends.
+func (h *Hub) pumpWebhook(ctx context.Context, id string, r webhookRecord) error {
+	target, err := h.webhookTarget(id, r)
+	if err != nil {
+		return err
+	}
+	var state WebhookState
+	var at place
+	var gap bool
+	err = h.view(ctx, "read webhook", func(reader storage.Reader) error {
+		if state, err = webhookStateTable.Get(reader, storage.Tuple(id)); err != nil {
+			return err
+		}
+		at, gap, err = h.webhookPlace(reader, state.place(), r.wantsTelemetry())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	p := newWebhookPump(h, id, r, target, state, at)
+	h.webhooks.mu.Lock()
+	h.webhooks.running[id] = p
+	h.webhooks.mu.Unlock()
+	reading := make(chan error, 1)
+	go func() { reading <- p.read(ctx, gap); cancel() }()
+	err = p.run(ctx)
+	cancel()
+	readErr := <-reading
+	h.webhooks.mu.Lock()
+	delete(h.webhooks.running, id)
+	h.webhooks.mu.Unlock()
+	if readErr != nil {
+		return readErr
+	}
+	return err
+}
+
+// webhookPlace is where a webhook can go on: nothing before what is kept, and
+// nothing of a log that it does not read.
+func (h *Hub) webhookPlace(r storage.Reader, at place, telemetry bool) (place, bool, error) {
+	first, last, err := changeLog.Bounds(r)
+	if err != nil {
+		return at, false, err
+	}
+	messages := h.db.Messages()
+	at.change, at.message = min(at.change, last), min(at.message, messages.Last()) // a restored hub has fewer messages
+	if !telemetry {
+		at.message = messages.Last()
+	}
+	oldest := place{first - min(first, 1), messages.First() - min(messages.First(), 1)}
+	return at.join(oldest), !at.covers(oldest), nil
+}
+
+// webhookPage is what the reader hands over: events, and the place behind them.
+type webhookPage struct {
+	events []*Event
+	at     place
+}
+
+// read follows the events until ctx ends or they can't be read.
+func (p *webhookPump) read(ctx context.Context, gap bool) error {
+	h := p.hub
+	if err := h.events.enter(ctx, feedOwn); err != nil {
+		return p.ended(ctx, err)
+	}
+	s := &Subscription{
+		hub: h, principal: feedOwn, epoch: h.db.Epoch().ID, at: p.read0, timer: time.NewTimer(time.Hour),
+		filter: EventFilter{Devices: p.record.Devices, Kinds: p.record.Kinds},
+	}
+	defer s.Close()
+	if gap {
+		s.pending, s.gap = []Event{s.newGap()}, true
+	}
+	telemetry := p.record.wantsTelemetry()
+	for {
+		if !telemetry && s.tail == nil { // the logs are read: not the messages before now
+			s.at.message = max(s.at.message, h.db.Messages().Last())
+		}
+		list, err := s.Next(ctx, webhookIdle)
+		if err != nil {
+			return p.ended(ctx, err)
+		}
+		page := webhookPage{at: s.at}
+		for _, e := range list {
+			if p.record.wants(e) {
+				page.events = append(page.events, e)
+			}
+		}
+		select {
+		case p.in <- page:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// ended waits for the hub's end when it is shutting down.
+func (p *webhookPump) ended(ctx context.Context, err error) error {
+	if AsError(err).Code == CodeClosed && p.hub.draining.Load() {
+		<-ctx.Done()
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// WebhookState says how far a webhook has come. What is stored lags behind
+// what a running webhook shows by half a second at most.
+type WebhookState struct {
+	Change      uint64    `json:"c"`           // last entry of the change log that is dealt with
+	Message     uint64    `json:"m,omitempty"` // last device-to-cloud message that is
+	LastSuccess time.Time `json:"s,omitzero"`
+	LastFailure time.Time `json:"f,omitzero"`
+	LastError   string    `json:"e,omitempty"`
+	Delivered   uint64    `json:"n,omitempty"`  // events
+	Failed      uint64    `json:"fn,omitempty"` // requests that failed
+	Dead        uint64    `json:"d,omitempty"`  // events given up so far
+	DeadDropped uint64    `json:"dx,omitempty"` // dead letters that fell out of the bound
+
+	FailingSince time.Time `json:"fs,omitzero"`  // first failure after the last success
+	FailedSince  uint64    `json:"fa,omitempty"` // requests that failed since
+	DeadInARow   int       `json:"dr,omitempty"` // events given up since
+	Moves        uint64    `json:"v,omitempty"`  // how often a replay moved the place
+
+	DeadNext  uint64 `json:"dn,omitempty"` // number of the next dead letter
+	DeadKept  int    `json:"dk,omitempty"`
+	DeadBytes int    `json:"db,omitempty"`
+
+	Cursor   string        `json:"-"` // the place as readers of events have it
+	Lag      uint64        `json:"-"` // entries of the logs after it
+	LagTime  time.Duration `json:"-"` // age of the oldest event that is not dealt with
+	InFlight int           `json:"-"` // requests under way
+	Waiting  int           `json:"-"` // events read and not yet dealt with
+	Retry    time.Time     `json:"-"` // when it is tried again; zero when nothing waits for that
+}
+
+// begin forgets the failures before a webhook was enabled.
+func (s *WebhookState) begin() {
+	s.FailingSince, s.FailedSince, s.DeadInARow = time.Time{}, 0, 0
+}
+
+// place is where the webhook goes on.
+func (s *WebhookState) place() place { return place{s.Change, s.Message} }
+
+// showWebhook joins what is stored with what the running webhook knows.
+func (h *Hub) showWebhook(r storage.Reader, id string, record webhookRecord) (Webhook, error) {
+	w := record.show(id)
+	state, err := webhookStateTable.Get(r, storage.Tuple(id))
+	if err != nil {
+		return w, err
+	}
+	h.webhooks.mu.Lock()
+	pump := h.webhooks.running[id]
+	h.webhooks.mu.Unlock()
+	if pump != nil {
+		if live := pump.show(); live.Moves == state.Moves {
+			live.DeadNext, live.DeadKept, live.DeadBytes = state.DeadNext, state.DeadKept, state.DeadBytes
+			state = live
+		}
+	}
+	_, last, err := changeLog.Bounds(r)
+	if err != nil {
+		return w, err
+	}
+	state.Lag = last - min(last, state.Change)
+	if record.wantsTelemetry() {
+		newest := h.db.Messages().Last()
+		state.Lag += newest - min(newest, state.Message)
+	} else {
+		state.Message = h.db.Messages().Last() // those before are not its business
+	}
+	state.Cursor = state.place().cursor(h.db.Epoch().ID)
+	if pump == nil && state.Lag > 0 {
+		state.LagTime, err = h.oldestAfter(r, state.place(), record.wantsTelemetry())
+	}
+	w.State = state
+	return w, err
+}
+
+// oldestAfter is the age of the oldest entry after a place.
+func (h *Hub) oldestAfter(r storage.Reader, at place, telemetry bool) (age time.Duration, err error) {
+	now := time.Now()
+	for e, err := range changeLog.Read(r, at.change) {
+		if err != nil {
+			return 0, err
+		}
+		age = now.Sub(e.Time)
+		break
+	}
+	if telemetry {
+		for e, err := range h.db.Messages().Read(at.message) {
+			if err != nil {
+				return 0, err
+			}
+			age = max(age, now.Sub(e.Time))
+			break
+		}
+	}
+	return max(age, 0), nil
+}
+
+// WebhookStats returns the webhooks with their state, for metrics.
+func (h *Hub) WebhookStats(ctx context.Context) ([]Webhook, error) { return h.listWebhooks(ctx) }
+
+// doctorWebhooks finds webhooks that don't deliver.
+func (h *Hub) doctorWebhooks(ctx context.Context) Finding {
+	list, err := h.listWebhooks(ctx)
+	if err != nil {
+		return Finding{"webhooks", "fail", err.Error(), "run `muster doctor` again; if it stays, look at the hub's log"}
+	}
+	var paused, failing, dead []string
+	enabled := 0
+	for _, w := range list {
+		switch {
+		case w.Paused != "":
+			paused = append(paused, w.ID)
+		case w.Enabled:
+			enabled++
+			if !w.State.FailingSince.IsZero() && time.Since(w.State.FailingSince) > time.Minute {
+				failing = append(failing, w.ID)
+			}
+		}
+		if w.State.DeadKept > 0 {
+			dead = append(dead, w.ID)
+		}
+	}
+	slices.Sort(paused)
+	switch {
+	case len(paused) > 0:
+		return Finding{"webhooks", "fail", "paused by the hub because they failed: " + strings.Join(paused, ", "), "`muster webhook show NAME` tells why, `muster webhook test NAME` tries it, `muster webhook enable NAME` lets it go on where it stood"}
+	case len(failing) > 0:
+		return Finding{"webhooks", "warn", "not delivering for over a minute: " + strings.Join(failing, ", "), "`muster webhook test NAME` shows what the endpoint answers"}
+	case len(dead) > 0:
+		return Finding{"webhooks", "warn", "with dead letters: " + strings.Join(dead, ", "), "`muster webhook dead-letters list NAME` shows them; retry or delete them"}
+	}
+	return Finding{"webhooks", "ok", fmt.Sprintf("%d of %d are enabled, and all deliver", enabled, len(list)), ""}
+}
+
+// pauseWebhook disables a webhook that does not work, and says so: an event,
+// an entry of the audit, and the reason in the webhook. It does nothing when
+// the webhook was changed meanwhile.
+func (h *Hub) pauseWebhook(ctx context.Context, id string, revision uint64, reason string) error {
+	return h.update(ctx, "pause webhook", func(tx *storage.Tx) error {
+		record, err := webhookTable.Get(tx, storage.Tuple(id))
+		if errors.Is(err, storage.ErrNotFound) || err == nil && record.Revision != revision {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		record.Disabled, record.Paused = true, reason
+		record.Revision, record.Updated = record.Revision+1, tx.Now()
+		details, err := marshal(struct {
+			Webhook string `json:"webhook"`
+			Reason  string `json:"reason"`
+		}{id, reason})
+		if err != nil {
+			return err
+		}
+		hub := Caller{Cause: "webhook:" + id}
+		tx.OnCommit(func(uint64) { h.webhooks.wake() })
+		return errors.Join(
+			webhookTable.Put(tx, storage.Tuple(id), record),
+			appendChange(tx, hub, changeWebhookPaused, TwinID{}, 0, details),
+			h.auditTx(tx, hub, opWebhookWrite, id, details),
+		)
+	})
+}
