@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -42,8 +43,9 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	}
 	memory := divide(int64(f.Memory))
 	debug.SetMemoryLimit(memory.total)
-	if std.Env("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+	paced := std.Env("GOGC") == "" // else whoever starts the hub knows better
+	if paced {
+		debug.SetGCPercent(gcMost)
 	}
 	_, statErr := os.Stat(filepath.Join(f.Data, "tls"))
 	outgoing, err := webhookClient(f)
@@ -73,7 +75,15 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	background := make(chan error, 1)
-	go func() { background <- hub.Run(work) }()
+	go func() {
+		var pace sync.WaitGroup
+		if paced {
+			pace.Go(func() { paceCollector(work) })
+		}
+		err := hub.Run(work)
+		pace.Wait()
+		background <- err
+	}()
 
 	a := announcement{
 		flags: f, version: b.version, fresh: errors.Is(statErr, fs.ErrNotExist), listeners: server.Listeners(),

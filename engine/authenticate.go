@@ -28,6 +28,7 @@ type Grant struct {
 	Method       string    // JSON for iothub-connection-auth-method
 
 	revision uint64 // of the identity that was authenticated
+	endings  uint64 // of its sessions, before it was read
 }
 
 // AuthenticateDevice checks a device's or module's credentials. It fails with
@@ -64,7 +65,8 @@ func (h *Hub) authenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 	if token.Expired(time.Now(), h.limits.TokenClockSkew) {
 		return Grant{}, errf(CodeUnauthorized, "the token of %q expired at %s", cr.ID, token.Expiry.UTC().Format(time.RFC3339))
 	}
-	record, parent, err := h.credentialRecords(ctx, cr.ID)
+	endings := h.sessions.endings(cr.ID.DeviceID)
+	record, parent, err := h.credentialsOf(ctx, cr.ID)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -74,7 +76,7 @@ func (h *Hub) authenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 	if record.Type != AuthSAS {
 		return Grant{}, errf(CodeUnauthorized, "%q authenticates by %s, which a SAS token does not satisfy", cr.ID, record.Type)
 	}
-	g := Grant{ID: cr.ID, GenerationID: record.GenerationID, Expires: token.Expiry, revision: record.Revision}
+	g := Grant{ID: cr.ID, GenerationID: record.GenerationID, Expires: token.Expiry, revision: record.Revision, endings: endings}
 	if token.Policy != "" {
 		g.Method = `{"scope":"hub","type":"sas","issuer":"iothub"}`
 		return g, h.grantByPolicy(&g, token)
@@ -108,22 +110,45 @@ func (h *Hub) checkClock() error {
 	return nil
 }
 
-// credentialRecords loads an identity and, for a module, its device. Unknown
-// ones are CodeUnauthorized: who may not connect does not learn what exists.
-func (h *Hub) credentialRecords(ctx context.Context, id TwinID) (record, parent identityRecord, err error) {
+// credentialRecord is what a session needs of an identityRecord. A device's
+// connecting and subscribing read it several times, and the whole record takes
+// three times as long to decode.
+type credentialRecord struct {
+	GenerationID string             `json:"g"`
+	Revision     uint64             `json:"n"`
+	Disabled     bool               `json:"x"`
+	Type         AuthenticationType `json:"at"`
+	SealedKeys   []byte             `json:"k"`
+}
+
+// The tables of identities, read as credentials. Never written.
+var (
+	deviceCredentials = storage.NewTable("device", 1, storage.JSON[credentialRecord]())
+	moduleCredentials = storage.NewTable("module", 1, storage.JSON[credentialRecord]())
+)
+
+// loadCredentials fails with storage.ErrNotFound for an unknown identity.
+func loadCredentials(r storage.Reader, id TwinID) (credentialRecord, error) {
+	if id.ModuleID != "" {
+		return moduleCredentials.Get(r, id.key())
+	}
+	return deviceCredentials.Get(r, deviceKey(id.DeviceID))
+}
+
+// credentialsOf loads an identity and, for a module, its device. Unknown ones
+// are CodeUnauthorized: who may not connect does not learn what exists.
+func (h *Hub) credentialsOf(ctx context.Context, id TwinID) (record, parent credentialRecord, err error) {
 	err = h.view(ctx, "authenticate", func(r storage.Reader) error {
 		var err error
-		if record, err = loadIdentity(r, id); err != nil {
-			return err
+		record, err = loadCredentials(r, id)
+		if err == nil && id.ModuleID != "" {
+			parent, err = loadCredentials(r, TwinID{DeviceID: id.DeviceID})
 		}
-		if id.ModuleID != "" {
-			parent, err = loadDevice(r, id.DeviceID)
+		if errors.Is(err, storage.ErrNotFound) {
+			return errf(CodeUnauthorized, "%q is not a known identity", id)
 		}
 		return err
 	})
-	if e, ok := errors.AsType[*Error](err); ok && (e.Code == CodeDeviceNotFound || e.Code == CodeModuleNotFound) {
-		return record, parent, errf(CodeUnauthorized, "%q is not a known identity", id)
-	}
 	return record, parent, err
 }
 
@@ -152,7 +177,7 @@ func (h *Hub) grantByPolicy(g *Grant, token auth.Token) error {
 
 // recheck looks at the identity again after its session became visible.
 func (h *Hub) recheck(ctx context.Context, g Grant) error {
-	record, parent, err := h.credentialRecords(ctx, g.ID)
+	record, parent, err := h.credentialsOf(ctx, g.ID)
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,7 @@ func (s *Session) deliver() {
 	if s.id.ModuleID != "" || s.Err() != nil || s.hub.db.Paused() {
 		return
 	}
+	s.announce()
 	if err := s.hub.db.Submit(s.deliverTx); err != nil && s.Err() == nil {
 		s.deliverLater()
 	}

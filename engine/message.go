@@ -41,6 +41,7 @@ func (s *Session) SubmitTelemetry(m Message, done func(error)) error {
 	if err := s.Err(); err != nil && !m.Will {
 		return err
 	}
+	s.announce()
 	size := m.size()
 	if most := s.hub.limits.MessageBytes; size > most {
 		return errf(CodeTooLarge, "the message has %d bytes with its properties, at most %d are allowed", size, most)

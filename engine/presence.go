@@ -34,37 +34,83 @@ func (h *Hub) addPresence(r storage.Reader, i *Identity) error {
 	return nil
 }
 
-// recordPresence stores that a session began, or why it ended. Nobody waits
-// for it: presence is exact in memory, and no device is told that it was
-// stored.
-func (h *Hub) recordPresence(s *Session, ended *Error) {
+// presenceDelay is how long the beginning of a session may wait for the first
+// change that the session brings, to be stored with it.
+const presenceDelay = 20 * time.Millisecond
+
+// announceSoon has the beginning of the session stored: with its subscriptions,
+// which most devices send next, or by itself before anything else that it
+// stores, and soon in any case.
+func (s *Session) announceSoon() { time.AfterFunc(presenceDelay, s.announce) }
+
+// announce stores that the session began, unless that was done.
+func (s *Session) announce() {
+	if !s.announced.Load() && s.announced.CompareAndSwap(false, true) {
+		s.hub.submitPresence(s.beginTx)
+	}
+}
+
+// submitPresence stores a change of somebody's presence. Nobody waits for it:
+// presence is exact in memory, and no device is told that it was stored.
+func (h *Hub) submitPresence(f func(tx *storage.Tx) error) {
+	if err := h.db.Submit(f); err != nil {
+		h.count.presenceLost.Add(1)
+	}
+}
+
+// beginTx stores that the session began.
+func (s *Session) beginTx(tx *storage.Tx) error {
+	h := s.hub
+	before, live, err := h.presenceTx(tx, s.id)
+	if err != nil || live != s {
+		return err // overtaken by what happened next, which is stored for itself
+	}
+	if known, err := isIdentityTx(tx, s.id); !known {
+		return err
+	}
+	// The end of the session before this one was overtaken, or a hub that was
+	// killed could not store it. Who follows the changes sees one end for each begin.
+	if err := h.leftTx(tx, s.id, before, "a newer connection took over"); err != nil {
+		return err
+	}
+	p := s.presence(s.since)
+	p.Run = h.about.run()
+	return errors.Join(
+		s.keepTx(tx),
+		presenceTable.Put(tx, s.id.key(), p),
+		appendChange(tx, Caller{Principal: s.connection.Grant.Principal}, changeConnected, s.id, 0, nil),
+	)
+}
+
+// recordEnd stores why a session ended.
+func (h *Hub) recordEnd(s *Session, cause *Error) {
 	now := time.Now().UTC()
-	err := h.db.Submit(func(tx *storage.Tx) error {
-		before, live, err := h.presenceTx(tx, s.id)
-		if err != nil {
-			return err
-		}
-		if ended == nil && live != s || ended != nil && live != nil {
-			return nil // overtaken by what happened next, which is stored for itself
+	h.submitPresence(func(tx *storage.Tx) error {
+		_, live, err := h.presenceTx(tx, s.id)
+		if err != nil || live != nil {
+			return err // overtaken
 		}
 		if known, err := isIdentityTx(tx, s.id); !known {
 			return err
 		}
-		c, p := Caller{Principal: s.connection.Grant.Principal}, s.presence(now)
-		if ended != nil {
-			return errors.Join(presenceTable.Put(tx, s.id.key(), p), appendLeft(tx, c, s.id, ended.Message))
-		}
-		// The end of the session before this one was overtaken, or a hub that was
-		// killed could not store it. Who follows the changes sees one end for each begin.
-		if err := h.leftTx(tx, s.id, before, "a newer connection took over"); err != nil {
-			return err
-		}
-		p.Run = h.about.run()
-		return errors.Join(presenceTable.Put(tx, s.id.key(), p), appendChange(tx, c, changeConnected, s.id, 0, nil))
+		return errors.Join(
+			presenceTable.Put(tx, s.id.key(), s.presence(now)),
+			appendLeft(tx, Caller{Principal: s.connection.Grant.Principal}, s.id, cause.Message),
+		)
 	})
-	if err != nil {
-		h.count.presenceLost.Add(1)
+}
+
+// keepTx stores a session that is not clean and has not subscribed yet: MQTT
+// keeps the session itself, not only what it subscribed to.
+func (s *Session) keepTx(tx *storage.Tx) error {
+	if s.connection.Clean || s.resumed {
+		return nil
 	}
+	_, err := subscriptionTable.Get(tx, s.id.key())
+	if errors.Is(err, storage.ErrNotFound) {
+		return subscriptionTable.Put(tx, s.id.key(), NoSubscriptions())
+	}
+	return err
 }
 
 // run names this run of the hub.
@@ -181,7 +227,7 @@ func (h *Hub) endFormerSessions(ctx context.Context) error {
 // isIdentityTx reports whether the identity exists: for one that was deleted
 // meanwhile there is nothing to remember.
 func isIdentityTx(tx *storage.Tx, id TwinID) (bool, error) {
-	_, err := identityTable(id).Get(tx, identityKey(id))
+	_, err := loadCredentials(tx, id)
 	if errors.Is(err, storage.ErrNotFound) {
 		return false, nil
 	}

@@ -41,6 +41,7 @@ func TestPresenceThatWasOvertaken(t *testing.T) {
 	want := []string{changeIdentityCreated, changeConnected}
 
 	first := connect(t, h, id)
+	first.announce() // sooner than by itself
 	if kinds, _ := settle(); !slices.Equal(kinds, want) {
 		t.Errorf("connected: %v, want %v", kinds, want)
 	}
@@ -50,15 +51,15 @@ func TestPresenceThatWasOvertaken(t *testing.T) {
 	if !slices.Equal(kinds, want) {
 		t.Errorf("disconnected: %v, want %v", kinds, want)
 	}
-	h.recordPresence(first, nil)
+	h.submitPresence(first.beginTx)
 	if err := h.update(t.Context(), "", func(tx *storage.Tx) error { return h.storeActivityTx(tx, first) }); err != nil {
 		t.Fatal(err)
 	}
 	if kinds, p := settle(); !slices.Equal(kinds, want) || !p.Updated.Equal(ended.Updated) {
 		t.Errorf("what came late was stored: %v at %s, want %v at %s", kinds, p.Updated, want, ended.Updated)
 	}
-	connect(t, h, id)
-	h.recordPresence(first, errf(CodeConnectionClosed, "late"))
+	connect(t, h, id).announce()
+	h.recordEnd(first, errf(CodeConnectionClosed, "late"))
 	want = append(want, changeConnected)
 	if kinds, _ := settle(); !slices.Equal(kinds, want) {
 		t.Errorf("connected again: %v, want %v", kinds, want)

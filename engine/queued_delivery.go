@@ -265,6 +265,7 @@ func (h *Hub) deliverQueued(id TwinID) bool {
 // takeQueued commits that the next call is being sent: before this is durable
 // nothing of it may reach the wire, so that no crash can lead to a repetition.
 func (h *Hub) takeQueued(id TwinID, s *Session) (call string, r queuedRecord, err error) {
+	s.announce()
 	err = h.update(context.Background(), "take queued method", func(tx *storage.Tx) error {
 		call = ""
 		q, err := loadQueue(tx, id)

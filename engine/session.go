@@ -82,6 +82,7 @@ type Session struct {
 	activity   atomic.Int64 // unix nanoseconds
 	flushed    int64        // activity when presence was last stored; only flushPresence uses it
 	cause      atomic.Pointer[Error]
+	announced  atomic.Bool // the store knows, or will, that the session began
 	delivery   delivery
 
 	mu       sync.Mutex
@@ -106,18 +107,21 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 	if err := s.restore(ctx); err != nil {
 		return nil, err
 	}
-	if old := h.sessions.put(s); old != nil {
+	old, endings := h.sessions.put(s)
+	if old != nil {
 		h.count.sessionsReplaced.Add(1)
 		old.end(errf(CodeConnectionClosed, "a newer connection of %q took over", s.id))
 	}
 	// From here on a change of the identity finds the session in the table;
 	// what changed between authentication and now is found by looking again.
-	if err := h.recheck(ctx, cn.Grant); err != nil {
-		s.Close(err)
-		return nil, err
+	if endings != cn.Grant.endings {
+		if err := h.recheck(ctx, cn.Grant); err != nil {
+			s.Close(err)
+			return nil, err
+		}
 	}
 	h.count.connects.Add(1)
-	h.recordPresence(s, nil)
+	s.announceSoon()
 	if s.subs.Has(EndpointMessage) {
 		s.deliver()
 	}
@@ -128,16 +132,18 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 // restore loads the stored subscriptions, or forgets them for a clean
 // session, and stores the model id that the device announced.
 func (s *Session) restore(ctx context.Context) error {
-	var model string
+	var announce bool
 	waiting := 0
 	err := s.hub.view(ctx, "restore session", func(r storage.Reader) error {
-		t, err := s.hub.getTwin(r, s.id)
-		if errors.Is(err, storage.ErrNotFound) {
-			return errf(CodeUnauthorized, "the identity %q no longer exists", s.id)
-		}
-		model = t.ModelID
-		if err != nil {
-			return err
+		if s.connection.ModelID != "" {
+			t, err := s.hub.getTwin(r, s.id)
+			if errors.Is(err, storage.ErrNotFound) {
+				return errf(CodeUnauthorized, "the identity %q no longer exists", s.id)
+			}
+			if err != nil {
+				return err
+			}
+			announce = s.connection.ModelID != t.ModelID
 		}
 		if s.connection.Clean && s.id.ModuleID == "" {
 			q, err := deviceboundQueueOf(r, s.id.DeviceID)
@@ -159,11 +165,10 @@ func (s *Session) restore(ctx context.Context) error {
 		return err
 	}
 	forget := s.connection.Clean && s.resumed
-	announce := s.connection.ModelID != "" && s.connection.ModelID != model
 	if s.connection.Clean {
 		s.resumed, s.subs = false, NoSubscriptions()
 	}
-	if !forget && !announce && waiting == 0 && (s.resumed || s.connection.Clean) {
+	if !forget && !announce && waiting == 0 {
 		return nil
 	}
 	return s.hub.update(ctx, "begin session", func(tx *storage.Tx) error {
@@ -176,14 +181,8 @@ func (s *Session) restore(ctx context.Context) error {
 				return err
 			}
 		}
-		switch {
-		case forget:
+		if forget {
 			if err := subscriptionTable.Delete(tx, s.id.key()); err != nil {
-				return err
-			}
-		case !s.connection.Clean && !s.resumed:
-			// MQTT keeps the session itself, not only what it subscribed to.
-			if err := subscriptionTable.Put(tx, s.id.key(), s.subs); err != nil {
 				return err
 			}
 		}
@@ -252,15 +251,24 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 		return nil
 	}
 	if !s.connection.Clean {
+		begin := s.announced.CompareAndSwap(false, true)
 		err := s.hub.update(ctx, "store subscriptions", func(tx *storage.Tx) error {
 			// A set that is stored late must not come to a newer session of the
 			// identity, or to another identity of the same name.
 			if err := s.liveTx(tx); err != nil {
 				return err
 			}
+			if begin {
+				if err := s.beginTx(tx); err != nil {
+					return err
+				}
+			}
 			return subscriptionTable.Put(tx, s.id.key(), next)
 		})
 		if err != nil {
+			if begin {
+				s.hub.submitPresence(s.beginTx)
+			}
 			return err
 		}
 	}
@@ -299,9 +307,9 @@ func (s *Session) liveTx(tx *storage.Tx) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	r, err := loadIdentity(tx, s.id)
-	if err == nil && r.GenerationID != s.connection.Grant.GenerationID {
-		err = errf(CodeDeviceNotFound, "%s", s.id)
+	r, err := loadCredentials(tx, s.id)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && r.GenerationID != s.connection.Grant.GenerationID {
+		return errf(CodeDeviceNotFound, "%s", s.id)
 	}
 	return err
 }
@@ -330,16 +338,17 @@ func (s *Session) Close(cause error) {
 }
 
 func (s *Session) detach(cause *Error) {
+	s.announce() // an end without a beginning would puzzle who follows the changes
 	s.failCalls(cause)
 	s.hub.recordConnection(s, cause)
 	if s.hub.sessions.remove(s) {
-		s.hub.recordPresence(s, cause)
+		s.hub.recordEnd(s, cause)
 	}
 }
 
 // endSession ends an identity's session, if it has one.
 func (h *Hub) endSession(id TwinID, cause *Error) {
-	if s := h.sessions.get(id); s != nil {
+	if s := h.sessions.end(id); s != nil {
 		s.end(cause)
 	}
 }
@@ -350,7 +359,7 @@ func (h *Hub) endSessions(id TwinID, cause *Error) {
 		h.endSession(id, cause)
 		return
 	}
-	for _, s := range h.sessions.ofDevice(id.DeviceID) {
+	for _, s := range h.sessions.endDevice(id.DeviceID) {
 		s.end(cause)
 	}
 }

@@ -21,6 +21,7 @@ type sessionShard struct {
 	mu      sync.Mutex
 	live    map[TwinID]*Session
 	waiting map[TwinID]*arrival
+	endings uint64 // how often something ended a session here, or would have
 }
 
 // arrival is what method calls to one identity wait for.
@@ -50,15 +51,36 @@ func (t *sessionTable) get(id TwinID) *Session {
 	return sh.live[id]
 }
 
-// put makes s the identity's session and returns the one that it replaces.
-func (t *sessionTable) put(s *Session) (old *Session) {
+// put makes s the identity's session and returns the one that it replaces, and
+// what endings returns at that moment.
+func (t *sessionTable) put(s *Session) (old *Session, endings uint64) {
 	sh := t.shard(s.id.DeviceID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	old = sh.live[s.id]
 	sh.live[s.id] = s
 	sh.wake(s.id)
-	return old
+	return old, sh.endings
+}
+
+// endings counts what ends sessions of the device, and of some others. While it
+// is what it was when a credential was checked, no change of the identity has
+// become visible that the check did not see.
+func (t *sessionTable) endings(deviceID string) uint64 {
+	sh := t.shard(deviceID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.endings
+}
+
+// end returns the identity's session, which a change of the identity ends.
+// Also one that is just beginning hears of it, by endings.
+func (t *sessionTable) end(id TwinID) *Session {
+	sh := t.shard(id.DeviceID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.endings++
+	return sh.live[id]
 }
 
 // remove takes s out unless a newer session has its place; it reports whether
@@ -91,11 +113,12 @@ func (t *sessionTable) each(f func(*Session)) {
 	}
 }
 
-// ofDevice returns the sessions of a device and of its modules.
-func (t *sessionTable) ofDevice(deviceID string) (list []*Session) {
+// endDevice is end for the sessions of a device and of its modules.
+func (t *sessionTable) endDevice(deviceID string) (list []*Session) {
 	sh := t.shard(deviceID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	sh.endings++
 	for id, s := range sh.live {
 		if id.DeviceID == deviceID {
 			list = append(list, s)

@@ -291,6 +291,7 @@ func (s *Session) PatchReported(ctx context.Context, patch []byte, expected int6
 		return 0, err
 	}
 	s.Touch()
+	s.announce()
 	err = h.update(ctx, "update reported properties", func(tx *storage.Tx) error {
 		if err := s.Err(); err != nil { // it may have ended while the patch was held back
 			return err

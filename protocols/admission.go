@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/muster-hub/muster/protocols/wire"
 )
 
 // Bounds on connections that nobody has vouched for yet: from accept until a
@@ -82,7 +84,7 @@ func newAdmission(perAddress, all int) *admission {
 
 // knock is one accepted connection. It is its net.Conn.
 type knock struct {
-	net.Conn
+	wire.Socket
 	gate    *admission
 	from    netip.Prefix
 	entered chan struct{} // closed when the wait is over; nil without one
@@ -121,7 +123,7 @@ func source(a net.Addr) netip.Prefix {
 // admit takes a newcomer in, after making room, or lets it wait. It returns nil
 // when it had to close the connection.
 func (g *admission) admit(c net.Conn) *knock {
-	k := &knock{Conn: c, gate: g, from: source(c.RemoteAddr())}
+	k := &knock{Socket: wire.NewSocket(c), gate: g, from: source(c.RemoteAddr())}
 	g.mu.Lock()
 	var victim *knock
 	ok := !g.shut && g.waitingOf[k.from] == 0
@@ -360,8 +362,11 @@ func (k *knock) Read(b []byte) (int, error) {
 	if k.entered != nil {
 		<-k.entered
 	}
-	return k.Conn.Read(b)
+	return k.Socket.Read(b)
 }
+
+// NetConn returns the connection below, for those who wait on it.
+func (k *knock) NetConn() net.Conn { return &k.Socket }
 
 // Write sends. The first one after the hello carries the server's answer, and
 // with it the costly part of the handshake is over.

@@ -43,7 +43,7 @@ func BenchmarkReported(b *testing.B) {
 			}
 			go func() {
 				if conn.(*tls.Conn).Handshake() == nil {
-					h.ServeConn(b.Context(), conn)
+					go h.ServeConn(b.Context(), conn)
 				}
 			}()
 		}

@@ -24,7 +24,7 @@ type testClient struct {
 // dial connects a client to the handler through a pipe, without CONNECT.
 func dial(t testing.TB, h *Handler) *testClient {
 	near, far := net.Pipe()
-	h.ServeConn(context.Background(), far)
+	go h.ServeConn(context.Background(), far)
 	return newTestClient(t, wire.NewStream(near, wire.NewBuffers()))
 }
 

@@ -121,7 +121,7 @@ func newHandler(hb hub, o Options) *Handler {
 }
 
 // ServeHTTP answers a WebSocket handshake at whatever path it is mounted, and
-// returns at once; the connection lives on in a goroutine of the handler.
+// serves the connection until it has become quiet, as ServeConn does.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !h.admit() {
 		w.Header().Set("Retry-After", "10")
@@ -138,8 +138,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.start(st)
 }
 
-// ServeConn takes over an MQTT connection whose TLS handshake is done, and
-// returns at once; ctx is only of this call.
+// ServeConn takes over an MQTT connection whose TLS handshake is done. It
+// returns when the device has become quiet after its first requests, a few
+// seconds later at most; the connection lives on in a goroutine of the handler.
+// ctx is only of the first moment.
 func (h *Handler) ServeConn(ctx context.Context, conn net.Conn) {
 	if !h.admit() {
 		h.count.rejected.Add(1)
@@ -160,19 +162,21 @@ func (h *Handler) admit() bool {
 	return false
 }
 
-// start runs an admitted connection in a fresh goroutine: the one that did the
-// handshake has a stack that grew with it.
+// start serves an admitted connection on the goroutine that did the handshake.
 func (h *Handler) start(st *wire.Stream) {
 	s := newSession(h, st)
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.closed {
+		h.mu.Unlock()
 		h.count.pending.Add(-1)
 		_ = st.Close()
 		return
 	}
 	h.sessions[s] = struct{}{}
-	h.wg.Go(s.run)
+	h.wg.Add(1)
+	h.mu.Unlock()
+	defer h.wg.Done()
+	s.begin()
 }
 
 func (h *Handler) forget(s *session) {

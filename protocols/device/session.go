@@ -20,13 +20,14 @@ type session struct {
 	rd  *wire.Reader
 	out *outbox
 
-	es      engineSession // nil until CONNECT was accepted
-	id      engine.TwinID
-	will    *wire.Will
-	idle    time.Duration // longest silence
-	expires time.Time     // when the token's grace ends; zero = never
-	tokens  float64       // packets that may be read without waiting
-	filled  time.Time     // when tokens were last added
+	es        engineSession // nil until CONNECT was accepted
+	id        engine.TwinID
+	will      *wire.Will
+	idle      time.Duration // longest silence
+	beginning time.Time     // when it began, while it is on the goroutine that accepted it
+	expires   time.Time     // when the token's grace ends; zero = never
+	tokens    float64       // packets that may be read without waiting
+	filled    time.Time     // when tokens were last added
 
 	unsettled []uint16 // packet ids of telemetry that was not seen to be durable, in order
 	settled   tally    // of the store's answers to them
@@ -41,19 +42,59 @@ func newSession(h *Handler, st *wire.Stream) *session {
 	}
 }
 
-// run is the connection's goroutine.
-func (s *session) run() {
+// How a connection begins.
+const (
+	// A device that is silent for so long has become quiet.
+	quietAfter = 500 * time.Millisecond
+	// One that never is leaves the goroutine that accepted it after this.
+	beginMost = 5 * time.Second
+)
+
+// begin serves the connection on the goroutine that accepted it, whose stack
+// has grown with the handshake, while the device makes its first requests. The
+// long rest runs on a goroutine of its own, whose stack begins anew: most
+// devices say little, and what they cost is what they wait with.
+func (s *session) begin() {
+	s.beginning = time.Now()
+	s.run(func() error {
+		if why := s.connect(); why != nil {
+			return why
+		}
+		if !s.st.SetQuiet(quietAfter) {
+			return wire.ErrQuiet
+		}
+		return nil
+	})
+}
+
+// goOn serves the rest.
+func (s *session) goOn() {
+	s.beginning = time.Time{}
+	s.st.SetQuiet(0)
+	s.run(func() error { return nil })
+}
+
+// run serves the connection until it ends, or has become quiet.
+func (s *session) run(first func() error) {
 	var why *ending
 	defer func() {
 		if v := recover(); v != nil {
 			why = end(reasonFault, fmt.Errorf("panic: %v", v))
 			s.h.log.Error("a device session failed", slog.String("device", s.id.String()), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 		}
-		s.finish(why)
+		if why != nil {
+			s.finish(why)
+		}
 	}()
-	if why = s.connect(); why == nil {
-		why = s.endingOf(s.serve())
+	err := first()
+	if err == nil {
+		err = s.serve()
 	}
+	if errors.Is(err, wire.ErrQuiet) {
+		s.h.wg.Go(s.goOn)
+		return
+	}
+	why = s.endingOf(err)
 }
 
 // serve handles packets until the connection ends, first those that came right
@@ -83,6 +124,9 @@ func (s *session) serve() error {
 				return err
 			}
 			s.throttle(n, now)
+			if !s.beginning.IsZero() && now.Sub(s.beginning) > beginMost {
+				return wire.ErrQuiet
+			}
 		}
 		if err := s.rd.Fill(); err != nil {
 			return s.readError(err)

@@ -297,7 +297,7 @@ func TestWill(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	inBubble(t, func(t *testing.T, hub *fakeHub, h *Handler) {
 		near, far := net.Pipe()
-		h.ServeConn(t.Context(), far)
+		go h.ServeConn(t.Context(), far)
 		connect, err := wire.AppendConnect(nil, &wire.Connect{ClientID: "d1", Username: "h/d1/?"})
 		if err != nil {
 			t.Fatal(err)
@@ -368,7 +368,7 @@ func TestHalfOpen(t *testing.T) {
 	inBubble(t, func(t *testing.T, hub *fakeHub, h *Handler) {
 		near, far := net.Pipe()
 		defer func() { _ = near.Close() }()
-		h.ServeConn(t.Context(), far)
+		go h.ServeConn(t.Context(), far)
 		connect, err := wire.AppendConnect(nil, &wire.Connect{ClientID: "d1", Username: "h/d1/?"})
 		if err != nil {
 			t.Fatal(err)
@@ -438,6 +438,7 @@ func TestTooManyPending(t *testing.T) {
 		var clients []*testClient
 		for range 5 {
 			clients = append(clients, dial(t, h))
+			synctest.Wait()
 		}
 		for _, c := range clients[3:] {
 			c.wantEnd()

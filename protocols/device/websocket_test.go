@@ -158,7 +158,7 @@ func TestManySilent(t *testing.T) {
 	var silent []net.Conn
 	for range 2000 {
 		near, far := net.Pipe()
-		h.ServeConn(t.Context(), far)
+		go h.ServeConn(t.Context(), far)
 		silent = append(silent, near)
 	}
 	c := accepted(t, hub, h, engine.TwinID{DeviceID: "d"})
@@ -187,7 +187,7 @@ func BenchmarkTelemetry(b *testing.B) {
 			if err != nil {
 				return
 			}
-			h.ServeConn(b.Context(), conn)
+			go h.ServeConn(b.Context(), conn)
 		}
 	}()
 	b.RunParallel(func(pb *testing.PB) {

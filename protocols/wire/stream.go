@@ -1,12 +1,14 @@
 package wire
 
 import (
+	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +39,10 @@ type Stream struct {
 	// For the reader only: the WebSocket message being read, and how many pings
 	// came in a second of unix time.
 	message    io.Reader
+	frames     *bufio.Reader         // what the library reads from; nil at the client's end
+	first      [smallReadBuffer]byte // what await read
+	deadline   time.Time
+	quiet      time.Duration
 	pingSecond int64
 	pings      int
 
@@ -48,9 +54,10 @@ type Stream struct {
 // end the connection from any goroutine without waiting.
 type link struct {
 	net.Conn
+	socket  *Socket // the lowest; nil when it can't wait for itself
 	timeout time.Duration
 	cut     atomic.Bool
-	pre     []byte // bytes that the HTTP server had read already
+	pre     []byte // read already, by the HTTP server or by await
 
 	mu   sync.Mutex
 	cork *Buffer // while set, writes gather here
@@ -60,6 +67,7 @@ type link struct {
 func NewStream(conn net.Conn, pool *Buffers) *Stream {
 	s := &Stream{pool: pool}
 	s.link.Conn, s.link.timeout = conn, DefaultWriteTimeout
+	s.link.socket = takeOver(conn, pool)
 	return s
 }
 
@@ -77,8 +85,13 @@ func (s *Stream) Cut() {
 }
 
 // SetReadDeadline sets when reads end with a timeout. A WebSocket can't be
-// read any further after that.
+// read any further after that. It is for the goroutine that reads.
 func (s *Stream) SetReadDeadline(t time.Time) error {
+	s.deadline = t
+	return s.setReadDeadline(t)
+}
+
+func (s *Stream) setReadDeadline(t time.Time) error {
 	err := s.link.Conn.SetReadDeadline(t)
 	if s.link.cut.Load() { // Cut came between: its deadline stands
 		return errors.Join(s.link.Conn.SetReadDeadline(longAgo()), errCut)
@@ -101,6 +114,47 @@ func (s *Stream) RemoteAddr() net.Addr { return s.link.RemoteAddr() }
 // NetConn returns the connection below, to recognise it by.
 func (s *Stream) NetConn() net.Conn { return s.link.Conn }
 
+// ErrQuiet is what a read fails with when nothing has come for as long as
+// SetQuiet says. Unlike after a timeout, reading can go on.
+var ErrQuiet = errors.New("the peer is quiet")
+
+// SetQuiet has reads fail with ErrQuiet when nothing comes for d between two
+// messages, on top of the read deadline; 0 ends that. It reports false when the
+// stream can't tell. It is for the goroutine that reads.
+func (s *Stream) SetQuiet(d time.Duration) bool {
+	if s.link.socket == nil {
+		return false
+	}
+	s.quiet = d
+	return true
+}
+
+// await waits for the next bytes, where the stream can wait cheaply.
+func (s *Stream) await() error {
+	if s.link.socket == nil || len(s.link.pre) > 0 || s.frames != nil && s.frames.Buffered() > 0 {
+		return nil
+	}
+	quiet := time.Now().Add(s.quiet)
+	early := s.quiet > 0 && (s.deadline.IsZero() || quiet.Before(s.deadline))
+	if early {
+		if err := s.setReadDeadline(quiet); err != nil {
+			return err
+		}
+	}
+	n, err := s.link.Read(s.first[:])
+	s.link.pre = s.first[:n]
+	if early {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = ErrQuiet
+		}
+		err = errors.Join(err, s.setReadDeadline(s.deadline))
+	}
+	if n > 0 {
+		return nil // an error comes again
+	}
+	return err
+}
+
 // WebSocket reports whether the stream is a WebSocket.
 func (s *Stream) WebSocket() bool { return s.ws != nil }
 
@@ -116,10 +170,15 @@ func (s *Stream) PeerCertificates() []*x509.Certificate {
 // Read reads bytes, wherever packets and frames begin and end. A WebSocket
 // with a text message is closed.
 func (s *Stream) Read(p []byte) (int, error) {
-	if s.ws == nil {
-		return s.link.Read(p)
+	if s.ws != nil {
+		return s.readMessage(p)
 	}
-	return s.readMessage(p)
+	if s.quiet > 0 {
+		if err := s.await(); err != nil {
+			return 0, err
+		}
+	}
+	return s.link.Read(p)
 }
 
 // Write writes all of p, on a WebSocket as one message.
@@ -165,6 +224,11 @@ func (l *link) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	n, err := l.Conn.Read(p)
+	for err == errDry { //nolint:errorlint // crypto/tls passes it on as it is
+		if err = l.socket.wait(); err == nil {
+			n, err = l.Conn.Read(p)
+		}
+	}
 	if err != nil && l.cut.Load() {
 		err = errCut
 	}

@@ -52,7 +52,8 @@ func Accept(w http.ResponseWriter, r *http.Request, pool *Buffers) (*Stream, err
 	}
 	s := &Stream{pool: pool}
 	s.link.timeout = DefaultWriteTimeout
-	ws, err := websocket.Accept(&hijacker{ResponseWriter: w, link: &s.link}, r, &websocket.AcceptOptions{
+	hj := &hijacker{ResponseWriter: w, link: &s.link, pool: pool}
+	ws, err := websocket.Accept(hj, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{Subprotocol},
 		InsecureSkipVerify: true, // devices are no browsers; who they are is in CONNECT
 		CompressionMode:    websocket.CompressionDisabled,
@@ -62,7 +63,7 @@ func Accept(w http.ResponseWriter, r *http.Request, pool *Buffers) (*Stream, err
 		return nil, err
 	}
 	ws.SetReadLimit(DefaultMessageLimit)
-	s.ws = ws
+	s.ws, s.frames = ws, hj.frames
 	return s, nil
 }
 
@@ -92,7 +93,9 @@ func offersMQTT(h http.Header) bool {
 // server's of 4 KB each, and the link instead of the connection.
 type hijacker struct {
 	http.ResponseWriter
-	link *link
+	link   *link
+	pool   *Buffers
+	frames *bufio.Reader // what it handed out
 }
 
 // Hijack takes the connection from the HTTP server.
@@ -107,8 +110,9 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 			return nil, nil, err
 		}
 	}
-	h.link.Conn = conn
-	return h.link, bufio.NewReadWriter(bufio.NewReaderSize(h.link, hijackBuffer), bufio.NewWriterSize(h.link, hijackBuffer)), nil
+	h.link.Conn, h.link.socket = conn, takeOver(conn, h.pool)
+	h.frames = bufio.NewReaderSize(h.link, hijackBuffer)
+	return h.link, bufio.NewReadWriter(h.frames, bufio.NewWriterSize(h.link, hijackBuffer)), nil
 }
 
 // pinged decides whether a ping is answered; one that comes too soon after many
@@ -127,6 +131,9 @@ func (s *Stream) pinged(context.Context, []byte) bool {
 func (s *Stream) readMessage(p []byte) (int, error) {
 	for {
 		if s.message == nil {
+			if err := s.await(); err != nil { // the library would wait on a deep stack
+				return 0, s.readError(err)
+			}
 			// Deadlines are the link's: a context that can end costs a timer.
 			typ, m, err := s.ws.Reader(context.Background())
 			if err != nil {

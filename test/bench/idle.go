@@ -11,6 +11,15 @@ import (
 	"time"
 )
 
+const (
+	// The bare server takes its turns between those of the hub, since the machine
+	// is seldom as fast as it was a moment ago.
+	bareTurns   = 10
+	bareAccepts = 300 // in each; its first turn, when it is cold, is not counted
+
+	judged = 60 // seconds after the last connect
+)
+
 // idleCommand measures what idle connections cost the hub: MQTT over WebSocket
 // over TLS, each with the subscriptions of an SDK that uses methods and twins.
 func idleCommand(ctx context.Context, args []string, stdout io.Writer) error {
@@ -43,6 +52,11 @@ func idleCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	pause(ctx, 3*time.Second)
+	beside, err := startBare(ctx, h)
+	if err != nil {
+		return err
+	}
+	defer beside.stop()
 	before, err := memoryOf(h.pid())
 	if err != nil {
 		return err
@@ -52,7 +66,7 @@ func idleCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	began := time.Now()
-	devices, err := connectIdle(ctx, h, *n, !*plain)
+	devices, bare, err := connectIdle(ctx, h, beside, *n, !*plain)
 	defer func() {
 		for _, d := range devices {
 			if d != nil {
@@ -72,24 +86,60 @@ func idleCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	if *plain {
 		kind = "MQTT/TLS"
 	}
-	fmt.Fprintf(stdout, "%d %s connections in %.1f s (%.0f/s, both ends on this machine); hub: %.0f us of CPU for each (TLS handshake, CONNECT, 3 subscriptions stored)\n",
-		*n, kind, took.Seconds(), float64(*n)/took.Seconds(), float64((after-cpu).Microseconds())/float64(*n))
+	each := float64((after - cpu).Microseconds()) / float64(*n)
+	fmt.Fprintf(stdout, "%d %s connections in %.1f s (both ends on this machine, and the bare server's turns); hub: %.0f us of CPU for each (TLS handshake, CONNECT, 3 subscriptions stored)\n",
+		*n, kind, took.Seconds(), each)
+	fmt.Fprintf(stdout, "bare crypto/tls server in between, the same certificate: %d us of CPU for each of %d accepts\n", bare.Microseconds(), bareTurns*bareAccepts)
+	target(stdout, "CPU per accept, hub / bare TLS", each/float64(bare.Microseconds()), 1.7, false, "x")
 	for _, wait := range []time.Duration{2, 30, 60, 120} {
 		pause(ctx, wait*time.Second-time.Since(began.Add(took)))
 		now, err := memoryOf(h.pid())
 		if err != nil {
 			return err
 		}
-		each := func(a, b int64) float64 { return float64(b-a) / 1024 / float64(*n) }
+		growth := func(a, b int64) float64 { return float64(b-a) / 1024 / float64(*n) }
 		fmt.Fprintf(stdout, "after %3d s: resident %s (before %s), %.1f KiB a connection; anonymous %s (before %s), %.1f KiB a connection\n", int(wait),
-			mib(now.resident), mib(before.resident), each(before.resident, now.resident), mib(now.anonymous), mib(before.anonymous), each(before.anonymous, now.anonymous))
+			mib(now.resident), mib(before.resident), growth(before.resident, now.resident), mib(now.anonymous), mib(before.anonymous), growth(before.anonymous, now.anonymous))
+		if wait == judged {
+			target(stdout, "resident growth of a connection", growth(before.resident, now.resident), 24, false, "KiB")
+		}
 	}
 	return ctx.Err()
 }
 
-func connectIdle(ctx context.Context, h *hub, n int, websocket bool) ([]*device, error) {
+// connectIdle connects n devices, and in turns with them clients of the bare
+// server. It returns what one of those costs.
+func connectIdle(ctx context.Context, h *hub, beside *bare, n int, websocket bool) ([]*device, time.Duration, error) {
 	p := newPool()
 	devices := make([]*device, n)
+	if _, err := beside.perAccept(ctx, h, bareAccepts); err != nil {
+		return devices, 0, err
+	}
+	var alone time.Duration
+	for turn := range bareTurns {
+		from, to := turn*n/bareTurns, (turn+1)*n/bareTurns
+		err := inParallel(ctx, to-from, func(ctx context.Context, i int) error {
+			d, err := p.connect(ctx, h, deviceName("device", from+i), websocket)
+			if err != nil {
+				return fmt.Errorf("%w; the hub printed: %s", err, strings.TrimSpace(h.printed()))
+			}
+			devices[from+i] = d
+			return d.subscribe(filterMethods, filterDesired, filterAnswers)
+		})
+		if err != nil {
+			return devices, 0, err
+		}
+		each, err := beside.perAccept(ctx, h, bareAccepts)
+		if err != nil {
+			return devices, 0, err
+		}
+		alone += each / bareTurns
+	}
+	return devices, alone, nil
+}
+
+// inParallel calls f for 0 to n-1, sixteen at a time, until one fails.
+func inParallel(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	next := make(chan int)
@@ -97,13 +147,8 @@ func connectIdle(ctx context.Context, h *hub, n int, websocket bool) ([]*device,
 	for range 16 {
 		workers.Go(func() {
 			for i := range next {
-				d, err := p.connect(ctx, h, deviceName("device", i), websocket)
-				if err == nil {
-					devices[i] = d
-					err = d.subscribe(filterMethods, filterDesired, filterAnswers)
-				}
-				if err != nil {
-					cancel(fmt.Errorf("connection %d: %w; the hub printed: %s", i, err, strings.TrimSpace(h.printed())))
+				if err := f(ctx, i); err != nil {
+					cancel(fmt.Errorf("connection %d: %w", i, err))
 				}
 			}
 		})
@@ -113,5 +158,5 @@ func connectIdle(ctx context.Context, h *hub, n int, websocket bool) ([]*device,
 	}
 	close(next)
 	workers.Wait()
-	return devices, context.Cause(ctx)
+	return context.Cause(ctx)
 }

@@ -44,6 +44,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if args[0] == "worker" { // the child of storage
 		return workerCommand(ctx, args[1:], stdout, stderr)
 	}
+	if args[0] == "bare" { // the child of idle
+		return bareCommand(ctx, args[1:], stdout)
+	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"storage": storageCommand, "mqtt": mqttCommand, "method": methodCommand, "start": startCommand, "idle": idleCommand,
 		"telemetry": telemetryCommand, "events": eventsCommand,

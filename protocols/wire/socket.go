@@ -1,0 +1,120 @@
+package wire
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is a TCP connection that can wait for bytes with little more than a
+// goroutine. Below TLS, a plain read waits deep inside crypto/tls, on a stack of
+// 8 KB that the collector can't shrink while the read is in it. So once a
+// Stream has taken the connection over, reads only hand out what has arrived,
+// and fail with errDry when that is used up; the Stream then calls wait, from
+// high up on the stack and with no buffer in its hands.
+//
+// Reads are for one goroutine at a time.
+type Socket struct {
+	net.Conn
+
+	raw     syscall.RawConn
+	receive func(fd uintptr) bool // made once: wait must not allocate
+
+	// Of the Stream that took it over:
+	pool *Buffers // nil until then: reads wait themselves
+	held *Buffer  // what was received; nil while there is nothing
+	view []byte   // of held, not read yet
+	err  error    // what the last receive failed with
+}
+
+// NewSocket returns a Socket over a connection just accepted. One that has no
+// file descriptor works as it did before.
+func NewSocket(conn net.Conn) Socket {
+	s := Socket{Conn: conn}
+	if c, ok := conn.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			s.raw = raw
+		}
+	}
+	return s
+}
+
+// errDry is what reads fail with when nothing more has arrived. crypto/tls goes
+// on after a temporary error as if nothing had happened.
+var errDry net.Error = dryError{}
+
+type dryError struct{}
+
+func (dryError) Error() string   { return "nothing has arrived" }
+func (dryError) Timeout() bool   { return false }
+func (dryError) Temporary() bool { return true }
+
+// Read reads what has arrived.
+func (s *Socket) Read(p []byte) (int, error) {
+	if s.pool == nil {
+		return s.Conn.Read(p)
+	}
+	if s.held == nil {
+		return 0, errDry
+	}
+	n := copy(p, s.view)
+	if s.view = s.view[n:]; len(s.view) == 0 {
+		s.pool.Put(s.held)
+		s.held, s.view = nil, nil
+	}
+	return n, nil
+}
+
+// takeOver finds the Socket below a connection and lets a Stream wait for it;
+// nil when there is none.
+func takeOver(conn net.Conn, pool *Buffers) *Socket {
+	for {
+		switch c := conn.(type) {
+		case *Socket:
+			if c.raw == nil {
+				return nil
+			}
+			c.pool, c.receive = pool, c.tryReceive
+			return c
+		case interface{ NetConn() net.Conn }: // *tls.Conn, and who wraps a Socket
+			conn = c.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// wait waits until something has arrived, at most until the read deadline.
+func (s *Socket) wait() error {
+	if err := s.raw.Read(s.receive); err != nil {
+		return err
+	}
+	return s.err
+}
+
+// tryReceive reports whether it is of use to go on: false means to wait.
+func (s *Socket) tryReceive(fd uintptr) bool {
+	b := s.pool.Get(workingBuffer)
+	for {
+		n, err := unix.Read(int(fd), b.B[:cap(b.B)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case n > 0:
+			s.held, s.view = b, b.B[:n]
+			return true
+		}
+		s.pool.Put(b)
+		if errors.Is(err, unix.EAGAIN) {
+			return false
+		}
+		if s.err = io.EOF; err != nil {
+			s.err = os.NewSyscallError("read", err)
+		}
+		return true
+	}
+}
