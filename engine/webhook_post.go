@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -86,9 +87,7 @@ func (h *Hub) postWebhook(ctx context.Context, t webhookTarget, list []cloudEven
 	if err != nil {
 		return webhookResult{class: webhookRefused, text: "the event can't be written as JSON: " + clip(err.Error())}
 	}
-	for name, value := range t.headers {
-		header[name] = value
-	}
+	maps.Copy(header, t.headers)
 	began := time.Now()
 	signature := signWebhook(t.secret, id, began, body)
 	if len(t.oldSecret) > 0 && began.Before(t.oldUntil) {

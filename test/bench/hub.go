@@ -30,6 +30,7 @@ type hubOptions struct {
 	binary string
 	dir    string
 	memory string
+	extra  []string // more arguments of serve
 }
 
 func (o *hubOptions) flags(f *flag.FlagSet) {
@@ -90,8 +91,11 @@ func (h *hub) printed() string {
 
 // launch starts the process; the caller waits for what it wants to measure.
 func (h *hub) launch() error {
-	c := exec.Command(h.options.binary, "serve", "--data", h.data, "--host", hostName, "--https", h.https, "--mqtts", h.mqtts,
-		"--memory", h.options.memory, "--log-level", "warn", "--quiet")
+	args := []string{
+		"serve", "--data", h.data, "--host", hostName, "--https", h.https, "--mqtts", h.mqtts,
+		"--memory", h.options.memory, "--log-level", "warn", "--quiet",
+	}
+	c := exec.Command(h.options.binary, append(args, h.options.extra...)...)
 	c.Stdout, c.Stderr = h, h
 	if err := c.Start(); err != nil {
 		return err

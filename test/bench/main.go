@@ -8,6 +8,7 @@
 //	bench start     time until devices are served: first, second, large, killed
 //	bench telemetry messages at QoS 1 over TLS, beside Mosquitto
 //	bench events    subscribers of the event stream over TLS
+//	bench webhooks  events posted to endpoints over TLS
 //	bench idle      memory and processor time of idle connections
 //
 // run.sh builds everything and calls it.
@@ -39,7 +40,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, start or idle")
+		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, webhooks, start or idle")
 	}
 	if args[0] == "worker" { // the child of storage
 		return workerCommand(ctx, args[1:], stdout, stderr)
@@ -49,11 +50,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"storage": storageCommand, "mqtt": mqttCommand, "method": methodCommand, "start": startCommand, "idle": idleCommand,
-		"telemetry": telemetryCommand, "events": eventsCommand,
+		"telemetry": telemetryCommand, "events": eventsCommand, "webhooks": webhooksCommand,
 	}
 	command, ok := commands[args[0]]
 	if !ok {
-		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, start or idle", args[0])
+		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, webhooks, start or idle", args[0])
 	}
 	shown := slices.Clone(args)
 	if i := slices.Index(shown, "-muster"); i >= 0 && i+1 < len(shown) { // run.sh adds it
