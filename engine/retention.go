@@ -9,7 +9,8 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-// Bounds of the change log: at least a day, within a size.
+// Bounds of the change log: at least a day, and until every webhook that is
+// enabled has passed, within a size.
 const (
 	changeLogAge   = 24 * time.Hour
 	changeLogBytes = 1 << 30
@@ -22,10 +23,13 @@ const (
 // between them, so that a sweep over a large store leaves the processor to
 // those who wait.
 func (h *Hub) retain(ctx context.Context, now time.Time) error {
-	// No reader of the change log keeps a cursor yet: nothing holds entries back.
-	_, err := changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), MaxBytes: changeLogBytes, Keep: math.MaxUint64})
+	keep, err := h.webhooksKeep(ctx)
+	if err == nil {
+		_, err = changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), Keep: keep})
+	}
+	_, berr := changeLog.Trim(ctx, h.db, storage.TrimPolicy{MaxBytes: changeLogBytes, Keep: math.MaxUint64})
 	_, merr := h.db.Messages().Trim(now.Add(-h.limits.MessageAge), 0)
-	return errors.Join(err, merr, h.retainHistory(ctx, now), h.retainAnswers(ctx, now))
+	return errors.Join(err, berr, merr, h.retainHistory(ctx, now), h.retainAnswers(ctx, now))
 }
 
 func (h *Hub) retainHistory(ctx context.Context, now time.Time) error {

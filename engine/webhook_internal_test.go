@@ -1,9 +1,17 @@
 package engine
 
 import (
+	"context"
 	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/storage"
 )
 
 // The example of the Standard Webhooks documentation and libraries.
@@ -27,4 +35,88 @@ func TestWebhookBackOff(t *testing.T) {
 	if d := webhookBackOff(1, time.Hour); d != webhookLongest {
 		t.Errorf("an hour asked: %s", d)
 	}
+}
+
+func TestClassifyWebhook(t *testing.T) {
+	for status, want := range map[int]webhookClass{
+		200: webhookTaken, 202: webhookTaken, 204: webhookTaken, 299: webhookTaken,
+		400: webhookRefused, 413: webhookRefused, 415: webhookRefused, 422: webhookRefused,
+		408: webhookBroken, 500: webhookBroken, 501: webhookBroken, 505: webhookBroken, 507: webhookBroken,
+		301: webhookAway, 302: webhookAway, 307: webhookAway, 401: webhookAway, 403: webhookAway, 404: webhookAway,
+		405: webhookAway, 425: webhookAway, 429: webhookAway, 502: webhookAway, 503: webhookAway, 504: webhookAway, 199: webhookAway,
+		410: webhookGone,
+	} {
+		if got := classifyWebhook(status); got != want {
+			t.Errorf("%d: class %d, want %d", status, got, want)
+		}
+	}
+}
+
+// TestWebhookPausedAfterDays: one that failed for three days, over restarts,
+// is paused; the log is kept for it until then.
+func TestWebhookPausedAfterDays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		posts := 0
+		h, err := Open(t.Context(), Options{Storage: storage.Options{Dir: t.TempDir(), Memory: 64 << 20}, Deliver: func(context.Context, WebhookPost) (WebhookAnswer, error) {
+			posts++
+			return WebhookAnswer{Status: 302}, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := Caller{Principal: auth.Principal{Kind: auth.Local, Name: "uid=0", Permissions: auth.AllPermissions}}
+		if _, err := h.PutWebhook(t.Context(), owner, Webhook{ID: "hook", URL: "https://example.com", Enabled: true}, ""); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			if _, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: fmt.Sprint("d", i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, row := range []struct {
+			failing time.Duration
+			paused  bool
+		}{{71 * time.Hour, false}, {72 * time.Hour, true}} {
+			if err := h.retain(t.Context(), time.Now().Add(row.failing)); err != nil {
+				t.Fatal(err)
+			}
+			err := h.update(t.Context(), "age", func(tx *storage.Tx) error {
+				s, err := webhookStateTable.Get(tx, storage.Tuple("hook"))
+				if err != nil {
+					return err
+				}
+				s.FailingSince, s.FailedSince = time.Now().Add(-row.failing), 100
+				return webhookStateTable.Put(tx, storage.Tuple("hook"), s)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			if err := h.Run(ctx); err != nil {
+				t.Error(err)
+			}
+			cancel()
+			w, err := h.Webhook(t.Context(), owner, "hook")
+			if err != nil || (w.Paused != "") != row.paused || row.paused && !strings.Contains(w.Paused, "failed for 72h") || w.State.Lag < 3 || w.State.Dead > 0 {
+				t.Errorf("failing for %s: %+v, %v", row.failing, w, err)
+			}
+		}
+		if posts == 0 {
+			t.Error("nothing was posted")
+		}
+		// Nobody is waited for any more.
+		if err := h.retain(t.Context(), time.Now().Add(72*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		err = h.view(t.Context(), "bounds", func(r storage.Reader) error {
+			first, last, err := changeLog.Bounds(r)
+			if first != last {
+				t.Errorf("the log still has %d to %d", first, last)
+			}
+			return err
+		})
+		if err := errors.Join(err, h.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/muster-hub/muster/storage"
@@ -18,7 +19,10 @@ func (h *Hub) runWebhooks(ctx context.Context) {
 		<-ctx.Done()
 		return
 	}
-	type version struct{ revision, moves uint64 }
+	type version struct {
+		created         time.Time // one that is deleted and made again is another
+		revision, moves uint64
+	}
 	type worker struct {
 		version
 		stop context.CancelFunc
@@ -49,7 +53,7 @@ func (h *Hub) runWebhooks(ctx context.Context) {
 				if err != nil {
 					return err
 				}
-				wanted[id], versions[id] = item.Value, version{item.Value.Revision, state.Moves}
+				wanted[id], versions[id] = item.Value, version{item.Value.Created, item.Value.Revision, state.Moves}
 			}
 			return nil
 		})
@@ -155,6 +159,33 @@ func (h *Hub) webhookPlace(r storage.Reader, at place, telemetry bool) (place, b
 	}
 	oldest := place{first - min(first, 1), messages.First() - min(messages.First(), 1)}
 	return at.join(oldest), !at.covers(oldest), nil
+}
+
+// webhooksKeep is the last entry of the change log that every enabled webhook
+// has passed.
+func (h *Hub) webhooksKeep(ctx context.Context) (keep uint64, err error) {
+	keep = math.MaxUint64
+	if h.webhooks.deliver == nil {
+		return keep, nil
+	}
+	err = h.view(ctx, "read webhooks", func(r storage.Reader) error {
+		keep = math.MaxUint64
+		for item, err := range webhookTable.Scan(r, storage.Range{}) {
+			if err != nil {
+				return err
+			}
+			if item.Value.Disabled {
+				continue
+			}
+			state, err := webhookStateTable.Get(r, item.Key)
+			if err != nil {
+				return err
+			}
+			keep = min(keep, state.Change)
+		}
+		return nil
+	})
+	return keep, err
 }
 
 // webhookPage is what the reader hands over: events, and the place behind them.
