@@ -63,6 +63,7 @@ type admission struct {
 	address   map[netip.Prefix]*list.List
 	waiting   list.List // of *knock, in the order in which they came
 	waitingOf map[netip.Prefix]int
+	paces     paces
 	tick      *time.Timer // runs letIn while somebody waits
 	shut      bool
 	figures   admissionFigures
@@ -70,15 +71,15 @@ type admission struct {
 
 // admissionFigures are counters and gauges for metrics, guarded by mu.
 type admissionFigures struct {
-	accepted, gaveWay, turnedAway, tooSlow, handshakes int64
-	open, strangers, waiting                           int64
+	accepted, gaveWay, turnedAway, tooSlow, handshakes, paced, refused int64
+	open, strangers, waiting, backingOff                               int64
 }
 
 func newAdmission(perAddress, all int) *admission {
 	return &admission{
 		perAddress: perAddress, all: all,
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		address: map[netip.Prefix]*list.List{}, waitingOf: map[netip.Prefix]int{},
+		address: map[netip.Prefix]*list.List{}, waitingOf: map[netip.Prefix]int{}, paces: newPaces(),
 	}
 }
 
@@ -87,12 +88,14 @@ type knock struct {
 	wire.Socket
 	gate    *admission
 	from    netip.Prefix
+	paced   bool          // the address is the client's own, not a proxy's
 	entered chan struct{} // closed when the wait is over; nil without one
 
 	// Guarded by gate.mu.
 	inOrder, inAddress *list.Element // nil once authenticated or closed
 	inWaiting          *list.Element // nil when not waiting
 	step               time.Time     // newest stage of the handshake
+	due                time.Time     // while it waits: not before
 	closed             bool
 
 	patience *time.Timer
@@ -121,14 +124,24 @@ func source(a net.Addr) netip.Prefix {
 }
 
 // admit takes a newcomer in, after making room, or lets it wait. It returns nil
-// when it had to close the connection.
-func (g *admission) admit(c net.Conn) *knock {
-	k := &knock{Socket: wire.NewSocket(c), gate: g, from: source(c.RemoteAddr())}
+// when it had to close the connection. paced says whether the address counts.
+func (g *admission) admit(c net.Conn, paced bool) *knock {
+	k := &knock{Socket: wire.NewSocket(c), gate: g, from: source(c.RemoteAddr()), paced: paced}
+	now := time.Now()
 	g.mu.Lock()
 	var victim *knock
+	full := g.full(k.from)
 	ok := !g.shut && g.waitingOf[k.from] == 0
+	if paced && !full {
+		wait, may := g.paces.get(k.from, now).take(now)
+		if full = !may; wait > 0 {
+			k.due = now.Add(wait)
+			g.figures.paced++
+		}
+		ok = ok && may && wait == 0
+	}
 	if ok {
-		victim, ok = g.room(k.from, time.Now())
+		victim, ok = g.room(k.from, now)
 	}
 	switch {
 	case ok:
@@ -136,7 +149,7 @@ func (g *admission) admit(c net.Conn) *knock {
 		g.figures.open++
 		k.patience = time.AfterFunc(strangerTime, k.expire)
 		g.enter(k)
-	case g.shut || g.waitingOf[k.from] >= waitersPerAddress || g.waiting.Len() >= waitersAll:
+	case full:
 		g.figures.turnedAway++
 		victim, k = k, nil
 		victim.closed = true // it was never counted as open
@@ -151,6 +164,11 @@ func (g *admission) admit(c net.Conn) *knock {
 		_ = victim.Close() // nobody waits for the result
 	}
 	return k
+}
+
+// full says whether no more newcomers may wait. It needs mu.
+func (g *admission) full(from netip.Prefix) bool {
+	return g.shut || g.waitingOf[from] >= waitersPerAddress || g.waiting.Len() >= waitersAll
 }
 
 // wait puts a newcomer into the queue. It needs mu.
@@ -185,7 +203,11 @@ func (g *admission) letIn() {
 		if !isKnock || full[k.from] {
 			continue
 		}
-		victim, ok := g.room(k.from, now)
+		var victim *knock
+		ok := !k.due.After(now)
+		if ok {
+			victim, ok = g.room(k.from, now)
+		}
 		if !ok {
 			full[k.from] = true
 			continue
@@ -294,6 +316,26 @@ func (k *knock) Authenticated() {
 	k.gate.mu.Lock()
 	defer k.gate.mu.Unlock()
 	k.gate.leave(k)
+	if k.paced {
+		now := time.Now()
+		k.gate.paces.get(k.from, now).count(-1, now)
+	}
+}
+
+// Refused says that the connection showed wrong credentials. It reports whether
+// its address is slowed for that, so that who may try again on the same
+// connection had better be made to come with a new one.
+func (k *knock) Refused() bool {
+	k.gate.mu.Lock()
+	defer k.gate.mu.Unlock()
+	k.gate.figures.refused++
+	if !k.paced {
+		return false
+	}
+	now := time.Now()
+	p := k.gate.paces.get(k.from, now)
+	p.count(1, now)
+	return p.backsOff()
 }
 
 // tolerate lets a stranger that asked for a public page keep its connection
@@ -394,14 +436,15 @@ func (g *admission) snapshot() admissionFigures {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f := g.figures
-	f.strangers, f.waiting = int64(g.order.Len()), int64(g.waiting.Len())
+	f.strangers, f.waiting, f.backingOff = int64(g.order.Len()), int64(g.waiting.Len()), g.paces.backingOff(time.Now())
 	return f
 }
 
 // gatedListener is a net.Listener whose connections have been admitted.
 type gatedListener struct {
 	net.Listener
-	gate *admission
+	gate  *admission
+	paced bool // false behind a proxy, whose address all its clients share
 }
 
 // Accept waits for the next connection that may come in.
@@ -411,7 +454,7 @@ func (l *gatedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if k := l.gate.admit(c); k != nil {
+		if k := l.gate.admit(c, l.paced); k != nil {
 			return k, nil
 		}
 	}
@@ -430,6 +473,9 @@ func GateLimits() []GateLimit {
 		{"The same, for all addresses together", strconv.Itoa(strangersAll)},
 		{"Connections that wait for room among those, for one address; further ones are closed", strconv.Itoa(waitersPerAddress)},
 		{"The same, for all addresses together", strconv.Itoa(waitersAll)},
+		{"Connections a second from one address; further ones wait. Plain HTTP, where all may share a proxy's address, is exempt", strconv.Itoa(connectsPerSecond)},
+		{"The same, at once", strconv.Itoa(connectsAtOnce)},
+		{"Refused credentials from one address, less its successes and one a second, before its connections are taken one by one, with a pause of " + refusalPause.String() + " between them for each refusal more", strconv.Itoa(refusalsFree)},
 		{"Time for a TLS handshake", handshakeTime.String()},
 		{"Time for a request's headers", readHeaderTime.String()},
 		{"Time until the first request is judged or a public page is asked for", strangerTime.String()},

@@ -42,7 +42,7 @@ func isClosed(c net.Conn) bool {
 
 func admit(t *testing.T, g *admission, c net.Conn) *knock {
 	t.Helper()
-	k := g.admit(c)
+	k := g.admit(c, true)
 	if k == nil {
 		t.Fatal("the newcomer was turned away")
 	}
@@ -155,7 +155,7 @@ func TestGateStopsWaitingAtShutdown(t *testing.T) {
 		if _, _ = waiting.Read(nil); !isClosed(waiting) {
 			t.Error("who waits must be closed at shutdown")
 		}
-		if late := dial("192.0.2.2"); g.admit(late) != nil || !isClosed(late) {
+		if late := dial("192.0.2.2"); g.admit(late, true) != nil || !isClosed(late) {
 			t.Error("a newcomer at shutdown must be closed")
 		}
 		_ = k.Close()
@@ -176,7 +176,7 @@ func TestGateTurnsAway(t *testing.T) {
 		for range waitersPerAddress {
 			admit(t, g, dial("192.0.2.1"))
 		}
-		if extra := dial("192.0.2.1"); g.admit(extra) != nil || !isClosed(extra) {
+		if extra := dial("192.0.2.1"); g.admit(extra, true) != nil || !isClosed(extra) {
 			t.Error("more may wait than the bound says")
 		}
 		admit(t, g, dial("192.0.2.2"))

@@ -113,6 +113,7 @@ func metricRows() []metricRow {
 		gauge("muster_sessions", "Device and module sessions.", func(f *figures) float64 { return float64(f.device.Sessions) }),
 		gauge("muster_sessions_pending", "Device connections that have not authenticated yet.", func(f *figures) float64 { return float64(f.device.Pending) }),
 		counter("muster_packets_total", "MQTT packets received in sessions.", func(f *figures) int64 { return f.device.Packets }),
+		counter("muster_device_paced_total", "Reads put off because a session sent more than device_message_rate.", func(f *figures) int64 { return f.device.Paced }),
 		counter("muster_device_connections_rejected_total", "Device connections closed without a CONNACK, and WebSocket handshakes refused.", func(f *figures) int64 { return f.device.Rejected }),
 		{MetricInfo{"muster_connack_refused_total", "counter", "CONNACKs that refused, by return code.", []string{"code"}}, func(f *figures, emit func(float64, ...string)) {
 			for code := 1; code < len(f.device.Refused); code++ {
@@ -149,6 +150,9 @@ func metricRows() []metricRow {
 		gauge("muster_strangers", "Connections that are not authenticated yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
 		gauge("muster_strangers_waiting", "Connections that wait for room among the unauthenticated ones.", func(f *figures) float64 { return float64(f.gate.waiting) }),
 		counter("muster_strangers_turned_away_total", "Connections closed at once because too many waited for room.", func(f *figures) int64 { return f.gate.turnedAway }),
+		counter("muster_connections_paced_total", "Connections that had to wait because their address makes many, or showed wrong credentials.", func(f *figures) int64 { return f.gate.paced }),
+		counter("muster_credentials_refused_total", "Wrong credentials shown by devices and services.", func(f *figures) int64 { return f.gate.refused }),
+		gauge("muster_addresses_backing_off", "Addresses whose connections are slowed because they showed wrong credentials.", func(f *figures) float64 { return float64(f.gate.backingOff) }),
 		counter("muster_connections_total", "TCP connections accepted.", func(f *figures) int64 { return f.gate.accepted }),
 		counter("muster_handshakes_total", "TLS handshakes answered.", func(f *figures) int64 { return f.gate.handshakes }),
 		counter("muster_strangers_evicted_total", "Connections closed unauthenticated to make room for newer ones.", func(f *figures) int64 { return f.gate.gaveWay }),

@@ -98,6 +98,15 @@ func (s *Server) public(r *http.Request) {
 	}
 }
 
+// refused counts wrong credentials. While the address is slowed for them, each
+// further attempt takes a new connection.
+func (s *Server) refused(r *http.Request, answer http.Header) {
+	s.public(r)
+	if k, _ := r.Context().Value(knockKey{}).(*knock); k != nil && k.Refused() {
+		answer.Set("Connection", "close")
+	}
+}
+
 // vouched watches the status of a REST answer: one that isn't a refusal
 // vouches for the connection.
 type vouched struct {
@@ -112,7 +121,9 @@ func (v *vouched) WriteHeader(status int) {
 	if !v.done {
 		v.done = true
 		switch status {
-		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed:
+		case http.StatusUnauthorized:
+			v.server.refused(v.request, v.Header())
+		case http.StatusForbidden, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed:
 			v.server.public(v.request)
 		default:
 			v.server.vouch(v.request)

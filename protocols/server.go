@@ -88,7 +88,7 @@ func Listen(ctx context.Context, hub *engine.Hub, o Options) (*Server, error) {
 		return nil, errors.Join(err, s.closeListeners())
 	}
 	s.web = device.NewHTTPHandler(hub)
-	s.device = device.NewHandler(hub, device.Options{Logger: o.Logger, Authenticated: s.leaveGate})
+	s.device = device.NewHandler(hub, device.Options{Logger: o.Logger, Authenticated: s.leaveGate, Refused: s.countRefusal})
 	s.service = service.NewHandler(hub, service.Options{Logger: o.Logger, Registry: o.Registry, Listeners: s.describe})
 	o.Registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.debug = newDebugHandler(o.LogLevel, o.Logger)
@@ -155,7 +155,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		})
 	}
 	for _, l := range s.open {
-		gated := &gatedListener{Listener: l.socket, gate: s.gate}
+		gated := &gatedListener{Listener: l.socket, gate: s.gate, paced: l.Kind != "http"}
 		what := l.Kind + " listener on " + l.Address
 		switch l.Kind {
 		case "https":
@@ -285,6 +285,13 @@ func (s *Server) handshake(ctx context.Context, c net.Conn) {
 func (s *Server) leaveGate(c net.Conn) {
 	if k := knockOf(c); k != nil {
 		k.Authenticated()
+	}
+}
+
+// countRefusal says that a connection showed wrong credentials.
+func (s *Server) countRefusal(c net.Conn) {
+	if k := knockOf(c); k != nil {
+		k.Refused()
 	}
 }
 

@@ -65,6 +65,9 @@ func (s *session) connect() *ending {
 // refuse sends the CONNACK of a refusal; the connection is then closed.
 func (s *session) refuse(r *refusal) *ending {
 	s.h.count.refused[r.connack].Add(1)
+	if r.connack == wire.ConnackBadCredentials || r.connack == wire.ConnackNotAuthorized {
+		s.h.blame(s.st.NetConn())
+	}
 	// A failed write changes nothing: the connection ends either way.
 	_, _ = s.st.Write(wire.AppendConnack(nil, false, r.connack))
 	return &ending{reason: reasonRefused, number: r.number, err: fmt.Errorf("CONNACK %d: %w", r.connack, r.err)}

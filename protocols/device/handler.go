@@ -25,6 +25,8 @@ type Options struct {
 	// given to ServeConn or hijacked, when its CONNECT is accepted; nil: nobody
 	// wants to know. It must not block.
 	Authenticated func(net.Conn)
+	// Refused is called likewise when a CONNECT is refused for its credentials.
+	Refused func(net.Conn)
 }
 
 const (
@@ -41,6 +43,7 @@ type Handler struct {
 	pool   *wire.Buffers
 	most   int
 	vouch  func(net.Conn)
+	blame  func(net.Conn)
 	chance func() float64 // 0 to below 1; what injected faults toss
 
 	ctx    context.Context //nolint:containedctx // of every engine call of every session; ends with Close
@@ -104,6 +107,7 @@ func newHandler(hb hub, o Options) *Handler {
 		pool:     wire.NewBuffers(),
 		most:     o.MaxPending,
 		vouch:    o.Authenticated,
+		blame:    o.Refused,
 		chance:   rand.Float64,
 		sessions: map[*session]struct{}{},
 	}
@@ -112,6 +116,9 @@ func newHandler(hb hub, o Options) *Handler {
 	}
 	if h.vouch == nil {
 		h.vouch = func(net.Conn) {}
+	}
+	if h.blame == nil {
+		h.blame = func(net.Conn) {}
 	}
 	if h.most <= 0 {
 		h.most = defaultMaxPending
@@ -262,11 +269,12 @@ type Stats struct {
 	Rejected    int64            // connections closed without a CONNACK, handshakes refused
 	Refused     [6]int64         // CONNACKs by return code; index 0 stays 0
 	Packets     int64            // received by sessions
+	Paced       int64            // reads put off because a session sent too much
 	Disconnects map[string]int64 // ended connections by reason
 }
 
 type counters struct {
-	pending, sessions, accepted, rejected, packets atomic.Int64
+	pending, sessions, accepted, rejected, packets, paced atomic.Int64
 	refused                                        [6]atomic.Int64
 	disconnects                                    [reasonCount]atomic.Int64
 }
@@ -280,6 +288,7 @@ func (h *Handler) Stats() Stats {
 		Accepted:    c.accepted.Load(),
 		Rejected:    c.rejected.Load(),
 		Packets:     c.packets.Load(),
+		Paced:       c.paced.Load(),
 		Disconnects: make(map[string]int64, reasonCount),
 	}
 	for i := range c.refused {

@@ -28,6 +28,7 @@ type session struct {
 	expires   time.Time     // when the token's grace ends; zero = never
 	tokens    float64       // packets that may be read without waiting
 	filled    time.Time     // when tokens were last added
+	told      time.Time     // when the log last said that the session is slowed
 
 	unsettled []uint16 // packet ids of telemetry that was not seen to be durable, in order
 	settled   tally    // of the store's answers to them
@@ -190,6 +191,9 @@ func (s *session) readError(err error) error {
 // so that one that ends meanwhile is noticed.
 const throttleStep = 250 * time.Millisecond
 
+// tellEvery is how often the log says that a session is slowed.
+const tellEvery = time.Minute
+
 // throttle slows the reading of a session that sends more packets a second
 // than it may: the device feels it as a slow network.
 func (s *session) throttle(n int, now time.Time) {
@@ -206,6 +210,12 @@ func (s *session) throttle(n int, now time.Time) {
 	s.filled = now
 	if s.tokens >= 0 {
 		return
+	}
+	s.h.count.paced.Add(1)
+	if now.Sub(s.told) > tellEvery {
+		s.told = now
+		s.h.log.WarnContext(s.h.ctx, "a device sends more than it may and is read more slowly", slog.String("device", s.id.String()),
+			slog.String("address", s.st.RemoteAddr().String()), slog.Float64("packets_per_second", rate))
 	}
 	timer := time.NewTimer(min(time.Duration(-s.tokens/rate*float64(time.Second)), throttleStep))
 	defer timer.Stop()

@@ -150,8 +150,16 @@ func TestThrottle(t *testing.T) {
 		h.limits = hub.limits
 		c := dialFake(t, h, nil)
 		began := time.Now()
-		for range 50 {
-			c.publish("devices/d1/messages/events/", "x", 1)
+		go func() {
+			for range 50 {
+				c.publish("devices/d1/messages/events/", "x", 1)
+			}
+		}()
+		synctest.Wait()
+		other := dialFake(t, h, func(c *wire.Connect) { c.ClientID, c.Username = "d2", "h/d2/?" })
+		other.publish("devices/d2/messages/events/", "x", 1)
+		if other.want(wire.TypePuback); time.Since(began) > 0 {
+			t.Errorf("a device that sends too much made another wait %s", time.Since(began))
 		}
 		for range 50 {
 			c.want(wire.TypePuback)
@@ -159,6 +167,9 @@ func TestThrottle(t *testing.T) {
 		// Ten at once, forty at ten a second.
 		if d := time.Since(began); d < 3*time.Second || d > 5*time.Second {
 			t.Errorf("50 messages at 10/s took %s", d)
+		}
+		if n := h.Stats().Paced; n == 0 {
+			t.Error("nobody was told")
 		}
 	})
 }
