@@ -49,7 +49,7 @@ const feedOwn = ""
 const (
 	feedEvents = 4096     // in the ring
 	feedBytes  = 16 << 20 // about, of events in the ring with all their forms
-	feedSlots  = 8        // subscriptions that read the logs for themselves at once
+	feedSlots  = 4        // subscriptions that read the logs for themselves at once
 	feedPause  = 75 * time.Millisecond
 	feedLeast  = 5 * time.Millisecond
 	feedEach   = 75 * time.Microsecond // of pause for each subscription

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
@@ -240,24 +239,21 @@ func TestSubscriptionIdle(t *testing.T) {
 // TestFeedGathers: what comes in one moment is published at once when nothing
 // came for a while, and gathers when events are frequent.
 func TestFeedGathers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := &Hub{limits: Limits{EventStreams: 10_000, EventStreamsEach: 10_000}}
-		f := newFeed(h)
-		tail := &feedTail{feed: f, moved: make(chan struct{})}
-		for _, tc := range []struct {
-			open   int
-			events int
-			more   bool
-			wait   time.Duration
-		}{
-			{1, 1, false, feedLeast}, {100, 1, false, 100 * feedEach}, {1000, 10, false, feedPause}, {9000, 10, false, feedPause}, {1, eventPage, true, feedLeast},
-		} {
-			f.open = tc.open
-			if more, wait := tail.publish(make([]Event, tc.events)); more != tc.more || wait != tc.wait {
-				t.Errorf("%d streams, %d events: %t, %s; want %t, %s", tc.open, tc.events, more, wait, tc.more, tc.wait)
-			}
+	f := newFeed(&Hub{limits: Limits{EventStreams: 10_000, EventStreamsEach: 10_000}})
+	tail := &feedTail{feed: f, moved: make(chan struct{})}
+	for _, tc := range []struct {
+		open   int
+		events int
+		more   bool
+		wait   time.Duration
+	}{
+		{1, 1, false, feedLeast}, {100, 1, false, 100 * feedEach}, {1000, 10, false, feedPause}, {9000, 10, false, feedPause}, {1, eventPage, true, feedLeast},
+	} {
+		f.open = tc.open
+		if more, wait := tail.publish(make([]Event, tc.events)); more != tc.more || wait != tc.wait {
+			t.Errorf("%d streams, %d events: %t, %s; want %t, %s", tc.open, tc.events, more, wait, tc.more, tc.wait)
 		}
-	})
+	}
 }
 
 func FuzzEventFilter(f *testing.F) {

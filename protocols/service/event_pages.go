@@ -140,6 +140,14 @@ func (s *streamPages) drop() {
 	}
 }
 
+// forget lets go of all pages: nobody reads any more.
+func (s *streamPages) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.pages)
+	s.order, s.bytes = nil, 0
+}
+
 // compressors are idle compressors, each of some hundred KB.
 type compressors struct{ idle sync.Pool }
 

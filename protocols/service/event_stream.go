@@ -105,8 +105,10 @@ func (c *call) streamEvents(f engine.EventFilter, cursor string, form eventForm,
 	stream := &eventStream{streams: c.streams, sub: sub, sink: s, form: form, known: c.again()}
 	c.streams.open.Add(1)
 	c.streams.running.Go(func() {
-		defer c.streams.open.Add(-1)
 		stream.run(c.streams.life)
+		if c.streams.open.Add(-1) == 0 {
+			c.streams.pages.forget()
+		}
 	})
 	return answer{sent: true}, nil
 }

@@ -110,8 +110,8 @@ func eventsCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, form := range strings.Split(*forms, ",") {
-		for _, filter := range strings.Split(*filters, ",") {
+	for form := range strings.SplitSeq(*forms, ",") {
+		for filter := range strings.SplitSeq(*filters, ",") {
 			r := l
 			r.form, r.filtered = form, filter == "device"
 			m, err := (&eventLoad{eventPlan: r}).run(ctx, h)
