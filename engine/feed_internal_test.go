@@ -293,7 +293,7 @@ func TestFormerSessionsEnd(t *testing.T) {
 		if _, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: id.DeviceID}); err != nil {
 			t.Fatal(err)
 		}
-		connect(t, h, id)
+		connect(t, h, id).announce() // now, and not when its time has come
 	}
 	gone := connect(t, h, TwinID{DeviceID: "d000"}) // takes over
 	gone.Close(nil)

@@ -478,7 +478,7 @@ func TestWebhookReplay(t *testing.T) {
 				got[e.Subject]++
 			}
 			want := map[string]int{}
-			for _, w := range strings.Fields(row.want) {
+			for w := range strings.FieldsSeq(row.want) {
 				want[w]++
 			}
 			if fmt.Sprint(got) != fmt.Sprint(want) {

@@ -123,6 +123,7 @@ func (c *connection) handshake(now time.Time) error {
 // serve reads until the connection ends or ctx does, then waits for the
 // goroutines that it started.
 func (c *connection) serve(ctx context.Context) error {
+	_ = c.stream.SetReadDeadline(time.Now().Add(c.device.o.KeepAlive)) // a failure shows in the next read
 	ctx, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	work.Go(func() { c.keep(ctx) })
@@ -158,7 +159,6 @@ func (c *connection) keep(ctx context.Context) {
 	defer ping.Stop()
 	renew := time.NewTimer(time.Until(c.until))
 	defer renew.Stop()
-	_ = c.stream.SetReadDeadline(time.Now().Add(2 * every)) // a failure shows in the next read
 	for {
 		select {
 		case <-ping.C:

@@ -275,8 +275,8 @@ type Stats struct {
 
 type counters struct {
 	pending, sessions, accepted, rejected, packets, paced atomic.Int64
-	refused                                        [6]atomic.Int64
-	disconnects                                    [reasonCount]atomic.Int64
+	refused                                               [6]atomic.Int64
+	disconnects                                           [reasonCount]atomic.Int64
 }
 
 // Stats returns a snapshot.
