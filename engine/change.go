@@ -44,14 +44,27 @@ func appendChange(tx *storage.Tx, c Caller, kind string, id TwinID, version int6
 
 // appendTwinChange is appendChange with what a change of a twin adds.
 func appendTwinChange(tx *storage.Tx, c Caller, kind string, id TwinID, version int64, data json.RawMessage, twinVersion int64, whole json.RawMessage) error {
-	b, err := marshal(changeRecord{
+	r := changeRecord{
 		Kind: kind, DeviceID: id.DeviceID, ModuleID: id.ModuleID, Principal: c.Principal.String(),
 		Cause: c.Cause, Version: version, Data: data, TwinVersion: twinVersion, Twin: whole,
-	})
-	if err != nil {
-		return err
 	}
-	return changeLog.Append(tx, b)
+	return changeLog.Append(tx, r.append(make([]byte, 0, 192+len(data)+len(whole))))
+}
+
+// append is what encoding/json makes of the record, without the escapes for
+// HTML.
+func (r *changeRecord) append(dst []byte) []byte {
+	m := beginMembers(dst)
+	m.text("k", r.Kind)
+	m.text("d", r.DeviceID)
+	m.textUnlessEmpty("m", r.ModuleID)
+	m.textUnlessEmpty("p", r.Principal)
+	m.textUnlessEmpty("c", r.Cause)
+	m.numberUnlessZero("v", r.Version)
+	m.rawUnlessEmpty("x", r.Data)
+	m.numberUnlessZero("tv", r.TwinVersion)
+	m.rawUnlessEmpty("t", r.Twin)
+	return m.end()
 }
 
 // wholeTwinBytes bounds the twin in an entry of the change log.

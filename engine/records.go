@@ -151,8 +151,15 @@ type historyRecord struct {
 type historyCodec struct{ storage.Codec[historyRecord] }
 
 func (historyCodec) Append(dst []byte, r historyRecord) ([]byte, error) {
-	b, err := marshal(r)
-	return append(dst, b...), err
+	m := beginMembers(dst)
+	m.number("v", r.Version)
+	m.text("t", r.Time.Format(time.RFC3339Nano))
+	m.text("p", r.Principal)
+	m.textUnlessEmpty("c", r.Cause)
+	m.textUnlessEmpty("r", r.RequestID)
+	m.raw("f", r.Patch)
+	m.raw("b", r.Undo)
+	return m.end(), nil
 }
 
 // marshal is json.Marshal without the escapes for HTML.
@@ -217,8 +224,11 @@ type twinCodec struct{}
 var errTwinRecord = errors.New("twin record is cut short")
 
 func (twinCodec) Append(dst []byte, r twinRecord) ([]byte, error) {
-	// Stamps make a section about half as large again as its content.
-	dst = slices.Grow(dst, 256+(r.Tags.Bytes()+r.Desired.Bytes()+r.Reported.Bytes())*3/2)
+	// Stamps make a section about half as large again as its content. A record
+	// that is written again finds room for what it had.
+	if size := r.Tags.Bytes() + r.Desired.Bytes() + r.Reported.Bytes(); cap(dst)-len(dst) < size {
+		dst = slices.Grow(dst, 256+size*3/2)
+	}
 	dst = binary.AppendUvarint(dst, r.Revision)
 	dst = binary.AppendVarint(dst, r.Version)
 	for _, n := range r.History {

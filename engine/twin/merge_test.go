@@ -470,7 +470,7 @@ func checkDiff(t *testing.T, a, b *Section) {
 		text := value
 		keys := strings.Split(d.Path, ".")
 		for _, k := range slices.Backward(keys) {
-			text = "{" + string(appendString(nil, k)) + ":" + text + "}"
+			text = "{" + string(AppendString(nil, k)) + ":" + text + "}"
 		}
 		if strings.HasPrefix(value, "{") && d.Before != nil && strings.HasPrefix(string(d.Before), "{") {
 			t.Fatalf("an object on both sides is one difference: %+v", d)

@@ -157,7 +157,7 @@ func (n *node) appendJSON(dst []byte) []byte {
 	case kindNumber:
 		return append(dst, n.text...)
 	case kindString:
-		return appendString(dst, n.text)
+		return AppendString(dst, n.text)
 	case kindArray:
 		dst = append(dst, '[')
 		for i := range n.members {
@@ -182,16 +182,16 @@ func (n *node) appendMembers(dst []byte) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendString(dst, n.members[i].key)
+		dst = AppendString(dst, n.members[i].key)
 		dst = append(dst, ':')
 		dst = n.members[i].value.appendJSON(dst)
 	}
 	return dst
 }
 
-// appendString writes s, which is valid UTF-8, as a JSON string, escaping only
-// what JSON demands.
-func appendString(dst []byte, s string) []byte {
+// AppendString appends s, which is valid UTF-8, to dst as a JSON string that
+// escapes only what JSON demands (RFC 8259, section 7), and returns dst.
+func AppendString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
 	from := 0

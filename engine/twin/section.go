@@ -237,7 +237,7 @@ func (w *metadataWriter) append(dst []byte, n *node) []byte {
 	if n.kind == kindObject { // arrays are leaves
 		for i := range n.members {
 			dst = append(dst, ',')
-			dst = appendString(dst, n.members[i].key)
+			dst = AppendString(dst, n.members[i].key)
 			dst = append(dst, ':')
 			dst = w.append(dst, &n.members[i].value)
 		}
