@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -51,15 +50,16 @@ type group struct {
 	index     map[uint64]int32 // of writes, by the hashes of their keys
 	packs     []logPack        // log entries that are not among writes yet
 	sealed    sync.Once        // puts them there for good
-	seed      maphash.Seed
+	db        *DB
 	requests  []*request
 	callbacks []func(seq uint64)
 	logs      map[string]uint64 // new last positions
 	err       error
 }
 
-// put adds a write; the pair's hash is set.
+// put adds a write, and sets the pair's hash.
 func (g *group) put(p pair) {
+	p.hash = hashKey(g.db.hash, p.key)
 	g.body = appendOp(g.body, p.key, p.value)
 	if i := g.find(p.hash, p.key); i >= 0 {
 		g.writes[i].value = p.value
@@ -70,6 +70,7 @@ func (g *group) put(p pair) {
 		g.index[p.hash] = int32(len(g.writes))
 	}
 	g.writes = append(g.writes, p)
+	g.db.recent.add(p.hash, g.seq)
 }
 
 // seal completes a group that was handed over. The journal's goroutine does it, unless the
@@ -95,16 +96,6 @@ type limits struct {
 	groupOps   int
 }
 
-// recent remembers when keys were written last. Keys share places by their hashes, so it may name
-// a later time: that costs a needless second preparation.
-type recent [recentKeys]uint64
-
-const recentKeys = 1 << 17
-
-func (r *recent) add(key, seq uint64) { r[key%recentKeys] = seq }
-
-func (r *recent) after(key, seq uint64) bool { return r[key%recentKeys] > seq }
-
 // committer is the state of the goroutine that gathers groups; nobody else touches it.
 type committer struct {
 	db        *DB
@@ -112,7 +103,6 @@ type committer struct {
 	expected  int    // writes of the next group
 	current   *group
 	under     []*group // handed over and not yet visible when last looked, oldest first
-	recent    recent
 	heads     map[string]*logHead
 	counters  map[string]int64
 	journal   chan *group
@@ -252,7 +242,7 @@ func (c *committer) stale(tx *Tx) bool {
 		return false
 	}
 	for _, key := range tx.reads {
-		if c.recent.after(key, seq) {
+		if c.db.recent.after(key, seq) {
 			c.db.count.conflicts.Add(1)
 			return true
 		}
@@ -295,7 +285,7 @@ func (c *committer) prepareAgain(r *request) (err error) {
 
 func (c *committer) newGroup() *group {
 	// The next group tends to be as large as the last one.
-	g := &group{seq: c.last + 1, seed: c.db.hash, time: time.Now().UnixNano(), index: make(map[uint64]int32, c.expected), writes: make([]pair, 0, c.expected)}
+	g := &group{seq: c.last + 1, db: c.db, time: time.Now().UnixNano(), index: make(map[uint64]int32, c.expected), writes: make([]pair, 0, c.expected)}
 	if b, ok := c.bodies.Get().(*[]byte); ok {
 		g.body = (*b)[:recordHeader]
 	} else {
@@ -318,10 +308,10 @@ func (c *committer) add(g *group, tx *Tx) error {
 	for _, a := range tx.adds {
 		c.counters[a.name] += a.delta
 		key := counterKey(a.name)
-		c.write(g, pair{key: key, value: frame(key, 1, binary.BigEndian.AppendUint64(nil, uint64(c.counters[a.name])))})
+		g.put(pair{key: key, value: frame(key, 1, binary.BigEndian.AppendUint64(nil, uint64(c.counters[a.name])))})
 	}
 	for _, w := range tx.writes {
-		c.write(g, w)
+		g.put(w)
 	}
 	for _, a := range tx.appends {
 		head := c.heads[a.log.name]
@@ -338,12 +328,6 @@ func (c *committer) add(g *group, tx *Tx) error {
 	}
 	g.callbacks = append(g.callbacks, tx.callbacks...)
 	return nil
-}
-
-func (c *committer) write(g *group, p pair) {
-	p.hash = hashKey(c.db.hash, p.key)
-	g.put(p)
-	c.recent.add(p.hash, g.seq)
 }
 
 // maxCounters bounds the counters kept in memory; above it they are read again.

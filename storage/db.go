@@ -28,7 +28,8 @@ type DB struct {
 	journal  *journal
 	messages *MessageLog
 	blobs    *Blobs
-	hash     maphash.Seed // of the keys that transactions read
+	hash     maphash.Seed // of keys
+	recent   recent
 
 	visible  atomic.Uint64 // newest sequence that readers see
 	newest   atomic.Int64  // time of the newest commit, Unix ns

@@ -35,7 +35,7 @@ func auditLog() *Log { return NewLog("audit", LogOptions{Chained: true}) }
 func small() tuning {
 	return tuning{
 		memTable: 256 << 10, numMemtables: 2, tableSize: 128 << 10, baseLevelSize: 512 << 10,
-		blockCache: 1 << 20, indexCache: 1 << 20, segmentSize: 256 << 10, segments: 8, queue: 256,
+		blockCache: 1 << 20, indexCache: 1 << 20, segmentSize: 256 << 10, segments: 8, queue: 256, settleRest: time.Millisecond,
 	}
 }
 

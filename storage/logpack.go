@@ -106,9 +106,7 @@ func (g *group) pack(l *Log, position uint64, e logEntry) {
 }
 
 func (g *group) closePack(p *logPack) {
-	w := p.pair()
-	w.hash = hashKey(g.seed, w.key)
-	g.put(w)
+	g.put(p.pair())
 }
 
 // closePacks puts what was gathered among the group's writes; later entries begin new values.

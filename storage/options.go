@@ -54,6 +54,8 @@ type tuning struct {
 	segments       int           // most segments
 	messageSegment int64         // bytes after which a segment of the message log is not continued
 	queue          int           // requests that wait for the committer
+	settleBytes    int           // of groups that may wait for Badger before those who commit wait too
+	settleRest     time.Duration // how long groups gather after Badger took the ones before
 	scanPause      time.Duration // the background scan's pause after each MiB
 
 	beforeSettle func(seq uint64) error // of tests: may hold groups up, or fail in Badger's place
@@ -88,6 +90,10 @@ func (t tuning) withDefaults(memory int64) tuning {
 	if t.queue == 0 {
 		t.queue = 4096
 	}
+	if t.settleBytes == 0 {
+		t.settleBytes = int(memory / 16)
+	}
+	set((*int64)(&t.settleRest), int64(100*time.Millisecond))
 	if t.scanPause == 0 {
 		t.scanPause = 250 * time.Millisecond
 	}

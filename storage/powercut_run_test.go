@@ -90,7 +90,7 @@ func TestPowerCutRun(t *testing.T) {
 		t: t, rng: rand.New(rand.NewPCG(*cutSeed, 0x6d7573746572)), ctx: t.Context(), work: *cutWork, out: out,
 		tune: tuning{
 			memTable: 256 << 10, numMemtables: 3, tableSize: 128 << 10, baseLevelSize: 256 << 10, levels: 4,
-			blockCache: 1 << 20, indexCache: 1 << 20, segmentSize: 256 << 10, segments: 8,
+			blockCache: 1 << 20, indexCache: 1 << 20, segmentSize: 256 << 10, segments: 8, settleRest: time.Millisecond,
 		},
 		model: newCutModel(), inodes: &inodes{number: map[uint64]uint64{}},
 	}

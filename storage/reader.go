@@ -72,7 +72,7 @@ func (s *snapshot) getHashed(key []byte, hash uint64) ([]byte, error) {
 		return nil, errEnded
 	}
 	value, ok := s.db.cache.get(key, hash, s.seq)
-	if !ok {
+	if !ok && len(s.layers) > 0 && s.db.recent.after(hash, s.layers[0].seq-1) {
 		value, ok = lookup(s.layers, hash, key)
 	}
 	switch {

@@ -158,6 +158,7 @@ func (db *DB) identify(tune tuning, m mode) (checkpoint, error) {
 		tune.memTable = ckpt.MemTable // never smaller than what a .mem was written for
 	}
 	db.tune = tune.withDefaults(o.Memory)
+	db.settling.most = db.tune.settleBytes
 	db.cache = newRecordCache(db.tune.recordCache)
 	reserve := o.Reserve
 	if reserve <= 0 {

@@ -27,6 +27,7 @@ type overlay struct {
 // settling is the state between the goroutine that publishes groups and the one that writes
 // them to Badger.
 type settling struct {
+	most    int // bytes that may be in view
 	view    atomic.Pointer[overlay]
 	applied atomic.Uint64 // Badger holds everything up to here
 	kick    chan struct{} // capacity 1: there is a group to write
@@ -38,13 +39,12 @@ type settling struct {
 	bytes int        // in view
 }
 
+// Groups gather for tuning.settleRest, or until they hold a quarter of tuning.settleBytes. What a
+// busy device writes again and again meanwhile goes into Badger once, and is neither flushed nor
+// compacted more often than that.
 const (
-	// What may wait for Badger before those who commit wait too: about half a second of full load.
-	settleBytes  = 16 << 20
-	settleGroups = 1024
-	// Groups gather this long after Badger took the ones before, or until they are worth a call.
-	settleRest  = 5 * time.Millisecond
-	settleWorth = 1 << 20
+	// Groups that may wait for Badger, however small they are.
+	settleGroups = 4096
 	// From so many writes on, writing them in the order of their keys is worth sorting them.
 	settleSorted = 128
 )
@@ -70,7 +70,7 @@ func (s *settling) add(g *group) {
 	// The array may be shared with older views; they are shorter and never see the new element.
 	s.view.Store(&overlay{g.seq, append(v.groups, g)})
 	s.bytes += g.size
-	needed := len(v.groups) == 0 || s.bytes >= settleWorth // else the writer rests, and looks by itself
+	needed := len(v.groups) == 0 || s.bytes >= s.most/4 // else the writer rests, and looks by itself
 	s.mu.Unlock()
 	if needed {
 		wake(s.kick)
@@ -80,7 +80,7 @@ func (s *settling) add(g *group) {
 func (s *settling) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bytes > settleBytes || len(s.view.Load().groups) > settleGroups
+	return s.bytes > s.most || len(s.view.Load().groups) > settleGroups
 }
 
 // remove takes the oldest n groups out of the view: Badger has them.
@@ -148,7 +148,7 @@ func (c *committer) publish() {
 func (db *DB) apply() {
 	s := &db.settling
 	defer close(s.given)
-	rest := time.NewTimer(settleRest)
+	rest := time.NewTimer(db.tune.settleRest)
 	defer rest.Stop()
 	var batch gathered
 	for {
@@ -174,7 +174,7 @@ func (db *DB) apply() {
 		if _, starved := db.journal.wants(); starved {
 			db.kickKeeper() // its checkpoint may free a segment now
 		}
-		rest.Reset(settleRest)
+		rest.Reset(db.tune.settleRest)
 		for resting := true; resting && !s.worth(); {
 			select {
 			case <-s.kick:
@@ -201,7 +201,7 @@ func (db *DB) settleWrites(seq uint64, writes []pair) error {
 func (s *settling) worth() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bytes >= settleWorth
+	return s.bytes >= s.most/4 || len(s.view.Load().groups) > settleGroups/2
 }
 
 // gathered holds what is written to Badger at once; it is used again and again.
@@ -378,6 +378,17 @@ func merge(over []pair, base iter.Seq2[pair, error], reverse bool) iter.Seq2[pai
 		}
 	}
 }
+
+// recent remembers when keys were written last. Keys share places by their hashes, so it may name
+// a later time. The committer writes it, before the group can be seen; everybody reads it.
+type recent [recentKeys]atomic.Uint64
+
+const recentKeys = 1 << 17
+
+func (r *recent) add(key, seq uint64) { r[key%recentKeys].Store(seq) }
+
+// after reports whether the key may have been written after a sequence.
+func (r *recent) after(key, seq uint64) bool { return r[key%recentKeys].Load() > seq }
 
 // lookup finds a key in layers, oldest first; ok is false when none of them has it.
 func lookup(layers []*group, hash uint64, key []byte) (value []byte, ok bool) {

@@ -152,10 +152,11 @@ func TestReadsOverUnsettledGroups(t *testing.T) {
 // TestUnsettledGroupsAreBounded: when Badger stands still, updates wait once the layers are full,
 // and none is lost.
 func TestUnsettledGroupsAreBounded(t *testing.T) {
-	db, open := held(t, testOptions(t, t.TempDir()), tuning{})
-	tab := docs()
 	const size = 512 << 10
+	const settleBytes = 16 << 20
 	const updates = settleBytes/size + 20
+	db, open := held(t, testOptions(t, t.TempDir()), tuning{settleBytes: settleBytes})
+	tab := docs()
 	answered := make(chan error, updates)
 	go func() {
 		for i := range updates { // one after another: each is a group
