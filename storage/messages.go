@@ -272,7 +272,20 @@ func (l *MessageLog) writeTo(first uint64, at int64) (*messageSegment, error) {
 			return nil, err
 		}
 	}
-	return l.begin(first)
+	s, err := l.begin(first)
+	if err == nil && s.first > 1 {
+		l.keepSize()
+	}
+	return s, err
+}
+
+// keepSize removes the oldest segments above the bound on size. The writer does it with each new
+// segment: whoever trims by age comes by too rarely to stand between one device that floods and a
+// full disk. What can't be removed is tried again with the next segment.
+func (l *MessageLog) keepSize() {
+	if _, err := l.Trim(time.Time{}, 0); err != nil {
+		l.db.opt.Logger.Warn("the message log could not be kept within its size", "error", err)
+	}
 }
 
 // end gives the newest segment the length of its records, as every other has it.
@@ -329,8 +342,8 @@ func (l *MessageLog) path(first uint64) string {
 }
 
 // Trim removes the oldest segments: those whose newest message is older than before, and those by
-// which the log is larger than maxBytes (0: a tenth of the file system, at most 2 GiB). The newest
-// segment always stays, since its name carries the position on; when it is older than before, an
+// which the log is larger than maxBytes (0: a tenth of the file system, at most 2 GiB, which every new
+// segment looks after, too). The newest segment always stays, since its name carries the position on; when it is older than before, an
 // empty one is begun behind it, and a later call removes it. It returns how many it removed.
 func (l *MessageLog) Trim(before time.Time, maxBytes int64) (n int, err error) {
 	if maxBytes <= 0 {
@@ -368,6 +381,9 @@ func (l *MessageLog) Trim(before time.Time, maxBytes int64) (n int, err error) {
 }
 
 func (l *MessageLog) defaultBytes() (int64, error) {
+	if n := l.db.tune.messageBytes; n > 0 {
+		return n, nil
+	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(l.dir, &st); err != nil {
 		return 0, fmt.Errorf("statfs %s: %w", l.dir, err)

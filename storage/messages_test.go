@@ -49,6 +49,23 @@ func readMessages(t *testing.T, db *DB, after uint64) (n int, last uint64) {
 	return n, last
 }
 
+// TestMessagesStayWithinTheirSize: nobody calls Trim while somebody floods.
+func TestMessagesStayWithinTheirSize(t *testing.T) {
+	o, tune := testOptions(t, t.TempDir()), small()
+	tune.messageSegment, tune.messageBytes = 8<<10, 32<<10
+	db := mustOpen(t, o, osFS{}, tune)
+	defer mustClose(t, db)
+	for range 100 {
+		appendMessages(t, db, 20, text(100, "x"))
+		if n := db.Stats().MessageBytes; n > tune.messageBytes+2*tune.messageSegment {
+			t.Fatalf("the log has %d bytes, %d are allowed", n, tune.messageBytes)
+		}
+	}
+	if n, last := readMessages(t, db, 0); last != 2000 || n < 100 || n > 500 {
+		t.Errorf("%d messages up to %d are left", n, last)
+	}
+}
+
 func TestMessagesSurviveAndTrim(t *testing.T) {
 	o, tune := testOptions(t, t.TempDir()), small()
 	tune.messageSegment = 8 << 10

@@ -53,6 +53,7 @@ type tuning struct {
 	segmentSize    int64         // bytes of a journal segment, header included
 	segments       int           // most segments
 	messageSegment int64         // bytes after which a segment of the message log is not continued
+	messageBytes   int64         // bytes that the message log keeps; 0 follows from the file system
 	queue          int           // requests that wait for the committer
 	settleBytes    int           // of groups that may wait for Badger before those who commit wait too
 	settleRest     time.Duration // how long groups gather after Badger took the ones before
