@@ -312,12 +312,15 @@ func (l *MessageLog) readSegment(s *messageSegment, after uint64, yield func(Ent
 		yield(Entry{}, err)
 		return false
 	}
-	position := s.first
+	position, mark := s.first, int64(0)
 	for _, m := range s.marks {
 		if m.position <= after+1 {
 			position, scan.offset = m.position, m.offset
 		}
+		mark = m.offset + messageMarkEvery
 	}
+	var passed []messageMark
+	defer func() { l.remember(s, passed) }()
 	for scan.offset < s.size {
 		at := scan.offset
 		e, ok, err := scan.next()
@@ -328,6 +331,10 @@ func (l *MessageLog) readSegment(s *messageSegment, after uint64, yield func(Ent
 			yield(Entry{Position: position}, err)
 			return false
 		}
+		if at >= mark {
+			passed = append(passed, messageMark{position, at})
+			mark = at + messageMarkEvery
+		}
 		if position++; e.Position <= after {
 			continue
 		}
@@ -337,6 +344,22 @@ func (l *MessageLog) readSegment(s *messageSegment, after uint64, yield func(Ent
 		}
 	}
 	return true
+}
+
+// remember keeps the marks that a reader of s has passed and that were not known: those of
+// segments that were there when the store was opened. Else each page of a reader who resumes would
+// begin at the segment's front.
+func (l *MessageLog) remember(s *messageSegment, passed []messageMark) {
+	if len(passed) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, has := range l.segments[:max(len(l.segments)-1, 0)] { // the newest one's are the writer's
+		if has.first == s.first && len(has.marks) == len(s.marks) {
+			has.marks = append(slices.Clip(has.marks), passed...)
+		}
+	}
 }
 
 // verify reads every message for Verify.

@@ -66,6 +66,47 @@ func TestMessagesStayWithinTheirSize(t *testing.T) {
 	}
 }
 
+// TestOldSegmentsAreNotReadFromTheFront: after a restart nothing is known of where records begin in
+// old segments. A reader who goes through one page by page must not read all of it for each page.
+func TestOldSegmentsAreNotReadFromTheFront(t *testing.T) {
+	o, tune := testOptions(t, t.TempDir()), small()
+	tune.messageSegment = 4 << 20
+	db := mustOpen(t, o, osFS{}, tune)
+	for range 60 {
+		appendMessages(t, db, 10, text(10<<10, "x"))
+	}
+	mustClose(t, db)
+	db = mustOpen(t, o, osFS{}, tune)
+	defer mustClose(t, db)
+	l := db.Messages()
+	old := l.segments[0]
+	if len(l.segments) < 2 || len(old.marks) != 0 {
+		t.Fatalf("%d segments, the oldest with %d marks: not what the test is about", len(l.segments), len(old.marks))
+	}
+	for after := uint64(0); after < 600; after += 20 { // pages
+		n := uint64(0)
+		for e, err := range l.Read(after) {
+			if err != nil || e.Position != after+n+1 {
+				t.Fatalf("%d after %d, %v", e.Position, after, err)
+			}
+			if n++; n == 20 {
+				break
+			}
+		}
+	}
+	if want := int(old.size / messageMarkEvery); len(old.marks) < want-1 {
+		t.Errorf("%d marks are remembered, %d are expected", len(old.marks), want)
+	}
+	for i, m := range old.marks[1:] {
+		if before := old.marks[i]; m.offset <= before.offset || m.position <= before.position {
+			t.Errorf("mark %+v after %+v", m, before)
+		}
+	}
+	if n, last := readMessages(t, db, 300); n != 300 || last != 600 {
+		t.Errorf("%d messages up to %d after 300", n, last)
+	}
+}
+
 func TestMessagesSurviveAndTrim(t *testing.T) {
 	o, tune := testOptions(t, t.TempDir()), small()
 	tune.messageSegment = 8 << 10
