@@ -201,6 +201,14 @@ func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, 
 	var change, message storage.Entry
 	var haveChange, haveMessage bool
 	bytes := 0
+	// missing tells what is not there where it should be: retention took it since the place was
+	// found, or a repair set it aside.
+	missing := func(behind place) {
+		if behind != at {
+			at = behind
+			list = append(list, Event{Cursor: at.cursor(epoch), Kind: EventGap, Time: time.Now().UTC(), at: at})
+		}
+	}
 	for range eventScan {
 		if len(list) >= limit || bytes >= room {
 			break
@@ -213,12 +221,17 @@ func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, 
 			if change, haveChange, err = changes(); err != nil {
 				return list, at, err
 			}
+			if haveChange {
+				missing(place{change.Position - 1, at.message})
+			}
 		}
 		if !haveMessage {
 			if message, haveMessage, err = messages(); err != nil {
 				return list, at, err
 			}
-			haveMessage = haveMessage && message.Position <= tail
+			if haveMessage = haveMessage && message.Position <= tail; haveMessage {
+				missing(place{at.change, message.Position - 1})
+			}
 		}
 		var e Event
 		switch {

@@ -241,25 +241,24 @@ func (t *feedTail) fail(err error) {
 	}
 }
 
-// raw is what an event counts against the bytes of a page.
+// raw is what an event counts against the bytes of a page. A message may be
+// all properties, and has the bound of one that is all body.
 func (e *Event) raw() int {
 	n := len(e.Data) + len(e.Twin)
 	if e.Message != nil {
 		n += len(e.Message.Body)
+		for _, p := range e.Message.Properties {
+			n += len(p.Name) + len(p.Value)
+		}
+		for _, p := range e.Message.System {
+			n += len(p.Value)
+		}
 	}
 	return n
 }
 
 // size is about what an event takes, its forms included.
-func (e *Event) size() int {
-	n := e.raw()
-	if e.Message != nil {
-		for _, p := range e.Message.Properties {
-			n += len(p.Name) + len(p.Value)
-		}
-	}
-	return 1024 + 3*n
-}
+func (e *Event) size() int { return 1024 + 3*e.raw() }
 
 // eventForms holds the encoded forms of a shared event, each made once.
 type eventForms struct {

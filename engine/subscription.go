@@ -195,7 +195,7 @@ func (s *Subscription) sift() {
 		}
 		s.at = s.at.join(e.at)
 		same = same && s.at == e.at
-		if !s.filter.wants(e.Kind, e.ID.DeviceID) {
+		if e.Kind != EventGap && !s.filter.wants(e.Kind, e.ID.DeviceID) {
 			continue
 		}
 		if s.at != e.at {
@@ -219,7 +219,10 @@ func (s *Subscription) sift() {
 
 // seenBy reports whether the event lies before a place, in its own log.
 func (e *Event) seenBy(p place) bool {
-	if e.Message != nil {
+	switch {
+	case e.Kind == EventGap: // of either log
+		return p.covers(e.at)
+	case e.Message != nil:
 		return e.at.message <= p.message
 	}
 	return e.at.change <= p.change
