@@ -37,16 +37,26 @@ func (f eventForm) text(e *engine.Event) []byte { return e.Form(f.number, f.enco
 
 // eventText is a server-sent event.
 func eventText(e *engine.Event, document any) []byte {
-	data, err := json.Marshal(document)
+	data, err := encodeEvent(document)
 	if err != nil {
 		// A change whose data is no JSON can't have been stored; it is told without.
-		data, _ = json.Marshal(eventDocument{Cursor: e.Cursor, Kind: e.Kind, Time: e.Time, DeviceID: e.ID.DeviceID, ModuleID: e.ID.ModuleID})
+		data, _ = encodeEvent(eventDocument{Cursor: e.Cursor, Kind: e.Kind, Time: e.Time, DeviceID: e.ID.DeviceID, ModuleID: e.ID.ModuleID})
 	}
 	b := make([]byte, 0, len(e.Cursor)+len(e.Kind)+len(data)+32)
 	b = append(append(b, "id: "...), e.Cursor...)
 	b = append(append(b, "\nevent: "...), e.Kind...)
 	b = append(append(b, dataField...), data...)
 	return append(b, "\n\n"...)
+}
+
+// encodeEvent is json.Marshal without the escapes for HTML, which make markup
+// six times as long.
+func encodeEvent(document any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(document)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 const dataField = "\ndata: "
@@ -98,7 +108,7 @@ type eventDocument struct {
 }
 
 type telemetryDocument struct {
-	Body       any               `json:"body" doc:"JSON as it came, text as a string, anything else as base64."`
+	Body       any               `json:"body" doc:"JSON as it came, text as a string, anything else as base64, also text that is mostly control characters."`
 	Encoding   string            `json:"encoding" enum:"json,text,base64"`
 	Properties map[string]string `json:"properties" doc:"The application's."`
 	System     map[string]string `json:"systemProperties" doc:"By IoT Hub's names."`
@@ -116,16 +126,28 @@ func showEvent(e *engine.Event) eventDocument {
 	return d
 }
 
-// showBody is a message's body as JSON, and how it was made so.
+// showBody is a message's body as JSON, and how it was made so. Text whose
+// escapes would make it several times as long goes as base64, so that a page
+// stays about as large as what it tells.
 func showBody(body []byte) (shown any, encoding string) {
 	switch {
 	case json.Valid(body):
 		return json.RawMessage(body), "json"
-	case utf8.Valid(body):
+	case utf8.Valid(body) && controls(body) <= len(body)/5:
 		return string(body), "text"
 	default:
 		return body, "base64"
 	}
+}
+
+// controls counts the bytes that JSON writes as six.
+func controls(text []byte) (n int) {
+	for _, c := range text {
+		if c < ' ' && c != '\n' && c != '\r' && c != '\t' {
+			n++
+		}
+	}
+	return n
 }
 
 func propertyMap(list []engine.Property) map[string]string {

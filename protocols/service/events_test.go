@@ -153,3 +153,30 @@ func localRequest(t *testing.T, f *fixture, path string, head http.Header) *http
 	})
 	return res
 }
+
+// TestEventTextStaysNearItsSize: what a device sends must not grow several times
+// on its way to each reader.
+func TestEventTextStaysNearItsSize(t *testing.T) {
+	f := newFixture(t)
+	for name, body := range map[string]string{
+		"control characters": strings.Repeat("\x01", 64<<10),
+		"markup":             strings.Repeat("<", 64<<10),
+		"markup in JSON":     `"` + strings.Repeat("<&>", 20<<10) + `"`,
+		"quotes":             strings.Repeat(`"`, 64<<10),
+		"zeros in UTF-8":     strings.Repeat("a\x00\x00", 20<<10),
+		"binary":             strings.Repeat("\xff", 64<<10),
+	} {
+		for _, form := range eventForms(f.hub) {
+			e := &engine.Event{Kind: engine.EventTelemetry, Cursor: "c", ID: engine.TwinID{DeviceID: "d"}, Message: &engine.StoredMessage{Body: []byte(body)}}
+			if n := len(form.text(e)); n > 2*len(body)+1000 || n < len(body) {
+				t.Errorf("%s in schema %s: %d bytes became %d", name, form.name, len(body), n)
+			}
+			var got struct {
+				Body, Message any
+			}
+			if err := json.Unmarshal(eventJSON(form.text(e)), &got); err != nil {
+				t.Errorf("%s in schema %s: %v", name, form.name, err)
+			}
+		}
+	}
+}
