@@ -124,8 +124,8 @@ func matchesAny(patterns []string, s string) bool {
 }
 
 // ReadEvents returns what happened after cursor and passes the filter, at most
-// limit events, without waiting: fewer or none does not mean the end, which is
-// what WaitEvents finds. "" begins now, CursorStart with the oldest event.
+// limit events, without waiting: fewer or none does not mean the end, which
+// Subscribe waits at. "" begins now, CursorStart with the oldest event.
 // Changes come in commit order and messages in the order in which they were
 // stored; between the two the order is that of time. It needs ServiceConnect.
 func (h *Hub) ReadEvents(ctx context.Context, c Caller, f EventFilter, cursor string, limit int) (list []Event, next string, err error) {
@@ -263,16 +263,8 @@ func (h *Hub) mergeEvents(ctx context.Context, r storage.Reader, f EventFilter, 
 	return list, at, nil
 }
 
-// WaitEvents returns when there is an entry after the cursor, whether or not a
-// filter wants it, or when ctx ends, with its error.
-func (h *Hub) WaitEvents(ctx context.Context, cursor string) error {
-	at, current, err := parsePlace(cursor, h.db.Epoch().ID)
-	if err != nil || !current {
-		return err
-	}
-	return h.waitPlace(ctx, at)
-}
-
+// waitPlace returns when there is an entry after a place in either log, or
+// when ctx ends, with its error.
 func (h *Hub) waitPlace(ctx context.Context, at place) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var first error

@@ -1,12 +1,9 @@
 package engine_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/enginetest"
@@ -124,36 +121,6 @@ func TestEventsSurviveRestart(t *testing.T) {
 	}
 	if list, _ := readAll(t, h, engine.EventFilter{Devices: []string{"b"}}, end); kinds(list) != "b:identity.created" {
 		t.Errorf("after the restart: %q", kinds(list))
-	}
-}
-
-func TestWaitEvents(t *testing.T) {
-	h := enginetest.New(t)
-	d := enginetest.Connect(t, h, engine.TwinID{DeviceID: "a"})
-	for name, happen := range map[string]func() error{
-		"change":    func() error { _, err := d.Session.PatchReported(t.Context(), []byte(`{"n":1}`), -1); return err },
-		"telemetry": func() error { return d.Telemetry(engine.Message{QoS: 1}) },
-	} {
-		_, end := readAll(t, h, engine.EventFilter{}, engine.CursorStart)
-		woken := make(chan error, 1)
-		go func() { woken <- h.WaitEvents(t.Context(), end) }()
-		if err := happen(); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case err := <-woken:
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-		case <-time.After(10 * time.Second):
-			t.Errorf("%s: nobody woke the reader", name)
-		}
-	}
-	_, end := readAll(t, h, engine.EventFilter{}, engine.CursorStart)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := h.WaitEvents(ctx, end); !errors.Is(err, context.Canceled) {
-		t.Errorf("a canceled wait: %v", err)
 	}
 }
 

@@ -83,9 +83,7 @@ func (c *call) streamEvents(f engine.EventFilter, cursor string, form eventForm,
 	}
 	sub, err := c.hub.Subscribe(c.r.Context(), c.caller, f, cursor)
 	if err != nil {
-		if engine.AsError(err).Code == engine.CodeThrottled {
-			c.streams.refused.Add(1)
-		}
+		c.countRefused(err)
 		return answer{}, err
 	}
 	var s sink
@@ -111,6 +109,13 @@ func (c *call) streamEvents(f engine.EventFilter, cursor string, form eventForm,
 		}
 	})
 	return answer{sent: true}, nil
+}
+
+// countRefused counts a reader that there was no room for.
+func (c *call) countRefused(err error) {
+	if engine.AsError(err).Code == engine.CodeThrottled {
+		c.streams.refused.Add(1)
+	}
 }
 
 // sameOrigin refuses a page of another origin: browsers let any page open a

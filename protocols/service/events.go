@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -11,10 +10,8 @@ import (
 	"github.com/muster-hub/muster/engine/auth"
 )
 
-const (
-	eventLook     = time.Second // how often a waiting page looks whether the hub goes
-	eventWaitMost = time.Minute
-)
+// eventWaitMost is how long a page waits at most.
+const eventWaitMost = time.Minute
 
 func eventRoutes() []*route {
 	return []*route{{
@@ -26,10 +23,10 @@ func eventRoutes() []*route {
 			{name: "kind", kind: "string", text: "Only this kind, such as telemetry or twin.reported; repeatable; twin.* for many."},
 			{name: "schema", kind: "string", text: "muster (when absent) or iothub: IoT Hub's messages, with their system and application properties; kinds that IoT Hub does not have are left out."},
 			{name: "limit", kind: "integer", text: "At most so many events on a page, 1 to 1000; 100 when absent."},
-			{name: "wait", kind: "integer", text: "Seconds to wait for a first event, up to 60; 0 when absent. Pages only."},
+			{name: "wait", kind: "integer", text: "Seconds to wait for a first event, up to 60; 0 when absent. Pages only; who waits counts as a stream."},
 		},
 		response: eventPage{}, handle: readEvents,
-		also: map[int]string{http.StatusSwitchingProtocols: "The WebSocket is open.", http.StatusTooManyRequests: "As many streams as allowed are open, in all or of this principal."},
+		also: map[int]string{http.StatusSwitchingProtocols: "The WebSocket is open.", http.StatusTooManyRequests: "As many streams as allowed are open, in all or of this principal; who waits for a page counts as one."},
 	}}
 }
 
@@ -55,22 +52,49 @@ func readEvents(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), time.Duration(wait)*time.Second)
-	defer cancel()
-	for {
-		list, next, err := c.hub.ReadEvents(c.r.Context(), c.caller, f, cursor, limit)
-		if err != nil {
-			return answer{}, err
+	list, next, err := c.hub.ReadEvents(c.r.Context(), c.caller, f, cursor, limit)
+	if err != nil {
+		return answer{}, err
+	}
+	events := make([]*engine.Event, len(list))
+	for i := range list {
+		events[i] = &list[i]
+	}
+	page, shown := form.appendPage(nil, events, next)
+	if shown == 0 && wait > 0 {
+		page, err = c.awaitEvents(f, form, next, limit, time.Duration(wait)*time.Second)
+	}
+	return answer{body: json.RawMessage(page)}, err
+}
+
+// awaitEvents waits for a first event behind the cursor. Who waits is a reader
+// like those of streams, and counts as one.
+func (c *call) awaitEvents(f engine.EventFilter, form eventForm, cursor string, limit int, wait time.Duration) ([]byte, error) {
+	sub, err := c.hub.Subscribe(c.r.Context(), c.caller, f, cursor)
+	if err != nil {
+		c.countRefused(err)
+		return nil, err
+	}
+	defer sub.Close()
+	c.wait(wait)
+	for until := time.Now().Add(wait); ; {
+		list, err := sub.Next(c.r.Context(), time.Until(until))
+		next := sub.Cursor()
+		switch {
+		case err != nil && c.hub.Draining():
+			list = nil // the page ends, as the wait does
+		case c.r.Context().Err() != nil:
+			return nil, &engine.Error{Code: engine.CodeCanceled, Message: "the caller went away before there was an event"}
+		case err != nil:
+			return nil, err
+		case len(list) > limit:
+			list = list[:limit]
+			next = list[limit-1].Cursor
 		}
-		events := make([]*engine.Event, len(list))
-		for i := range list {
-			events[i] = &list[i]
+		page, shown := form.appendPage(nil, list, next)
+		if shown > 0 || len(list) == 0 || len(list) == limit || !time.Now().Before(until) {
+			return page, nil
 		}
-		page, shown := form.appendPage(nil, events, next)
-		if shown > 0 || wait == 0 || !c.waitEvents(ctx, next) {
-			return answer{body: json.RawMessage(page)}, nil
-		}
-		cursor = next
 	}
 }
 
@@ -83,18 +107,4 @@ func (c *call) eventForm() (eventForm, error) {
 		}
 	}
 	return eventForm{}, invalid("the schema %.40q is not known; expected muster or iothub", name)
-}
-
-// waitEvents waits until there is something after the cursor. It is false
-// when ctx ended or the hub shuts down.
-func (c *call) waitEvents(ctx context.Context, cursor string) bool {
-	for !c.hub.Draining() && ctx.Err() == nil {
-		look, cancel := context.WithTimeout(ctx, eventLook)
-		err := c.hub.WaitEvents(look, cursor)
-		cancel()
-		if err == nil {
-			return true
-		}
-	}
-	return false
 }
