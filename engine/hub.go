@@ -98,6 +98,10 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err := h.openFaults(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if err := h.openWebhooks(ctx); err != nil {
+		// A store that takes no writes now must not keep the hub from reads.
+		h.log.Warn("webhooks could not be taken back to what was restored", slog.Any("error", err))
+	}
 	if err := h.methods.queue.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

@@ -54,6 +54,7 @@ type webhookPump struct {
 	deadSize int
 	flushed  time.Time
 	dirty    bool // something was delivered or failed since the last flush
+	unstored bool // the last flush failed
 	pausing  bool
 
 	mu    sync.Mutex
@@ -95,10 +96,10 @@ func newWebhookPump(h *Hub, id string, r webhookRecord, t webhookTarget, state W
 	return p
 }
 
-// run delivers until ctx ends or the store fails. It stores how far it came.
+// run delivers until ctx ends. It stores how far it came.
 func (p *webhookPump) run(ctx context.Context) error {
 	posting, stop := context.WithCancel(ctx)
-	err := p.loop(ctx, posting)
+	p.loop(ctx, posting)
 	stop()
 	p.posts.Wait()
 	for len(p.results) > 0 {
@@ -108,10 +109,10 @@ func (p *webhookPump) run(ctx context.Context) error {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), webhookFinalFlush)
 	defer cancel()
-	return errors.Join(err, p.flush(last, time.Now()))
+	return p.flush(last, time.Now())
 }
 
-func (p *webhookPump) loop(ctx, posting context.Context) error {
+func (p *webhookPump) loop(ctx, posting context.Context) {
 	timer := time.NewTimer(webhookFlush)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -124,9 +125,7 @@ func (p *webhookPump) loop(ctx, posting context.Context) error {
 			p.send(posting, now)
 		}
 		if p.flushDue(now) {
-			if err := p.flush(ctx, now); err != nil {
-				return err
-			}
+			p.tryFlush(ctx, now)
 		}
 		p.publish(now)
 		var in chan webhookPage
@@ -143,7 +142,17 @@ func (p *webhookPump) loop(ctx, posting context.Context) error {
 		case <-timer.C:
 		}
 	}
-	return nil
+}
+
+// tryFlush flushes, or has it tried again later. A store that takes no writes,
+// since its disk is full, must not end the pump: it would begin again where it
+// was stored last, and post the same events over and over.
+func (p *webhookPump) tryFlush(ctx context.Context, now time.Time) {
+	err := p.flush(ctx, now)
+	if err != nil && ctx.Err() == nil && !p.unstored {
+		p.hub.log.Warn("how far a webhook has come can't be stored; it goes on, and would post again after a restart", slog.String("webhook", p.id), slog.Any("error", err))
+	}
+	p.unstored = err != nil
 }
 
 func (p *webhookPump) room() bool {
@@ -465,6 +474,9 @@ func (p *webhookPump) place() place {
 }
 
 func (p *webhookPump) flushDue(now time.Time) bool {
+	if p.unstored {
+		return now.Sub(p.flushed) >= webhookPause
+	}
 	if p.dirty || len(p.dead) > 0 {
 		return now.Sub(p.flushed) >= webhookFlush || p.deadFull()
 	}
@@ -488,15 +500,22 @@ func (p *webhookPump) flush(ctx context.Context, now time.Time) error {
 	next.Change, next.Message = at.change, at.message
 	var stored WebhookState
 	err := p.hub.update(ctx, "move webhook", func(tx *storage.Tx) error {
+		stored = next
 		key := storage.Tuple(p.id)
-		state, err := webhookStateTable.Get(tx, key)
-		if errors.Is(err, storage.ErrNotFound) {
-			return nil // deleted meanwhile
+		record, err := webhookTable.Get(tx, key)
+		if errors.Is(err, storage.ErrNotFound) || err == nil && !record.Created.Equal(p.record.Created) {
+			return nil // deleted meanwhile; one of the same name is another, which begins behind all this
 		}
 		if err != nil {
 			return err
 		}
-		stored = next
+		state, err := webhookStateTable.Get(tx, key)
+		if err != nil {
+			return err
+		}
+		if record.Revision != p.record.Revision { // perhaps enabled again, with its failures forgiven
+			stored.FailingSince, stored.FailedSince, stored.DeadInARow = state.FailingSince, state.FailedSince, state.DeadInARow
+		}
 		if state.Moves != p.state.Moves { // moved meanwhile; this pump is about to end
 			stored.Change, stored.Message, stored.Moves = state.Change, state.Message, state.Moves
 		}

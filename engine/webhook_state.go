@@ -49,6 +49,35 @@ func (s *WebhookState) begin() {
 // place is where the webhook goes on.
 func (s *WebhookState) place() place { return place{s.Change, s.Message} }
 
+// openWebhooks takes the webhooks of a restored hub back to the messages that
+// it has, before it takes new ones: positions that the backup does not hold are
+// given out again, and a webhook that stood behind them would pass over what
+// devices send before the hub is resumed.
+func (h *Hub) openWebhooks(ctx context.Context) error {
+	if !h.db.Paused() {
+		return nil
+	}
+	return h.update(ctx, "open webhooks", func(tx *storage.Tx) error {
+		last := h.db.Messages().Last()
+		var ahead []storage.Item[WebhookState]
+		for item, err := range webhookStateTable.Scan(tx, storage.Range{}) {
+			if err != nil {
+				return err
+			}
+			if item.Value.Message > last {
+				ahead = append(ahead, item)
+			}
+		}
+		for _, item := range ahead {
+			item.Value.Message = last
+			if err := webhookStateTable.Put(tx, item.Key, item.Value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // showWebhook joins what is stored with what the running webhook knows.
 func (h *Hub) showWebhook(r storage.Reader, id string, record webhookRecord) (Webhook, error) {
 	w := record.show(id)
