@@ -106,7 +106,7 @@ func configPage(t *testing.T) string {
 	}
 	b.WriteString("\nTwo variables have no flag: `MUSTER_HUB` holds a connection string for the commands that manage a hub elsewhere, and `MUSTER_BANNER=1` asks `serve` for its banner where there is no terminal. " +
 		"`NOTIFY_SOCKET` and `WATCHDOG_USEC` are systemd's.\n\n## What is read again without a restart\n\n" +
-		"The certificate and key of `--cert` and `--key`, within five seconds of a change. A file that can't be used is reported in the log, and the former certificate stays. Everything else needs a restart.\n")
+		"The certificate and key of `--cert` and `--key`, within five seconds of a change, and at once on SIGHUP (`systemctl reload muster`), which also reads the file of `--metrics-token-file`. A file that can't be used is reported in the log, and what was in use stays. SIGHUP reloads where `NOTIFY_SOCKET` is set; elsewhere it stops the hub, since it says that the terminal has gone. Everything else needs a restart.\n")
 	return b.String()
 }
 

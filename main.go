@@ -23,8 +23,13 @@ const exitForced = 11
 func main() {
 	started := time.Now()
 	ctx, stop := context.WithCancel(context.Background())
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signals, reload := make(chan os.Signal, 2), make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if os.Getenv("NOTIFY_SOCKET") != "" {
+		signal.Notify(reload, syscall.SIGHUP) // a service manager asks
+	} else {
+		signal.Notify(signals, syscall.SIGHUP) // the terminal went away
+	}
 	go func() { // ends with the process
 		<-signals
 		stop()
@@ -32,7 +37,7 @@ func main() {
 		os.Exit(exitForced)
 	}()
 	b := readBuild()
-	code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv, hooks(b, started))
+	code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv, hooks(b, started, reload))
 	stop()
 	os.Exit(code)
 }
@@ -64,11 +69,11 @@ func readBuild() build {
 
 // hooks are the commands that need no running hub: they are the hub, or work
 // on its files.
-func hooks(b build, started time.Time) cli.Hooks {
+func hooks(b build, started time.Time, reload <-chan os.Signal) cli.Hooks {
 	return cli.Hooks{
 		Version: b.version,
 		Serve: func(ctx context.Context, f cli.ServeFlags, io cli.IO) error {
-			return serve(ctx, f, io, b, started)
+			return serve(ctx, f, io, b, started, reload)
 		},
 		Verify:        verify,
 		Repair:        repair,

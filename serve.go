@@ -42,8 +42,8 @@ const (
 )
 
 // serve runs a hub until ctx ends: open the store, open the listeners, serve,
-// drain, close.
-func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started time.Time) (err error) {
+// drain, close. What reload brings makes it read its certificate again.
+func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started time.Time, reload <-chan os.Signal) (err error) {
 	level := new(slog.LevelVar)
 	log, err := newLogger(f, level, std.Err)
 	if err != nil {
@@ -64,6 +64,9 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 		return err
 	}
 	defer outgoing.Close()
+	if err := protocols.Notify(ctx, std.Env("NOTIFY_SOCKET"), "STATUS=opening the store in "+f.Data); err != nil {
+		log.Warn("the service manager could not be told", slog.Any("error", err))
+	}
 	hub, err := engine.Open(ctx, engine.Options{
 		Storage: storage.Options{
 			Dir: f.Data, Logger: log, Memory: memory.store, Built: b.date, Reserve: int64(f.Reserve), MasterKeyFile: f.MasterKeyFile,
@@ -91,6 +94,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 		if paced {
 			pace.Go(func() { paceCollector(work) })
 		}
+		pace.Go(func() { reloadWhen(work, reload, server, f, log) })
 		err := hub.Run(work)
 		pace.Wait()
 		background <- err
@@ -129,16 +133,46 @@ func serverOptions(f cli.ServeFlags, env func(string) string, log *slog.Logger) 
 	if us, err := strconv.ParseInt(env("WATCHDOG_USEC"), 10, 64); err == nil {
 		o.Watchdog = time.Duration(us) * time.Microsecond
 	}
-	if f.MetricsToken != "" {
-		token, err := os.ReadFile(f.MetricsToken)
-		if err != nil {
-			return o, fmt.Errorf("--metrics-token-file: %w", err)
+	var err error
+	o.MetricsToken, err = metricsToken(f)
+	return o, err
+}
+
+// metricsToken reads the token that /metrics asks for; "" when there is none.
+func metricsToken(f cli.ServeFlags) (string, error) {
+	if f.MetricsToken == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(f.MetricsToken)
+	if err != nil {
+		return "", fmt.Errorf("--metrics-token-file: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return "", fmt.Errorf("--metrics-token-file %s is empty, expected a token on its first line", f.MetricsToken)
+	}
+	return token, nil
+}
+
+// reloadWhen reads certificate and metrics token again at each signal, until
+// ctx ends.
+func reloadWhen(ctx context.Context, signals <-chan os.Signal, server *protocols.Server, f cli.ServeFlags, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
 		}
-		if o.MetricsToken = strings.TrimSpace(string(token)); o.MetricsToken == "" {
-			return o, fmt.Errorf("--metrics-token-file %s is empty, expected a token on its first line", f.MetricsToken)
+		token, err := metricsToken(f)
+		if err == nil {
+			err = server.Reload(ctx, token)
+		}
+		if err != nil {
+			log.Error("not reloaded; what was in use stays", slog.Any("error", err))
+		} else {
+			log.Info("reloaded")
 		}
 	}
-	return o, nil
 }
 
 // statusLink returns the address of the status page with a token that may read

@@ -39,6 +39,7 @@ type certificates struct {
 	current   atomic.Pointer[[]tls.Certificate]
 	authority atomic.Pointer[authority] // nil with given files
 	stamp     fileStamp                 // of the given files; owned by load and watch
+	again     chan chan error           // asks watch to look now, whatever the stamps say
 }
 
 type fileStamp struct {
@@ -51,6 +52,7 @@ func openCertificates(o Options) (*certificates, error) {
 	c := &certificates{
 		dir: filepath.Join(o.DataDir, "tls"), hosts: o.Hosts, log: o.Logger,
 		certFile: o.CertFile, keyFile: o.KeyFile, acmeHosts: o.ACMEHosts,
+		again: make(chan chan error),
 	}
 	if c.certFile != "" {
 		return c, c.loadFiles()
@@ -139,10 +141,30 @@ func (c *certificates) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if err := c.refresh(time.Now()); err != nil {
-				c.log.Error("certificate not renewed; the former one stays in use", slog.Any("error", err))
-			}
+			c.complain(c.refresh(time.Now()))
+		case answer := <-c.again:
+			c.stamp = fileStamp{}
+			err := c.refresh(time.Now())
+			c.complain(err)
+			answer <- err
 		}
+	}
+}
+
+func (c *certificates) complain(err error) {
+	if err != nil {
+		c.log.Error("certificate not renewed; the former one stays in use", slog.Any("error", err))
+	}
+}
+
+// reload has watch look at the certificates now.
+func (c *certificates) reload(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case c.again <- answer:
+		return <-answer
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -186,8 +186,8 @@ func (s *Server) mayReadMetrics(r *http.Request) bool {
 		return true
 	}
 	header := r.Header.Get("Authorization")
-	if token, ok := strings.CutPrefix(header, "Bearer "); ok && s.o.MetricsToken != "" {
-		return subtle.ConstantTimeCompare([]byte(token), []byte(s.o.MetricsToken)) == 1
+	if token, ok := strings.CutPrefix(header, "Bearer "); ok && *s.metricsToken.Load() != "" {
+		return subtle.ConstantTimeCompare([]byte(token), []byte(*s.metricsToken.Load())) == 1
 	}
 	if header != "" {
 		p, err := s.hub.AuthenticateService(context.WithoutCancel(r.Context()), engine.Caller{Address: r.RemoteAddr}, header, "/metrics")

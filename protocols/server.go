@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -53,6 +54,9 @@ type Server struct {
 	socket  *net.UnixListener
 	open    []openListener
 	conns   sync.WaitGroup // handshakes of MQTT listeners
+	manager *manager
+
+	metricsToken atomic.Pointer[string] // "" = none
 }
 
 type openListener struct {
@@ -93,6 +97,8 @@ func Listen(ctx context.Context, hub *engine.Hub, o Options) (*Server, error) {
 	o.Registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.debug = newDebugHandler(o.LogLevel, o.Logger)
 	s.routes = s.newRoutes()
+	s.manager = s.newManager(o)
+	s.metricsToken.Store(&o.MetricsToken)
 	return s, nil
 }
 
@@ -168,8 +174,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	serve("unix socket "+s.o.Socket, func() error { return local.Serve(s.socket) })
 	wg.Go(func() { s.certs.watch(accepting) })
-	wg.Go(func() { feedWatchdog(ctx, s.o.Notify, s.o.Watchdog, func() error { s.hub.Totals(); return nil }) })
-	s.tell(ctx, "READY=1")
+	told, quiet := context.WithCancel(context.WithoutCancel(ctx)) // the watchdog bites during the drain, too
+	defer quiet()
+	wg.Go(func() { s.manager.run(told) })
+	s.manager.ready(ctx)
 
 	var cause error
 	select {
@@ -177,19 +185,23 @@ func (s *Server) Serve(ctx context.Context) error {
 	case cause = <-failed:
 	}
 	stop()
-	s.tell(context.WithoutCancel(ctx), "STOPPING=1")
 	err := s.drain(context.WithoutCancel(ctx), web, local)
+	quiet()
 	wg.Wait()
 	s.conns.Wait()
 	s.debug.close()
 	return errors.Join(cause, err, s.device.Close())
 }
 
-// tell speaks to the service manager; that it does not listen changes nothing.
-func (s *Server) tell(ctx context.Context, state string) {
-	if err := notify(ctx, s.o.Notify, state); err != nil {
-		s.o.Logger.Warn("the service manager could not be told", slog.String("state", state), slog.Any("error", err))
-	}
+// Reload reads the files of --cert and --key again and takes another metrics
+// token, and tells the service manager. What can't be read leaves the former
+// certificate in use and is returned. It needs Serve to run; safe for
+// concurrent use.
+func (s *Server) Reload(ctx context.Context, metricsToken string) error {
+	s.manager.reloading(ctx)
+	defer s.manager.ready(ctx)
+	s.metricsToken.Store(&metricsToken)
+	return s.certs.reload(ctx)
 }
 
 // drain lets everybody leave in order.
@@ -199,6 +211,7 @@ func (s *Server) drain(ctx context.Context, web, local *http.Server) error {
 	s.hub.Drain()
 	stats := s.device.Stats()
 	spread := min(s.o.DrainTime, time.Duration(stats.Sessions+stats.Pending)*drainPerSession)
+	s.manager.stopping(ctx, stats.Sessions, spread+s.o.GraceTime)
 	s.o.Logger.Info("shutting down", slog.Int64("sessions", stats.Sessions), slog.Duration("drain", spread))
 	ctx, cancel := context.WithTimeout(ctx, spread+s.o.GraceTime)
 	defer cancel()

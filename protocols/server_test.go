@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -434,19 +435,20 @@ func TestNotify(t *testing.T) {
 			got = append(got, text)
 		}
 	}
-	for len(got) < 2 {
+	for len(got) < 3 {
 		read()
 	}
 	if err := r.end(); err != nil {
 		t.Fatal(err)
 	}
-	for len(got) < 3 {
+	for len(got) < 4 {
 		read()
 	}
-	if strings.Join(got, " ") != "READY=1 WATCHDOG=1 STOPPING=1" {
+	want := []string{"READY=1\nSTATUS=ready, 0 sessions", "WATCHDOG=1\nSTATUS=ready, 0 sessions", "WATCHDOG=1", "STOPPING=1\nSTATUS=draining 0 sessions\nEXTEND_TIMEOUT_USEC=35000000"}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
-	if err := notify(context.Background(), "", "READY=1"); err != nil {
+	if err := Notify(context.Background(), "", "READY=1"); err != nil {
 		t.Errorf("without a service manager: %v", err)
 	}
 }

@@ -37,6 +37,7 @@ func (r *request) finish(db *DB, err error) {
 	} else if err != nil {
 		db.count.dropped.Add(1)
 	}
+	db.commits.answer(1)
 }
 
 // group is what becomes one journal record. After it was handed over, writes and index do not
@@ -209,6 +210,7 @@ func (c *committer) settle(r *request) (commit bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.canceled {
+		c.db.commits.answer(1)
 		return false
 	}
 	r.taken = true
@@ -451,6 +453,7 @@ func (db *DB) Update(ctx context.Context, prepare func(tx *Tx) error) error {
 }
 
 func (db *DB) enqueue(ctx context.Context, r *request) error {
+	db.commits.take()
 	select { // one channel costs much less than three
 	case db.queue <- r:
 		return nil
@@ -460,8 +463,10 @@ func (db *DB) enqueue(ctx context.Context, r *request) error {
 	case db.queue <- r:
 		return nil
 	case <-ctx.Done():
+		db.commits.open.Add(-1) // that it gave up is no sign of life
 		return ctx.Err()
 	case <-db.closing:
+		db.commits.open.Add(-1)
 		return ErrClosed
 	}
 }
@@ -510,10 +515,12 @@ func (db *DB) Submit(prepare func(tx *Tx) error) error {
 		return ErrClosed
 	default:
 	}
+	db.commits.take()
 	select {
 	case db.queue <- r:
 		return nil
 	default:
+		db.commits.open.Add(-1)
 		db.count.dropped.Add(1)
 		return fmt.Errorf("%w: %d transactions wait already", ErrBusy, cap(db.queue))
 	}

@@ -41,6 +41,7 @@ type DB struct {
 	keep     keeper
 
 	queue    chan *request
+	commits  pending       // in queue and beyond
 	closing  chan struct{} // closed when Close begins
 	stopped  chan struct{} // closed when the last group has been answered
 	broken   chan struct{} // closed at the first failed write

@@ -23,6 +23,7 @@ type MessageLog struct {
 	waiting  []message
 	bytes    int // of waiting
 	closed   bool
+	pending  pending       // waiting, and what the writer has
 	kick     chan struct{} // capacity 1: something waits
 	segments []*messageSegment
 	last     uint64 // newest durable position
@@ -93,6 +94,7 @@ func (l *MessageLog) Append(data []byte, done func(position uint64, err error)) 
 		l.mu.Unlock()
 		return fmt.Errorf("%w: %d messages wait already", ErrBusy, n)
 	}
+	l.pending.take()
 	l.waiting = append(l.waiting, message{data, done})
 	l.bytes += len(data)
 	l.mu.Unlock()
@@ -203,6 +205,7 @@ func (l *MessageLog) write(group []message, buf []byte) []byte {
 			m.done(last+uint64(i)+1, nil)
 		}
 	}
+	l.pending.answer(len(group))
 	return buf
 }
 

@@ -120,7 +120,7 @@ func (s *messageScan) next() (e Entry, ok bool, err error) {
 
 // openMessages reads the names of the segments and all of the newest one, whose torn tail it cuts.
 func openMessages(db *DB, m mode) (l *MessageLog, err error) {
-	l = &MessageLog{db: db, dir: db.path(messageDir), kick: make(chan struct{}, 1)}
+	l = &MessageLog{db: db, dir: db.path(messageDir), kick: make(chan struct{}, 1), pending: pending{born: time.Now()}}
 	if err := db.fs.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -169,6 +169,7 @@ func (db *DB) identify(tune tuning, m mode) (checkpoint, error) {
 		return checkpoint{}, err
 	}
 	db.queue = make(chan *request, db.tune.queue)
+	db.commits.born = time.Now()
 	if err := fs.MkdirAll(db.path(badgerDir), 0o700); err != nil {
 		return checkpoint{}, err
 	}

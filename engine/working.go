@@ -1,0 +1,24 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// Working returns nil while calls on the hub come to an end, and CodeUnavailable when changes or
+// messages have waited for longer than longest while not one was answered. It takes the locks that
+// every call takes and reads one record, so that it blocks when those are stuck: call it from a
+// goroutine whose silence somebody notices. It writes nothing, so it costs an idle hub no sync. A
+// hub that refuses changes for a reason (Ready) works.
+func (h *Hub) Working(ctx context.Context, longest time.Duration) error {
+	h.sessions.len()
+	if waited := h.db.Stalled(); waited > longest {
+		return errf(CodeUnavailable, "changes have waited for %s and none is answered; expected less than %s: look at the disk, then restart the hub", waited.Round(time.Millisecond), longest)
+	}
+	return h.view(ctx, "read a record", func(r storage.Reader) error {
+		_, err := storage.Counter(r, counterDevices)
+		return err
+	})
+}
