@@ -42,6 +42,7 @@ const (
 	CodeTooManyMethods
 	CodeQueueFull
 	CodeMessageLockLost
+	CodeBackupRunning
 	CodeThrottled
 	CodeUnavailable
 	CodeReadOnly
@@ -92,6 +93,7 @@ var codeTable = [...]CodeInfo{
 	{CodeTooManyMethods, "DeviceMaximumInflightMethodExceeded", "Too many method calls wait for this device.", "Wait until some of them have ended.", true},
 	{CodeQueueFull, "DeviceMaximumQueueDepthExceeded", "As many cloud-to-device messages wait for the device as may.", "Wait until the device has received some, or purge its queue.", true},
 	{CodeMessageLockLost, "DeviceMessageLockLost", "The lock token is not known, or its lock has ended.", "Receive the message again, and settle it before its lock ends.", false},
+	{CodeBackupRunning, "BackupRunning", "A backup is being made; there is one at a time.", "Wait until it has ended; `muster backup list` shows how far it is.", true},
 	{CodeThrottled, "ThrottlingException", "The caller asks more often than it may.", "Wait some seconds and try again.", true},
 	{CodeUnavailable, "ServiceUnavailable", "The hub is not ready.", "Wait; /readyz says for what.", true},
 	{CodeReadOnly, "StoreReadOnly", "The store takes no writes now: the disk is nearly full or has failed.", "Run `muster doctor`; free disk space, or restart after a disk failure.", true},

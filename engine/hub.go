@@ -22,6 +22,7 @@ type Options struct {
 	Logger  *slog.Logger
 	Version string  // the binary's, shown by Info
 	Deliver Deliver // posts to webhooks; without it they are kept and nothing is sent
+	Backups BackupPlan
 }
 
 // Hub is one hub: identities, twins, sessions and all rules about them. Its
@@ -42,6 +43,7 @@ type Hub struct {
 	devicebound deviceboundState
 	webhooks    *webhooks
 	events      *feed
+	backups     *backups
 }
 
 // about is what a hub says of itself.
@@ -82,13 +84,17 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if o.Storage.Logger == nil {
 		o.Storage.Logger = o.Logger
 	}
+	backups, err := newBackups(o.Backups)
+	if err != nil {
+		return nil, err
+	}
 	db, err := storage.Open(ctx, o.Storage)
 	if err != nil {
 		return nil, err
 	}
 	h := &Hub{
 		db: db, log: o.Logger, about: about{o.Hosts, o.Version, time.Now().UTC()}, limits: limits,
-		throttles: newThrottles(limits), audits: auditState{refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst)}, sessions: newSessionTable(), webhooks: newWebhooks(o.Deliver),
+		throttles: newThrottles(limits), audits: auditState{refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst)}, sessions: newSessionTable(), webhooks: newWebhooks(o.Deliver), backups: backups,
 	}
 	h.methods.queue = newMethodQueue()
 	h.events = newFeed(h)
@@ -103,6 +109,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 		h.log.Warn("webhooks could not be taken back to what was restored", slog.Any("error", err))
 	}
 	if err := h.methods.queue.open(ctx, h); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := h.backups.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return h, nil
@@ -156,6 +165,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
 	if h.webhooks.deliver != nil {
 		wg.Go(func() { h.runWebhooks(ctx) })
+	}
+	if h.backups.plan.Dir != "" {
+		wg.Go(func() { h.runBackups(ctx) })
 	}
 	wg.Wait()
 	return nil

@@ -48,6 +48,8 @@ const (
 	opWebhookDead
 	opAuditRead
 	opStatusRead
+	opBackupRead
+	opBackupCreate
 	opFaultRead
 	opFaultWrite
 	opDoctor
@@ -109,6 +111,8 @@ var operationTable = [...]OperationInfo{
 	{"webhook.dead", auth.HubManage, "Post a webhook's dead letter again, or delete it.", throttleNone},
 	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
 	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
+	{"backup.read", auth.StatusRead, "List backups and see how they stand.", throttleNone},
+	{"backup.create", auth.HubManage, "Make a backup. With the master key in it: every permission.", throttleNone},
 	{"fault.read", auth.StatusRead, "List injected faults.", throttleNone},
 	{"fault.write", auth.HubManage, "Inject a fault into a device's connection, or end it.", throttleNone},
 	{"doctor", auth.HubManage, "Look at the hub's own health.", throttleNone},

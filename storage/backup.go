@@ -23,7 +23,8 @@ import (
 // A backup is a magic number and frames. A frame is a kind (1 byte), the length of its body (4
 // bytes, little-endian), a CRC-32C over both and the body (4 bytes) and the body. The kinds, in
 // their order: one header, at most one master key, any number of record chunks, any number of
-// message chunks, any number of blob chunks, one trailer, the end of the file. See docs/reference/storage-format.md.
+// message chunks, any number of blob chunks, one trailer, the end of the file. What could not be
+// finished ends with why. See docs/reference/storage-format.md.
 const (
 	backupMagic   = "MUSTERB\x01"
 	backupVersion = 2 // 1 had no blobs
@@ -34,14 +35,15 @@ const (
 	backupMessages = 'M'
 	backupBlobs    = 'B'
 	backupTrailer  = 'T'
+	backupFailed   = 'E' // instead of all that would follow: why the backup ended
 
 	backupOrder    = "HKRMBT"
-	backupChunk    = 1 << 20              // bytes after which a chunk is written
-	backupPart     = 512 << 10            // bytes of a part of a blob
-	maxBackupChunk = 4 << 20              // most bytes of a chunk, compressed or not
-	maxBackupText  = 1 << 20              // most bytes of header, key and trailer
-	maxBackupTime  = time.Hour            // how long one backup may hold its snapshot
-	backupPause    = 2 * time.Millisecond // after each chunk, so that others get the disk
+	backupChunk    = 256 << 10 // bytes after which a chunk is written
+	backupPart     = 128 << 10 // bytes of a part of a blob
+	maxBackupChunk = 4 << 20   // most bytes of a chunk, compressed or not
+	maxBackupText  = 1 << 20   // most bytes of header, key and trailer
+	maxBackupTime  = time.Hour // how long one backup may hold its snapshot
+	maxBackupLogs  = 1000      // logs that a backup names
 )
 
 // ErrBackup says that the bytes are no whole backup. The text names the offset and what was read there.
@@ -67,9 +69,27 @@ type BackupInfo struct {
 	Time     time.Time     `json:"time"`
 	Key      string        `json:"key"` // fingerprint of the master key
 	HasKey   bool          `json:"hasKey"`
+	Logs     []BackupLog   `json:"logs,omitempty"`     // in the order of their names
+	Messages uint64        `json:"messages,omitempty"` // the newest position of the message log that it holds
 	Tables   []BackupTable `json:"tables,omitempty"`
 	SHA256   string        `json:"sha256,omitempty"` // of every byte before the trailer
 	Size     int64         `json:"size,omitempty"`   // bytes of the backup
+}
+
+// BackupLog says how far a log went at the backup's sequence.
+type BackupLog struct {
+	Name string `json:"name"`
+	Last uint64 `json:"last"` // the newest position
+}
+
+// Last returns the newest position of a log at the backup's sequence; 0 for one that is not in it.
+func (i BackupInfo) Last(log string) uint64 {
+	for _, l := range i.Logs {
+		if l.Name == log {
+			return l.Last
+		}
+	}
+	return 0
 }
 
 // BackupTable counts one table, index, log, all counters or all cursors; "messages" is the message log, "blob contents" are the parts of blobs.
@@ -81,28 +101,47 @@ type BackupTable struct {
 }
 
 // Backup writes the state of one committed sequence to w, while transactions go on, and the
-// messages that are durable by then. It returns an error, and w holds no whole backup, when ctx
-// ends, w fails, a value is damaged or an hour has passed.
+// messages that were durable at that moment. It rests between chunks, longer while there are
+// transactions. It returns an error, and w holds no whole backup, when ctx ends, w fails, a value
+// is damaged, an hour has passed or free space falls below the reserve meanwhile (ErrReserve), as
+// it does when w ends on the disk of the store.
 func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info BackupInfo, err error) {
 	ctx, stop := context.WithTimeoutCause(ctx, maxBackupTime,
 		fmt.Errorf("storage: the backup took longer than %s; write it to a faster disk", maxBackupTime))
 	defer stop()
+	defer db.blobs.hold()() // before the snapshot: what it refers to must stay
 	snap, err := db.newSnapshot()
 	if err != nil {
 		return info, err
 	}
 	defer snap.end()
+	pinned, err := db.messages.pin()
+	if err != nil {
+		return info, err
+	}
+	defer pinned.close()
 	bw, err := newBackupWriter(ctx, w, o.Progress)
 	if err != nil {
 		return info, err
 	}
+	bw.pace = db.pacer()
+	bw.guard = db.spaceStop()
 	info = BackupInfo{
 		Version: backupVersion, Rung: db.format.Rung, Epoch: db.format.EpochID, Ordinal: db.format.Ordinal,
 		Sequence: snap.seq, Newest: db.newest.Load(), Time: time.Now().UTC(), Key: db.seal.id(), HasKey: len(o.Passphrase) > 0,
+		Messages: pinned.last,
+	}
+	if info.Logs, err = snap.logs(); err != nil {
+		return info, err
 	}
 	if err := bw.text(backupHeader, info); err != nil {
 		return info, err
 	}
+	defer func() {
+		if err != nil && bw.failed == nil {
+			_ = bw.frame(backupFailed, []byte(err.Error())) // for whoever reads w; the error itself is returned
+		}
+	}()
 	if info.HasKey {
 		key, err := db.lockKey(o.Passphrase)
 		if err == nil {
@@ -124,7 +163,6 @@ func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info Ba
 		}
 	}
 	var blobs []Blob
-	defer db.blobs.hold()()
 	err = db.blobs.referred(snap, func(b Blob) error { blobs = append(blobs, b); return nil })
 	if err != nil {
 		return info, err
@@ -133,15 +171,11 @@ func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info Ba
 	if err := bw.flush(); err != nil {
 		return info, err
 	}
-	last := db.messages.Last()
-	for e, err := range db.messages.Read(0) {
+	for e, err := range pinned.read() {
+		if err == nil {
+			err = bw.add(backupMessages, messageKey(e), e.Data)
+		}
 		if err != nil {
-			return info, err
-		}
-		if e.Position > last {
-			break
-		}
-		if err := bw.add(backupMessages, messageKey(e), e.Data); err != nil {
 			return info, err
 		}
 	}
@@ -151,6 +185,32 @@ func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info Ba
 		}
 	}
 	return bw.finish(info)
+}
+
+// logs names every log with its newest position.
+func (s *snapshot) logs() ([]BackupLog, error) {
+	var list []BackupLog
+	end := successor([]byte(prefixLog))
+	for lo := []byte(prefixLog); len(list) < maxBackupLogs; {
+		name := ""
+		for p, err := range s.scan(lo, end, false) {
+			if err != nil {
+				return nil, err
+			}
+			name, _, _ = splitLogKey(p.key)
+			break
+		}
+		if name == "" {
+			break
+		}
+		_, last, err := NewLog(name, LogOptions{}).Bounds(s)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, BackupLog{name, last})
+		lo = successor(logPrefix(name))
+	}
+	return list, nil
 }
 
 // backupBlob adds a blob in parts, and fails when it is not what its name says.
@@ -203,6 +263,10 @@ type backupWriter struct {
 	raw, out []byte
 	tally    tally
 	progress func(int64)
+	pace     *pacer
+	guard    func() error  // may stop the backup; nil: nothing does
+	blocked  time.Duration // in w, since the last rest
+	failed   error         // of w
 }
 
 func newBackupWriter(ctx context.Context, w io.Writer, progress func(int64)) (*backupWriter, error) {
@@ -216,11 +280,17 @@ func newBackupWriter(ctx context.Context, w io.Writer, progress func(int64)) (*b
 
 func (b *backupWriter) write(p []byte) error {
 	if err := context.Cause(b.ctx); err != nil {
+		b.failed = err
 		return err
 	}
 	b.sum.Write(p)
+	began := time.Now()
 	n, err := b.w.Write(p)
+	b.blocked += time.Since(began)
 	b.size += int64(n)
+	if err != nil {
+		b.failed = err
+	}
 	return err
 }
 
@@ -266,13 +336,14 @@ func (b *backupWriter) flush() error {
 	if b.progress != nil {
 		b.progress(b.read)
 	}
-	pause := time.NewTimer(backupPause)
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-b.ctx.Done():
+	if b.guard != nil {
+		if err := b.guard(); err != nil {
+			return err
+		}
 	}
-	return context.Cause(b.ctx)
+	blocked := b.blocked
+	b.blocked = 0
+	return b.pace.rest(b.ctx, blocked)
 }
 
 func (b *backupWriter) finish(info BackupInfo) (BackupInfo, error) {
@@ -359,6 +430,7 @@ type backupTarget struct {
 	header func(BackupInfo) error
 	key    func(lockedKey) error
 	pair   func(kind byte, key, value []byte) error
+	pace   *pacer // nil: does not rest
 }
 
 type backupReader struct {
@@ -367,6 +439,7 @@ type backupReader struct {
 	at   int64
 	from int64 // offset of the frame
 	last tally
+	body bytes.Buffer // of the frame
 }
 
 func (b *backupReader) bad(format string, args ...any) error {
@@ -378,9 +451,9 @@ func (b *backupReader) bad(format string, args ...any) error {
 }
 
 // fill reads n bytes into a buffer that grows with what really comes.
-func (b *backupReader) fill(n int) ([]byte, error) {
-	var buf bytes.Buffer
-	got, err := io.CopyN(&buf, b.r, int64(n))
+func (b *backupReader) fill(buf *bytes.Buffer, n int) ([]byte, error) {
+	buf.Reset()
+	got, err := io.CopyN(buf, b.r, int64(n))
 	b.at += got
 	if err == io.EOF {
 		return nil, b.bad("the file ends at byte %d, within a frame", b.at)
@@ -390,7 +463,7 @@ func (b *backupReader) fill(n int) ([]byte, error) {
 
 func (b *backupReader) frame() (kind byte, body []byte, head []byte, err error) {
 	b.from = b.at
-	if head, err = b.fill(9); err != nil {
+	if head, err = b.fill(new(bytes.Buffer), 9); err != nil {
 		return 0, nil, nil, err
 	}
 	n, most := binary.LittleEndian.Uint32(head[1:]), uint32(maxBackupText)
@@ -400,7 +473,7 @@ func (b *backupReader) frame() (kind byte, body []byte, head []byte, err error) 
 	if n > most {
 		return 0, nil, nil, b.bad("a frame of %d bytes, at most %d are allowed", n, most)
 	}
-	if body, err = b.fill(int(n)); err != nil {
+	if body, err = b.fill(&b.body, int(n)); err != nil {
 		return 0, nil, nil, err
 	}
 	if sum := crc32.Update(crc32.Checksum(head[:5], castagnoli), castagnoli, body); sum != binary.LittleEndian.Uint32(head[5:]) {
@@ -409,9 +482,24 @@ func (b *backupReader) frame() (kind byte, body []byte, head []byte, err error) 
 	return head[0], body, head, nil
 }
 
+// ReadBackupHeader reads the beginning of a backup: what it is, not whether it is whole.
+func ReadBackupHeader(r io.Reader) (BackupInfo, error) {
+	var info BackupInfo
+	_, err := readBackup(context.Background(), r, backupTarget{header: func(i BackupInfo) error {
+		info = i
+		return errHeaderRead
+	}})
+	if errors.Is(err, errHeaderRead) {
+		return info, nil
+	}
+	return info, err
+}
+
+var errHeaderRead = errors.New("the header was read")
+
 func readBackup(ctx context.Context, r io.Reader, to backupTarget) (info BackupInfo, err error) {
 	b := &backupReader{r: r, sum: sha256.New()}
-	magic, err := b.fill(len(backupMagic))
+	magic, err := b.fill(&b.body, len(backupMagic))
 	if err != nil {
 		return info, err
 	}
@@ -433,6 +521,9 @@ func readBackup(ctx context.Context, r io.Reader, to backupTarget) (info BackupI
 		kind, body, head, err := b.frame()
 		if err != nil {
 			return info, err
+		}
+		if kind == backupFailed && stage != 0 {
+			return info, b.bad("whoever made the backup stopped here and says: %q", body)
 		}
 		if found := strings.Contains(backupOrder, string(kind)); !found || (stage == 0) != (kind == backupHeader) || stage != 0 && !mayFollow(stage, kind) {
 			return info, b.bad("a frame of kind %q is not expected here", kind)
@@ -461,6 +552,9 @@ func readBackup(ctx context.Context, r io.Reader, to backupTarget) (info BackupI
 				return info, b.bad("%v", err)
 			}
 			previous, err = b.pairs(kind, raw, previous, to)
+		}
+		if err == nil && to.pace != nil {
+			err = to.pace.rest(ctx, 0)
 		}
 		if err != nil {
 			return info, err

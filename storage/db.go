@@ -181,6 +181,9 @@ func (db *DB) BulkLoad(ctx context.Context, items iter.Seq[func(tx *Tx) error]) 
 	return first
 }
 
+// Dir is the data directory.
+func (db *DB) Dir() string { return db.opt.Dir }
+
 // Epoch names this life of the directory.
 func (db *DB) Epoch() Epoch {
 	return Epoch{ID: db.format.EpochID, Ordinal: db.format.Ordinal, Started: db.format.Started}

@@ -307,6 +307,10 @@ func (l *MessageLog) readSegment(s *messageSegment, after uint64, yield func(Ent
 		return false
 	}
 	defer f.Close() // read only
+	return l.readFile(f, s, after, yield)
+}
+
+func (l *MessageLog) readFile(f file, s *messageSegment, after uint64, yield func(Entry, error) bool) bool {
 	scan, err := l.scanSegment(f, s)
 	if err != nil {
 		yield(Entry{}, err)

@@ -53,6 +53,7 @@ func wireCodes() map[engine.Code]wireCode {
 		engine.CodeTooManyMethods:             {wire.ConnackUnavailable, 429, 403800},
 		engine.CodeQueueFull:                  {wire.ConnackUnavailable, 403, 403004},
 		engine.CodeMessageLockLost:            {wire.ConnackUnavailable, 412, 412002},
+		engine.CodeBackupRunning:              {wire.ConnackUnavailable, 409, 409000},
 		engine.CodeThrottled:                  {wire.ConnackUnavailable, 429, 429001},
 		engine.CodeUnavailable:                {wire.ConnackUnavailable, 503, 503001},
 		engine.CodeReadOnly:                   {wire.ConnackUnavailable, 503, 503001},

@@ -81,6 +81,7 @@ var wireTable = [...]wireRow{
 	{code: engine.CodeTooManyMethods, status: 403, number: 403800, name: "DeviceMaximumInflightMethodExceeded", own: 429},
 	{code: engine.CodeQueueFull, status: 403, number: 403004, name: "DeviceMaximumQueueDepthExceeded", own: 429},
 	{code: engine.CodeMessageLockLost, status: 412, number: 412002, name: "DeviceMessageLockLost"},
+	{code: engine.CodeBackupRunning, status: 409, number: 409000, name: "GenericConflict"},
 	{code: engine.CodeThrottled, status: 429, number: 429001, name: "ThrottlingException"},
 	{code: engine.CodeUnavailable, status: 503, number: 503001, name: "ServiceUnavailable"},
 	{code: engine.CodeReadOnly, status: 503, number: 503001, name: "ServiceUnavailable"},
