@@ -110,7 +110,7 @@ func TestScheduledBackups(t *testing.T) {
 		stop()
 
 		// A restart makes none before its time, and forgets none.
-		h, stop = scheduled(t, data, plan)
+		_, stop = scheduled(t, data, plan)
 		time.Sleep(50 * time.Second)
 		if n := backupFiles(t, dir); len(n) != 1 {
 			t.Fatalf("before it is due: %v", n)

@@ -49,6 +49,7 @@ type figures struct {
 	web      []device.RequestCount
 	gate     admissionFigures
 	webhooks []engine.Webhook
+	backups  engine.BackupStats
 	renewAt  float64 // unix time; 0 with given files
 }
 
@@ -146,6 +147,25 @@ func metricRows() []metricRow {
 			return 0
 		}),
 
+		gauge("muster_backup_last_success_time_seconds", "When the newest backup that was made by schedule and read back began, unix time; 0: none yet.", func(f *figures) float64 {
+			if f.backups.LastSuccess.IsZero() {
+				return 0
+			}
+			return float64(f.backups.LastSuccess.Unix())
+		}),
+		gauge("muster_backup_last_duration_seconds", "How long that backup took, with reading it back.", func(f *figures) float64 { return f.backups.LastTime.Seconds() }),
+		gauge("muster_backup_last_bytes", "Size of that backup.", func(f *figures) float64 { return float64(f.backups.LastBytes) }),
+		counter("muster_backups_total", "Backups made in the directory of backups and read back.", func(f *figures) int64 { return f.backups.Made }),
+		counter("muster_backups_failed_total", "Backups for the directory of backups that failed.", func(f *figures) int64 { return f.backups.Failed }),
+		gauge("muster_backup_failures_in_a_row", "Backups that failed since the last one that was made.", func(f *figures) float64 { return float64(f.backups.InRow) }),
+		gauge("muster_backup_scheduled", "1 when the hub makes backups by itself.", func(f *figures) float64 { return float64(f.backups.Scheduled) }),
+		gauge("muster_backup_running", "1 while a backup is made, streamed ones included.", func(f *figures) float64 {
+			if f.backups.Running {
+				return 1
+			}
+			return 0
+		}),
+
 		gauge("muster_connections", "TCP connections.", func(f *figures) float64 { return float64(f.gate.open) }),
 		gauge("muster_strangers", "Connections that are not authenticated yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
 		gauge("muster_strangers_waiting", "Connections that wait for room among the unauthenticated ones.", func(f *figures) float64 { return float64(f.gate.waiting) }),
@@ -207,7 +227,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
-		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(),
+		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(), backups: s.hub.BackupStats(),
 	}
 	if a := s.certs.authority.Load(); a != nil {
 		f.renewAt = float64(a.renewAt().Unix())

@@ -25,7 +25,7 @@ const (
 	saveLeaves = 64 << 20
 )
 
-// ErrExists: a backup does not replace a file.
+// ErrExists says that a backup does not replace a file.
 var ErrExists = errors.New("the file exists")
 
 // SaveOptions say how a backup file is written.

@@ -82,27 +82,11 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 	if m.restore != nil {
 		return db, nil
 	}
-	if err := db.climb(); err != nil {
+	if err := db.climb(ctx, m); err != nil {
 		return db, err
 	}
 	db.start(heads)
 	return db, nil
-}
-
-// climb brings a directory of a lower rung to the present one: nothing of what it holds changes, but
-// from here on older programs could not read what is written.
-func (db *DB) climb() error {
-	f := db.format
-	if f.Rung == currentRung {
-		return nil
-	}
-	f.Rung, f.Name = currentRung, ladder[currentRung]
-	if err := writeText(db.fs, db.path(formatFile), f); err != nil {
-		return err
-	}
-	db.opt.Logger.Info("the data directory has the present format now", "before", db.format.Name, "now", f.Name)
-	db.format = f
-	return nil
 }
 
 // identify reads FORMAT, master key, checkpoint and the journal's headers, or makes them.

@@ -107,7 +107,7 @@ func (s *schemas) operation(r *route) obj {
 		op["parameters"] = params
 	}
 	if r.request != nil {
-		op["requestBody"] = obj{"required": true, "content": s.content("application/json", r.request)}
+		op["requestBody"] = obj{"required": r.content == "", "content": s.content("application/json", r.request)}
 	}
 	return op
 }
@@ -126,6 +126,9 @@ func (s *schemas) responses(r *route) obj {
 	ok := obj{"description": "Done."}
 	if r.response != nil {
 		ok["content"] = s.content("application/json", r.response)
+	}
+	if r.content != "" {
+		ok["content"] = obj{r.content: obj{"schema": obj{"type": "string", "format": "binary"}}}
 	}
 	failure := obj{"description": "Refused or failed.", "content": s.content("application/json", hubError{})}
 	if r.shape == shapeProblem {

@@ -24,8 +24,9 @@ type route struct {
 	response   any // zero value of the answer's type; nil: none
 	status     int // of success; 0: 200
 	also       map[int]string
-	maxBody    int64 // bytes; 0: maxBody
-	idempotent bool  // takes an Idempotency-Key
+	maxBody    int64  // bytes; 0: maxBody
+	idempotent bool   // takes an Idempotency-Key
+	content    string // media type of an answer that is streamed; empty: JSON
 	later      string
 	handle     func(*call) (answer, error)
 }
