@@ -35,6 +35,9 @@ const (
 	changeModel           = "twin.modelId"
 	changeConnected       = "session.connected"
 	changeDisconnected    = "session.disconnected"
+	changeFileUploaded    = "file.uploaded"
+	changeFileFailed      = "file.failed" // an upload that ended without a file
+	changeFileDeleted     = "file.deleted"
 	changeWebhookPaused   = "webhook.paused" // by the hub, of no device
 )
 

@@ -168,7 +168,7 @@ func (h *Hub) sweepMessages(ctx context.Context) error {
 		}
 		h.retryDeliveries()
 	}
-	return errors.Join(err, h.sweepFeedback(ctx))
+	return errors.Join(err, feedbackQueue.sweep(ctx, h))
 }
 
 const sweepBatch = 50

@@ -43,6 +43,15 @@ const (
 	CodeQueueFull
 	CodeMessageLockLost
 	CodeBackupRunning
+	CodeFileNotFound
+	CodeUploadNotFound
+	CodeUploadExpired
+	CodeUploadIncomplete
+	CodeTooManyUploads
+	CodeTooManyBlocks
+	CodeBlockUnknown
+	CodeChecksum
+	CodeQuotaExceeded
 	CodeThrottled
 	CodeUnavailable
 	CodeReadOnly
@@ -94,6 +103,15 @@ var codeTable = [...]CodeInfo{
 	{CodeQueueFull, "DeviceMaximumQueueDepthExceeded", "As many cloud-to-device messages wait for the device as may.", "Wait until the device has received some, or purge its queue.", true},
 	{CodeMessageLockLost, "DeviceMessageLockLost", "The lock token is not known, or its lock has ended.", "Receive the message again, and settle it before its lock ends.", false},
 	{CodeBackupRunning, "BackupRunning", "A backup is being made; there is one at a time.", "Wait until it has ended; `muster backup list` shows how far it is.", true},
+	{CodeFileNotFound, "FileNotFound", "The device has no file of this name.", "`muster file list DEVICE` shows what is kept.", false},
+	{CodeUploadNotFound, "InvalidFileUploadCorrelationId", "The device has no upload with this correlation id under way.", "Begin the upload again.", false},
+	{CodeUploadExpired, "ExpiredFileUploadCorrelationId", "The upload took longer than it may.", "Begin it again, and notify the hub within upload_time.", false},
+	{CodeUploadIncomplete, "InvalidStorageEndpointOrBlob", "The upload was reported as done, and nothing was sent.", "Send the content to the address that the hub gave, then notify it.", false},
+	{CodeTooManyUploads, "DeviceMaximumActiveFileUploadLimitExceeded", "As many uploads of the device are under way as may.", "Notify the hub of those that have ended; those without a word end by themselves after upload_time.", true},
+	{CodeTooManyBlocks, "BlockCountExceedsLimit", "The upload has more blocks than it may.", "Send larger blocks.", false},
+	{CodeBlockUnknown, "InvalidBlockList", "A block of the list was not sent.", "Send the block, then the list again.", false},
+	{CodeChecksum, "Md5Mismatch", "The content is not what its checksum says.", "Send it again.", true},
+	{CodeQuotaExceeded, "IotHubQuotaExceeded", "A quota of the hub is used up.", "Free what the message names, or wait until it expires.", true},
 	{CodeThrottled, "ThrottlingException", "The caller asks more often than it may.", "Wait some seconds and try again.", true},
 	{CodeUnavailable, "ServiceUnavailable", "The hub is not ready.", "Wait; /readyz says for what.", true},
 	{CodeReadOnly, "StoreReadOnly", "The store takes no writes now: the disk is nearly full or has failed.", "Run `muster doctor`; free disk space, or restart after a disk failure.", true},

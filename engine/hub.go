@@ -23,6 +23,8 @@ type Options struct {
 	Version string  // the binary's, shown by Info
 	Deliver Deliver // posts to webhooks; without it they are kept and nothing is sent
 	Backups BackupPlan
+	// FileNotifications keeps a notification for the service of each file that a device uploads.
+	FileNotifications bool
 }
 
 // Hub is one hub: identities, twins, sessions and all rules about them. Its
@@ -40,10 +42,16 @@ type Hub struct {
 	count     counters
 	draining  atomic.Bool
 
+	traffic
+	webhooks *webhooks
+	events   *feed
+	backups  *backups
+}
+
+// traffic is the state of what devices and services leave for one another.
+type traffic struct {
 	devicebound deviceboundState
-	webhooks    *webhooks
-	events      *feed
-	backups     *backups
+	files       fileState
 }
 
 // about is what a hub says of itself.
@@ -108,6 +116,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 		// A store that takes no writes now must not keep the hub from reads.
 		h.log.Warn("webhooks could not be taken back to what was restored", slog.Any("error", err))
 	}
+	if err := h.openFiles(ctx, o.FileNotifications); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if err := h.methods.queue.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -160,6 +171,8 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
 	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.methods.queue.sweep(ctx, h, time.Now()) })
 	every(expiryEvery, "cloud-to-device messages", h.sweepMessages)
+	every(expiryEvery, "files", h.sweepFiles)
+	every(blobsEvery, "contents", h.sweepBlobs)
 	every(expiryEvery, "injected faults", func(ctx context.Context) error { return h.runFaults(ctx, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })

@@ -361,7 +361,10 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 		if _, err := h.purgeMessagesTx(tx, id.DeviceID, false); err != nil {
 			return err
 		}
-		if err := dropFeedbackTx(tx, feedbackTable.Lookup(tx, "device", storage.Range{Prefix: storage.Tuple(id.DeviceID)}), retainBatch); err != nil {
+		if err := feedbackQueue.dropTx(tx, feedbackTable.Lookup(tx, "device", storage.Range{Prefix: storage.Tuple(id.DeviceID)}), retainBatch); err != nil {
+			return err
+		}
+		if err := forgetFilesTx(tx, id.DeviceID, r.GenerationID); err != nil {
 			return err
 		}
 	}

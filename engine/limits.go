@@ -57,6 +57,17 @@ type Limits struct {
 	ResponseTimeoutMax time.Duration
 	ConnectTimeoutMax  time.Duration
 
+	FileNameBytes    int
+	FileBytes        int64 // one file
+	FileDeviceBytes  int64 // all of one device
+	FilesPerDevice   int
+	FileShareBytes   int64 // all of the hub, unless a tenth of the disk is less
+	FileAge          time.Duration
+	UploadsPerDevice int // under way
+	UploadBlocks     int
+	UploadTime       time.Duration // from its beginning to its notification
+	UploadRate       float64
+
 	KeepAliveMax     time.Duration // largest idle time of a session
 	TokenClockSkew   time.Duration
 	TokenExpiryGrace time.Duration // how long a session outlives its token
@@ -152,6 +163,12 @@ func count64(name, text string, def, azure int64, field func(*Limits) *int64) Li
 	return LimitRow{name, text, "", float64(def), float64(azure), func(l *Limits, a bool) { *field(l) = pick(a, def, azure) }}
 }
 
+func bytes64(name, text string, def, azure int64, field func(*Limits) *int64) LimitRow {
+	r := count64(name, text, def, azure, field)
+	r.Unit = "bytes"
+	return r
+}
+
 func span(name, text string, def, azure time.Duration, field func(*Limits) *time.Duration) LimitRow {
 	return LimitRow{name, text, "s", def.Seconds(), azure.Seconds(), func(l *Limits, a bool) { *field(l) = pick(a, def, azure) }}
 }
@@ -217,6 +234,17 @@ var limitTable = [...]LimitRow{
 	count("webhook_dead_bytes", "Size of a webhook's dead letters; then the oldest is dropped, and counted.", "bytes", 64<<20, 64<<20, func(l *Limits) *int { return &l.WebhookDeadBytes }),
 	count("webhook_dead_in_a_row", "Events that become dead letters in a row, without one that is taken, before the hub pauses the webhook.", "", 100, 100, func(l *Limits) *int { return &l.WebhookRefusalsMost }),
 	span("webhook_failing_time", "How long a webhook may fail without one success before the hub pauses it.", 3*24*time.Hour, 3*24*time.Hour, func(l *Limits) *time.Duration { return &l.WebhookFailingMost }),
+
+	count("file_name_bytes", "Length of a file's name, UTF-8.", "bytes", 1024, 1024, func(l *Limits) *int { return &l.FileNameBytes }),
+	bytes64("file_bytes", "Size of a file that a device uploads.", 1<<30, 1<<30, func(l *Limits) *int64 { return &l.FileBytes }),
+	bytes64("file_device_bytes", "Size of all files of one device; then its oldest are removed.", 2<<30, 2<<30, func(l *Limits) *int64 { return &l.FileDeviceBytes }),
+	count("files_per_device", "Files of one device; then its oldest is removed.", "", 1000, 1000, func(l *Limits) *int { return &l.FilesPerDevice }),
+	bytes64("file_share_bytes", "Size of all files, and of all unfinished uploads, each; at most a tenth of the disk. The oldest files are removed beyond it, and uploads refused.", 10<<30, 10<<30, func(l *Limits) *int64 { return &l.FileShareBytes }),
+	span("file_age", "Age of an uploaded file; then it is removed.", 30*24*time.Hour, 30*24*time.Hour, func(l *Limits) *time.Duration { return &l.FileAge }),
+	count("uploads_per_device", "Uploads of one device that are under way.", "", 10, 10, func(l *Limits) *int { return &l.UploadsPerDevice }),
+	count("upload_blocks", "Blocks of an upload.", "", 1000, 1000, func(l *Limits) *int { return &l.UploadBlocks }),
+	span("upload_time", "How long an upload may take from its beginning to its notification.", time.Hour, time.Hour, func(l *Limits) *time.Duration { return &l.UploadTime }),
+	perSecond("upload_rate", "Uploads of the whole hub begun.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.UploadRate }),
 
 	span("keep_alive_max", "Longest silence of a session, whatever keep-alive it asked for.", 1767*time.Second, 1767*time.Second, func(l *Limits) *time.Duration { return &l.KeepAliveMax }),
 	span("token_clock_skew", "How far past its expiry a token still authenticates.", 0, 0, func(l *Limits) *time.Duration { return &l.TokenClockSkew }),

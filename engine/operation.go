@@ -36,6 +36,9 @@ const (
 	opMessageRead
 	opMessagePurge
 	opFeedback
+	opFileRead
+	opFileDelete
+	opFileNotification
 	opEventRead
 	opPolicyRead
 	opPolicyWrite
@@ -66,6 +69,7 @@ const (
 	throttleTwinUpdate
 	throttleMethod
 	throttleConnect
+	throttleUpload
 	throttleEnd
 )
 
@@ -99,6 +103,9 @@ var operationTable = [...]OperationInfo{
 	{"message.read", auth.ServiceConnect, "List a device's waiting cloud-to-device messages.", throttleNone},
 	{"message.purge", auth.ServiceConnect, "Remove a device's waiting cloud-to-device messages.", throttleNone},
 	{"message.feedback", auth.ServiceConnect, "Receive and settle feedback of cloud-to-device messages.", throttleNone},
+	{"file.read", auth.ServiceConnect, "List and download files that devices have uploaded.", throttleNone},
+	{"file.delete", auth.ServiceConnect, "Delete a file that a device has uploaded.", throttleNone},
+	{"file.notification", auth.ServiceConnect, "Receive and settle notifications of files.", throttleNone},
 	{"event.read", auth.ServiceConnect, "Read changes and telemetry as events.", throttleNone},
 	{"policy.read", auth.PolicyManage, "Read shared access policies with their keys.", throttleNone},
 	{"policy.write", auth.PolicyManage, "Create or change a shared access policy.", throttleNone},
@@ -140,7 +147,7 @@ func newThrottles(l Limits) throttles {
 	var t throttles
 	for k, perSecond := range map[throttle]float64{
 		throttleRegistry: l.RegistryRate, throttleTwinRead: l.TwinReadRate, throttleTwinUpdate: l.TwinUpdateRate,
-		throttleMethod: l.MethodRate, throttleConnect: l.ConnectRate,
+		throttleMethod: l.MethodRate, throttleConnect: l.ConnectRate, throttleUpload: l.UploadRate,
 	} {
 		if perSecond > 0 {
 			t[k] = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*throttleBurst)))

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // deleteNotes is how many bytes a transaction may write beside each of its deletes and still
@@ -30,6 +32,15 @@ func computedReserve(t tuning) int64 {
 	compaction := 10*t.tableSize + t.baseLevelSize
 	journal := t.segmentSize * int64(t.segments) / 2
 	return memtables + compaction + journal
+}
+
+// DiskSize returns the size of the file system that holds the store, in bytes.
+func (db *DB) DiskSize() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(db.opt.Dir, &st); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", db.opt.Dir, err)
+	}
+	return int64(st.Blocks) * int64(st.Bsize), nil
 }
 
 // openNeeds is what opening writes before a transaction could be refused: what the journal holds

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/auth"
 )
 
 // httpTime is how long a client may take to send its body, and then to take the answer.
@@ -28,18 +29,28 @@ type HTTPHub interface {
 	CompleteMessage(ctx context.Context, g engine.Grant, lockToken string) error
 	AbandonMessage(ctx context.Context, g engine.Grant, lockToken string) error
 	RejectMessage(ctx context.Context, g engine.Grant, lockToken string) error
+	BeginUpload(ctx context.Context, g engine.Grant, name string) (engine.Upload, error)
+	CompleteUpload(ctx context.Context, g engine.Grant, correlationID string, o engine.UploadOutcome) error
+	AuthorizeUpload(ctx context.Context, t auth.UploadToken, blob string) (engine.UploadGrant, error)
+	StageBlock(ctx context.Context, g engine.UploadGrant, block string, b engine.UploadBody) error
+	PutUpload(ctx context.Context, g engine.UploadGrant, b engine.UploadBody) (engine.Stored, error)
+	CommitBlocks(ctx context.Context, g engine.UploadGrant, ids []string, kind, encoding string) (engine.Stored, error)
 	Limits() engine.Limits
 }
 
-// HTTPHandler serves IoT Hub's HTTPS device API. It is safe for concurrent use.
+// HTTPHandler serves IoT Hub's HTTPS device API, and the blobs that devices
+// upload files to. It is safe for concurrent use.
 type HTTPHandler struct {
 	hub   HTTPHub
 	codes map[engine.Code]wireCode
+	blobs map[engine.Code]blobCode
 	count requestCounter
 }
 
 // NewHTTPHandler returns a handler of the hub's HTTPS device API.
-func NewHTTPHandler(h HTTPHub) *HTTPHandler { return &HTTPHandler{hub: h, codes: wireCodes()} }
+func NewHTTPHandler(h HTTPHub) *HTTPHandler {
+	return &HTTPHandler{hub: h, codes: wireCodes(), blobs: blobCodes()}
+}
 
 // Requests returns how many requests were answered, by operation and status.
 func (h *HTTPHandler) Requests() []RequestCount { return h.count.snapshot() }
@@ -65,22 +76,26 @@ func parseHTTPPath(escaped string) (p httpPath, ok bool) {
 		}
 		parts = append(parts, part)
 	}
-	if len(parts) < 4 || !strings.EqualFold(parts[0], "devices") {
+	if len(parts) < 3 || !strings.EqualFold(parts[0], "devices") {
 		return p, false
 	}
 	p.id.DeviceID, p.parts = parts[1], parts[2:]
 	if strings.EqualFold(p.parts[0], "modules") {
-		if len(p.parts) < 4 {
+		if len(p.parts) < 3 {
 			return p, false
 		}
 		p.id.ModuleID, p.parts = p.parts[1], p.parts[2:]
 	}
-	return p, strings.EqualFold(p.parts[0], "messages") &&
+	return p, strings.EqualFold(p.parts[0], "files") || strings.EqualFold(p.parts[0], "messages") && len(p.parts) > 1 &&
 		(strings.EqualFold(p.parts[1], "events") || strings.EqualFold(p.parts[1], "devicebound"))
 }
 
-// ServesHTTPPath reports whether an escaped path belongs to the HTTPS device API.
+// ServesHTTPPath reports whether an escaped path belongs to the HTTPS device
+// API, or is that of a blob.
 func ServesHTTPPath(escaped string) bool {
+	if servesBlobPath(escaped) {
+		return true
+	}
 	_, ok := parseHTTPPath(escaped)
 	return ok
 }
@@ -92,9 +107,14 @@ func (h *HTTPHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = control.SetReadDeadline(time.Now().Add(httpTime)) // not supported by test recorders
 	_ = control.SetWriteDeadline(time.Now().Add(2 * httpTime))
 	counted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-	operation, err := h.serve(counted, r)
-	if err != nil {
-		h.fail(counted, err)
+	var operation string
+	if servesBlobPath(r.URL.EscapedPath()) {
+		operation = h.serveBlob(counted, r)
+	} else {
+		var err error
+		if operation, err = h.serve(counted, r); err != nil {
+			h.fail(counted, err)
+		}
 	}
 	h.count.add(operation, counted.status)
 	_ = control.SetReadDeadline(time.Time{})
@@ -119,6 +139,9 @@ func (h *HTTPHandler) serve(w http.ResponseWriter, r *http.Request) (operation s
 	query := r.URL.Query()
 	if _, err := time.Parse(time.DateOnly, strings.TrimSuffix(strings.ToLower(query.Get("api-version")), "-preview")); err != nil {
 		return operation, badRequest("api-version is missing or not of the form YYYY-MM-DD; expected for example api-version=2021-04-12")
+	}
+	if strings.EqualFold(p.parts[0], "files") {
+		return h.serveFiles(w, r, g, p.parts[1:])
 	}
 	rest := p.parts[2:]
 	switch {

@@ -9,7 +9,7 @@ import (
 
 // RequestCount is how many requests of one operation got one status.
 type RequestCount struct {
-	Operation string // send, receive, complete, reject, abandon; other: none of them, or refused before it was known
+	Operation string // send, receive, complete, reject, abandon, begin-upload, end-upload, put-blob, put-block, put-blocks; other: none of them, or refused before it was known
 	Status    int    // of HTTP
 	Count     int64
 }

@@ -1,14 +1,20 @@
 package device
 
 import (
+	"bytes"
 	"context"
+	"crypto/md5"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/auth"
 )
 
 // webHub is a hub that knows the device d, its module d/m and the lock token good.
@@ -53,7 +59,61 @@ func (h *webHub) RejectMessage(_ context.Context, _ engine.Grant, token string) 
 	return h.settle("reject", token)
 }
 
-func (h *webHub) Limits() engine.Limits { return engine.Limits{MessageBytes: 256 << 10} }
+func (h *webHub) BeginUpload(_ context.Context, g engine.Grant, name string) (engine.Upload, error) {
+	if g.ID.ModuleID != "" || name == "" {
+		return engine.Upload{}, &engine.Error{Code: engine.CodeArgumentInvalid, Message: "modules have no files, files have names"}
+	}
+	return engine.Upload{CorrelationID: "c1", Blob: g.ID.DeviceID + "/" + name, Token: auth.SignUpload(webKey(), "c1", g.ID.DeviceID+"/"+name, time.Now().Add(time.Hour))}, nil
+}
+
+func (h *webHub) CompleteUpload(_ context.Context, _ engine.Grant, id string, o engine.UploadOutcome) error {
+	if id != "c1" {
+		return &engine.Error{Code: engine.CodeUploadNotFound, Message: "no such upload"}
+	}
+	h.settled = append(h.settled, fmt.Sprint(o.Success, o.StatusCode, o.Description))
+	return nil
+}
+
+func webKey() []byte { return []byte("0123456789abcdef") }
+
+func (h *webHub) AuthorizeUpload(_ context.Context, t auth.UploadToken, blob string) (engine.UploadGrant, error) {
+	if !t.Verify(webKey(), blob) {
+		return engine.UploadGrant{}, &engine.Error{Code: engine.CodeUnauthorized, Message: "the signature is wrong"}
+	}
+	return engine.UploadGrant{Expires: t.Expiry}, nil
+}
+
+func (h *webHub) take(what string, b engine.UploadBody) error {
+	data, err := io.ReadAll(b)
+	if err != nil || int64(len(data)) != b.Size {
+		return &engine.Error{Code: engine.CodeArgumentInvalid, Message: "the content ended early"}
+	}
+	if sum := md5.Sum(data); b.MD5 != nil && !bytes.Equal(sum[:], b.MD5) {
+		return &engine.Error{Code: engine.CodeChecksum, Message: "not what Content-MD5 says"}
+	}
+	h.settled = append(h.settled, what+string(data))
+	return nil
+}
+
+func (h *webHub) StageBlock(_ context.Context, _ engine.UploadGrant, block string, b engine.UploadBody) error {
+	return h.take(block+"=", b)
+}
+
+func (h *webHub) PutUpload(_ context.Context, _ engine.UploadGrant, b engine.UploadBody) (engine.Stored, error) {
+	return engine.Stored{Digest: strings.Repeat("ab", 32), Time: time.Unix(1e9, 0)}, h.take(b.Type+";"+b.Encoding+"=", b)
+}
+
+func (h *webHub) CommitBlocks(_ context.Context, _ engine.UploadGrant, ids []string, kind, _ string) (engine.Stored, error) {
+	if slices.Contains(ids, "lost") {
+		return engine.Stored{}, &engine.Error{Code: engine.CodeBlockUnknown, Message: "lost was not sent"}
+	}
+	h.settled = append(h.settled, kind+strings.Join(ids, ","))
+	return engine.Stored{Digest: strings.Repeat("ab", 32), Time: time.Unix(1e9, 0)}, nil
+}
+
+func (h *webHub) Limits() engine.Limits {
+	return engine.Limits{MessageBytes: 256 << 10, FileBytes: 1 << 10, UploadBlocks: 3}
+}
 
 func TestHTTPRequests(t *testing.T) {
 	const version = "?api-version=2021-04-12"

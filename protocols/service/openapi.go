@@ -76,7 +76,7 @@ func parametersOf(pattern string) []obj {
 			continue
 		}
 		name = strings.TrimSuffix(name, "}")
-		text := map[string]string{"id": "Device id, percent-encoded.", "mid": "Module id, percent-encoded.", "name": "Policy name."}[name]
+		text := map[string]string{"id": "Device id, percent-encoded.", "mid": "Module id, percent-encoded.", "name": "Name of a policy, or of a file with its slashes as %2F.", "token": "Lock token."}[name]
 		list = append(list, obj{"name": name, "in": "path", "required": true, "description": text, "schema": obj{"type": "string"}})
 	}
 	return list
@@ -148,6 +148,9 @@ func (s *schemas) responses(r *route) obj {
 }
 
 func (s *schemas) content(mediaType string, v any) obj {
+	if _, ok := v.(rawContent); ok {
+		return obj{"application/octet-stream": obj{"schema": obj{"type": "string", "format": "binary"}}}
+	}
 	return obj{mediaType: obj{"schema": s.of(reflect.TypeOf(v))}}
 }
 

@@ -28,6 +28,7 @@ func routes() []*route {
 	table = append(table, restoreRoutes()...)
 	table = append(table, connectionRoutes()...)
 	table = append(table, messageRoutes()...)
+	table = append(table, fileRoutes()...)
 	table = append(table, faultRoutes()...)
 	table = append(table, webhookRoutes()...)
 	table = append(table, backupRoutes()...)
