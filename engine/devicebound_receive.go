@@ -130,45 +130,87 @@ func (h *Hub) settle(ctx context.Context, g Grant, lockToken, what string, f fun
 // sweepMessages ends what has expired and returns what lapsed locks held. The
 // store refuses it while the clock is not to be trusted.
 func (h *Hub) sweepMessages(ctx context.Context) error {
-	devices := map[string]struct{}{}
-	err := h.db.Update(ctx, func(tx *storage.Tx) error {
-		clear(devices)
-		now := tx.Now()
-		var due []storage.Item[deviceboundRecord]
-		for item, err := range deviceboundTable.Lookup(tx, "due", storage.Range{End: storage.Tuple(now)}) {
-			if err != nil {
-				return err
+	err := h.sweepDue(ctx)
+	if err == nil {
+		h.retryDeliveries()
+	}
+	return errors.Join(err, feedbackQueue.sweep(ctx, h))
+}
+
+// sweepDue goes through all that is due, in batches with rests between them:
+// messages that have expired fill their devices' queues until it has come by.
+func (h *Hub) sweepDue(ctx context.Context) error {
+	for {
+		due, err := h.dueMessages(ctx)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		devices := map[string]struct{}{}
+		// What was found is looked at again by its key: a transaction that searches is
+		// prepared again, in everybody's way, whenever anything at all was stored meanwhile.
+		err = h.db.Update(ctx, func(tx *storage.Tx) error {
+			for _, key := range due {
+				if err := h.dueMessageTx(tx, key); err != nil {
+					return err
+				}
 			}
-			if due = append(due, item); len(due) == sweepBatch {
-				break
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, key := range due {
+			if id, _, err := deviceboundID(key); err == nil {
+				devices[id] = struct{}{}
 			}
 		}
-		for _, item := range due {
-			deviceID, _, err := deviceboundID(item.Key)
+		for id := range devices {
+			h.deliverTo(id)
+		}
+		rest := time.NewTimer(retainPause)
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			rest.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// dueMessages returns the next messages whose time or lock has ended.
+func (h *Hub) dueMessages(ctx context.Context) (due []storage.Key, err error) {
+	err = h.db.View(ctx, func(r storage.Reader) error {
+		due = nil
+		for item, err := range deviceboundTable.Lookup(r, "due", storage.Range{End: storage.Tuple(time.Now())}) {
 			if err != nil {
 				return err
 			}
-			devices[deviceID] = struct{}{}
-			r := item.Value
-			if r.Expires.After(now) {
-				r.Lock, r.Locked = "", time.Time{}
-				err = deviceboundTable.Put(tx, item.Key, r)
-			} else {
-				err = h.finishMessageTx(tx, item.Key, r, feedbackExpired)
-			}
-			if err != nil {
-				return err
+			if due = append(due, item.Key); len(due) == sweepBatch {
+				break
 			}
 		}
 		return nil
 	})
-	if err == nil {
-		for id := range devices {
-			h.deliverTo(id)
-		}
-		h.retryDeliveries()
+	return due, err
+}
+
+// dueMessageTx ends a message that has expired, or its lock.
+func (h *Hub) dueMessageTx(tx *storage.Tx, key storage.Key) error {
+	r, err := deviceboundTable.Get(tx, key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil
 	}
-	return errors.Join(err, feedbackQueue.sweep(ctx, h))
+	now := tx.Now()
+	switch {
+	case err != nil:
+		return err
+	case !r.Expires.After(now):
+		return h.finishMessageTx(tx, key, r, feedbackExpired)
+	case !r.Locked.IsZero() && !r.Locked.After(now):
+		r.Lock, r.Locked = "", time.Time{}
+		return deviceboundTable.Put(tx, key, r)
+	}
+	return nil
 }
 
 const sweepBatch = 50

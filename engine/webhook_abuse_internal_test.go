@@ -186,7 +186,7 @@ func TestRestoredWebhookMissesNoTelemetry(t *testing.T) {
 			t.Fatal(err)
 		}
 		end()
-		h, end = runHub(t, to, s)
+		_, end = runHub(t, to, s)
 		defer end()
 		time.Sleep(time.Minute)
 		got := s.take()
