@@ -92,6 +92,7 @@ type Limits struct {
 	MethodRate     float64
 
 	DeviceMessageRate  float64 // messages a second of one session before it is slowed
+	DeviceByteRate     float64 // bytes a second of one session before it is slowed
 	HistoryDesired     int     // kept entries per identity: tags, desired properties, identity
 	HistoryReported    int
 	HistoryDesiredAge  time.Duration
@@ -256,6 +257,7 @@ var limitTable = [...]LimitRow{
 	perSecond("connect_rate", "New sessions of the whole hub.", 0, 6000, func(l *Limits) *float64 { return &l.ConnectRate }),
 	perSecond("method_rate", "Direct method calls of the whole hub.", 0, 6000, func(l *Limits) *float64 { return &l.MethodRate }),
 	perSecond("device_message_rate", "Packets of one session before its socket is read more slowly.", 20000, 20000, func(l *Limits) *float64 { return &l.DeviceMessageRate }),
+	perSecond("device_byte_rate", "Bytes of one session's packets before its socket is read more slowly.", 8<<20, 8<<20, func(l *Limits) *float64 { return &l.DeviceByteRate }),
 
 	count("history_desired", "History entries of tags, desired properties and identity, each, per identity.", "", 1000, 1000, func(l *Limits) *int { return &l.HistoryDesired }),
 	count("history_reported", "History entries of reported properties per identity.", "", 100, 100, func(l *Limits) *int { return &l.HistoryReported }),

@@ -114,7 +114,7 @@ func metricRows() []metricRow {
 		gauge("muster_sessions", "Device and module sessions.", func(f *figures) float64 { return float64(f.device.Sessions) }),
 		gauge("muster_sessions_pending", "Device connections that have not authenticated yet.", func(f *figures) float64 { return float64(f.device.Pending) }),
 		counter("muster_packets_total", "MQTT packets received in sessions.", func(f *figures) int64 { return f.device.Packets }),
-		counter("muster_device_paced_total", "Reads put off because a session sent more than device_message_rate.", func(f *figures) int64 { return f.device.Paced }),
+		counter("muster_device_paced_total", "Reads put off because a session sent more than device_message_rate or device_byte_rate.", func(f *figures) int64 { return f.device.Paced }),
 		counter("muster_device_connections_rejected_total", "Device connections closed without a CONNACK, and WebSocket handshakes refused.", func(f *figures) int64 { return f.device.Rejected }),
 		{MetricInfo{"muster_connack_refused_total", "counter", "CONNACKs that refused, by return code.", []string{"code"}}, func(f *figures, emit func(float64, ...string)) {
 			for code := 1; code < len(f.device.Refused); code++ {

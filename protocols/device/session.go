@@ -26,12 +26,15 @@ type session struct {
 	idle      time.Duration // longest silence
 	beginning time.Time     // when it began, while it is on the goroutine that accepted it
 	expires   time.Time     // when the token's grace ends; zero = never
-	tokens    float64       // packets that may be read without waiting
-	filled    time.Time     // when tokens were last added
+	packets   allowance     // that may be read without waiting
+	bytes     allowance     // of them
+	filled    time.Time     // when the allowances last grew; zero = never
 	told      time.Time     // when the log last said that the session is slowed
 
-	unsettled []uint16 // packet ids of telemetry that was not seen to be durable, in order
-	settled   tally    // of the store's answers to them
+	unsettled  []uint16 // packet ids of telemetry that was not seen to be durable, in order
+	loose      int      // messages at QoS 0 that were not
+	looseBytes int      // of them
+	settled    tally    // of the store's answers to both
 }
 
 func newSession(h *Handler, st *wire.Stream) *session {
@@ -107,7 +110,7 @@ func (s *session) serve() error {
 		return err
 	}
 	for {
-		n, err := s.pass(&p)
+		n, size, err := s.pass(&p)
 		if err == nil || isGraceful(err) {
 			err = errors.Join(err, s.settle())
 		}
@@ -124,7 +127,7 @@ func (s *session) serve() error {
 			if err := s.extend(now); err != nil {
 				return err
 			}
-			s.throttle(n, now)
+			s.throttle(n, size, now)
 			if !s.beginning.IsZero() && now.Sub(s.beginning) > beginMost {
 				return wire.ErrQuiet
 			}
@@ -135,27 +138,29 @@ func (s *session) serve() error {
 	}
 }
 
-// pass handles the complete packets that were read.
-func (s *session) pass(p *wire.Packet) (n int, err error) {
+// pass handles the complete packets that were read, and counts them and their bytes.
+func (s *session) pass(p *wire.Packet) (n, size int, err error) {
 	delayed := false // once a read, as a slow network would
 	for {
+		before := s.rd.Buffered()
 		ok, err := s.rd.Next(p)
 		if err != nil || !ok {
-			return n, err
+			return n, size, err
 		}
 		n++
+		size += before - s.rd.Buffered()
 		if p.Type == wire.TypePublish {
 			lost, err := s.disturb(!delayed)
 			delayed = true
 			if err != nil {
-				return n, err
+				return n, size, err
 			}
 			if lost {
 				continue // as if it never came: no PUBACK
 			}
 		}
 		if err := s.handle(p); err != nil {
-			return n, err
+			return n, size, err
 		}
 	}
 }
@@ -194,30 +199,39 @@ const throttleStep = 250 * time.Millisecond
 // tellEvery is how often the log says that a session is slowed.
 const tellEvery = time.Minute
 
-// throttle slows the reading of a session that sends more packets a second
-// than it may: the device feels it as a slow network.
-func (s *session) throttle(n int, now time.Time) {
-	rate := s.h.limits.DeviceMessageRate
+// allowance is what a session may still read in a second.
+type allowance float64
+
+// spend takes n, after what grew since the last time at a rate, at most a
+// second's worth. It returns how long it takes until nothing is owed any more.
+func (a *allowance) spend(n int, rate float64, since time.Duration) time.Duration {
 	if rate <= 0 {
-		return
+		return 0
 	}
+	*a = allowance(min(float64(*a)+since.Seconds()*rate, rate)) - allowance(n)
+	return time.Duration(max(0, -float64(*a)) / rate * float64(time.Second))
+}
+
+// throttle slows the reading of a session that sends more packets or bytes a
+// second than it may: the device feels it as a slow network.
+func (s *session) throttle(n, size int, now time.Time) {
+	since := time.Second // a new session begins with a second's worth
 	if !s.filled.IsZero() {
-		s.tokens += now.Sub(s.filled).Seconds() * rate
-	} else {
-		s.tokens = rate
+		since = now.Sub(s.filled)
 	}
-	s.tokens = min(s.tokens, rate) - float64(n)
 	s.filled = now
-	if s.tokens >= 0 {
+	l := &s.h.limits
+	wait := max(s.packets.spend(n, l.DeviceMessageRate, since), s.bytes.spend(size, l.DeviceByteRate, since))
+	if wait == 0 {
 		return
 	}
 	s.h.count.paced.Add(1)
 	if now.Sub(s.told) > tellEvery {
 		s.told = now
 		s.h.log.WarnContext(s.h.ctx, "a device sends more than it may and is read more slowly", slog.String("device", s.id.String()),
-			slog.String("address", s.st.RemoteAddr().String()), slog.Float64("packets_per_second", rate))
+			slog.String("address", s.st.RemoteAddr().String()), slog.Float64("packets_per_second", l.DeviceMessageRate), slog.Float64("bytes_per_second", l.DeviceByteRate))
 	}
-	timer := time.NewTimer(min(time.Duration(-s.tokens/rate*float64(time.Second)), throttleStep))
+	timer := time.NewTimer(min(wait, throttleStep))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

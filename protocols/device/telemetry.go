@@ -16,20 +16,21 @@ const busyPause = 5 * time.Millisecond
 // waits for them.
 const maxUnsettled = 1024
 
+// maxLoose is how many bytes of messages at QoS 0 a session hands over before
+// it waits for them. All devices share the store's queue: one that pours into
+// it would make every group as large as the queue, and everybody wait for it.
+const maxLoose = 1 << 20
+
 // store hands telemetry over to the hub. A message at QoS 1 is acknowledged
 // by settle, once for all that one read brought.
 func (s *session) store(p *wire.Packet, m engine.Message) error {
-	var done func(error)
-	if p.QoS > 0 {
-		if len(s.unsettled) >= maxUnsettled {
-			if err := s.settle(); err != nil {
-				return err
-			}
+	if len(s.unsettled) >= maxUnsettled || s.looseBytes >= maxLoose {
+		if err := s.settle(); err != nil {
+			return err
 		}
-		done = s.settled.note
 	}
 	for {
-		err := s.es.SubmitTelemetry(m, done)
+		err := s.es.SubmitTelemetry(m, s.settled.note)
 		if err == nil {
 			break
 		}
@@ -46,6 +47,9 @@ func (s *session) store(p *wire.Packet, m engine.Message) error {
 	}
 	if p.QoS > 0 {
 		s.unsettled = append(s.unsettled, p.ID)
+	} else {
+		s.loose++
+		s.looseBytes += len(p.Topic) + len(p.Payload)
 	}
 	return nil
 }
@@ -95,14 +99,16 @@ func (t *tally) wait(n int) error {
 
 // settle waits until the telemetry that was handed over is durable, and
 // queues its PUBACKs. When it could not be stored there is none, and the
-// error ends the connection, so that the device sends it again.
+// error ends the connection, so that the device sends it again. For messages
+// at QoS 0 alone it waits only when they have become many.
 func (s *session) settle() error {
 	n := len(s.unsettled)
-	if n == 0 {
+	if n == 0 && s.looseBytes < maxLoose {
 		return nil
 	}
-	err := s.settled.wait(n)
-	if err == nil {
+	err := s.settled.wait(n + s.loose)
+	s.loose, s.looseBytes = 0, 0
+	if err == nil && n > 0 {
 		err = s.out.add(4*n, func(dst []byte) ([]byte, error) {
 			for _, id := range s.unsettled {
 				dst = wire.AppendPuback(dst, id)
