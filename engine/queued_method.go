@@ -86,7 +86,7 @@ const queuedKept = 7 * 24 * time.Hour
 
 var (
 	queueTable  = storage.NewTable("method_queue", 1, storage.JSON[queueRecord]())
-	queuedTable = storage.NewTable("queued_method", 1, storage.JSON[queuedRecord](),
+	queuedTable = storage.NewTable[queuedRecord]("queued_method", 1, plainJSON[queuedRecord]{storage.JSON[queuedRecord]()},
 		// What time alone changes: a call that waits expires, a finished one goes.
 		storage.Index[queuedRecord]{Name: "due", Keys: func(_ storage.Key, r queuedRecord) []storage.Key {
 			switch {

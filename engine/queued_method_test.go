@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -149,4 +150,22 @@ func TestQueuedMethodsAreBoundedAndGoWithTheirIdentity(t *testing.T) {
 	_, err = h.QueuedMethod(t.Context(), enginetest.Owner(), id, last.ID)
 	wantCode(t, err, engine.CodeMethodCallNotFound)
 	queueMethod(t, h, id, "fresh")
+}
+
+// TestQueuedMethodFullOfMarkup: what is within the limits is stored whatever it
+// is made of, also the answer; one that could not be would block the queue.
+func TestQueuedMethodFullOfMarkup(t *testing.T) {
+	h := enginetest.New(t)
+	id := engine.TwinID{DeviceID: "d"}
+	markup := []byte(`"` + strings.Repeat("<", h.Limits().MethodPayloadBytes-2) + `"`)
+	d := enginetest.Connect(t, h, id, engine.EndpointMethod)
+	d.Answer(func(enginetest.Method) (int, []byte) { return 200, markup })
+	q, err := h.QueueMethod(t.Context(), enginetest.Owner(), id, engine.MethodCall{Name: "m", Payload: markup}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err = h.WaitQueuedMethod(t.Context(), enginetest.Owner(), id, q.ID, 10*time.Second)
+	if err != nil || q.Status != engine.QueuedSucceeded || string(q.Result.Payload) != string(markup) {
+		t.Errorf("the call is %s %s, %v", q.Status, q.Message, err)
+	}
 }

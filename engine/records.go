@@ -146,8 +146,17 @@ type historyRecord struct {
 	Undo      json.RawMessage `json:"b"`
 }
 
-// historyCodec is JSON that leaves markup as it is: escaped, a twin full of it
+// plainJSON is JSON that leaves markup as it is: escaped, a document full of it
 // would take six times its size and no longer fit.
+type plainJSON[T any] struct{ storage.Codec[T] }
+
+func (plainJSON[T]) Append(dst []byte, r T) ([]byte, error) {
+	b, err := marshal(r)
+	return append(dst, b...), err
+}
+
+// historyCodec writes what plainJSON would, without reflection: each change of
+// a twin has an entry.
 type historyCodec struct{ storage.Codec[historyRecord] }
 
 func (historyCodec) Append(dst []byte, r historyRecord) ([]byte, error) {
