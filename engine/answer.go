@@ -13,7 +13,10 @@ import (
 const (
 	answerAge   = 24 * time.Hour
 	answersMost = 10_000
-	answerBytes = 64 << 10
+	// What a queued method call with the largest payload is answered with fits.
+	answerBytes = 192 << 10
+	// A large answer counts as several toward answersMost.
+	answerUnit = 128 << 10
 )
 
 // counterAnswers counts the answers that are kept.
@@ -35,6 +38,9 @@ type answerRecord struct {
 	Sealed []byte    `json:"s"`
 }
 
+// weight is what the answer counts toward answersMost.
+func (r answerRecord) weight() int64 { return 1 + int64(len(r.Sealed))/answerUnit }
+
 func answerKey(c Caller, operation, key string) storage.Key {
 	return storage.Tuple(c.Principal.String(), operation, key)
 }
@@ -44,7 +50,7 @@ func answerContext(c Caller, operation string) string {
 }
 
 // KeepAnswer stores the answer to the caller's request with a key. An answer
-// above 64 KiB is CodeTooLarge.
+// above 192 KiB is CodeTooLarge.
 func (h *Hub) KeepAnswer(ctx context.Context, c Caller, operation, key string, a Answer) error {
 	if len(a.Content) > answerBytes {
 		return errf(CodeTooLarge, "the answer has %d bytes, at most %d are kept", len(a.Content), answerBytes)
@@ -62,18 +68,22 @@ func (h *Hub) KeepAnswer(ctx context.Context, c Caller, operation, key string, a
 		if err != nil {
 			return err
 		}
-		if n >= answersMost {
-			if err := dropAnswersTx(tx, time.Time{}, 1); err != nil {
+		r := answerRecord{tx.Now(), sealed}
+		if n += r.weight(); n > answersMost {
+			if err := dropAnswersTx(tx, time.Time{}, int(n-answersMost)); err != nil {
 				return err
 			}
 		}
 		k := answerKey(c, operation, key)
-		if _, err := answerTable.Get(tx, k); errors.Is(err, storage.ErrNotFound) {
-			tx.Add(counterAnswers, 1)
-		} else if err != nil {
+		switch old, err := answerTable.Get(tx, k); {
+		case errors.Is(err, storage.ErrNotFound):
+			tx.Add(counterAnswers, r.weight())
+		case err != nil:
 			return err
+		default:
+			tx.Add(counterAnswers, r.weight()-old.weight())
 		}
-		return answerTable.Put(tx, k, answerRecord{tx.Now(), sealed})
+		return answerTable.Put(tx, k, r)
 	})
 }
 
@@ -106,6 +116,7 @@ func (h *Hub) FindAnswer(ctx context.Context, c Caller, operation, key string) (
 // oldest first; the zero time means any.
 func dropAnswersTx(tx *storage.Tx, before time.Time, limit int) error {
 	var old []storage.Key
+	weight := int64(0)
 	for item, err := range answerTable.Lookup(tx, "kept", storage.Range{}) {
 		if err != nil {
 			return err
@@ -114,13 +125,14 @@ func dropAnswersTx(tx *storage.Tx, before time.Time, limit int) error {
 			break
 		}
 		old = append(old, append(storage.Key(nil), item.Key...))
+		weight += item.Value.weight()
 	}
 	for _, k := range old {
 		if err := answerTable.Delete(tx, k); err != nil {
 			return err
 		}
 	}
-	tx.Add(counterAnswers, -int64(len(old)))
+	tx.Add(counterAnswers, -weight)
 	return nil
 }
 

@@ -19,7 +19,7 @@ func TestAnswersSurviveARestart(t *testing.T) {
 	if err := h.KeepAnswer(t.Context(), owner, "POST /x", "k", a); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, h.KeepAnswer(t.Context(), owner, "POST /x", "big", engine.Answer{Content: make([]byte, 64<<10+1)}), engine.CodeTooLarge)
+	wantCode(t, h.KeepAnswer(t.Context(), owner, "POST /x", "big", engine.Answer{Content: make([]byte, 192<<10+1)}), engine.CodeTooLarge)
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -102,8 +103,12 @@ func (c *call) serveOnce() error {
 	kept := c.answerInMemory()
 	// What may succeed later, or for another reason, must not stick.
 	if s := kept.status; s < http.StatusInternalServerError && s != http.StatusUnauthorized && s != http.StatusTooManyRequests && s != 499 {
-		answer := engine.Answer{Request: hash, Status: s, Header: kept.header, Content: kept.content.Bytes()}
-		if err := c.hub.KeepAnswer(context.WithoutCancel(c.r.Context()), c.caller, k.operation, key, answer); err != nil {
+		err := c.keep(k, hash, kept)
+		if e := engine.AsError(err); e != nil && e.Code == engine.CodeTooLarge {
+			// The effect must not come twice all the same: a repetition is told so.
+			err = c.keep(k, hash, c.inMemory(func() { c.fail(answerNotKept(s)) }))
+		}
+		if err != nil {
 			// The effect is there; only a repetition would not be recognised.
 			c.log.WarnContext(c.r.Context(), "the answer to a request with an idempotency key was not kept", slog.Any("error", err))
 		}
@@ -112,18 +117,38 @@ func (c *call) serveOnce() error {
 	return nil
 }
 
+func (c *call) keep(k replayKey, request [sha256.Size]byte, kept *capture) error {
+	answer := engine.Answer{Request: request, Status: kept.status, Header: kept.header, Content: kept.content.Bytes()}
+	return c.hub.KeepAnswer(context.WithoutCancel(c.r.Context()), c.caller, k.operation, k.key, answer)
+}
+
+// answerNotKept is what a repetition gets in place of an answer that was too
+// large to be kept.
+func answerNotKept(status int) error {
+	return &failure{status: http.StatusConflict, number: 409000, code: "IdempotencyAnswerNotKept",
+		text: fmt.Sprintf("the first request with this Idempotency-Key was answered with status %d; the answer was too large to be kept", status),
+		next: "Read what the first request made; it was not done again."}
+}
+
 // answerInMemory runs the request and holds its answer back.
 func (c *call) answerInMemory() *capture {
+	a, err := c.handle()
+	return c.inMemory(func() {
+		if err != nil {
+			c.fail(err)
+		} else {
+			_ = c.send(a) // writes to memory
+		}
+	})
+}
+
+// inMemory captures what f sends.
+func (c *call) inMemory(f func()) *capture {
 	kept := &capture{header: http.Header{}, status: http.StatusOK}
 	outer := c.w
 	defer func() { c.w = outer }()
-	a, err := c.handle()
 	c.w = &recorder{ResponseWriter: kept}
-	if err != nil {
-		c.fail(err)
-	} else {
-		_ = c.send(a) // writes to memory
-	}
+	f()
 	return kept
 }
 
