@@ -108,36 +108,8 @@ func (v *victim) done(c *change, n int, version int64) {
 }
 
 func (v *victim) report(ctx context.Context, t *testing.T, data string, acked *atomic.Int64) {
-	service := localService(t, data)
-	text, err := service.IdentityConnectionString(ctx, v.id, "", "primary")
-	if err != nil {
-		return // killed already
-	}
-	hub, err := service.Hub(ctx)
-	if err != nil {
-		return
-	}
-	cs, err := auth.ParseConnectionString(text)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	pem, err := os.ReadFile(filepath.Join(data, "tls", "ca.pem"))
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	o := client.DeviceOptions{ConnectionString: cs, RootCAs: roots}
-	for _, l := range hub.Listeners {
-		if l.Kind == "mqtts" {
-			o.Address = l.Address
-		}
-	}
-	d, err := client.NewDevice(o)
-	if err != nil {
-		t.Error(err)
+	d := dialHub(ctx, t, data, v.id, nil)
+	if d == nil {
 		return
 	}
 	running, cancel := context.WithCancel(ctx)
@@ -155,6 +127,44 @@ func (v *victim) report(ctx context.Context, t *testing.T, data string, acked *a
 		v.done(&v.reported, n, version)
 		acked.Add(1)
 	}
+}
+
+// dialHub makes a device of a hub; nil when the hub has been killed already.
+func dialHub(ctx context.Context, t *testing.T, data, id string, onMethod func(context.Context, string, json.RawMessage) (int, any)) *client.Device {
+	t.Helper()
+	service := localService(t, data)
+	text, err := service.IdentityConnectionString(ctx, id, "", "primary")
+	if err != nil {
+		return nil
+	}
+	hub, err := service.Hub(ctx)
+	if err != nil {
+		return nil
+	}
+	cs, err := auth.ParseConnectionString(text)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	pem, err := os.ReadFile(filepath.Join(data, "tls", "ca.pem"))
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	o := client.DeviceOptions{ConnectionString: cs, RootCAs: roots, OnMethod: onMethod}
+	for _, l := range hub.Listeners {
+		if l.Kind == "mqtts" {
+			o.Address = l.Address
+		}
+	}
+	d, err := client.NewDevice(o)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	return d
 }
 
 func (v *victim) desire(ctx context.Context, data string, acked *atomic.Int64) {
@@ -210,9 +220,10 @@ func (v *victim) check(t *testing.T, service *client.Service) {
 }
 
 // startHub starts the binary and waits until it is ready. stop kills it.
-func startHub(t *testing.T, binary, data string) (stop func()) {
+func startHub(t *testing.T, binary, data string, more ...string) (stop func()) {
 	t.Helper()
-	cmd := exec.Command(binary, "serve", "--data", data, "--https", "127.0.0.1:0", "--mqtts", "127.0.0.1:0", "--log-level", "error") //nolint:noctx // stopped by kill
+	args := append([]string{"serve", "--data", data, "--https", "127.0.0.1:0", "--mqtts", "127.0.0.1:0", "--log-level", "error"}, more...)
+	cmd := exec.Command(binary, args...) //nolint:noctx // stopped by kill
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
