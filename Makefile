@@ -2,11 +2,13 @@
 # make test   everything that must hold, with what it needs installed
 # make bench  the measurements against other databases and servers
 # make build  the binary, ./muster
+# make deb    a Debian package, in dist/
+# make container  a container image, with buildah, podman or docker
 # make lint   only the checks that run no test
 
 GO ?= go
 
-.PHONY: run test bench build lint docs clean
+.PHONY: run test bench build deb container lint docs clean
 
 build:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or later, https://go.dev/dl/"; exit 1; }
@@ -25,9 +27,16 @@ lint:
 bench:
 	@bash test/bench/run.sh
 
+deb:
+	@bash packaging/deb.sh
+
+container:
+	@bash packaging/container.sh
+
 # The reference pages that are made from the program's own tables.
 docs:
 	$(GO) test . -run TestGenerated -update
+	$(GO) test ./protocols -run TestMonitoring -update
 
 clean:
-	rm -rf muster bin
+	rm -rf muster bin dist

@@ -85,6 +85,7 @@ func TestAgainstHub(t *testing.T) {
 		{"audit list --limit 100", ExitOK, "pump-1", "SharedAccessKey"},
 		{"audit verify", ExitOK, "yes", ""},
 		{"status", ExitOK, "ready", ""},
+		{"status --check", ExitOK, "", ""},
 		{"doctor", ExitOK, "https", "fail"},
 		{"demo --devices 4 --duration 1s --interval 100ms", ExitOK, "made 4 identities", "failures"},
 		{"demo --devices 4 --duration 300ms --quiet", ExitOK, "found 4", ""},

@@ -102,6 +102,7 @@ func (c *checkConfigCmd) Run(a *app) error {
 type statusCmd struct {
 	HubFlags
 	OutputFlags
+	Check bool `help:"Print nothing, and end with 1 when the hub is not ready; for health checks."`
 }
 
 // Run shows what the hub does now.
@@ -118,6 +119,12 @@ func (c *statusCmd) Run(a *app) error {
 	ready := "ready"
 	if !st.Hub.Ready {
 		ready = "not ready: " + strings.Join(st.Hub.NotReady, ", ")
+	}
+	if c.Check {
+		if !st.Hub.Ready {
+			return &problem{exit: ExitFailed, what: "the hub is " + ready, next: "`muster doctor` says what to do."}
+		}
+		return nil
 	}
 	fields := []field{
 		{"hub", st.Hub.Name},
