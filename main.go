@@ -78,6 +78,7 @@ func hooks(b build, started time.Time, reload <-chan os.Signal) cli.Hooks {
 		Verify:        verify,
 		Repair:        repair,
 		Backup:        backupHooks(),
+		Upgrade:       func(f cli.UpgradeFlags) ([]cli.Finding, error) { return checkUpgrade(f, b, time.Now()) },
 		CheckConfig:   checkConfig,
 		DoctorOffline: doctorOffline,
 		ExitCode:      exitCode,

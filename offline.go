@@ -86,6 +86,9 @@ func checkConfig(ctx context.Context, f cli.ServeFlags, _ cli.IO) ([]cli.Finding
 	if f.MasterKeyFile != "" {
 		list = append(list, checkReadable("master key", f.MasterKeyFile))
 	}
+	if f.BackupDir != "" {
+		list = append(list, checkBackupDir(f)...)
+	}
 	for _, h := range f.Host {
 		list = append(list, checkHost(ctx, h))
 	}
@@ -223,6 +226,9 @@ func checkSecret(file string) cli.Finding {
 func exitCode(err error) (code int, next string, ok bool) {
 	if e, ok := errors.AsType[*protocols.ListenError](err); ok {
 		return cli.ExitConnect, e.Next, true
+	}
+	if errors.Is(err, storage.ErrExists) {
+		return cli.ExitConflict, "Give another name; nothing is overwritten.", true
 	}
 	for _, row := range []struct {
 		err  error

@@ -43,9 +43,10 @@ type root struct {
 	Verify      verifyCmd      `cmd:"" group:"Care" help:"Read a whole data directory and check it (the hub must not run); with --acks, a running hub."`
 	Repair      repairCmd      `cmd:"" group:"Care" help:"Mend a damaged data directory; the hub must not run."`
 	Debug       debugGroup     `cmd:"" group:"Care" help:"Look into a running hub: log level, profiles, flight recorder."`
-	Backup      backupGroup    `cmd:"" group:"Care" help:"Backups."`
+	Backup      backupGroup    `cmd:"" group:"Care" help:"Backups: make, check and list them."`
 	Restore     restoreCmd     `cmd:"" group:"Care" help:"Make a data directory from a backup."`
 	Resume      resumeCmd      `cmd:"" group:"Care" help:"Let a restored hub send what is queued; the hub must not run."`
+	Upgrade     upgradeCmd     `cmd:"" group:"Care" help:"Say whether this program can take over a data directory, and what to do first."`
 	CheckConfig checkConfigCmd `cmd:"" group:"Care" help:"Check the configuration of serve without starting it."`
 
 	Version    versionCmd    `cmd:"" group:"More" help:"Print the version."`
@@ -113,7 +114,7 @@ func newParser(grammar any, out, errOut io.Writer) (*kong.Kong, error) {
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "Hub", Title: "Hub:"}, {Key: "Devices", Title: "Devices:"}, {Key: "Access", Title: "Access:"},
 			{Key: "Care", Title: "Care:"}, {Key: "More", Title: "More:"},
-			{Key: "Store", Title: "Store:"}, {Key: "Network", Title: "Network:"}, {Key: "TLS", Title: "TLS:"},
+			{Key: "Store", Title: "Store:"}, {Key: "Network", Title: "Network:"}, {Key: "TLS", Title: "TLS:"}, {Key: "Backup", Title: "Backup:"},
 			{Key: "Operation", Title: "Operation:"}, {Key: "Which hub", Title: "Which hub:"},
 		}),
 	)

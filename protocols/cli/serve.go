@@ -18,26 +18,31 @@ import (
 // flags, environment and config file. The zero value is not useful: the
 // parser fills the defaults.
 type ServeFlags struct {
-	Data          string        `help:"Data directory; made when it is absent." default:"./muster-data" placeholder:"DIR" group:"Store"`
-	Memory        Bytes         `help:"Memory the hub may use, such as 2GiB; 0 takes 70 % of the machine's or the cgroup's." default:"0" placeholder:"SIZE" group:"Store"`
-	Reserve       Bytes         `help:"Free disk space below which changes are refused; 0 computes it." default:"0" placeholder:"SIZE" group:"Store"`
-	MasterKeyFile string        `help:"File with the key that seals secrets; default DATA/master.key, made at first start." placeholder:"FILE" group:"Store"`
-	Host          []string      `help:"Name of the hub, repeatable: the first is printed, all are in the certificate and accepted in tokens." default:"localhost" sep:"none" placeholder:"NAME" group:"Network"`
-	HTTPS         []string      `name:"https" help:"Address for REST, status page and WebSocket, repeatable." default:"127.0.0.1:8443" sep:"none" placeholder:"ADDR" group:"Network"`
-	MQTTS         []string      `name:"mqtts" help:"Address for MQTT over TLS, repeatable." default:"127.0.0.1:8883" sep:"none" placeholder:"ADDR" group:"Network"`
-	HTTP          []string      `name:"http" help:"Plain HTTP address for loopback or behind a proxy, repeatable; none by default." sep:"none" placeholder:"ADDR" group:"Network"`
-	Cert          string        `help:"Certificate chain file (PEM); reloaded on change." placeholder:"FILE" group:"TLS"`
-	Key           string        `help:"Private key file (PEM) for --cert." placeholder:"FILE" group:"TLS"`
-	ACMEEmail     string        `name:"acme-email" help:"Contact for an ACME account." placeholder:"EMAIL" group:"TLS"`
-	ACMEHost      []string      `name:"acme-host" help:"Name to get a certificate for by ACME, repeatable; needs an --https address that the Internet reaches on 443." sep:"none" placeholder:"NAME" group:"TLS"`
-	WebhookAllow  []string      `help:"Address, prefix or host name that webhooks may reach although it is private, repeatable." sep:"none" placeholder:"PREFIX" group:"Network"`
-	WebhookCA     string        `name:"webhook-ca" help:"File with CA certificates (PEM) that webhooks trust besides the system's." placeholder:"FILE" group:"Network"`
-	Limits        string        `help:"Limits profile: default, or azure for IoT Hub's quotas." enum:"default,azure" default:"default" group:"Operation"`
-	Drain         time.Duration `help:"How long sessions get to leave at shutdown." default:"10s" group:"Operation"`
-	MetricsToken  string        `name:"metrics-token-file" help:"File with the bearer token that /metrics asks of callers beyond loopback." placeholder:"FILE" group:"Operation"`
-	LogLevel      string        `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" group:"Operation"`
-	LogFormat     string        `help:"Log format: text or json." enum:"text,json" default:"text" group:"Operation"`
-	Quiet         bool          `help:"Print no banner." group:"Operation"`
+	Data             string        `help:"Data directory; made when it is absent." default:"./muster-data" placeholder:"DIR" group:"Store"`
+	Memory           Bytes         `help:"Memory the hub may use, such as 2GiB; 0 takes 70 % of the machine's or the cgroup's." default:"0" placeholder:"SIZE" group:"Store"`
+	Reserve          Bytes         `help:"Free disk space below which changes are refused; 0 computes it." default:"0" placeholder:"SIZE" group:"Store"`
+	MasterKeyFile    string        `help:"File with the key that seals secrets; default DATA/master.key, made at first start." placeholder:"FILE" group:"Store"`
+	Host             []string      `help:"Name of the hub, repeatable: the first is printed, all are in the certificate and accepted in tokens." default:"localhost" sep:"none" placeholder:"NAME" group:"Network"`
+	HTTPS            []string      `name:"https" help:"Address for REST, status page and WebSocket, repeatable." default:"127.0.0.1:8443" sep:"none" placeholder:"ADDR" group:"Network"`
+	MQTTS            []string      `name:"mqtts" help:"Address for MQTT over TLS, repeatable." default:"127.0.0.1:8883" sep:"none" placeholder:"ADDR" group:"Network"`
+	HTTP             []string      `name:"http" help:"Plain HTTP address for loopback or behind a proxy, repeatable; none by default." sep:"none" placeholder:"ADDR" group:"Network"`
+	Cert             string        `help:"Certificate chain file (PEM); reloaded on change." placeholder:"FILE" group:"TLS"`
+	Key              string        `help:"Private key file (PEM) for --cert." placeholder:"FILE" group:"TLS"`
+	ACMEEmail        string        `name:"acme-email" help:"Contact for an ACME account." placeholder:"EMAIL" group:"TLS"`
+	ACMEHost         []string      `name:"acme-host" help:"Name to get a certificate for by ACME, repeatable; needs an --https address that the Internet reaches on 443." sep:"none" placeholder:"NAME" group:"TLS"`
+	WebhookAllow     []string      `help:"Address, prefix or host name that webhooks may reach although it is private, repeatable." sep:"none" placeholder:"PREFIX" group:"Network"`
+	WebhookCA        string        `name:"webhook-ca" help:"File with CA certificates (PEM) that webhooks trust besides the system's." placeholder:"FILE" group:"Network"`
+	BackupDir        string        `help:"Directory for backups that the hub makes by itself, best on another disk; none by default." placeholder:"DIR" group:"Backup"`
+	BackupEvery      time.Duration `help:"How long after a backup the next one begins; 24h when absent." placeholder:"DURATION" group:"Backup"`
+	BackupAt         string        `help:"Instead make them daily at this time of day, such as 03:30, in the machine's zone." placeholder:"HH:MM" group:"Backup"`
+	BackupKeep       int           `help:"How many backups stay; older ones go once a newer one was read back; 7 when absent." placeholder:"N" group:"Backup"`
+	BackupPassphrase string        `name:"backup-passphrase-file" help:"Include the master key in them, encrypted with the passphrase in this file." placeholder:"FILE" group:"Backup"`
+	Limits           string        `help:"Limits profile: default, or azure for IoT Hub's quotas." enum:"default,azure" default:"default" group:"Operation"`
+	Drain            time.Duration `help:"How long sessions get to leave at shutdown." default:"10s" group:"Operation"`
+	MetricsToken     string        `name:"metrics-token-file" help:"File with the bearer token that /metrics asks of callers beyond loopback." placeholder:"FILE" group:"Operation"`
+	LogLevel         string        `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" group:"Operation"`
+	LogFormat        string        `help:"Log format: text or json." enum:"text,json" default:"text" group:"Operation"`
+	Quiet            bool          `help:"Print no banner." group:"Operation"`
 }
 
 // Validate checks what the parser cannot see field by field.
@@ -68,6 +73,17 @@ func (f *ServeFlags) Validate() error {
 	}
 	if f.Drain < 0 {
 		return fmt.Errorf("--drain is %s, expected 0 or more", f.Drain)
+	}
+	if f.BackupDir == "" && (f.BackupEvery != 0 || f.BackupAt != "" || f.BackupKeep != 0 || f.BackupPassphrase != "") {
+		return fmt.Errorf("backups are described but have no directory; expected --backup-dir")
+	}
+	if f.BackupEvery < 0 || f.BackupKeep < 0 {
+		return fmt.Errorf("--backup-every and --backup-keep must not be negative")
+	}
+	if f.BackupAt != "" {
+		if _, err := time.Parse("15:04", f.BackupAt); err != nil {
+			return fmt.Errorf("--backup-at %q is no time of day, expected HH:MM such as 03:30", f.BackupAt)
+		}
 	}
 	if (f.Cert == "") != (f.Key == "") {
 		return fmt.Errorf("--cert and --key belong together, expected both or neither")
@@ -110,6 +126,8 @@ type Hooks struct {
 	Repair func(ctx context.Context, f StoreFlags, io IO) (Report, error)
 	// Backup makes, reads and restores backups.
 	Backup BackupHooks
+	// Upgrade looks at a data directory with the eyes of this program, and changes nothing.
+	Upgrade func(f UpgradeFlags) ([]Finding, error)
 	// CheckConfig checks what needs more than the flags: files exist, keys
 	// match, names resolve. It opens no listener and no store.
 	CheckConfig func(ctx context.Context, f ServeFlags, io IO) ([]Finding, error)
