@@ -120,12 +120,13 @@ func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info Ba
 		return info, err
 	}
 	defer pinned.close()
+	guard := db.spaceStop()
 	bw, err := newBackupWriter(ctx, w, o.Progress)
 	if err != nil {
 		return info, err
 	}
 	bw.pace = db.pacer()
-	bw.guard = db.spaceStop()
+	bw.guard = guard
 	info = BackupInfo{
 		Version: backupVersion, Rung: db.format.Rung, Epoch: db.format.EpochID, Ordinal: db.format.Ordinal,
 		Sequence: snap.seq, Newest: db.newest.Load(), Time: time.Now().UTC(), Key: db.seal.id(), HasKey: len(o.Passphrase) > 0,
