@@ -35,6 +35,8 @@ func TestBackupIsExactlyOneSequence(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var writers sync.WaitGroup
+	defer writers.Wait()
+	defer stop()
 	for w := range len(seeds) {
 		writers.Go(func() {
 			for i := int64(0); ctx.Err() == nil; i++ {
@@ -67,6 +69,9 @@ func TestBackupIsExactlyOneSequence(t *testing.T) {
 		})
 	}
 	for round := range 4 {
+		if err := changes().Wait(t.Context(), db, uint64(100*(round+1))); err != nil {
+			t.Fatal(err)
+		}
 		var b bytes.Buffer
 		// A slow reader, so that much happens while the backup is made.
 		info, err := db.Backup(t.Context(), io.MultiWriter(&b, writerFunc(func(p []byte) (int, error) {
@@ -141,6 +146,4 @@ func TestBackupIsExactlyOneSequence(t *testing.T) {
 		}
 		mustClose(t, again)
 	}
-	stop()
-	writers.Wait()
 }
