@@ -117,7 +117,7 @@ func (c *backupCreateCmd) Run(a *app) error {
 	var made BackupSummary
 	switch _, unreached := errors.AsType[*client.ConnectError](err); {
 	case err == nil:
-		made, err = hooks.Save(a.ctx, c.File, progress, a.io, func(w io.Writer) error { return s.Backup(a.ctx, pass, w) })
+		made, err = hooks.Save(a.ctx, c.File, progress, a.io, func(w io.Writer) error { return a.streamBackup(s, pass, w) })
 	case unreached && c.local(a):
 		made, err = hooks.Create(a.ctx, StoreFlags{Data: c.Data, MasterKeyFile: c.MasterKeyFile, Memory: c.Memory}, c.File, pass, progress, a.io)
 	}
@@ -133,6 +133,26 @@ func (c *backupCreateCmd) Run(a *app) error {
 		return nil
 	}
 	return a.printBackup(c.OutputFlags, made)
+}
+
+// streamBackup waits for its turn: the hub makes one backup at a time.
+func (a *app) streamBackup(s *client.Service, pass []byte, w io.Writer) error {
+	for first := true; ; first = false {
+		err := s.Backup(a.ctx, pass, w)
+		if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != "BackupRunning" {
+			return err
+		}
+		if first {
+			a.note("The hub makes a backup already; waiting for it.")
+		}
+		t := time.NewTimer(time.Second)
+		select {
+		case <-t.C:
+		case <-a.ctx.Done():
+			t.Stop()
+			return a.ctx.Err()
+		}
+	}
 }
 
 // local reports whether the command means the data directory, not a hub elsewhere.

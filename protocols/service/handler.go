@@ -222,7 +222,14 @@ func (c *call) serve() error {
 // is wrong with the request: an error that came before the engine was asked
 // gives way to the refusal that the engine would have made.
 func (c *call) handle() (answer, error) {
-	a, err := c.route.handle(c)
+	var a answer
+	err := c.takeEpoch()
+	if err == nil {
+		a, err = c.route.handle(c)
+	}
+	if p, ok := a.body.(paged); ok {
+		a.body = p.inEpoch(c.cursorPrefix())
+	}
 	if err != nil && c.route.permission != 0 && !c.caller.Permissions.Has(c.route.permission) {
 		if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.CodeUnauthorized {
 			return a, refused()
