@@ -50,6 +50,7 @@ type figures struct {
 	gate     admissionFigures
 	webhooks []engine.Webhook
 	backups  engine.BackupStats
+	files    engine.FileTotals
 	renewAt  float64 // unix time; 0 with given files
 }
 
@@ -166,6 +167,16 @@ func metricRows() []metricRow {
 			return 0
 		}),
 
+		gauge("muster_files", "Files that devices have uploaded and that are kept.", func(f *figures) float64 { return float64(f.files.Files) }),
+		gauge("muster_file_bytes", "Bytes of these files.", func(f *figures) float64 { return float64(f.files.Bytes) }),
+		gauge("muster_file_share_bytes", "Bytes that files may take; the oldest are removed beyond it. Unfinished uploads may take as many.", func(f *figures) float64 { return float64(f.files.Share) }),
+		gauge("muster_uploads", "Uploads that are under way.", func(f *figures) float64 { return float64(f.files.Uploads) }),
+		gauge("muster_upload_bytes", "Bytes that unfinished uploads hold on the disk.", func(f *figures) float64 { return float64(f.files.Staged) }),
+		gauge("muster_upload_bodies", "Requests that send content of uploads now.", func(f *figures) float64 { return float64(f.files.Writing) }),
+		counter("muster_uploads_completed_total", "Uploads that became files.", func(f *figures) int64 { return f.files.Completed }),
+		counter("muster_uploads_failed_total", "Uploads that ended without a file: reported as failed, or expired.", func(f *figures) int64 { return f.files.Failed }),
+		counter("muster_files_dropped_total", "Files that were removed because of their age or for room.", func(f *figures) int64 { return f.files.Dropped }),
+
 		gauge("muster_connections", "TCP connections.", func(f *figures) float64 { return float64(f.gate.open) }),
 		gauge("muster_strangers", "Connections that are not authenticated yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
 		gauge("muster_strangers_waiting", "Connections that wait for room among the unauthenticated ones.", func(f *figures) float64 { return float64(f.gate.waiting) }),
@@ -227,7 +238,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
-		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(), backups: s.hub.BackupStats(),
+		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(),
 	}
 	if a := s.certs.authority.Load(); a != nil {
 		f.renewAt = float64(a.renewAt().Unix())

@@ -32,6 +32,7 @@ type root struct {
 	Method methodGroup `cmd:"" group:"Devices" help:"Direct methods."`
 
 	Message messageGroup `cmd:"" group:"Devices" help:"Cloud-to-device messages."`
+	File    fileGroup    `cmd:"" group:"Devices" help:"Files that devices have uploaded."`
 	Fault   faultGroup   `cmd:"" group:"Devices" help:"Make a device's connection bad on purpose, for a while."`
 
 	Webhook webhookGroup `cmd:"" group:"Hub" help:"Endpoints to which the hub posts events."`

@@ -37,6 +37,7 @@ type ServeFlags struct {
 	BackupAt         string        `help:"Instead make them daily at this time of day, such as 03:30, in the machine's zone." placeholder:"HH:MM" group:"Backup"`
 	BackupKeep       int           `help:"How many backups stay; older ones go once a newer one was read back; 7 when absent." placeholder:"N" group:"Backup"`
 	BackupPassphrase string        `name:"backup-passphrase-file" help:"Include the master key in them, encrypted with the passphrase in this file." placeholder:"FILE" group:"Backup"`
+	FileNotes        bool          `name:"file-notifications" help:"Keep a notification for applications of each file that a device uploads." group:"Operation"`
 	Limits           string        `help:"Limits profile: default, or azure for IoT Hub's quotas." enum:"default,azure" default:"default" group:"Operation"`
 	Drain            time.Duration `help:"How long sessions get to leave at shutdown." default:"10s" group:"Operation"`
 	MetricsToken     string        `name:"metrics-token-file" help:"File with the bearer token that /metrics asks of callers beyond loopback." placeholder:"FILE" group:"Operation"`
