@@ -91,6 +91,7 @@ type fileState struct {
 	key       []byte // signs upload tokens; nil while it could not be made
 	notify    bool   // files are told to the service
 	share     int64  // bytes that files may take, and as many that uploads may
+	each      int64  // of one device
 	unswept   atomic.Bool
 	kept      fileCounts
 	completed atomic.Int64 // uploads that became files
@@ -108,8 +109,9 @@ type fileCounts struct{ files, bytes, uploads, staged atomic.Int64 }
 
 // uploadBodies is what is being written for one upload.
 type uploadBodies struct {
-	count int
-	bytes int64
+	deviceID string
+	count    int
+	bytes    int64
 }
 
 // uploadKeyTable holds the key that signs upload tokens, sealed.
@@ -126,6 +128,7 @@ func (h *Hub) openFiles(ctx context.Context, notify bool) error {
 	if size, err := h.db.DiskSize(); err == nil {
 		f.share = min(f.share, size/10)
 	}
+	f.each = min(h.limits.FileDeviceBytes, f.share/2) // nobody may take all
 	key := storage.Tuple("1")
 	err := h.update(ctx, "make the key of uploads", func(tx *storage.Tx) error {
 		_, err := uploadKeyTable.Get(tx, key)
@@ -365,7 +368,7 @@ func (h *Hub) makeRoomTx(tx *storage.Tx, c Caller, deviceID, generation string, 
 	n := 0
 	for _, r := range list {
 		// A transaction has a bound too: the next upload goes on from here.
-		if sum <= h.limits.FileDeviceBytes && len(list)-n < h.limits.FilesPerDevice || n == fileBatch {
+		if sum <= h.files.each && len(list)-n < h.limits.FilesPerDevice || n == fileBatch {
 			break
 		}
 		if err := h.dropFileTx(tx, c, r, "space"); err != nil {

@@ -96,7 +96,21 @@ func (h *Hub) reserve(ctx context.Context, g UploadGrant, size int64, whole bool
 		return nil, errf(CodeTooLarge, "the content has %d bytes, at most %d are allowed", size, most)
 	}
 	var r uploadRecord
-	if err := h.view(ctx, "read upload", func(rd storage.Reader) (err error) { r, err = loadUpload(rd, g.id); return err }); err != nil {
+	var held int64 // by all of the device's uploads
+	err = h.view(ctx, "read upload", func(rd storage.Reader) error {
+		var err error
+		if r, err = loadUpload(rd, g.id); err != nil {
+			return err
+		}
+		for item, err := range uploadTable.Lookup(rd, "device", storage.Range{Prefix: storage.Tuple(g.deviceID, g.generation)}) {
+			if err != nil {
+				return err
+			}
+			held += item.Value.held()
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	f := &h.files
@@ -104,7 +118,12 @@ func (h *Hub) reserve(ctx context.Context, g UploadGrant, size int64, whole bool
 	defer f.mu.Unlock()
 	b := f.bodies[g.id]
 	if b == nil {
-		b = &uploadBodies{}
+		b = &uploadBodies{deviceID: g.deviceID}
+	}
+	for _, other := range f.bodies {
+		if other.deviceID == g.deviceID {
+			held += other.bytes
+		}
 	}
 	switch {
 	case b.count >= bodiesPerUpload:
@@ -113,6 +132,8 @@ func (h *Hub) reserve(ctx context.Context, g UploadGrant, size int64, whole bool
 		return nil, errf(CodeThrottled, "%d uploads send content now, at most %d may", f.count, bodiesInHub)
 	case !whole && r.Staged+b.bytes+size > most:
 		return nil, errf(CodeTooLarge, "the upload's blocks have more than %d bytes together, which a file may have", most)
+	case held+size > f.each:
+		return nil, errf(CodeQuotaExceeded, "the device's unfinished uploads would hold %d bytes, at most %d may; joining blocks takes as much again as they have", held+size, f.each)
 	case f.kept.staged.Load()+f.bytes+size > f.share:
 		return nil, errf(CodeQuotaExceeded, "the hub holds as many bytes of unfinished uploads as it may, %d; notify it of those that have ended, or wait until they expire", f.share)
 	}

@@ -160,7 +160,9 @@ func (h *Hub) sweepOldFilesTx(tx *storage.Tx) (more bool, err error) {
 			return false, err
 		}
 	}
-	tx.OnCommit(func(uint64) { h.files.dropped.Add(int64(len(list))) })
+	if len(list) > 0 {
+		tx.OnCommit(func(uint64) { h.files.dropped.Add(int64(len(list))) })
+	}
 	return len(list) == fileBatch, nil
 }
 

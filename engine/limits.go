@@ -238,7 +238,7 @@ var limitTable = [...]LimitRow{
 
 	count("file_name_bytes", "Length of a file's name, UTF-8.", "bytes", 1024, 1024, func(l *Limits) *int { return &l.FileNameBytes }),
 	bytes64("file_bytes", "Size of a file that a device uploads.", 1<<30, 1<<30, func(l *Limits) *int64 { return &l.FileBytes }),
-	bytes64("file_device_bytes", "Size of all files of one device; then its oldest are removed.", 2<<30, 2<<30, func(l *Limits) *int64 { return &l.FileDeviceBytes }),
+	bytes64("file_device_bytes", "Size of all files of one device, and of its unfinished uploads, each; at most half of all files' share. Its oldest files are removed beyond it, and uploads refused.", 2<<30, 2<<30, func(l *Limits) *int64 { return &l.FileDeviceBytes }),
 	count("files_per_device", "Files of one device; then its oldest is removed.", "", 1000, 1000, func(l *Limits) *int { return &l.FilesPerDevice }),
 	bytes64("file_share_bytes", "Size of all files, and of all unfinished uploads, each; at most a tenth of the disk. The oldest files are removed beyond it, and uploads refused.", 10<<30, 10<<30, func(l *Limits) *int64 { return &l.FileShareBytes }),
 	span("file_age", "Age of an uploaded file; then it is removed.", 30*24*time.Hour, 30*24*time.Hour, func(l *Limits) *time.Duration { return &l.FileAge }),

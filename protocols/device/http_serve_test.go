@@ -70,7 +70,7 @@ func (h *webHub) CompleteUpload(_ context.Context, _ engine.Grant, id string, o 
 	if id != "c1" {
 		return &engine.Error{Code: engine.CodeUploadNotFound, Message: "no such upload"}
 	}
-	h.settled = append(h.settled, fmt.Sprint(o.Success, o.StatusCode, o.Description))
+	h.settled = append(h.settled, fmt.Sprintf("%v %d %s", o.Success, o.StatusCode, o.Description))
 	return nil
 }
 

@@ -15,6 +15,10 @@ func TestHTTPPath(t *testing.T) {
 		{"/devices/d/modules/m//messages/events/", "d", "m", true},
 		{"/devices/d/modules/m", "", "", false},
 		{"/devices/d/messages", "", "", false},
+		{"/devices/d/files", "d", "", true},
+		{"/devices/d/files/notifications/c", "d", "", true},
+		{"/devices/d/modules/m//files/", "d", "m", true},
+		{"/devices/d/modules/files", "", "", false},
 		{"/devices/messages/events", "", "", false},
 		{"/devices/%zz/messages/events", "", "", false},
 	} {
