@@ -77,6 +77,7 @@ func hooks(b build, started time.Time, reload <-chan os.Signal) cli.Hooks {
 		},
 		Verify:        verify,
 		Repair:        repair,
+		AckSource:     ackSource,
 		Backup:        backupHooks(),
 		Upgrade:       func(f cli.UpgradeFlags) ([]cli.Finding, error) { return checkUpgrade(f, b, time.Now()) },
 		CheckConfig:   checkConfig,

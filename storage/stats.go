@@ -39,3 +39,7 @@ type Epoch struct {
 	Ordinal uint32    // 1 for a new directory
 	Started time.Time // UTC
 }
+
+// Sequence returns the newest visible commit. Whatever was acknowledged before the call is at or
+// below it; a Backup that names it, or a higher one, holds that.
+func (db *DB) Sequence() uint64 { return db.visible.Load() }

@@ -138,13 +138,18 @@ func (a *app) printFindings(o OutputFlags, list []Finding) error {
 type verifyCmd struct {
 	StoreFlags
 	OutputFlags
-	Acks string `help:"Instead ask the running hub of --data for everything that this log of muster simulate --ack-log says was acknowledged." placeholder:"FILE"`
+	Acks    string `help:"Instead look up everything that this log of muster simulate --ack-log says was acknowledged: in the hub that runs with --data, or else in the directory." placeholder:"FILE"`
+	Until   uint64 `help:"With --acks: only what was acknowledged for certain up to this sequence, such as a backup names." placeholder:"SEQUENCE"`
+	Partial bool   `help:"With --acks: take a log that is not whole, such as that of a simulator that was killed."`
 }
 
 // Run verifies a data directory, or a running hub against a log.
 func (c *verifyCmd) Run(a *app) error {
 	if c.Acks != "" {
 		return c.verifyAcks(a)
+	}
+	if c.Until != 0 || c.Partial {
+		return usage("--until and --partial belong to --acks", "Give --acks FILE with them.")
 	}
 	if a.hooks.Verify == nil {
 		return notBuilt("verify")

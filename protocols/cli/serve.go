@@ -123,6 +123,9 @@ type Hooks struct {
 	Serve func(ctx context.Context, f ServeFlags, io IO) error
 	// Verify reads a whole data directory, offline, and reports.
 	Verify func(ctx context.Context, f StoreFlags, io IO) (Report, error)
+	// AckSource opens a data directory whose hub does not run, for verify
+	// --acks. The caller calls end when it is done with it.
+	AckSource func(ctx context.Context, f StoreFlags, io IO) (src AckSource, end func() error, err error)
 	// Repair mends a data directory, offline, and says what was lost.
 	Repair func(ctx context.Context, f StoreFlags, io IO) (Report, error)
 	// Backup makes, reads and restores backups.

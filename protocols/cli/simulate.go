@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -178,55 +177,4 @@ func (c *simulateCmd) print(a *app, r simulator.LoadReport) error {
 		fields = append(fields, field{"Error: " + reason, r.ErrorReasons[reason]})
 	}
 	return a.printRecord(c.OutputFlags, r, fields)
-}
-
-// verifyAcks proves that a running hub holds what an acknowledgement log says
-// that a hub acknowledged.
-func (c *verifyCmd) verifyAcks(a *app) error {
-	f, err := os.Open(c.Acks)
-	if err != nil {
-		return &problem{exit: ExitUsage, what: "the acknowledgement log cannot be read", why: pathError(err), next: "`muster simulate --ack-log FILE` writes one."}
-	}
-	defer func() { _ = f.Close() }() // only read
-	acks, err := simulator.ReadAcks(f)
-	if err != nil {
-		return &problem{exit: ExitFailed, what: c.Acks + " is damaged", why: err.Error(), next: "Give a log that `muster simulate --ack-log` wrote."}
-	}
-	if acks.Reported == 0 {
-		return &problem{exit: ExitFailed, what: c.Acks + " holds no acknowledged report, so there is nothing to prove", next: "Let `muster simulate --ack-log FILE` run longer."}
-	}
-	s, err := a.service(HubFlags{WhichHub: WhichHub{Data: c.Data}})
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	var findings []Finding
-	missing := func(text string) {
-		findings = append(findings, Finding{Check: "missing", Level: "fail", Text: text})
-	}
-	for _, text := range acks.Backwards {
-		missing(text)
-	}
-	for _, id := range slices.Sorted(maps.Keys(acks.Devices)) {
-		t, err := s.Twin(a.ctx, id, "")
-		switch {
-		case client.IsNotFound(err):
-			missing(id + ": the device is not there")
-		case err != nil:
-			return err
-		default:
-			if text := acks.Devices[id].Missing(t.Properties.Reported); text != "" {
-				missing(id + ": " + text)
-			}
-		}
-	}
-	summary := Finding{Check: "reported", Level: "ok", Text: fmt.Sprintf("%d acknowledged reports of %d devices were checked, %d missing; %d requests never got an answer and may be there or not.",
-		acks.Reported, len(acks.Devices), len(findings), acks.Unknown)}
-	if len(findings) > 0 {
-		summary.Level = "warn" // each miss has failed already
-	}
-	if acks.Telemetry > 0 {
-		findings = append(findings, Finding{Check: "telemetry", Level: "warn", Text: fmt.Sprintf("%d acknowledged messages were not checked: verify reads twins only.", acks.Telemetry)})
-	}
-	return a.printFindings(c.OutputFlags, append(findings, summary))
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -184,4 +185,21 @@ func (s *Service) Follow(ctx context.Context, q EventQuery, see func(Event) erro
 		err = errors.New("the stream of events ended")
 	}
 	return cursor, &ConnectError{Target: s.target, Err: err}
+}
+
+// CursorCovers reports whether a reader at one cursor has seen everything that
+// a reader at another has. Cursors of two epochs do not cover each other.
+func CursorCovers(at, other string) bool {
+	a, b := strings.Split(at, "."), strings.Split(other, ".")
+	if len(a) != 3 || len(b) != 3 || a[0] != b[0] {
+		return false
+	}
+	for i := 1; i < 3; i++ {
+		x, err := strconv.ParseUint(a[i], 36, 64)
+		y, err2 := strconv.ParseUint(b[i], 36, 64)
+		if err != nil || err2 != nil || x < y {
+			return false
+		}
+	}
+	return true
 }

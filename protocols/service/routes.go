@@ -30,6 +30,7 @@ func routes() []*route {
 	table = append(table, messageRoutes()...)
 	table = append(table, fileRoutes()...)
 	table = append(table, faultRoutes()...)
+	table = append(table, positionRoutes()...)
 	table = append(table, webhookRoutes()...)
 	table = append(table, backupRoutes()...)
 	return append(table, laterRoutes()...)

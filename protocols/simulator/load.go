@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
@@ -18,8 +19,14 @@ import (
 	"github.com/muster-hub/muster/protocols/wire"
 )
 
-// maxReturns bounds the times to return that a report is made of.
-const maxReturns = 100_000
+const (
+	// maxReturns bounds the times to return that a report is made of.
+	maxReturns = 100_000
+	// How often the log of acknowledgements notes how far the hub has come: what
+	// lies between two such marks can't be told apart by a backup's sequence.
+	markEvery   = 250 * time.Millisecond
+	markTimeout = 5 * time.Second
+)
 
 // LoadOptions configure a Load.
 type LoadOptions struct {
@@ -40,8 +47,10 @@ type LoadOptions struct {
 // Run it once.
 type Load struct {
 	o       LoadOptions
+	run     string // in the ids of its messages
 	keys    map[string]auth.Secret
 	started time.Time
+	marks   int64 // asked for
 
 	mu      sync.Mutex
 	report  LoadReport
@@ -73,7 +82,11 @@ func NewLoad(o LoadOptions) (*Load, error) {
 	if o.Devices < 1 || o.Prefix == "" {
 		return nil, errors.New("a load needs a prefix and at least one device")
 	}
-	return &Load{o: o, report: LoadReport{Devices: o.Devices, ErrorReasons: map[string]int64{}}}, nil
+	l := &Load{o: o, run: newRun(), report: LoadReport{Devices: o.Devices, ErrorReasons: map[string]int64{}}}
+	if o.Acks != nil {
+		l.run = o.Acks.run
+	}
+	return l, nil
 }
 
 func (l *Load) id(i int) string { return fmt.Sprintf("%s%06d", l.o.Prefix, i+1) }
@@ -140,14 +153,22 @@ func (l *Load) Run(ctx context.Context) error {
 		c, err := client.NewDevice(client.DeviceOptions{
 			ConnectionString: auth.ConnectionString{HostName: l.o.Hub, DeviceID: d.id, SharedAccessKey: l.keys[d.id]},
 			Transport:        l.o.Transport, Address: l.o.Address, RootCAs: l.o.RootCAs, Sessions: sessions, Buffers: buffers,
-			Product: "muster-simulator", InFlight: 4, OnMethod: d.method, OnState: d.state,
+			Product: "muster-simulator", InFlight: 4, OnMethod: d.method, OnDesired: d.desired, OnState: d.state,
 		})
 		if err != nil {
 			return fmt.Errorf("device %s: %w", d.id, err)
 		}
 		d.client, devices[i] = c, d
 	}
-	var work sync.WaitGroup
+	var work, marks sync.WaitGroup
+	marking, endMarks := context.WithCancel(ctx)
+	defer endMarks()
+	l.mark(ctx)
+	marks.Go(func() {
+		for wait(marking, markEvery) {
+			l.mark(marking)
+		}
+	})
 	for i, d := range devices {
 		after := l.o.Spread * time.Duration(i) / time.Duration(len(devices))
 		work.Go(func() {
@@ -161,7 +182,25 @@ func (l *Load) Run(ctx context.Context) error {
 		})
 	}
 	work.Wait()
+	endMarks()
+	marks.Wait()
+	l.mark(context.WithoutCancel(ctx)) // so that what came last has a mark behind it
 	return context.Cause(ctx)
+}
+
+// mark asks the hub for its position and notes it in the log of
+// acknowledgements. A hub that does not answer gives no mark.
+func (l *Load) mark(ctx context.Context) {
+	if l.o.Acks == nil {
+		return
+	}
+	ctx, stop := context.WithTimeout(ctx, markTimeout)
+	defer stop()
+	l.marks++
+	err := l.o.Acks.ask(l.marks, func() (client.Position, error) { return l.o.Service.Position(ctx) })
+	if err != nil && ctx.Err() == nil {
+		l.count(func(r *LoadReport) { r.ErrorReasons["ask for the position: "+reason(err)]++ })
+	}
 }
 
 // count changes the report.
@@ -193,8 +232,9 @@ type loadDevice struct {
 	id     string
 	client *client.Device
 	rng    *rand.Rand
-	n      int64 // newest value that was reported
-	sent   int64 // messages
+	n      int64        // newest value that was reported
+	sent   int64        // messages
+	told   atomic.Int64 // newest version of the desired properties
 
 	up   bool
 	lost time.Time // zero before the first loss
@@ -250,8 +290,22 @@ func (d *loadDevice) method(ctx context.Context, name string, _ json.RawMessage)
 		return 503, nil
 	}
 	d.load.count(func(r *LoadReport) { r.Methods++ })
-	d.load.o.Acks.add(Ack{Device: d.id, Kind: "method", Message: name[:min(len(name), 128)], Acked: true})
+	d.load.o.Acks.add(Ack{Device: d.id, Kind: ackMethod, Method: name[:min(len(name), 128)], Acked: true})
 	return b.MethodStatus, map[string]any{"device": d.id, "time": time.Now().Add(b.ClockSkew).UTC()}
+}
+
+// desired takes note of a version of the desired properties, which the next
+// report acknowledges.
+func (d *loadDevice) desired(version int64, _ json.RawMessage) {
+	for known := d.told.Load(); ; known = d.told.Load() {
+		if known >= version {
+			return
+		}
+		if d.told.CompareAndSwap(known, version) {
+			break
+		}
+	}
+	d.load.o.Acks.add(Ack{Device: d.id, Kind: ackDesired, Version: version, Acked: true})
 }
 
 // vary spreads a duration over 50 to 150 % of itself.
@@ -319,6 +373,9 @@ func (d *loadDevice) resume(ctx context.Context) bool {
 			}
 			_ = json.Unmarshal(t.Reported, &have) // foreign properties: begin at 0
 			d.n = have.Sim.N
+			if v := versionOf(t.Desired); v > 1 { // somebody has set some
+				d.desired(v, nil)
+			}
 			return true
 		}
 		d.failed(ctx, "read twin", err)
@@ -340,9 +397,9 @@ func (d *loadDevice) send(ctx context.Context) {
 	octx, stop := context.WithTimeout(ctx, operationTimeout)
 	defer stop()
 	d.sent++
-	a := Ack{Device: d.id, Kind: "telemetry", N: d.sent, Message: fmt.Sprintf("%s-%d-%d", d.id, d.load.started.UnixNano(), d.sent)}
+	a := Ack{Device: d.id, Kind: ackTelemetry, N: d.sent, Since: d.load.o.Acks.known()}
 	body := fmt.Appendf(nil, `{"n":%d,"temperature":%.1f,"time":%q}`, d.sent, 20+5*d.rng.Float64(), time.Now().Add(d.load.o.Behaviour.ClockSkew).UTC().Format(time.RFC3339Nano))
-	err := d.client.Send(octx, client.Message{Body: body, ContentType: "application/json", Encoding: "utf-8", MessageID: a.Message, QoS: 1})
+	err := d.client.Send(octx, client.Message{Body: body, ContentType: "application/json", Encoding: "utf-8", MessageID: messageID(d.id, d.load.run, d.sent), QoS: 1})
 	a.Acked = err == nil
 	d.load.o.Acks.add(a)
 	d.settle(ctx, "send message", err, func(r *LoadReport) { r.Messages++ })
@@ -352,10 +409,14 @@ func (d *loadDevice) patch(ctx context.Context) {
 	octx, stop := context.WithTimeout(ctx, operationTimeout)
 	defer stop()
 	d.n++
-	a := Ack{Device: d.id, Kind: "reported", N: d.n}
+	a := Ack{Device: d.id, Kind: ackReported, N: d.n, Desired: d.told.Load(), Since: d.load.o.Acks.known()}
 	b := &d.load.o.Behaviour
+	sim := map[string]any{"n": d.n, "time": time.Now().Add(b.ClockSkew).UTC()}
+	if a.Desired > 0 {
+		sim["desired"] = a.Desired // which acknowledges that version
+	}
 	version, err := d.client.PatchReported(octx, map[string]any{
-		"sim":      map[string]any{"n": d.n, "time": time.Now().Add(b.ClockSkew).UTC()},
+		"sim":      sim,
 		"firmware": map[string]any{"version": b.Firmware},
 	})
 	a.Version, a.Acked = version, err == nil
