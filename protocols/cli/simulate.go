@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -137,8 +138,16 @@ func (c *simulateCmd) simulate(a *app, s *client.Service, b simulator.Behaviour)
 	return c.print(a, load.Report())
 }
 
+// collectAt is the growth of the heap in percent at which garbage is collected:
+// thousands of connections hold little each, and the handshakes of a fleet that
+// comes back leave a lot behind.
+const collectAt = 50
+
 // watch runs the load, with a status line on standard error.
 func (c *simulateCmd) watch(a *app, load *simulator.Load) {
+	if a.io.Env("GOGC") == "" { // else whoever starts it knows better
+		defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
+	}
 	ctx, stop := context.WithCancel(a.ctx)
 	if c.Duration > 0 {
 		ctx, stop = context.WithTimeout(a.ctx, c.Duration)

@@ -126,7 +126,7 @@ func (c *connection) serve(ctx context.Context) error {
 	_ = c.stream.SetReadDeadline(time.Now().Add(c.device.o.KeepAlive)) // a failure shows in the next read
 	ctx, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
-	work.Go(func() { c.keep(ctx) })
+	released := c.keep(ctx, &work)
 	methods := make(chan struct{}, maxMethods)
 	var err error
 	for i := range c.early {
@@ -139,6 +139,7 @@ func (c *connection) serve(ctx context.Context) error {
 			err = c.take(ctx, &p, &work, methods)
 		}
 	}
+	released()
 	stop()
 	work.Wait()
 	c.reader.Close()
@@ -152,27 +153,48 @@ func (c *connection) serve(ctx context.Context) error {
 
 // keep pings, and ends the connection when ctx ends or the token runs out. A
 // PINGRESP or any other packet within half a keep-alive is demanded by the
-// read deadline.
-func (c *connection) keep(ctx context.Context) {
+// read deadline. It costs no goroutine while nothing is due: a process may hold
+// thousands of devices. What it starts is counted in work, until the function
+// that it returns has been called.
+func (c *connection) keep(ctx context.Context, work *sync.WaitGroup) (release func()) {
+	var mu sync.Mutex // guards over, and so work against an Add after its Wait
+	over := false
+	do := func(f func()) {
+		mu.Lock()
+		if over {
+			mu.Unlock()
+			return
+		}
+		work.Add(1)
+		mu.Unlock()
+		defer work.Done()
+		f()
+	}
 	every := c.device.o.KeepAlive / 2
-	ping := time.NewTicker(every)
-	defer ping.Stop()
-	renew := time.NewTimer(time.Until(c.until))
-	defer renew.Stop()
-	for {
-		select {
-		case <-ping.C:
+	due := func() time.Duration { return min(every, max(0, time.Until(c.until))) }
+	var timer *time.Timer
+	mu.Lock()
+	timer = time.AfterFunc(due(), func() {
+		do(func() {
+			if time.Until(c.until) <= 0 {
+				c.end(errRenew)
+				return
+			}
 			if err := c.writePacket(func(b []byte) ([]byte, error) { return wire.AppendPingreq(b), nil }); err != nil {
 				c.cut(err)
 				return
 			}
-		case <-renew.C:
-			c.end(errRenew)
-			return
-		case <-ctx.Done():
-			c.end(context.Cause(ctx))
-			return
-		}
+			timer.Reset(due())
+		})
+	})
+	mu.Unlock()
+	unhook := context.AfterFunc(ctx, func() { do(func() { c.end(context.Cause(ctx)) }) })
+	return func() {
+		mu.Lock()
+		over = true
+		mu.Unlock()
+		timer.Stop()
+		unhook()
 	}
 }
 

@@ -187,7 +187,12 @@ var errRenew = errors.New("the token is renewed by a new connection")
 
 // connectAndServe has one connection from dialling to its end.
 func (d *Device) connectAndServe(ctx context.Context) error {
-	c, err := d.connect(ctx)
+	// In a goroutine of its own, so that the stack that the TLS handshake grew is dropped.
+	var c *connection
+	var err error
+	var dialing sync.WaitGroup
+	dialing.Go(func() { c, err = d.connect(ctx) })
+	dialing.Wait()
 	if err != nil {
 		if d.o.OnState != nil && ctx.Err() == nil {
 			d.o.OnState(false, err)

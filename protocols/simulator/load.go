@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,8 @@ type LoadOptions struct {
 	Seed      uint64        // same seed, same spread of times
 	Spread    time.Duration // time over which the devices start
 	Behaviour Behaviour
-	Acks      *AckLog // nil = none
+	Dial      func(ctx context.Context, network, address string) (net.Conn, error) // nil = as usual
+	Acks      *AckLog                                                              // nil = none
 }
 
 // Load is a fleet of equal devices for load and for checks. Prepare it, then
@@ -52,6 +54,7 @@ type Load struct {
 	started time.Time
 	marks   int64 // asked for
 
+	ended   bool // guarded by mu
 	mu      sync.Mutex
 	report  LoadReport
 	returns []time.Duration // the newest maxReturns
@@ -149,10 +152,10 @@ func (l *Load) Run(ctx context.Context) error {
 	buffers, sessions := wire.NewBuffers(), tls.NewLRUClientSessionCache(64)
 	devices := make([]*loadDevice, l.o.Devices)
 	for i := range devices {
-		d := &loadDevice{load: l, id: l.id(i), rng: rand.New(rand.NewPCG(l.o.Seed, uint64(i)))} //nolint:gosec // repeatable on purpose
+		d := &loadDevice{load: l, ctx: ctx, id: l.id(i), rng: rand.NewPCG(l.o.Seed, uint64(i))}
 		c, err := client.NewDevice(client.DeviceOptions{
 			ConnectionString: auth.ConnectionString{HostName: l.o.Hub, DeviceID: d.id, SharedAccessKey: l.keys[d.id]},
-			Transport:        l.o.Transport, Address: l.o.Address, RootCAs: l.o.RootCAs, Sessions: sessions, Buffers: buffers,
+			Transport:        l.o.Transport, Address: l.o.Address, RootCAs: l.o.RootCAs, Sessions: sessions, Buffers: buffers, Dial: l.o.Dial,
 			Product: "muster-simulator", InFlight: 4, OnMethod: d.method, OnDesired: d.desired, OnState: d.state,
 		})
 		if err != nil {
@@ -170,16 +173,14 @@ func (l *Load) Run(ctx context.Context) error {
 		}
 	})
 	for i, d := range devices {
-		after := l.o.Spread * time.Duration(i) / time.Duration(len(devices))
-		work.Go(func() {
-			if !wait(ctx, after) {
-				return
-			}
-			var connection sync.WaitGroup
-			connection.Go(func() { _ = d.client.Run(ctx) }) // ends with ctx, which is what it returns
-			d.live(ctx)
-			connection.Wait()
-		})
+		d.begin(l.o.Spread*time.Duration(i)/time.Duration(len(devices)), &work)
+	}
+	<-ctx.Done()
+	l.mu.Lock()
+	l.ended = true // no timer's work begins any more
+	l.mu.Unlock()
+	for _, d := range devices {
+		d.timer.Stop()
 	}
 	work.Wait()
 	endMarks()
@@ -225,16 +226,23 @@ func (l *Load) Report() LoadReport {
 	return r
 }
 
-// loadDevice is one device. live owns all but lost and up, which the client's
-// Run owns by state.
+// loadDevice is one device. A goroutine reads its connection; what it does by
+// itself is started by one timer, and is over before the timer is set again. A
+// process may hold thousands, so nothing of it waits on a stack. Its timer's
+// work owns all but told, lost and up, which the client's Run owns by state.
 type loadDevice struct {
 	load   *Load
+	ctx    context.Context //nolint:containedctx // of Run, for what timers start
 	id     string
 	client *client.Device
-	rng    *rand.Rand
-	n      int64        // newest value that was reported
-	sent   int64        // messages
-	told   atomic.Int64 // newest version of the desired properties
+	rng    *rand.PCG
+	timer  *time.Timer
+	drop   time.Time // when it loses its network next; zero: never
+	send   time.Time // when it sends next
+
+	n    int64        // newest value that was reported
+	sent int64        // messages
+	told atomic.Int64 // newest version of the desired properties
 
 	up   bool
 	lost time.Time // zero before the first loss
@@ -310,54 +318,87 @@ func (d *loadDevice) desired(version int64, _ json.RawMessage) {
 
 // vary spreads a duration over 50 to 150 % of itself.
 func (d *loadDevice) vary(t time.Duration) time.Duration {
-	return t/2 + time.Duration(d.rng.Int64N(int64(t)+1))
+	return t/2 + time.Duration(d.random().Int64N(int64(t)+1))
 }
 
-// untilDrop is the time to the next loss of the network.
-func (d *loadDevice) untilDrop() time.Duration {
+// nextDrop is when the network is lost next after t.
+func (d *loadDevice) nextDrop(t time.Time) time.Time {
 	b := &d.load.o.Behaviour
 	if b.Together {
-		return b.DropEvery - time.Since(d.load.started)%b.DropEvery
+		return t.Add(b.DropEvery - t.Sub(d.load.started)%b.DropEvery)
 	}
-	return d.vary(b.DropEvery)
+	return t.Add(d.vary(b.DropEvery))
 }
 
-// live sends and reports until ctx ends.
-func (d *loadDevice) live(ctx context.Context) {
-	if !d.resume(ctx) {
-		return
+// begin has the device connect after a while.
+func (d *loadDevice) begin(after time.Duration, work *sync.WaitGroup) {
+	d.load.mu.Lock() // the first call of the timer must see it
+	defer d.load.mu.Unlock()
+	next := d.connect
+	d.timer = time.AfterFunc(after, func() {
+		d.load.mu.Lock()
+		if d.load.ended {
+			d.load.mu.Unlock()
+			return
+		}
+		work.Add(1)
+		d.load.mu.Unlock()
+		defer work.Done()
+		if after, ok := next(work); ok {
+			next = d.live
+			d.timer.Reset(after)
+		}
+	})
+}
+
+// connect starts the connection and begins to send.
+func (d *loadDevice) connect(work *sync.WaitGroup) (next time.Duration, ok bool) {
+	work.Go(func() { _ = d.client.Run(d.ctx) }) // ends with ctx, which is what it returns
+	if !d.resume(d.ctx) {
+		return 0, false
 	}
 	b := &d.load.o.Behaviour
-	tick := time.NewTimer(time.Duration(d.rng.Int64N(int64(b.Interval) + 1)))
-	defer tick.Stop()
-	var drop <-chan time.Time
+	now := time.Now()
+	d.send = now.Add(time.Duration(d.random().Int64N(int64(b.Interval) + 1)))
 	if b.DropEvery > 0 {
-		t := time.NewTimer(d.untilDrop())
-		defer t.Stop()
-		drop = t.C
+		d.drop = d.nextDrop(now)
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-drop:
-			d.client.Drop()
-			if !wait(ctx, d.vary(b.Away)) {
-				return
-			}
-			drop = time.After(d.untilDrop())
-		case <-tick.C:
-			if d.client.WaitConnected(ctx) != nil {
-				return
-			}
-			d.send(ctx)
-			if d.sent%int64(b.ReportEvery) == 0 {
-				d.patch(ctx)
-			}
-			tick.Reset(d.vary(b.Interval))
-		}
-	}
+	return d.untilNext(), true
 }
+
+// untilNext is the time to what the device does next.
+func (d *loadDevice) untilNext() time.Duration {
+	next := d.send
+	if !d.drop.IsZero() && d.drop.Before(next) {
+		next = d.drop
+	}
+	return time.Until(next)
+}
+
+// live does what is due.
+func (d *loadDevice) live(*sync.WaitGroup) (next time.Duration, ok bool) {
+	b := &d.load.o.Behaviour
+	if !d.drop.IsZero() && !time.Now().Before(d.drop) {
+		d.client.Drop()
+		away := time.Now().Add(d.vary(b.Away))
+		d.drop = d.nextDrop(away)
+		if d.send.Before(away) {
+			d.send = away
+		}
+		return d.untilNext(), true
+	}
+	if d.client.WaitConnected(d.ctx) != nil {
+		return 0, false
+	}
+	d.telemetry(d.ctx)
+	if d.sent%int64(b.ReportEvery) == 0 {
+		d.patch(d.ctx)
+	}
+	d.send = time.Now().Add(d.vary(b.Interval))
+	return d.untilNext(), d.ctx.Err() == nil
+}
+
+func (d *loadDevice) random() *rand.Rand { return rand.New(d.rng) } //nolint:gosec // repeatable on purpose
 
 // resume reads where an earlier run ended, so that values only grow.
 func (d *loadDevice) resume(ctx context.Context) bool {
@@ -393,12 +434,12 @@ func (d *loadDevice) failed(ctx context.Context, what string, err error) {
 	}
 }
 
-func (d *loadDevice) send(ctx context.Context) {
+func (d *loadDevice) telemetry(ctx context.Context) {
 	octx, stop := context.WithTimeout(ctx, operationTimeout)
 	defer stop()
 	d.sent++
 	a := Ack{Device: d.id, Kind: ackTelemetry, N: d.sent, Since: d.load.o.Acks.known()}
-	body := fmt.Appendf(nil, `{"n":%d,"temperature":%.1f,"time":%q}`, d.sent, 20+5*d.rng.Float64(), time.Now().Add(d.load.o.Behaviour.ClockSkew).UTC().Format(time.RFC3339Nano))
+	body := fmt.Appendf(nil, `{"n":%d,"temperature":%.1f,"time":%q}`, d.sent, 20+5*d.random().Float64(), time.Now().Add(d.load.o.Behaviour.ClockSkew).UTC().Format(time.RFC3339Nano))
 	err := d.client.Send(octx, client.Message{Body: body, ContentType: "application/json", Encoding: "utf-8", MessageID: messageID(d.id, d.load.run, d.sent), QoS: 1})
 	a.Acked = err == nil
 	d.load.o.Acks.add(a)
