@@ -21,11 +21,15 @@ const (
 	strangersAll        = 4096
 	// A stranger that made no step for this long gives way when there is no
 	// room. A step is a stage of the handshake, not a byte: who sends one byte
-	// at a time gains nothing.
+	// at a time gains nothing. Who has sent a whole hello has more time: in a
+	// fleet that comes back through one address, a device may wait for its turn
+	// on its own side of a slow line. While it waits for the hub, no time counts.
 	strangerPatience = time.Second
+	movingPatience   = 5 * time.Second
 	// How long a stranger may take for the handshake, and then for CONNECT or
 	// the first request.
 	handshakeTime = 10 * time.Second
+	slotTime      = 20 * time.Second // of waiting for the hub's part, on top
 	strangerTime  = 30 * time.Second
 )
 
@@ -59,8 +63,8 @@ type admission struct {
 	slots           chan struct{}
 
 	mu        sync.Mutex
-	order     list.List // of *knock, oldest step first
-	address   map[netip.Prefix]*list.List
+	crowd     crowd // all strangers
+	address   map[netip.Prefix]*crowd
 	waiting   list.List // of *knock, in the order in which they came
 	waitingOf map[netip.Prefix]int
 	paces     paces
@@ -79,8 +83,45 @@ func newAdmission(perAddress, all int) *admission {
 	return &admission{
 		perAddress: perAddress, all: all,
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		address: map[netip.Prefix]*list.List{}, waitingOf: map[netip.Prefix]int{}, paces: newPaces(),
+		address: map[netip.Prefix]*crowd{}, waitingOf: map[netip.Prefix]int{}, paces: newPaces(),
 	}
+}
+
+// crowd is a set of strangers. It needs the gate's lock.
+type crowd struct {
+	silent list.List // of *knock without a whole hello, oldest step first
+	moving list.List // of *knock with one
+	held   int       // those who wait for the hub, and so are in neither list
+}
+
+func (c *crowd) len() int { return c.silent.Len() + c.moving.Len() + c.held }
+
+// victim is who gives way first, nil when nobody does.
+func (c *crowd) victim(now time.Time) *knock {
+	if k := front(&c.silent); k != nil && now.Sub(k.step) >= strangerPatience {
+		return k
+	}
+	if k := front(&c.moving); k != nil && now.Sub(k.step) >= movingPatience {
+		return k
+	}
+	return nil
+}
+
+func front(l *list.List) *knock {
+	e := l.Front()
+	if e == nil {
+		return nil
+	}
+	k, _ := e.Value.(*knock)
+	return k
+}
+
+// queue is the list in which k belongs while it is not held.
+func (c *crowd) queue(k *knock) *list.List {
+	if k.moving {
+		return &c.moving
+	}
+	return &c.silent
 }
 
 // knock is one accepted connection. It is its net.Conn.
@@ -90,9 +131,13 @@ type knock struct {
 	from    netip.Prefix
 	paced   bool          // the address is the client's own, not a proxy's
 	entered chan struct{} // closed when the wait is over; nil without one
+	in      bool          // Read has seen that
 
 	// Guarded by gate.mu.
-	inOrder, inAddress *list.Element // nil once authenticated or closed
+	stranger           bool          // until it is authenticated or closed, and not while it waits to be let in
+	held               bool          // it waits for the hub
+	moving             bool          // its hello is complete
+	inCrowd, inAddress *list.Element // nil unless it is a stranger that is not held
 	inWaiting          *list.Element // nil when not waiting
 	step               time.Time     // newest stage of the handshake
 	due                time.Time     // while it waits: not before
@@ -213,6 +258,9 @@ func (g *admission) letIn() {
 			continue
 		}
 		g.waited(k)
+		if k.patience != nil {
+			k.patience.Reset(strangerTime) // the wait was not of its making
+		}
 		g.enter(k)
 		if victim != nil {
 			victims = append(victims, victim)
@@ -246,34 +294,52 @@ func (g *admission) shutDown() {
 
 // room says whether a newcomer can enter, and who must go for it. It needs mu.
 func (g *admission) room(from netip.Prefix, now time.Time) (victim *knock, ok bool) {
-	own := g.address[from]
-	queue := &g.order
-	switch {
-	case own != nil && own.Len() >= g.perAddress:
-		queue = own
-	case g.order.Len() < g.all:
+	c := &g.crowd
+	if own := g.address[from]; own != nil && own.len() >= g.perAddress {
+		c = own
+	} else if g.crowd.len() < g.all {
 		return nil, true
 	}
-	front, isKnock := queue.Front().Value.(*knock)
-	if !isKnock || now.Sub(front.step) < strangerPatience {
+	if victim = c.victim(now); victim == nil {
 		return nil, false
 	}
-	g.leave(front)
+	g.leave(victim)
 	g.figures.gaveWay++
-	return front, true
+	return victim, true
 }
 
-// enter and leave need mu.
+// enter makes k a stranger. It needs mu.
 func (g *admission) enter(k *knock) {
-	own := g.address[k.from]
-	if own == nil {
-		own = list.New()
-		g.address[k.from] = own
+	if g.address[k.from] == nil {
+		g.address[k.from] = &crowd{}
 	}
-	k.step = time.Now()
-	k.inOrder, k.inAddress = g.order.PushBack(k), own.PushBack(k)
+	k.stranger = true
+	g.line(k)
 }
 
+// line puts a stranger at the end of its queues, unline takes it out of them.
+// Both need mu.
+func (g *admission) line(k *knock) {
+	k.step = time.Now()
+	k.inCrowd, k.inAddress = g.crowd.queue(k).PushBack(k), g.address[k.from].queue(k).PushBack(k)
+}
+
+func (g *admission) unline(k *knock) {
+	if k.inCrowd != nil {
+		g.crowd.queue(k).Remove(k.inCrowd)
+		g.address[k.from].queue(k).Remove(k.inAddress)
+		k.inCrowd, k.inAddress = nil, nil
+	}
+}
+
+// hold begins (by 1) or ends (by -1) a stranger's wait for the hub. It needs mu.
+func (g *admission) hold(k *knock, by int) {
+	k.held = by > 0
+	g.crowd.held += by
+	g.address[k.from].held += by
+}
+
+// leave forgets a stranger, or one that waits to become one. It needs mu.
 func (g *admission) leave(k *knock) {
 	if k.patience != nil {
 		k.patience.Stop()
@@ -282,29 +348,39 @@ func (g *admission) leave(k *knock) {
 	if k.inWaiting != nil {
 		g.waited(k)
 	}
-	if k.inOrder == nil {
+	if !k.stranger {
 		return
 	}
-	own := g.address[k.from]
-	g.order.Remove(k.inOrder)
-	own.Remove(k.inAddress)
-	if own.Len() == 0 {
+	k.stranger = false
+	g.unline(k)
+	if k.held {
+		g.hold(k, -1)
+	}
+	if g.address[k.from].len() == 0 {
 		delete(g.address, k.from)
 	}
-	k.inOrder, k.inAddress = nil, nil
 }
 
-// stepped notes that a stranger has come a stage further.
-func (k *knock) stepped() {
+// stepped notes that a stranger has come a stage further. waits says that the
+// next one is the hub's to make.
+func (k *knock) stepped(waits bool) {
 	g := k.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if k.inOrder == nil {
+	if !k.stranger {
 		return
 	}
-	k.step = time.Now()
-	g.order.MoveToBack(k.inOrder)
-	g.address[k.from].MoveToBack(k.inAddress)
+	g.unline(k)
+	k.moving = true
+	switch {
+	case waits && !k.held:
+		g.hold(k, 1)
+	case !waits:
+		if k.held {
+			g.hold(k, -1)
+		}
+		g.line(k)
+	}
 }
 
 // Authenticated says that the connection is no stranger any more. It may be
@@ -354,7 +430,7 @@ func (k *knock) tolerate() {
 // handOver says that the device edge has the connection, whose own clock runs
 // until CONNECT. Until that is accepted it still gives way when there is no room.
 func (k *knock) handOver() {
-	k.stepped()
+	k.stepped(false)
 	k.tolerate()
 }
 
@@ -362,7 +438,7 @@ func (k *knock) handOver() {
 func (k *knock) expire() {
 	g := k.gate
 	g.mu.Lock()
-	stranger := k.inOrder != nil || k.inWaiting != nil
+	stranger := k.stranger || k.inWaiting != nil
 	if stranger {
 		g.leave(k)
 		g.figures.tooSlow++
@@ -376,15 +452,16 @@ func (k *knock) expire() {
 // hello takes a place among the handshakes that compute. crypto/tls calls it
 // when the client's hello is complete.
 func (k *knock) hello() error {
-	k.stepped()
-	t := time.NewTimer(handshakeTime)
+	k.stepped(true)
+	t := time.NewTimer(slotTime)
 	defer t.Stop()
 	select {
 	case k.gate.slots <- struct{}{}:
 		k.holds.Store(true)
-		k.stepped()
+		_ = k.Socket.SetDeadline(time.Now().Add(handshakeTime)) // likewise
 		return nil
 	case <-t.C:
+		k.stepped(false)
 		return errNoTLSSlot
 	}
 }
@@ -396,13 +473,16 @@ func (k *knock) done() {
 		k.gate.mu.Lock()
 		k.gate.figures.handshakes++
 		k.gate.mu.Unlock()
+		k.stepped(false)
 	}
 }
 
 // Read receives, once the connection has been let in.
 func (k *knock) Read(b []byte) (int, error) {
-	if k.entered != nil {
+	if k.entered != nil && !k.in {
 		<-k.entered
+		k.in = true
+		_ = k.Socket.SetReadDeadline(time.Now().Add(handshakeTime)) // the wait was the hub's; a failure shows in the read
 	}
 	return k.Socket.Read(b)
 }
@@ -436,7 +516,7 @@ func (g *admission) snapshot() admissionFigures {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f := g.figures
-	f.strangers, f.waiting, f.backingOff = int64(g.order.Len()), int64(g.waiting.Len()), g.paces.backingOff(time.Now())
+	f.strangers, f.waiting, f.backingOff = int64(g.crowd.len()), int64(g.waiting.Len()), g.paces.backingOff(time.Now())
 	return f
 }
 
@@ -477,9 +557,11 @@ func GateLimits() []GateLimit {
 		{"The same, at once", strconv.Itoa(connectsAtOnce)},
 		{"Refused credentials from one address, less its successes and one a second, before its connections are taken one by one, with a pause of " + refusalPause.String() + " between them for each refusal more", strconv.Itoa(refusalsFree)},
 		{"Time for a TLS handshake", handshakeTime.String()},
+		{"Time that a handshake waits for its turn to be computed, which does not count", slotTime.String()},
 		{"Time for a request's headers", readHeaderTime.String()},
 		{"Time until the first request is judged or a public page is asked for", strangerTime.String()},
 		{"Without a step for this long, a stranger may be closed for a newcomer", strangerPatience.String()},
+		{"The same, once its TLS hello is complete; what the hub takes does not count", movingPatience.String()},
 		{"Time that an idle HTTP connection is kept", idleTime.String()},
 		{"Size of a request's headers, bytes", strconv.Itoa(maxHeaderBytes)},
 		{"TLS handshakes that compute at once", "half of the cores, at least one"},

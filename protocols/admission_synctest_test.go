@@ -14,7 +14,14 @@ type fake struct {
 	net.Conn
 	address net.Addr
 	closed  atomic.Bool
+	until   atomic.Int64 // the newest deadline for reads, unix ns
 }
+
+// SetDeadline takes a deadline.
+func (f *fake) SetDeadline(t time.Time) error { return f.SetReadDeadline(t) }
+
+// SetReadDeadline takes a deadline.
+func (f *fake) SetReadDeadline(t time.Time) error { f.until.Store(t.UnixNano()); return nil }
 
 // RemoteAddr returns the address.
 func (f *fake) RemoteAddr() net.Addr { return f.address }
@@ -124,7 +131,7 @@ func TestGatePaces(t *testing.T) {
 		a, b := admit(t, g, dial("192.0.2.1")), admit(t, g, dial("192.0.2.1"))
 		go func() {
 			time.Sleep(strangerPatience / 2)
-			a.stepped()
+			a.stepped(false)
 			b.Authenticated()
 		}()
 		began := time.Now()
@@ -181,8 +188,8 @@ func TestGateTurnsAway(t *testing.T) {
 		}
 		admit(t, g, dial("192.0.2.2"))
 		time.Sleep(time.Until(stop))
-		moving.stepped()
-		time.Sleep(2 * strangerTime)
+		moving.stepped(false)
+		time.Sleep(3 * strangerTime)
 		if f := g.snapshot(); f.open != 0 || f.strangers != 0 || f.waiting != 0 || f.turnedAway != 1 {
 			t.Errorf("figures: got %+v", f)
 		}
@@ -219,12 +226,65 @@ func TestHandshakePlaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if err := a.hello(); !errors.Is(err, errNoTLSSlot) || time.Since(began) != handshakeTime {
+		if err := a.hello(); !errors.Is(err, errNoTLSSlot) || time.Since(began) != slotTime {
 			t.Errorf("without a place: got %v after %s", err, time.Since(began))
 		}
 		for _, k := range []*knock{a, c} {
 			_ = k.Close()
 		}
+	})
+}
+
+// TestGateHoldsWhoWaitsForIt is a fleet that comes back through one address to a
+// hub that is slow: while a device waits for the hub it gives way to nobody and
+// no time runs, and afterwards it has longer than one that never said anything.
+func TestGateHoldsWhoWaitsForIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(2, 100)
+		g.slots = make(chan struct{}, 1)
+		first, second := dial("192.0.2.1"), dial("192.0.2.1")
+		a, b := admit(t, g, first), admit(t, g, second)
+		if err := a.hello(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- b.hello() }()
+		waiting := dial("192.0.2.1")
+		c := admit(t, g, waiting)
+		entered := make(chan time.Time, 1)
+		go func() { _, _ = c.Read(nil); entered <- time.Now() }()
+		time.Sleep(handshakeTime + time.Second)
+		if isClosed(a) || isClosed(b) {
+			t.Error("a device gave way while it waited for the hub")
+		}
+		if f := g.snapshot(); f.strangers != 2 || f.waiting != 1 || f.gaveWay != 0 {
+			t.Errorf("figures: got %+v", f)
+		}
+		_, _ = a.Write(nil) // its answer goes out, and b computes
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Until(time.Unix(0, second.until.Load())); got != handshakeTime {
+			t.Errorf("after the wait %s were left for the handshake, want %s", got, handshakeTime)
+		}
+		answered := time.Now()
+		if got := (<-entered).Sub(answered); got < movingPatience || got > movingPatience+waitTick {
+			t.Errorf("a silent client gave way after %s, want %s", got, movingPatience)
+		}
+		if !isClosed(a) || isClosed(b) {
+			t.Error("who waits for the client, and not the hub, gives way")
+		}
+		if got := time.Until(time.Unix(0, waiting.until.Load())); got != handshakeTime {
+			t.Errorf("after the wait to be let in %s were left, want %s", got, handshakeTime)
+		}
+		for _, k := range []*knock{b, c} {
+			_ = k.Close()
+		}
+		if f := g.snapshot(); f.open != 0 || f.strangers != 0 || f.waiting != 0 || len(g.address) != 0 {
+			t.Errorf("figures: got %+v", f)
+		}
+		time.Sleep(2 * waitTick)
 	})
 }
 

@@ -281,8 +281,8 @@ func (s *Server) handshake(ctx context.Context, c net.Conn) {
 		_ = c.Close() // never happens: the listener is tls.NewListener's
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
-	defer cancel()
+	// A deadline, and not a context's: the gate puts it off while the hub lets the client wait.
+	_ = c.SetDeadline(time.Now().Add(handshakeTime)) // a failure shows in the handshake
 	if err := secure.HandshakeContext(ctx); err != nil {
 		s.o.Logger.Debug("handshake refused", slog.String("address", c.RemoteAddr().String()), slog.Any("error", err))
 		_ = c.Close()
@@ -291,6 +291,7 @@ func (s *Server) handshake(ctx context.Context, c net.Conn) {
 	if k := knockOf(c); k != nil {
 		k.handOver()
 	}
+	_ = c.SetDeadline(time.Time{}) // a failure shows in the next read
 	s.device.ServeConn(ctx, secure)
 }
 

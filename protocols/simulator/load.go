@@ -41,8 +41,11 @@ type LoadOptions struct {
 	Seed      uint64        // same seed, same spread of times
 	Spread    time.Duration // time over which the devices start
 	Behaviour Behaviour
-	Dial      func(ctx context.Context, network, address string) (net.Conn, error) // nil = as usual
-	Acks      *AckLog                                                              // nil = none
+	// FullHandshakes has each connection do the whole TLS handshake: the devices
+	// then resume no sessions, which many SDKs do not either.
+	FullHandshakes bool
+	Dial           func(ctx context.Context, network, address string) (net.Conn, error) // nil = as usual
+	Acks           *AckLog                                                              // nil = none
 }
 
 // Load is a fleet of equal devices for load and for checks. Prepare it, then
@@ -54,7 +57,8 @@ type Load struct {
 	started time.Time
 	marks   int64 // asked for
 
-	ended   bool // guarded by mu
+	devices []*loadDevice // guarded by mu, from Run on
+	ended   bool          // guarded by mu
 	mu      sync.Mutex
 	report  LoadReport
 	returns []time.Duration // the newest maxReturns
@@ -149,7 +153,11 @@ func (l *Load) readKeys(ctx context.Context) error {
 // Run keeps all devices going until ctx ends; it returns when all have stopped.
 func (l *Load) Run(ctx context.Context) error {
 	l.started = time.Now()
-	buffers, sessions := wire.NewBuffers(), tls.NewLRUClientSessionCache(64)
+	buffers := wire.NewBuffers()
+	var sessions tls.ClientSessionCache
+	if !l.o.FullHandshakes {
+		sessions = tls.NewLRUClientSessionCache(64)
+	}
 	devices := make([]*loadDevice, l.o.Devices)
 	for i := range devices {
 		d := &loadDevice{load: l, ctx: ctx, id: l.id(i), rng: rand.NewPCG(l.o.Seed, uint64(i))}
@@ -163,6 +171,9 @@ func (l *Load) Run(ctx context.Context) error {
 		}
 		d.client, devices[i] = c, d
 	}
+	l.mu.Lock()
+	l.devices = devices
+	l.mu.Unlock()
 	var work, marks sync.WaitGroup
 	marking, endMarks := context.WithCancel(ctx)
 	defer endMarks()
@@ -187,6 +198,16 @@ func (l *Load) Run(ctx context.Context) error {
 	marks.Wait()
 	l.mark(context.WithoutCancel(ctx)) // so that what came last has a mark behind it
 	return context.Cause(ctx)
+}
+
+// Drop cuts the network of every device in one moment. Run must be under way.
+func (l *Load) Drop() {
+	l.mu.Lock()
+	devices := l.devices
+	l.mu.Unlock()
+	for _, d := range devices {
+		d.client.Drop()
+	}
 }
 
 // mark asks the hub for its position and notes it in the log of

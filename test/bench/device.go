@@ -106,6 +106,7 @@ const (
 	filterAnswers = "$iothub/twin/res/#"
 	filterDesired = "$iothub/twin/PATCH/properties/desired/#"
 	filterMethods = "$iothub/methods/POST/#"
+	readTopic     = "$iothub/twin/GET/?$rid="
 	patchTopic    = "$iothub/twin/PATCH/properties/reported/?$rid="
 	answerTopic   = "$iothub/twin/res/"
 	methodTopic   = "$iothub/methods/POST/"
@@ -168,5 +169,32 @@ func (d *device) answerMethods() error {
 		if _, err := d.stream.Write(b); err != nil {
 			return err
 		}
+	}
+}
+
+// readTwin reads the device's twin.
+func (d *device) readTwin() error {
+	d.rid++
+	rid := strconv.FormatUint(d.rid, 10)
+	b, err := wire.AppendPublish(d.packet[:0], wire.Message{Topic: readTopic + rid})
+	if err != nil {
+		return err
+	}
+	d.packet = b
+	if _, err := d.stream.Write(b); err != nil {
+		return err
+	}
+	var p wire.Packet
+	for {
+		if err := d.reader.ReadPacket(&p); err != nil {
+			return fmt.Errorf("wait for the twin: %w", err)
+		}
+		if p.Type != wire.TypePublish || !strings.HasPrefix(p.Topic, answerTopic) {
+			continue
+		}
+		if !strings.HasPrefix(p.Topic, answerTopic+"200/") || !strings.Contains(p.Topic, "$rid="+rid) {
+			return fmt.Errorf("a read of the twin of %s was answered with %s %s", d.id, p.Topic, p.Payload)
+		}
+		return nil
 	}
 }

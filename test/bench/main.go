@@ -10,6 +10,7 @@
 //	bench events    subscribers of the event stream over TLS
 //	bench webhooks  events posted to endpoints over TLS
 //	bench idle      memory and processor time of idle connections
+//	bench storm     a fleet that loses its network in one moment, and comes back
 //
 // run.sh builds everything and calls it.
 package main
@@ -40,7 +41,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, webhooks, start or idle")
+		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, webhooks, start, idle or storm")
 	}
 	if args[0] == "worker" { // the child of storage
 		return workerCommand(ctx, args[1:], stdout, stderr)
@@ -48,13 +49,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if args[0] == "bare" { // the child of idle
 		return bareCommand(ctx, args[1:], stdout)
 	}
+	if args[0] == "readers" { // the child of storm
+		return readersCommand(ctx, args[1:], os.Stdin, stdout)
+	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"storage": storageCommand, "mqtt": mqttCommand, "method": methodCommand, "start": startCommand, "idle": idleCommand,
-		"telemetry": telemetryCommand, "events": eventsCommand, "webhooks": webhooksCommand,
+		"telemetry": telemetryCommand, "events": eventsCommand, "webhooks": webhooksCommand, "storm": stormCommand,
 	}
 	command, ok := commands[args[0]]
 	if !ok {
-		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, webhooks, start or idle", args[0])
+		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, webhooks, start, idle or storm", args[0])
 	}
 	shown := slices.Clone(args)
 	if i := slices.Index(shown, "-muster"); i >= 0 && i+1 < len(shown) { // run.sh adds it
