@@ -245,6 +245,8 @@ func allowedVar(d *ast.GenDecl, s *ast.ValueSpec, i int) bool {
 	switch v := s.Values[i].(type) {
 	case *ast.CompositeLit:
 		return true
+	case *ast.SelectorExpr: // another package's error by its own name
+		return strings.HasPrefix(v.Sel.Name, "Err") && v.Sel.Name == s.Names[i].Name
 	case *ast.CallExpr:
 		fun := v.Fun
 		if g, ok := fun.(*ast.IndexExpr); ok {

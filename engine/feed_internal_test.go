@@ -303,7 +303,7 @@ func TestFormerSessionsEnd(t *testing.T) {
 	}
 	h = open()
 	t.Cleanup(func() { _ = h.Close() })
-	back := connect(t, h, TwinID{DeviceID: "d001"}) // before its turn
+	connect(t, h, TwinID{DeviceID: "d001"}).announce() // before its turn
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for range 2 { // the second finds nothing
@@ -314,7 +314,6 @@ func TestFormerSessionsEnd(t *testing.T) {
 	if err := h.DeleteIdentity(t.Context(), owner, TwinID{DeviceID: "d001"}, IfMatch{Present: true, Any: true}); err != nil {
 		t.Fatal(err)
 	}
-	_ = back
 	type line struct{ kind, data string }
 	got := map[string][]line{}
 	for cursor := CursorStart; ; {

@@ -403,7 +403,7 @@ func TestFilesOfDeletedDevice(t *testing.T) {
 	t.Parallel()
 	u := newUploader(t)
 	for i := range fileBatch + 5 {
-		u.upload(u.g, fmt.Sprint("f", i), []byte(fmt.Sprint(i)))
+		u.upload(u.g, fmt.Sprint("f", i), fmt.Append(nil, i))
 	}
 	_, g := u.begin(u.g, "under way")
 	if err := u.StageBlock(t.Context(), g, "b", body([]byte("block"))); err != nil {
@@ -520,12 +520,12 @@ func TestFileNotifications(t *testing.T) {
 	receive := func(most int, want string) string {
 		t.Helper()
 		list, token, err := u.ReceiveFileNotifications(ctx, u.c, most)
-		names := ""
+		var names strings.Builder
 		for _, n := range list {
-			names += n.Name
+			names.WriteString(n.Name)
 		}
-		if err != nil || names != want {
-			t.Fatalf("received %q, %v; want %q", names, err, want)
+		if err != nil || names.String() != want {
+			t.Fatalf("received %q, %v; want %q", names.String(), err, want)
 		}
 		return token
 	}

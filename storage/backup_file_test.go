@@ -103,7 +103,10 @@ func TestSaveBackupFaults(t *testing.T) {
 			}
 			return nil
 		}, copyAll, unix.EACCES},
-		{"cut connection", nil, func(w io.Writer) error { _, err := w.Write(whole.Bytes()[:whole.Len()/2]); return errors.Join(err, boom) }, boom},
+		{"cut connection", nil, func(w io.Writer) error {
+			_, err := w.Write(whole.Bytes()[:whole.Len()/2])
+			return errors.Join(err, boom)
+		}, boom},
 		{"cut without a word", nil, func(w io.Writer) error { _, err := w.Write(whole.Bytes()[:whole.Len()-1]); return err }, ErrBackup},
 		{"flipped on the disk", nil, func(w io.Writer) error {
 			b := bytes.Clone(whole.Bytes())

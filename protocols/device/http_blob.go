@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func blobCodes() map[engine.Code]blobCode {
 	for _, info := range engine.Codes() {
 		table[info.Code] = blobCode{http.StatusInternalServerError, "InternalError"}
 	}
-	for code, row := range map[engine.Code]blobCode{
+	maps.Copy(table, map[engine.Code]blobCode{
 		engine.CodeArgumentInvalid:    {http.StatusBadRequest, "InvalidInput"},
 		engine.CodeArgumentNull:       {http.StatusBadRequest, "MissingRequiredHeader"},
 		engine.CodeFormat:             {http.StatusBadRequest, "InvalidXmlDocument"},
@@ -59,9 +60,7 @@ func blobCodes() map[engine.Code]blobCode {
 		engine.CodeClosed:             {http.StatusServiceUnavailable, "ServerBusy"},
 		engine.CodeGatewayTimeout:     {http.StatusInternalServerError, "OperationTimedOut"},
 		engine.CodePreconditionFailed: {http.StatusPreconditionFailed, "ConditionNotMet"},
-	} {
-		table[code] = row
-	}
+	})
 	return table
 }
 

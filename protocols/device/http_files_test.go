@@ -74,11 +74,12 @@ func TestBlobRequests(t *testing.T) {
 	const path = "/uploads/d%231/a%20b"
 	id := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 	list := func(ids ...string) string {
-		s := "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<BlockList>"
+		var s strings.Builder
+		s.WriteString("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<BlockList>")
 		for _, one := range ids {
-			s += "<Latest>" + id(one) + "</Latest>"
+			s.WriteString("<Latest>" + id(one) + "</Latest>")
 		}
-		return s + "</BlockList>"
+		return s.String() + "</BlockList>"
 	}
 	sum := md5.Sum([]byte("body"))
 	block := map[string]string{"x-ms-blob-type": "BlockBlob"}
