@@ -87,6 +87,19 @@ func (h *Hub) KeepAnswer(ctx context.Context, c Caller, operation, key string, a
 	})
 }
 
+// DropAnswer forgets the answer that was kept for the caller's key.
+func (h *Hub) DropAnswer(ctx context.Context, c Caller, operation, key string) error {
+	return h.update(ctx, "drop answer", func(tx *storage.Tx) error {
+		k := answerKey(c, operation, key)
+		old, err := answerTable.Get(tx, k)
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil
+		}
+		tx.Add(counterAnswers, -old.weight())
+		return errors.Join(err, answerTable.Delete(tx, k))
+	})
+}
+
 // FindAnswer returns the answer that was kept for the caller's key, if there
 // is one that is not older than answerAge.
 func (h *Hub) FindAnswer(ctx context.Context, c Caller, operation, key string) (a Answer, found bool, err error) {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -127,6 +128,18 @@ func TestPolicies(t *testing.T) {
 		t.Errorf("a refusal is not replayed: %s", e.body)
 	}
 	f.do("GET", "/devices", "", f.as("mine")).want(401) // with the key from before
+
+	// What a hub leaves that was killed while the request ran.
+	caller := engine.Caller{Principal: auth.Principal{Kind: auth.Policy, Name: "iothubowner"}}
+	begun := engine.Answer{Request: sha256.Sum256([]byte(`{"key":"primary"}`)), Status: statusBegun}
+	if err := f.hub.KeepAnswer(t.Context(), caller, "POST /api/v1/policies/mine/rotate", "k4", begun); err != nil {
+		t.Fatal(err)
+	}
+	before := f.do("GET", "/api/v1/policies/mine", "").want(200).at("primaryKey")
+	rotate("k4", `{"key":"primary"}`).want(409).is("code", `"IdempotencyOutcomeUnknown"`)
+	if after := f.do("GET", "/api/v1/policies/mine", "").want(200).at("primaryKey"); after != before {
+		t.Error("it was done again")
+	}
 
 	if g := f.do("GET", "/api/v1/policies/mine/connection-string", "").want(200); !strings.HasPrefix(g.text("connectionString"), "HostName="+enginetest.HostName+";SharedAccessKeyName=mine;SharedAccessKey=") {
 		t.Errorf("%s", g.body)

@@ -112,6 +112,7 @@ On Muster's own paths the body is problem+json (RFC 9457) with ` + "`type`, `tit
 		"| UnsupportedMediaType | The body has a Content-Encoding. | 415 | 415000 GenericUnsupportedMediaType | no |\n" +
 		"| IdempotencyKeyInUse | The first request with this Idempotency-Key still runs. | 409 | | yes |\n" +
 		"| IdempotencyAnswerNotKept | The first request with this Idempotency-Key was done; its answer, above 192 KiB, was not kept. | 409 | | no |\n" +
+		"| IdempotencyOutcomeUnknown | The first request with this Idempotency-Key did not end in an answer; whether it had an effect is not known. | 409 | | no |\n" +
 		"| IdempotencyKeyReused | The Idempotency-Key was used with another body. | 422 | | no |\n")
 
 	file := filepath.Join("..", "..", "docs", "reference", "rest.md")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -95,31 +96,49 @@ func (c *call) serveOnce() error {
 	case found && old.Request != hash:
 		return &failure{status: http.StatusUnprocessableEntity, number: 422000, code: "IdempotencyKeyReused",
 			text: "this Idempotency-Key was used for a request with another body", next: "Use a new key for a new request."}
+	case found && old.Status == statusBegun:
+		return &failure{status: http.StatusConflict, number: 409000, code: "IdempotencyOutcomeUnknown",
+			text: "the first request with this Idempotency-Key did not end in an answer: the hub was stopped meanwhile, or could not tell whether it was stored",
+			next: "Read what it would have made. To do it again, use a new key."}
 	case found:
 		c.w.Header().Set(replayedField, "true")
 		c.copy(old.Status, old.Header, old.Content)
 		return nil
 	}
-	kept := c.answerInMemory()
-	// What may succeed later, or for another reason, must not stick.
-	if s := kept.status; s < http.StatusInternalServerError && s != http.StatusUnauthorized && s != http.StatusTooManyRequests && s != 499 {
-		err := c.keep(k, hash, kept)
+	// A client that goes away asks again with its key, and shall find the answer.
+	c.r = c.r.WithContext(context.WithoutCancel(c.r.Context()))
+	// First the note that it began: after a kill nobody knows whether it had an
+	// effect, and it must not have a second one.
+	if err := c.keep(k, hash, &capture{status: statusBegun}); err != nil {
+		return err
+	}
+	kept, uncertain := c.answerInMemory()
+	switch s := kept.status; {
+	case uncertain:
+		// The note stays.
+	case s >= http.StatusInternalServerError, s == http.StatusUnauthorized, s == http.StatusTooManyRequests:
+		// What may succeed later, or for another reason, must not stick.
+		err = c.hub.DropAnswer(c.r.Context(), c.caller, k.operation, k.key)
+	default:
+		err = c.keep(k, hash, kept)
 		if e := engine.AsError(err); e != nil && e.Code == engine.CodeTooLarge {
 			// The effect must not come twice all the same: a repetition is told so.
 			err = c.keep(k, hash, c.inMemory(func() { c.fail(answerNotKept(s)) }))
 		}
-		if err != nil {
-			// The effect is there; only a repetition would not be recognised.
-			c.log.WarnContext(c.r.Context(), "the answer to a request with an idempotency key was not kept", slog.Any("error", err))
-		}
+	}
+	if err != nil { // the note stays, and a repetition is told that the outcome is unknown
+		c.log.WarnContext(c.r.Context(), "the answer to a request with an idempotency key was not kept", slog.Any("error", err))
 	}
 	c.copy(kept.status, kept.header, kept.content.Bytes())
 	return nil
 }
 
+// statusBegun stands for the answer of a request that runs.
+const statusBegun = 0
+
 func (c *call) keep(k replayKey, request [sha256.Size]byte, kept *capture) error {
 	answer := engine.Answer{Request: request, Status: kept.status, Header: kept.header, Content: kept.content.Bytes()}
-	return c.hub.KeepAnswer(context.WithoutCancel(c.r.Context()), c.caller, k.operation, k.key, answer)
+	return c.hub.KeepAnswer(c.r.Context(), c.caller, k.operation, k.key, answer)
 }
 
 // answerNotKept is what a repetition gets in place of an answer that was too
@@ -130,16 +149,19 @@ func answerNotKept(status int) error {
 		next: "Read what the first request made; it was not done again."}
 }
 
-// answerInMemory runs the request and holds its answer back.
-func (c *call) answerInMemory() *capture {
+// answerInMemory runs the request and holds its answer back. uncertain says
+// that it may or may not have had its effect.
+func (c *call) answerInMemory() (kept *capture, uncertain bool) {
 	a, err := c.handle()
+	e, ok := errors.AsType[*engine.Error](err)
+	uncertain = ok && e.Code == engine.CodeUncertain
 	return c.inMemory(func() {
 		if err != nil {
 			c.fail(err)
 		} else {
 			_ = c.send(a) // writes to memory
 		}
-	})
+	}), uncertain
 }
 
 // inMemory captures what f sends.
