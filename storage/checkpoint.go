@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // checkpoint is the content of CHECKPOINT: everything up to Sequence is durable in Badger's
@@ -95,12 +98,21 @@ func (db *DB) keepUp() {
 			}
 		}
 		if due || starved && !grow || db.keep.since.Load() >= db.opt.CheckpointBytes {
-			if err := db.checkpoint(); err != nil {
+			switch err := db.checkpoint(); {
+			case errors.Is(err, errNoRoom):
+				// Somebody else took the space below the reserve. The last checkpoint stands and
+				// everything is in the journal; the next tick tries again.
+				db.opt.Logger.Warn("a checkpoint waits for room on the disk", "error", err)
+			case err != nil:
 				db.fail(err)
 			}
 		}
 	}
 }
+
+// errNoRoom says that there was no room to write a checkpoint's record. Unlike a failed sync of
+// what holds data, that loses nothing.
+var errNoRoom = errors.New("there is no room for the record of a checkpoint")
 
 // checkpoint makes everything that Badger has now durable in Badger's files by syncing the
 // files, records it, and frees the journal up to there. Writers go on meanwhile.
@@ -124,6 +136,9 @@ func (db *DB) checkpoint() error {
 		return err
 	}
 	if err := db.writeCheckpoint(seq, m, mems, false); err != nil {
+		if _, old := errors.AsType[notReplaced](err); old && errors.Is(err, unix.ENOSPC) {
+			err = fmt.Errorf("%w: %w", errNoRoom, err)
+		}
 		return err
 	}
 	db.journal.recycle(seq)

@@ -413,3 +413,52 @@ func TestPermissions(t *testing.T) {
 		}
 	}
 }
+
+// TestNoRoomForACheckpoint: somebody else fills the disk to its end. The record of a checkpoint
+// can't be written then; that loses nothing, and must not end the store's writes for good.
+func TestNoRoomForACheckpoint(t *testing.T) {
+	for _, op := range []string{"write", "sync"} {
+		t.Run(op, func(t *testing.T) {
+			o := testOptions(t, t.TempDir())
+			o.CheckpointEvery = 10 * time.Millisecond
+			layer := &faultFS{}
+			db := mustOpen(t, o, layer, small())
+			var refused atomic.Int64
+			layer.set(func(what, name string) error {
+				if what == op && filepath.Base(name) == checkpointFile+".tmp" {
+					refused.Add(1)
+					return unix.ENOSPC
+				}
+				return nil
+			})
+			put := func(n int64) {
+				t.Helper()
+				if err := db.Update(t.Context(), func(tx *Tx) error { return docs().Put(tx, Tuple("n"), doc{Number: n}) }); err != nil {
+					t.Fatalf("update %d: %v", n, err)
+				}
+			}
+			before := db.Stats().Checkpoints
+			for n := int64(1); refused.Load() < 5; n++ {
+				put(n)
+			}
+			if err := db.Health(); err != nil || db.Stats().Checkpoints != before {
+				t.Errorf("health %v, %d checkpoints", err, db.Stats().Checkpoints-before)
+			}
+			layer.set(nil)
+			for n := int64(1000); db.Stats().Checkpoints == before; n++ {
+				put(n)
+			}
+			put(7777)
+			mustClose(t, db)
+			db = mustOpen(t, o, osFS{}, small())
+			defer mustClose(t, db)
+			view(t, db, func(r Reader) error {
+				v, err := docs().Get(r, Tuple("n"))
+				if v.Number != 7777 {
+					t.Errorf("reopened: %d", v.Number)
+				}
+				return err
+			})
+		})
+	}
+}

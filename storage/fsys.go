@@ -127,6 +127,11 @@ func readWhole(fs fsys, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
+// notReplaced is an error of writeDurably that came before the old file was touched.
+type notReplaced struct{ error }
+
+func (e notReplaced) Unwrap() error { return e.error }
+
 // writeDurably replaces a small file so that after a power cut either the old or the new content
 // is there: temporary name, sync, rename, sync of the directory.
 func writeDurably(fs fsys, name string, content []byte, perm os.FileMode) error {
@@ -143,7 +148,7 @@ func writeDurably(fs fsys, name string, content []byte, perm os.FileMode) error 
 		err = cerr
 	}
 	if err != nil {
-		return err
+		return notReplaced{err}
 	}
 	if err := fs.Rename(tmp, name); err != nil {
 		return err
