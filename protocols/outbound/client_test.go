@@ -8,7 +8,9 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -49,8 +51,9 @@ func TestParseAllowRefuses(t *testing.T) {
 	}
 }
 
-// resolving returns a resolver that answers every A question with ip.
-func resolving(t *testing.T, ip [4]byte) *net.Resolver {
+// resolving returns a resolver that answers the nth A question with the nth
+// address, and all after with the last.
+func resolving(t *testing.T, ips ...[4]byte) *net.Resolver {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -73,6 +76,8 @@ func resolving(t *testing.T, ip [4]byte) *net.Resolver {
 			q := m.Questions[0]
 			m.Response, m.Additionals = true, nil
 			if q.Type == dnsmessage.TypeA {
+				ip := ips[0]
+				ips = ips[min(1, len(ips)-1):]
 				m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 1}, Body: &dnsmessage.AResource{A: ip}}}
 			}
 			if b, err := m.Pack(); err == nil {
@@ -125,5 +130,55 @@ func TestNamesAreCheckedAfterResolving(t *testing.T) {
 				t.Errorf("the body has %d bytes", len(r.Body))
 			}
 		})
+	}
+}
+
+// TestSpellingsOfAnAddress: however a URL writes an address of this machine or
+// network, nothing is connected to.
+func TestSpellingsOfAnAddress(t *testing.T) {
+	var reached atomic.Int64
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	defer receiver.Close()
+	_, port, _ := net.SplitHostPort(receiver.Listener.Addr().String())
+	c := New(Allow{}, nil)
+	defer c.Close()
+	for _, host := range []string{
+		"127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "0", "0.0.0.0", "localhost", "LOCALHOST.", "localhost.localdomain",
+		"[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[fe80::1%25lo]", "[fe80::1]",
+		"169.254.169.254", "[fd00:ec2::254]", "10.0.0.1", "192.168.0.1", "100.64.0.1", "224.0.0.1", "255.255.255.255",
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		_, err := c.Post(ctx, "http://"+host+":"+port, http.Header{}, nil)
+		cancel()
+		// What is no address to this machine's resolver is not found.
+		if _, notFound := errors.AsType[*net.DNSError](err); err == nil || !errors.Is(err, ErrRefused) && !notFound {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if n := reached.Load(); n != 0 {
+		t.Errorf("%d requests got through", n)
+	}
+}
+
+// TestRebinding: a name that is good at one call and bad at the next, with a
+// redirect to it besides, is looked at again each time.
+func TestRebinding(t *testing.T) {
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // the next call must connect again
+		http.Redirect(w, r, "http://10.0.0.1/inside", http.StatusTemporaryRedirect)
+	}))
+	defer receiver.Close()
+	_, port, _ := net.SplitHostPort(receiver.Listener.Addr().String())
+	allow, err := ParseAllow([]string{"127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(allow, nil, resolving(t, [4]byte{127, 0, 0, 1}, [4]byte{127, 0, 0, 2}))
+	defer c.Close()
+	if r, err := c.Post(t.Context(), "http://hooks.example.com:"+port, http.Header{}, nil); err != nil || r.Status != http.StatusTemporaryRedirect {
+		t.Errorf("the first call: %d, %v", r.Status, err)
+	}
+	if r, err := c.Post(t.Context(), "http://hooks.example.com:"+port, http.Header{}, nil); !errors.Is(err, ErrRefused) {
+		t.Errorf("the second call: %d, %v", r.Status, err)
 	}
 }
