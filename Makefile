@@ -35,8 +35,7 @@ container:
 
 # The reference pages that are made from the program's own tables.
 docs:
-	$(GO) test . -run TestGenerated -update
-	$(GO) test ./protocols -run TestMonitoring -update
+	$(GO) test . -run "TestGenerated|TestMonitoring" -update
 
 clean:
 	rm -rf muster bin dist

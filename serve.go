@@ -129,7 +129,7 @@ func newLogger(f cli.ServeFlags, level *slog.LevelVar, w io.Writer) (*slog.Logge
 func serverOptions(f cli.ServeFlags, env func(string) string, log *slog.Logger) (protocols.Options, error) {
 	o := protocols.Options{
 		DataDir: f.Data, Hosts: f.Host, HTTPS: f.HTTPS, MQTTS: f.MQTTS, HTTP: f.HTTP, CertFile: f.Cert, KeyFile: f.Key,
-		ACMEHosts: f.ACMEHost, ACMEEmail: f.ACMEEmail, DrainTime: f.Drain, Logger: log, Notify: env("NOTIFY_SOCKET"),
+		ACMEHosts: f.ACMEHost, ACMEEmail: f.ACMEEmail, ACMEDirectory: f.ACMEDirectory, DrainTime: f.Drain, Logger: log, Notify: env("NOTIFY_SOCKET"),
 	}
 	if us, err := strconv.ParseInt(env("WATCHDOG_USEC"), 10, 64); err == nil {
 		o.Watchdog = time.Duration(us) * time.Microsecond

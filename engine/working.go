@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/muster-hub/muster/storage"
@@ -21,4 +22,29 @@ func (h *Hub) Working(ctx context.Context, longest time.Duration) error {
 		_, err := storage.Counter(r, counterDevices)
 		return err
 	})
+}
+
+// Stalled is how long changes or messages have waited while none was answered.
+func (h *Hub) Stalled() time.Duration { return h.db.Stalled() }
+
+// StoreTroubles are the reasons that StoreTrouble gives.
+func StoreTroubles() []string { return []string{"read_only", "damaged", "clock", "space", "other"} }
+
+// StoreTrouble names why the store does not do everything it should; "" when it
+// does, or is about to close.
+func (h *Hub) StoreTrouble() string {
+	err := h.db.Health()
+	switch {
+	case err == nil, errors.Is(err, storage.ErrClosed):
+		return ""
+	case errors.Is(err, storage.ErrReadOnly):
+		return "read_only"
+	case errors.Is(err, storage.ErrCorrupt):
+		return "damaged"
+	case errors.Is(err, storage.ErrClock):
+		return "clock"
+	case errors.Is(err, storage.ErrReserve):
+		return "space"
+	}
+	return "other"
 }

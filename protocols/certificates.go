@@ -9,13 +9,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/acme"
-	"golang.org/x/crypto/acme/autocert"
 )
 
 // How often the certificates are looked at.
@@ -33,12 +30,12 @@ type certificates struct {
 	log   *slog.Logger
 
 	certFile, keyFile string
-	acme              *autocert.Manager // nil = none
-	acmeHosts         []string
+	acme              *acmeCertificates // nil = none
 
 	current   atomic.Pointer[[]tls.Certificate]
 	authority atomic.Pointer[authority] // nil with given files
 	stamp     fileStamp                 // of the given files; owned by load and watch
+	failed    atomic.Int64              // renewals and reloads that failed
 	again     chan chan error           // asks watch to look now, whatever the stamps say
 }
 
@@ -51,20 +48,14 @@ type fileStamp struct {
 func openCertificates(o Options) (*certificates, error) {
 	c := &certificates{
 		dir: filepath.Join(o.DataDir, "tls"), hosts: o.Hosts, log: o.Logger,
-		certFile: o.CertFile, keyFile: o.KeyFile, acmeHosts: o.ACMEHosts,
+		certFile: o.CertFile, keyFile: o.KeyFile,
 		again: make(chan chan error),
 	}
 	if c.certFile != "" {
 		return c, c.loadFiles()
 	}
-	if len(c.acmeHosts) > 0 {
-		c.acme = &autocert.Manager{
-			Prompt: autocert.AcceptTOS, Email: o.ACMEEmail, HostPolicy: autocert.HostWhitelist(c.acmeHosts...),
-			Cache: autocert.DirCache(filepath.Join(c.dir, "acme")),
-		}
-		if o.ACMEDirectory != "" {
-			c.acme.Client = &acme.Client{DirectoryURL: o.ACMEDirectory}
-		}
+	if len(o.ACMEHosts) > 0 {
+		c.acme = newACME(o, c.dir)
 	}
 	return c, c.loadAuthority(time.Now())
 }
@@ -153,6 +144,7 @@ func (c *certificates) watch(ctx context.Context) {
 
 func (c *certificates) complain(err error) {
 	if err != nil {
+		c.failed.Add(1)
 		c.log.Error("certificate not renewed; the former one stays in use", slog.Any("error", err))
 	}
 }
@@ -221,7 +213,7 @@ func (c *certificates) config(protos []string, hello func(*tls.ClientHelloInfo) 
 		next.GetConfigForClient = nil
 		next.Certificates = *now
 		if c.acme != nil {
-			next.GetCertificate = c.acmeCertificate
+			next.GetCertificate = c.acme.certificate
 		}
 		made.Store(&servedConfig{now, next})
 		return next, nil
@@ -235,19 +227,40 @@ type servedConfig struct {
 	config *tls.Config
 }
 
-// acmeCertificate asks ACME for its own names and leaves the others to the
-// hub's authority: nil, nil makes crypto/tls look into Certificates.
-func (c *certificates) acmeCertificate(info *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if !slices.ContainsFunc(c.acmeHosts, func(h string) bool { return strings.EqualFold(h, info.ServerName) }) {
-		return nil, nil
-	}
-	return c.acme.GetCertificate(info)
-}
-
 // challenge wraps the plain HTTP handler so that ACME can ask there, too.
 func (c *certificates) challenge(next http.Handler) http.Handler {
 	if c.acme == nil {
 		return next
 	}
-	return c.acme.HTTPHandler(next)
+	return c.acme.challenge(next)
+}
+
+// ends says when each certificate that clients may see ends: "file" is the one
+// of --cert, "own" the earliest that the hub signed, "authority" the hub's own
+// CA, and a host's name its certificate by ACME.
+func (c *certificates) ends() map[string]time.Time {
+	list := map[string]time.Time{}
+	name := "file"
+	if a := c.authority.Load(); a != nil {
+		name = "own"
+		list["authority"] = a.cert.NotAfter
+	}
+	for _, cert := range *c.current.Load() {
+		if t, ok := list[name]; !ok || cert.Leaf.NotAfter.Before(t) {
+			list[name] = cert.Leaf.NotAfter
+		}
+	}
+	if c.acme != nil {
+		c.acme.ends(list)
+	}
+	return list
+}
+
+// failures counts renewals and reloads that failed.
+func (c *certificates) failures() int64 {
+	n := c.failed.Load()
+	if c.acme != nil {
+		n += c.acme.failed.Load()
+	}
+	return n
 }

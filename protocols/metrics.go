@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -52,6 +53,10 @@ type figures struct {
 	backups  engine.BackupStats
 	files    engine.FileTotals
 	renewAt  float64 // unix time; 0 with given files
+	certs    map[string]time.Time
+	failures int64 // of certificates
+	trouble  string
+	stalled  time.Duration
 }
 
 // metricRow reads one metric; each calls emit once for every set of labels.
@@ -188,8 +193,24 @@ func metricRows() []metricRow {
 		counter("muster_handshakes_total", "TLS handshakes answered.", func(f *figures) int64 { return f.gate.handshakes }),
 		counter("muster_strangers_evicted_total", "Connections closed unauthenticated to make room for newer ones.", func(f *figures) int64 { return f.gate.gaveWay }),
 		counter("muster_strangers_expired_total", "Connections closed because they did not authenticate in time.", func(f *figures) int64 { return f.gate.tooSlow }),
+		{MetricInfo{"muster_certificate_end_time_seconds", "gauge", "When a certificate ends, unix time: file (of --cert), own (the earliest of those that the hub signed), authority (the hub's own CA), or a name that ACME covers.", []string{"certificate"}}, func(f *figures, emit func(float64, ...string)) {
+			for _, name := range slices.Sorted(maps.Keys(f.certs)) {
+				emit(float64(f.certs[name].Unix()), name)
+			}
+		}},
+		counter("muster_certificate_failures_total", "Renewals and reloads of certificates that failed; the former one stayed in use.", func(f *figures) int64 { return f.failures }),
 		gauge("muster_certificate_renewal_time_seconds", "When the hub renews its own server certificates, unix time; 0 with given certificate files.", func(f *figures) float64 { return f.renewAt }),
 
+		{MetricInfo{"muster_store_trouble", "gauge", "1 for the reason for which the store does not do everything it should: read_only, damaged, clock, space, other.", []string{"reason"}}, func(f *figures, emit func(float64, ...string)) {
+			for _, reason := range engine.StoreTroubles() {
+				v := 0.0
+				if reason == f.trouble {
+					v = 1
+				}
+				emit(v, reason)
+			}
+		}},
+		gauge("muster_store_stalled_seconds", "How long changes or messages have waited while none was answered; 0 when none waits.", func(f *figures) float64 { return f.stalled.Seconds() }),
 		counter("muster_store_commits_total", "Transactions committed.", func(f *figures) int64 { return int64(f.storage.Commits) }),
 		counter("muster_store_groups_total", "Journal records written, each a group of transactions.", func(f *figures) int64 { return int64(f.storage.Groups) }),
 		counter("muster_store_conflicts_total", "Transactions prepared again because a key that they had read was changed.", func(f *figures) int64 { return int64(f.storage.Conflicts) }),
@@ -238,7 +259,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
-		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(),
+		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(),
+		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(),
 	}
 	if a := s.certs.authority.Load(); a != nil {
 		f.renewAt = float64(a.renewAt().Unix())

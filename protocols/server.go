@@ -174,6 +174,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	serve("unix socket "+s.o.Socket, func() error { return local.Serve(s.socket) })
 	wg.Go(func() { s.certs.watch(accepting) })
+	if s.certs.acme != nil {
+		wg.Go(func() { s.certs.acme.run(accepting) })
+	}
 	told, quiet := context.WithCancel(context.WithoutCancel(ctx)) // the watchdog bites during the drain, too
 	defer quiet()
 	wg.Go(func() { s.manager.run(told) })

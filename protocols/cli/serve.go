@@ -29,6 +29,7 @@ type ServeFlags struct {
 	Cert             string        `help:"Certificate chain file (PEM); reloaded on change." placeholder:"FILE" group:"TLS"`
 	Key              string        `help:"Private key file (PEM) for --cert." placeholder:"FILE" group:"TLS"`
 	ACMEEmail        string        `name:"acme-email" help:"Contact for an ACME account." placeholder:"EMAIL" group:"TLS"`
+	ACMEDirectory    string        `name:"acme-directory" help:"Directory of another ACME authority than Let's Encrypt." placeholder:"URL" group:"TLS"`
 	ACMEHost         []string      `name:"acme-host" help:"Name to get a certificate for by ACME, repeatable; needs an --https address that the Internet reaches on 443." sep:"none" placeholder:"NAME" group:"TLS"`
 	WebhookAllow     []string      `help:"Address, prefix or host name that webhooks may reach although it is private, repeatable." sep:"none" placeholder:"PREFIX" group:"Network"`
 	WebhookCA        string        `name:"webhook-ca" help:"File with CA certificates (PEM) that webhooks trust besides the system's." placeholder:"FILE" group:"Network"`
