@@ -325,13 +325,7 @@ type knockKey struct{}
 
 func (s *Server) newHTTPServer() *http.Server {
 	h := s.bareHTTPServer()
-	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/debug/") {
-			s.debug.ServeHTTP(w, r)
-			return
-		}
-		s.routes.ServeHTTP(w, r)
-	})
+	h.Handler = s.routes // and never /debug/: that is the unix socket's alone
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, knockKey{}, knockOf(c))
 	}
