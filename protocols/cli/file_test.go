@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/enginetest"
+	"github.com/muster-hub/muster/protocols/client/clienttest"
+)
+
+func TestFiles(t *testing.T) {
+	h := clienttest.Start(t, func(o *engine.Options) { o.FileNotifications = true })
+	t.Chdir(t.TempDir())
+	for name, content := range map[string]string{"logs/boot log.txt": "booted\n", "logs/b": "b", ".profile": "bad", "-rf": "bad", "taken": "new"} {
+		enginetest.Upload(t, h.Engine, "pump-1", name, "text/plain", []byte(content))
+	}
+	if err := os.WriteFile("taken", []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"MUSTER_DATA": h.Dir}
+	for _, s := range []struct {
+		args []string
+		code int
+		want string // in standard output or error
+		not  string
+	}{
+		{words("file list pump-1"), ExitOK, "logs/boot log.txt", ""},
+		{words("file list pump-1 --prefix logs/ -o csv"), ExitOK, "logs/b,1,text/plain", "taken"},
+		{words("file list pump-1 --limit 1"), ExitOK, "more than 1", "taken"},
+		{words("file list nobody"), ExitNotFound, "device list", ""},
+		{[]string{"file", "show", "pump-1", "logs/boot log.txt", "-o", "json"}, ExitOK, `"size": 7`, ""},
+		{words("file show pump-1 logs/b"), ExitOK, "sha256", ""},
+		{words("file show pump-1 none"), ExitNotFound, "muster file list", ""},
+		{[]string{"file", "download", "pump-1", "logs/boot log.txt"}, ExitOK, "boot log.txt: 7 bytes", ""},
+		{words("file download pump-1 logs/b --to -"), ExitOK, "b", "bytes"},
+		{words("file download pump-1 logs/b --to here"), ExitOK, "here: 1 bytes", ""},
+		{words("file download pump-1 taken"), ExitUsage, "--force", ""},
+		{words("file download pump-1 taken --force"), ExitOK, "taken: 3 bytes", ""},
+		{words("file download pump-1 .profile"), ExitUsage, "--to", ""},
+		{words("file download pump-1 -- -rf"), ExitUsage, "--to", ""},
+		{words("file download pump-1 none"), ExitNotFound, "muster file list", ""},
+		{words("file delete pump-1 taken"), ExitUsage, "--yes", ""},
+		{words("file delete pump-1 taken logs/b --yes"), ExitOK, "", ""},
+		{words("file list pump-1"), ExitOK, ".profile", "taken"},
+		{words("file notifications"), ExitOK, "logs/b", ""},
+		{words("file notifications"), ExitOK, "no notification", ""},
+	} {
+		got := call{args: s.args, env: env}.run(t)
+		if all := got.out + got.err; got.code != s.code || !strings.Contains(all, s.want) || s.not != "" && strings.Contains(all, s.not) {
+			t.Errorf("muster %s: exit code %d, want %d; it must say %q and not %q, and says:\n%s", strings.Join(s.args, " "), got.code, s.code, s.want, s.not, all)
+		}
+	}
+	for name, want := range map[string]string{"boot log.txt": "booted\n", "here": "b", "taken": "new"} {
+		if got, err := os.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("%s holds %q, %v; want %q", name, got, err, want)
+		}
+	}
+	entries, err := os.ReadDir(".")
+	if err != nil || len(entries) != 3 {
+		t.Errorf("the directory has %v, %v; want three files", entries, err)
+	}
+}
+
+// A device must not choose where on the operator's machine its file goes.
+func TestLocalName(t *testing.T) {
+	for name, want := range map[string]string{
+		"a": "a", "a/b.txt": "b.txt", "": "", "a/": "", ".ssh": "", "x/.bashrc": "", "..": "", "-o": "", `a\b`: "", "C:": "", "a\nb": "", strings.Repeat("a", 201): "",
+	} {
+		if got, ok := localName(name); got != want || ok != (want != "") {
+			t.Errorf("%q becomes %q, %v; want %q", name, got, ok, want)
+		}
+	}
+}
