@@ -2,6 +2,7 @@ package device
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5"
 	"fmt"
@@ -19,8 +20,9 @@ import (
 
 // webHub is a hub that knows the device d, its module d/m and the lock token good.
 type webHub struct {
-	sent    []engine.Message
-	settled []string
+	sent      []engine.Message
+	settled   []string
+	fileBytes int64 // limit; 0: 1 KiB
 }
 
 func (h *webHub) AuthenticateDevice(_ context.Context, cr engine.Credentials) (engine.Grant, error) {
@@ -112,7 +114,7 @@ func (h *webHub) CommitBlocks(_ context.Context, _ engine.UploadGrant, ids []str
 }
 
 func (h *webHub) Limits() engine.Limits {
-	return engine.Limits{MessageBytes: 256 << 10, FileBytes: 1 << 10, UploadBlocks: 3}
+	return engine.Limits{MessageBytes: 256 << 10, FileBytes: cmp.Or(h.fileBytes, 1<<10), UploadBlocks: 3}
 }
 
 func TestHTTPRequests(t *testing.T) {
