@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -55,15 +56,21 @@ func (h *HTTPHandler) beginUpload(w http.ResponseWriter, r *http.Request, g engi
 	if err != nil {
 		return err
 	}
-	answer, err := json.Marshal(uploadAnswer{
-		CorrelationID: u.CorrelationID, HostName: r.Host, ContainerName: blobContainer, BlobName: blobPath(u.Blob), SASToken: u.Token,
-	})
-	if err != nil {
-		return engine.AsError(err)
-	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_, _ = w.Write(answer) // a client that is gone begins again
+	_, _ = w.Write(uploadAnswer{
+		CorrelationID: u.CorrelationID, HostName: r.Host, ContainerName: blobContainer, BlobName: blobPath(u.Blob), SASToken: u.Token,
+	}.encode()) // a client that is gone begins again
 	return nil
+}
+
+// encode leaves the token's ampersands as they are: small parsers on devices
+// do not know JSON's other way to write them.
+func (a uploadAnswer) encode() []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(a) // texts always encode
+	return bytes.TrimSpace(b.Bytes())
 }
 
 // blobPath escapes what would end a URL's path: SDKs put the name into a URL
