@@ -25,7 +25,7 @@ const (
 	// fleet that comes back through one address, a device may wait for its turn
 	// on its own side of a slow line. While it waits for the hub, no time counts.
 	strangerPatience = time.Second
-	movingPatience   = 5 * time.Second
+	movingPatience   = 10 * time.Second
 	// How long a stranger may take for the handshake, and then for CONNECT or
 	// the first request.
 	handshakeTime = 10 * time.Second
@@ -36,9 +36,15 @@ const (
 // Bounds on those who wait for room among the strangers, and how often they are
 // looked at.
 const (
-	waitersPerAddress = 4096
-	waitersAll        = 8192
+	waitersPerAddress = 6144
+	waitersAll        = 12288
 	waitTick          = 20 * time.Millisecond
+	// A fleet that comes back through one address gains nothing by coming in all
+	// at once: one handshake after the other is computed. So few of an address wait
+	// for that at a time, and few come in within a tick; the others wait outside,
+	// where they cost nothing and do not stand before anybody else.
+	heldPerAddress  = 64
+	freshPerAddress = 64
 )
 
 var (
@@ -92,6 +98,14 @@ type crowd struct {
 	silent list.List // of *knock without a whole hello, oldest step first
 	moving list.List // of *knock with one
 	held   int       // those who wait for the hub, and so are in neither list
+	fresh  int       // those who came in since
+	since  time.Time // less than a tick ago, else fresh is of the past
+}
+
+// busy reports whether so many are about to have their handshake computed that
+// another one had better wait outside.
+func (c *crowd) busy(now time.Time) bool {
+	return c.held >= heldPerAddress || c.fresh >= freshPerAddress && now.Sub(c.since) < waitTick
 }
 
 func (c *crowd) len() int { return c.silent.Len() + c.moving.Len() + c.held }
@@ -294,10 +308,13 @@ func (g *admission) shutDown() {
 
 // room says whether a newcomer can enter, and who must go for it. It needs mu.
 func (g *admission) room(from netip.Prefix, now time.Time) (victim *knock, ok bool) {
-	c := &g.crowd
-	if own := g.address[from]; own != nil && own.len() >= g.perAddress {
+	c, own := &g.crowd, g.address[from]
+	switch {
+	case own != nil && own.busy(now):
+		return nil, false
+	case own != nil && own.len() >= g.perAddress:
 		c = own
-	} else if g.crowd.len() < g.all {
+	case g.crowd.len() < g.all:
 		return nil, true
 	}
 	if victim = c.victim(now); victim == nil {
@@ -310,11 +327,17 @@ func (g *admission) room(from netip.Prefix, now time.Time) (victim *knock, ok bo
 
 // enter makes k a stranger. It needs mu.
 func (g *admission) enter(k *knock) {
-	if g.address[k.from] == nil {
-		g.address[k.from] = &crowd{}
+	own := g.address[k.from]
+	if own == nil {
+		own = &crowd{}
+		g.address[k.from] = own
 	}
 	k.stranger = true
 	g.line(k)
+	if k.step.Sub(own.since) >= waitTick {
+		own.since, own.fresh = k.step, 0
+	}
+	own.fresh++
 }
 
 // line puts a stranger at the end of its queues, unline takes it out of them.
@@ -556,6 +579,8 @@ func GateLimits() []GateLimit {
 		{"Connections a second from one address; further ones wait. Plain HTTP, where all may share a proxy's address, is exempt", strconv.Itoa(connectsPerSecond)},
 		{"The same, at once", strconv.Itoa(connectsAtOnce)},
 		{"Refused credentials from one address, less its successes and one a second, before its connections are taken one by one, with a pause of " + refusalPause.String() + " between them for each refusal more", strconv.Itoa(refusalsFree)},
+		{"Connections of one address whose handshake waits for its turn to be computed; further ones wait outside", strconv.Itoa(heldPerAddress)},
+		{"Connections of one address that come in within " + waitTick.String() + "; further ones wait outside", strconv.Itoa(freshPerAddress)},
 		{"Time for a TLS handshake", handshakeTime.String()},
 		{"Time that a handshake waits for its turn to be computed, which does not count", slotTime.String()},
 		{"Time for a request's headers", readHeaderTime.String()},

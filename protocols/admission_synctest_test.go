@@ -288,6 +288,47 @@ func TestGateHoldsWhoWaitsForIt(t *testing.T) {
 	})
 }
 
+// TestGateLetsAFleetInByAndBy: most of a fleet that comes at once waits outside,
+// and another address does not wait behind it.
+func TestGateLetsAFleetInByAndBy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newAdmission(strangersPerAddress, strangersAll)
+		g.slots = make(chan struct{}, 1)
+		var fleet []*knock
+		for range 4 * freshPerAddress {
+			fleet = append(fleet, admit(t, g, dial("192.0.2.1")))
+		}
+		if f := g.snapshot(); f.strangers != freshPerAddress {
+			t.Errorf("%d of a fleet came in at once, want %d", f.strangers, freshPerAddress)
+		}
+		var computing atomic.Int64
+		for _, k := range fleet {
+			go func() {
+				_, _ = k.Read(nil)
+				if k.hello() == nil {
+					computing.Add(1) // one at a time: it keeps the place
+				}
+			}()
+		}
+		time.Sleep(10 * waitTick)
+		if f := g.snapshot(); f.strangers > heldPerAddress+freshPerAddress || computing.Load() != 1 {
+			t.Errorf("%d of a fleet are in while one computes: %+v", computing.Load(), f)
+		}
+		other := admit(t, g, dial("192.0.2.2"))
+		if other.entered != nil {
+			t.Error("another address waits behind the fleet")
+		}
+		for _, k := range append(fleet, other) {
+			_ = k.Close()
+		}
+		time.Sleep(2 * slotTime) // who waited for a place gives up
+		if f := g.snapshot(); f.open != 0 || f.strangers != 0 || f.waiting != 0 || f.gaveWay != 0 {
+			t.Errorf("figures: got %+v", f)
+		}
+	})
+}
+
 func TestSource(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{

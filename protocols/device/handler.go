@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,8 @@ type Handler struct {
 	vouch  func(net.Conn)
 	blame  func(net.Conn)
 	chance func() float64 // 0 to below 1; what injected faults toss
+
+	leaving chan struct{} // a place for each session that leaves the engine at a time
 
 	ctx    context.Context //nolint:containedctx // of every engine call of every session; ends with Close
 	cancel context.CancelFunc
@@ -110,6 +113,7 @@ func newHandler(hb hub, o Options) *Handler {
 		blame:    o.Refused,
 		chance:   rand.Float64,
 		sessions: map[*session]struct{}{},
+		leaving:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)

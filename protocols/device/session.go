@@ -244,14 +244,7 @@ func (s *session) finish(why *ending) {
 	h := s.h
 	graceful := isGraceful(why)
 	if s.es != nil {
-		if !graceful {
-			s.sendWill()
-		}
-		if graceful {
-			s.es.Close(nil)
-		} else {
-			s.es.Close(why)
-		}
+		s.leave(why, graceful)
 		h.count.sessions.Add(-1)
 	} else {
 		h.count.pending.Add(-1)
@@ -266,6 +259,20 @@ func (s *session) finish(why *ending) {
 	}
 	s.rd.Close()
 	h.forget(s)
+}
+
+// leave ends the session in the engine. Few sessions do that at a time: when a
+// whole fleet loses its network in one moment, those who are still there must
+// not wait behind all of it.
+func (s *session) leave(why *ending, graceful bool) {
+	s.h.leaving <- struct{}{}
+	defer func() { <-s.h.leaving }()
+	if graceful {
+		s.es.Close(nil)
+		return
+	}
+	s.sendWill()
+	s.es.Close(why)
 }
 
 func (s *session) log(why *ending) {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -210,6 +211,33 @@ func (h *hub) signal(s syscall.Signal) error {
 	<-h.exited
 	h.process = nil
 	return nil
+}
+
+// metrics reads some of the hub's metrics, as "name value" with commas between.
+func (h *hub) metrics(ctx context.Context, names ...string) (string, error) {
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(h.data, "muster.sock"))
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://muster/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for line := range strings.Lines(string(text)) {
+		if name, _, ok := strings.Cut(line, " "); ok && slices.Contains(names, name) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(found, ", "), nil
 }
 
 func (h *hub) pid() int { return h.process.Process.Pid }
