@@ -9,6 +9,7 @@
 //	bench telemetry messages at QoS 1 over TLS, beside Mosquitto
 //	bench events    subscribers of the event stream over TLS
 //	bench webhooks  events posted to endpoints over TLS
+//	bench backup    updates while a backup is made
 //	bench idle      memory and processor time of idle connections
 //	bench storm     a fleet that loses its network in one moment, and comes back
 //
@@ -41,7 +42,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, webhooks, start, idle or storm")
+		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, webhooks, backup, start, idle or storm")
 	}
 	if args[0] == "worker" { // the child of storage
 		return workerCommand(ctx, args[1:], stdout, stderr)
@@ -54,11 +55,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"storage": storageCommand, "mqtt": mqttCommand, "method": methodCommand, "start": startCommand, "idle": idleCommand,
-		"telemetry": telemetryCommand, "events": eventsCommand, "webhooks": webhooksCommand, "storm": stormCommand,
+		"telemetry": telemetryCommand, "events": eventsCommand, "webhooks": webhooksCommand, "storm": stormCommand, "backup": backupCommand,
 	}
 	command, ok := commands[args[0]]
 	if !ok {
-		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, webhooks, start, idle or storm", args[0])
+		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, webhooks, backup, start, idle or storm", args[0])
 	}
 	shown := slices.Clone(args)
 	if i := slices.Index(shown, "-muster"); i >= 0 && i+1 < len(shown) { // run.sh adds it
