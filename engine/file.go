@@ -92,7 +92,6 @@ type fileState struct {
 	notify    bool   // files are told to the service
 	share     int64  // bytes that files may take, and as many that uploads may
 	each      int64  // of one device
-	unswept   atomic.Bool
 	kept      fileCounts
 	completed atomic.Int64 // uploads that became files
 	failed    atomic.Int64 // uploads that did not
@@ -102,6 +101,9 @@ type fileState struct {
 	bodies map[string]*uploadBodies // what is being written now, by upload
 	count  int                      // requests
 	bytes  int64
+
+	released map[string]struct{} // digests that may have lost their last reference
+	swept    time.Time           // when all contents were looked at; zero: to be done
 }
 
 // fileCounts mirror the store's counters, for metrics and for the sweeper.
@@ -122,8 +124,7 @@ const uploadKeyContext = "uploads"
 // openFiles makes the key at the first start and reads what is kept.
 func (h *Hub) openFiles(ctx context.Context, notify bool) error {
 	f := &h.files
-	f.notify, f.bodies = notify, map[string]*uploadBodies{}
-	f.unswept.Store(true) // a process that died may have left contents that nothing refers to
+	f.notify, f.bodies, f.released = notify, map[string]*uploadBodies{}, map[string]struct{}{}
 	f.share = h.limits.FileShareBytes
 	if size, err := h.db.DiskSize(); err == nil {
 		f.share = min(f.share, size/10)
@@ -190,7 +191,7 @@ func (f *fileState) countTx(tx *storage.Tx, files, bytes, uploads, staged int64)
 
 // releaseTx gives a reference to a blob up; the sweeper then looks at it.
 func (h *Hub) releaseTx(tx *storage.Tx, digest string, by storage.Key) error {
-	tx.OnCommit(func(uint64) { h.files.unswept.Store(true) })
+	tx.OnCommit(func(uint64) { h.files.toSweep(digest) })
 	return h.db.Blobs().Release(tx, digest, by)
 }
 
@@ -353,30 +354,55 @@ func (h *Hub) dropFileTx(tx *storage.Tx, c Caller, r fileRecord, reason string) 
 	)
 }
 
-// makeRoomTx removes the device's oldest files until what is left and one more
-// of size bytes are within its bounds.
-func (h *Hub) makeRoomTx(tx *storage.Tx, c Caller, deviceID, generation string, size int64) error {
-	var list []fileRecord
-	sum := size
-	for item, err := range fileTable.Lookup(tx, "device", storage.Range{Prefix: storage.Tuple(deviceID, generation)}) {
+// crowdedOut returns the device's oldest files that must go so that what is
+// left and the upload's are within the device's bounds. It looks outside of
+// the transaction that removes them, which others wait for: devices that end
+// several uploads at once may stay above the bound until the next one.
+func (h *Hub) crowdedOut(ctx context.Context, correlationID string) (list []fileRecord, err error) {
+	err = h.view(ctx, "look for room", func(r storage.Reader) error {
+		u, err := uploadTable.Get(r, uploadKey(correlationID))
+		if errors.Is(err, storage.ErrNotFound) || err == nil && u.Content == nil {
+			return nil // the transaction says so
+		}
 		if err != nil {
 			return err
 		}
-		list = append(list, item.Value)
-		sum += item.Value.Size
-	}
-	n := 0
-	for _, r := range list {
-		// A transaction has a bound too: the next upload goes on from here.
-		if sum <= h.files.each && len(list)-n < h.limits.FilesPerDevice || n == fileBatch {
-			break
+		sum := u.Content.Size
+		for item, err := range fileTable.Lookup(r, "device", storage.Range{Prefix: storage.Tuple(u.DeviceID, u.Generation)}) {
+			if err != nil {
+				return err
+			}
+			if item.Value.Name != u.Name { // else it is replaced
+				list = append(list, item.Value)
+				sum += item.Value.Size
+			}
 		}
-		if err := h.dropFileTx(tx, c, r, "space"); err != nil {
+		n := 0
+		// A transaction has a bound too: the next upload goes on from here.
+		for n < len(list) && n < fileBatch && (sum > h.files.each || len(list)-n >= h.limits.FilesPerDevice) {
+			sum -= list[n].Size
+			n++
+		}
+		list = list[:n]
+		return nil
+	})
+	return list, err
+}
+
+// makeRoomTx removes files, those that are still what they were.
+func (h *Hub) makeRoomTx(tx *storage.Tx, c Caller, list []fileRecord) error {
+	for _, r := range list {
+		now, err := fileTable.Get(tx, r.key())
+		if errors.Is(err, storage.ErrNotFound) || err == nil && now.Upload != r.Upload {
+			continue
+		}
+		if err == nil {
+			err = h.dropFileTx(tx, c, now, "space")
+		}
+		if err != nil {
 			return err
 		}
-		sum -= r.Size
-		n++
+		tx.OnCommit(func(uint64) { h.files.dropped.Add(1) })
 	}
-	tx.OnCommit(func(uint64) { h.files.dropped.Add(int64(n)) })
 	return nil
 }

@@ -214,7 +214,7 @@ func (h *Hub) StageBlock(ctx context.Context, g UploadGrant, block string, b Upl
 	if err != nil {
 		return err
 	}
-	_, err = w.Commit(ctx, func(tx *storage.Tx, blob storage.Blob) error {
+	made, err := w.Commit(ctx, func(tx *storage.Tx, blob storage.Blob) error {
 		r, err := h.writableTx(tx, g)
 		if err != nil {
 			return err
@@ -246,14 +246,14 @@ func (h *Hub) StageBlock(ctx context.Context, g UploadGrant, block string, b Upl
 			uploadBlockTable.Put(tx, key, uploadBlock{Digest: blob.Digest, Size: blob.Size}),
 			uploadTable.Put(tx, uploadKey(g.id), r))
 	})
-	return h.stored(err)
+	return h.stored(made, err)
 }
 
-// stored ends a commit of content: with an error the sweeper looks for what
-// it left.
-func (h *Hub) stored(err error) error {
-	if err != nil {
-		h.files.unswept.Store(true)
+// stored ends a commit of content: with an error the sweeper looks whether
+// anything refers to it.
+func (h *Hub) stored(b storage.Blob, err error) error {
+	if err != nil && b.Digest != "" {
+		h.files.toSweep(b.Digest)
 	}
 	return storeError(err, "store content")
 }
@@ -286,14 +286,14 @@ func (h *Hub) PutUpload(ctx context.Context, g UploadGrant, b UploadBody) (Store
 		return Stored{}, err
 	}
 	var s Stored
-	_, err = w.Commit(ctx, func(tx *storage.Tx, blob storage.Blob) (err error) {
+	made, err := w.Commit(ctx, func(tx *storage.Tx, blob storage.Blob) (err error) {
 		r, err := h.writableTx(tx, g)
 		if err == nil {
 			s, err = h.setContentTx(tx, g, r, blob, b.Type, b.Encoding, nil)
 		}
 		return err
 	})
-	return s, h.stored(err)
+	return s, h.stored(made, err)
 }
 
 // checkContent bounds what a device says of its content and what operators
@@ -362,10 +362,9 @@ func (h *Hub) CommitBlocks(ctx context.Context, g UploadGrant, ids []string, kin
 		return err
 	}
 	if len(blocks) == 1 { // its blob is the file's
-		err := h.db.Update(ctx, func(tx *storage.Tx) error {
-			return commit(tx, storage.Blob{Digest: blocks[0].Digest, Size: blocks[0].Size})
-		})
-		return s, h.stored(err)
+		blob := storage.Blob{Digest: blocks[0].Digest, Size: blocks[0].Size}
+		err := h.db.Update(ctx, func(tx *storage.Tx) error { return commit(tx, blob) })
+		return s, h.stored(blob, err)
 	}
 	release, err := h.reserve(ctx, g, size, true)
 	if err != nil {
@@ -376,8 +375,8 @@ func (h *Hub) CommitBlocks(ctx context.Context, g UploadGrant, ids []string, kin
 	if err != nil {
 		return Stored{}, err
 	}
-	_, err = w.Commit(ctx, commit)
-	return s, h.stored(err)
+	made, err := w.Commit(ctx, commit)
+	return s, h.stored(made, err)
 }
 
 func deref(s *Stored) Stored {

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/muster-hub/muster/storage"
@@ -166,17 +168,54 @@ func (h *Hub) sweepOldFilesTx(tx *storage.Tx) (more bool, err error) {
 	return len(list) == fileBatch, nil
 }
 
-// sweepBlobs removes contents that have lost their last reference.
-func (h *Hub) sweepBlobs(ctx context.Context) error {
-	if !h.files.unswept.Swap(false) {
-		return nil
+// How often contents without references are looked for: those of which it is
+// known that they have lost one, and all of them.
+const (
+	blobsEvery   = 20 * time.Second
+	allBlobs     = time.Hour
+	releasedMost = 50_000
+)
+
+// toSweep notes a content that may have lost its last reference.
+func (f *fileState) toSweep(digests ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range digests {
+		f.released[d] = struct{}{}
 	}
-	_, err := h.db.Blobs().Sweep(ctx)
-	if err != nil {
-		h.files.unswept.Store(true)
+	if len(f.released) > releasedMost {
+		clear(f.released)
+		f.swept = time.Time{}
 	}
-	return storeError(err, "sweep contents")
 }
 
-// blobsEvery is how often contents without references are looked for.
-const blobsEvery = 20 * time.Second
+// sweepBlobs removes contents that have lost their last reference. The first
+// time it looks at all: a process that died may have left some.
+func (h *Hub) sweepBlobs(ctx context.Context) error {
+	f, now := &h.files, time.Now()
+	f.mu.Lock()
+	all := now.Sub(f.swept) >= allBlobs
+	if all {
+		f.swept = now
+	}
+	list := slices.Collect(maps.Keys(f.released))
+	clear(f.released)
+	f.mu.Unlock()
+	if all {
+		if _, err := h.db.Blobs().Sweep(ctx); err != nil {
+			f.toSweep(list...)
+			return storeError(err, "sweep contents")
+		}
+	}
+	for i, digest := range list {
+		later, err := h.db.Blobs().Drop(ctx, digest)
+		if err != nil {
+			f.toSweep(list[i:]...)
+			return storeError(err, "sweep contents")
+		}
+		if later {
+			f.toSweep(digest)
+		}
+	}
+	return nil
+}

@@ -150,7 +150,11 @@ func (h *Hub) CompleteUpload(ctx context.Context, g Grant, correlationID string,
 		return errf(CodeArgumentInvalid, "modules have no files; upload as the device %q", g.ID.DeviceID)
 	}
 	c := Caller{Principal: g.Principal}
-	err := h.update(ctx, "complete upload", func(tx *storage.Tx) error {
+	crowdedOut, err := h.crowdedOut(ctx, correlationID)
+	if err != nil {
+		return err
+	}
+	err = h.update(ctx, "complete upload", func(tx *storage.Tx) error {
 		r, err := uploadTable.Get(tx, uploadKey(correlationID))
 		if errors.Is(err, storage.ErrNotFound) && o.Success {
 			return uploadedTx(tx, g.ID.DeviceID, correlationID)
@@ -172,7 +176,7 @@ func (h *Hub) CompleteUpload(ctx context.Context, g Grant, correlationID string,
 		case r.Content == nil:
 			return errf(CodeUploadIncomplete, "nothing was sent for %q; PUT its content first, or notify the hub that the upload failed", r.Name)
 		}
-		return h.keepFileTx(tx, c, correlationID, r)
+		return h.keepFileTx(tx, c, correlationID, r, crowdedOut)
 	})
 	if err == nil {
 		h.sessions.activity.note(g.ID)
@@ -198,7 +202,7 @@ func uploadedTx(r storage.Reader, deviceID, correlationID string) error {
 }
 
 // keepFileTx makes the upload's content the device's file.
-func (h *Hub) keepFileTx(tx *storage.Tx, c Caller, id string, r uploadRecord) error {
+func (h *Hub) keepFileTx(tx *storage.Tx, c Caller, id string, r uploadRecord, crowdedOut []fileRecord) error {
 	now := tx.Now().UTC()
 	f := fileRecord{DeviceID: r.DeviceID, Generation: r.Generation, Name: r.Name, fileContent: *r.Content, Upload: id, Created: now, Updated: now}
 	before, err := fileTable.Get(tx, f.key())
@@ -214,7 +218,7 @@ func (h *Hub) keepFileTx(tx *storage.Tx, c Caller, id string, r uploadRecord) er
 		return err
 	}
 	if err := errors.Join(
-		h.makeRoomTx(tx, c, r.DeviceID, r.Generation, f.Size),
+		h.makeRoomTx(tx, c, crowdedOut),
 		h.dropUploadTx(tx, id, r),
 		h.db.Blobs().Refer(tx, f.blob(), f.keeper()),
 		fileTable.Put(tx, f.key(), f),

@@ -268,7 +268,7 @@ func (b *Blobs) Sweep(ctx context.Context) (removed int, err error) {
 		if err := ctx.Err(); err != nil {
 			return removed, err
 		}
-		gone, err := b.sweepOne(ctx, e.Name())
+		gone, _, err := b.sweepOne(ctx, e.Name())
 		if err != nil {
 			return removed, err
 		}
@@ -279,17 +279,28 @@ func (b *Blobs) Sweep(ctx context.Context) (removed int, err error) {
 	return removed, nil
 }
 
-// sweepOne removes one file if it may go. The lock keeps the same content from being committed
-// between the look at its references and the removal.
-func (b *Blobs) sweepOne(ctx context.Context, name string) (bool, error) {
+// Drop removes the blob of a digest if nothing refers to it: Sweep for a caller who knows which
+// have lost a reference. later says that nobody can tell now, since the content is being stored
+// again or a backup reads.
+func (b *Blobs) Drop(ctx context.Context, digest string) (later bool, err error) {
+	_, later, err = b.sweepOne(ctx, digest)
+	return later, err
+}
+
+// sweepOne removes one file if it may go; later says that it may have to wait for somebody. The
+// lock keeps the same content from being committed between the look at its references and the
+// removal.
+func (b *Blobs) sweepOne(ctx context.Context, name string) (gone, later bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, writing := b.writing[name]
-	if b.holds > 0 || writing || b.pending[name] > 0 || !validDigest(name) && !strings.HasPrefix(name, blobTmp) {
-		return false, nil
+	if !validDigest(name) && !strings.HasPrefix(name, blobTmp) {
+		return false, false, nil
+	}
+	if _, writing := b.writing[name]; b.holds > 0 || writing || b.pending[name] > 0 {
+		return false, true, nil
 	}
 	used := false
-	err := b.db.View(ctx, func(r Reader) error {
+	err = b.db.View(ctx, func(r Reader) error {
 		for _, err := range blobTable.Scan(r, Range{Prefix: Tuple(name)}) {
 			used = true
 			return err
@@ -297,12 +308,12 @@ func (b *Blobs) sweepOne(ctx context.Context, name string) (bool, error) {
 		return nil
 	})
 	if err != nil || used {
-		return false, err
+		return false, false, err
 	}
 	if err := b.db.fs.Remove(b.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return false, err
+		return false, false, err
 	}
-	return true, nil
+	return true, false, nil
 }
 
 // referred calls f once for each blob that the reader's state refers to, in the order of their digests.

@@ -281,3 +281,33 @@ func TestBackupHoldsBlobs(t *testing.T) {
 	}
 	sweep(t, db, 0)
 }
+
+func TestBlobsDrop(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	db := mustOpen(t, o, osFS{}, tuning{})
+	defer db.Close()
+	a := Tuple("a")
+	blob := putBlob(t, db, "content", a)
+	drop := func(want bool, files int) {
+		t.Helper()
+		later, err := db.Blobs().Drop(t.Context(), blob.Digest)
+		if err != nil || later != want {
+			t.Errorf("later is %v, %v; want %v", later, err, want)
+		}
+		if n := len(blobFiles(t, o.Dir)); n != files {
+			t.Errorf("%d files, want %d", n, files)
+		}
+	}
+	drop(false, 1) // something refers to it
+	if err := db.Update(t.Context(), func(tx *Tx) error { return db.Blobs().Release(tx, blob.Digest, a) }); err != nil {
+		t.Fatal(err)
+	}
+	release := db.Blobs().hold()
+	drop(true, 1)
+	release()
+	drop(false, 0)
+	drop(false, 0)
+	if later, err := db.Blobs().Drop(t.Context(), "../LOCK"); later || err != nil {
+		t.Errorf("a name that is no digest: %v, %v", later, err)
+	}
+}

@@ -112,6 +112,7 @@ const names = {
   "twin.tags": "tags", "twin.desired": "desired properties", "twin.reported": "reported properties", "twin.modelId": "model",
   "session.connected": "connected", "session.disconnected": "disconnected",
   "method.queued": "method queued", "method.sending": "queued method sent", "method.finished": "queued method ended",
+  "file.uploaded": "file uploaded", "file.failed": "upload failed", "file.deleted": "file deleted",
   "fault.added": "fault injected", "fault.removed": "fault ended",
 };
 
