@@ -82,6 +82,7 @@ func hooks(b build, started time.Time, reload <-chan os.Signal) cli.Hooks {
 		Upgrade:       func(f cli.UpgradeFlags) ([]cli.Finding, error) { return checkUpgrade(f, b, time.Now()) },
 		CheckConfig:   checkConfig,
 		DoctorOffline: doctorOffline,
+		DoctorMachine: examineMachine,
 		ExitCode:      exitCode,
 	}
 }

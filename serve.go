@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -45,7 +46,8 @@ const (
 // drain, close. What reload brings makes it read its certificate again.
 func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started time.Time, reload <-chan os.Signal) (err error) {
 	level := new(slog.LevelVar)
-	log, err := newLogger(f, level, std.Err)
+	tail := &logTail{to: std.Err}
+	log, err := newLogger(f, level, tail)
 	if err != nil {
 		return err
 	}
@@ -83,6 +85,9 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 		return err
 	}
 	options.LogLevel = level
+	options.Inside = func(listeners []protocols.Listener) map[string]http.Handler {
+		return insideHandlers(f, listeners, tail)
+	}
 	server, err := protocols.Listen(ctx, hub, options)
 	if err != nil {
 		return err

@@ -96,6 +96,11 @@ func Listen(ctx context.Context, hub *engine.Hub, o Options) (*Server, error) {
 	s.service = service.NewHandler(hub, service.Options{Logger: o.Logger, Registry: o.Registry, Listeners: s.describe})
 	o.Registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.debug = newDebugHandler(o.LogLevel, o.Logger)
+	if o.Inside != nil {
+		for name, h := range o.Inside(s.Listeners()) {
+			s.debug.mux.Handle("GET /debug/"+name, h)
+		}
+	}
 	s.routes = s.newRoutes()
 	s.manager = s.newManager(o)
 	s.metricsToken.Store(&o.MetricsToken)

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,6 +18,7 @@ import (
 type doctorCmd struct {
 	HubFlags
 	OutputFlags
+	Bundle string `help:"Also write what somebody needs who looks from afar: findings, log, metrics, profiles, files; secrets are left out." placeholder:"FILE.tar.gz"`
 }
 
 // Run looks at a running hub, or at the data directory when none runs.
@@ -35,10 +37,18 @@ func (c *doctorCmd) Run(a *app) error {
 			findings = append(findings, Finding(f))
 		}
 		if c.Hub == "" {
+			var inside []Finding
+			if err := s.Do(ctx, client.Request{Method: http.MethodGet, Path: "/debug/findings"}, &inside); err != nil {
+				a.note("The hub did not look at its own process: %v", err)
+			}
+			findings = append(findings, inside...)
+			if findings, err = a.examineMachine(findings, c.Data); err != nil {
+				return err
+			}
 			findings = append(findings, checkCertificates(c.Data, time.Now())...)
 		}
 		findings = append(findings, a.checkListeners(ctx, s, c.HubFlags)...)
-		return a.printFindings(c.OutputFlags, findings)
+		return a.finishDoctor(c, s, findings)
 	case !unreached || c.Hub != "" || a.hooks.DoctorOffline == nil:
 		return err
 	}
@@ -47,7 +57,29 @@ func (c *doctorCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.printFindings(c.OutputFlags, append(list, checkCertificates(c.Data, time.Now())...))
+	if list, err = a.examineMachine(list, c.Data); err != nil {
+		return err
+	}
+	return a.finishDoctor(c, nil, append(list, checkCertificates(c.Data, time.Now())...))
+}
+
+func (a *app) examineMachine(list []Finding, data string) ([]Finding, error) {
+	if a.hooks.DoctorMachine == nil {
+		return list, nil
+	}
+	more, err := a.hooks.DoctorMachine(a.ctx, StoreFlags{Data: data}, a.io)
+	return append(list, more...), err
+}
+
+// finishDoctor prints the findings, and writes the bundle first: it is wanted
+// most when a finding is bad.
+func (a *app) finishDoctor(c *doctorCmd, s *client.Service, list []Finding) error {
+	if c.Bundle != "" {
+		if err := a.writeBundle(a.ctx, s, c.HubFlags, list, c.Bundle); err != nil {
+			return err
+		}
+	}
+	return a.printFindings(c.OutputFlags, list)
 }
 
 // checkCertificates looks at the days that a hub's own certificates have left.
@@ -107,8 +139,16 @@ func (a *app) checkListeners(ctx context.Context, s *client.Service, h HubFlags)
 			list = append(list, Finding{l.Kind, "fail", l.Address + " does not complete a TLS handshake: " + err.Error() + ".", "Look at the hub's log."})
 			continue
 		}
+		found := Finding{Check: l.Kind, Level: "ok", Text: l.Address + " answers as " + hub.Name + "."}
+		if secure, ok := conn.(*tls.Conn); ok {
+			end := secure.ConnectionState().PeerCertificates[0].NotAfter
+			found.Text = fmt.Sprintf("%s answers as %s, with a certificate that is valid for %d days.", l.Address, hub.Name, int(time.Until(end).Hours()/24))
+			if time.Until(end) < 7*24*time.Hour {
+				found.Level, found.Next = "warn", "Put a new certificate into the files of --cert and --key, or look in the hub's log why it could not be renewed."
+			}
+		}
 		_ = conn.Close() // only tried
-		list = append(list, Finding{Check: l.Kind, Level: "ok", Text: l.Address + " answers as " + hub.Name + "."})
+		list = append(list, found)
 	}
 	return list
 }

@@ -138,6 +138,9 @@ type Hooks struct {
 	CheckConfig func(ctx context.Context, f ServeFlags, io IO) ([]Finding, error)
 	// DoctorOffline looks at a data directory without a running hub.
 	DoctorOffline func(ctx context.Context, f StoreFlags, io IO) ([]Finding, error)
+	// DoctorMachine looks at what is under and around the data directory of a
+	// hub on this machine, whether it runs or not.
+	DoctorMachine func(ctx context.Context, f StoreFlags, io IO) ([]Finding, error)
 	// ExitCode gives an error of a hook its exit code; ok false leaves it to
 	// the command line.
 	ExitCode func(err error) (code int, next string, ok bool)

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muster-hub/muster/protocols"
+	"github.com/muster-hub/muster/protocols/cli"
+)
+
+// Findings that need the hub's own process (its limits, memory, settings) are
+// made there and asked for through the unix socket; those about the machine
+// are made by the command, since a unit's sandbox hides some of it.
+
+// insideHandlers are served below /debug/ on the unix socket.
+func insideHandlers(f cli.ServeFlags, listeners []protocols.Listener, log http.Handler) map[string]http.Handler {
+	answer := func(v func(ctx context.Context) any) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(v(r.Context())) // the caller may have gone
+		})
+	}
+	return map[string]http.Handler{
+		"log":      log,
+		"config":   answer(func(context.Context) any { return f }),
+		"findings": answer(func(ctx context.Context) any { return examineHub(ctx, f, listeners) }),
+	}
+}
+
+// examineHub looks at the process and its settings.
+func examineHub(ctx context.Context, f cli.ServeFlags, listeners []protocols.Listener) []cli.Finding {
+	list := []cli.Finding{checkFiles(), checkUse(f)}
+	public := publicListeners(listeners)
+	for _, h := range f.Host {
+		list = append(list, checkName(ctx, h, public))
+	}
+	return append(list, checkPorts(listeners, public))
+}
+
+// checkUse compares the memory that the hub has with what it may have.
+func checkUse(f cli.ServeFlags) cli.Finding {
+	limit, most := debug.SetMemoryLimit(-1), availableMemory("/")
+	found := checkMemory(f)
+	text, err := os.ReadFile("/proc/self/statm")
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 2 {
+		return found
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return found
+	}
+	used := pages * int64(os.Getpagesize())
+	found.Text = fmt.Sprintf("%d MiB are used, of %d MiB for the hub and %d MiB of the machine or cgroup.", used/mib, limit/mib, most/mib)
+	if found.Level == "ok" && used > limit-limit/10 {
+		found.Level, found.Next = "warn", "Give the hub more with --memory, or a machine with more; near the limit the collector of garbage takes processor time from devices."
+	}
+	return found
+}
+
+// publicListeners are those that other machines reach.
+func publicListeners(listeners []protocols.Listener) (list []protocols.Listener) {
+	for _, l := range listeners {
+		if ap, err := netip.ParseAddrPort(l.Address); err == nil && !ap.Addr().IsLoopback() {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// checkName looks at a name of the hub as clients do.
+func checkName(ctx context.Context, host string, public []protocols.Listener) cli.Finding {
+	if len(public) == 0 {
+		return cli.Finding{Check: "host", Level: "ok", Text: host + " is for this machine only, as the listeners are."}
+	}
+	if net.ParseIP(host) == nil && !strings.Contains(host, ".") {
+		return cli.Finding{Check: "host", Level: "warn", Text: host + " has no dot, and some of Microsoft's SDKs refuse such a name.", Next: "Give the hub a full name with --host, before devices learn the short one."}
+	}
+	return checkHost(ctx, host)
+}
+
+// checkPorts tells whether Microsoft's SDKs find the hub.
+func checkPorts(listeners, public []protocols.Listener) cli.Finding {
+	has := map[string]bool{}
+	var all []string
+	for _, l := range listeners {
+		_, port, err := net.SplitHostPort(l.Address)
+		if err == nil {
+			has[l.Kind+" "+port] = true
+		}
+		all = append(all, l.Kind+" "+l.Address)
+	}
+	found := cli.Finding{Check: "ports", Level: "ok", Text: "The hub listens on " + strings.Join(all, ", ") + "."}
+	if len(public) > 0 && (!has["https 443"] || !has["mqtts 8883"]) {
+		found.Level = "warn"
+		found.Next = "Microsoft's SDKs know only 443 and 8883: --https :443 --mqtts :8883, unless a proxy or a container's port mapping does that."
+	}
+	return found
+}
+
+// examineMachine looks at what is under and around the data directory, whether
+// the hub runs or not.
+func examineMachine(_ context.Context, f cli.StoreFlags, _ cli.IO) ([]cli.Finding, error) {
+	list := []cli.Finding{checkFileSystem(f.Data), checkClock(), checkTimeSync()}
+	for _, name := range []string{"master.key", filepath.Join("tls", "ca.key")} {
+		found := checkSecret(filepath.Join(f.Data, name))
+		list = append(list, found)
+	}
+	return list, nil
+}
+
+// fileSystems are those whose behavior at a power cut is known, and what others
+// are called that people use.
+func fileSystems() map[int64]string {
+	return map[int64]string{
+		unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
+		unix.NFS_SUPER_MAGIC: "nfs", unix.TMPFS_MAGIC: "tmpfs", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs", unix.FUSE_SUPER_MAGIC: "fuse",
+		0xFF534D42: "cifs", 0xFE534D42: "smb2", unix.F2FS_SUPER_MAGIC: "f2fs", 0x2FC12FC1: "zfs", unix.MSDOS_SUPER_MAGIC: "vfat",
+	}
+}
+
+func checkFileSystem(dir string) cli.Finding {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return cli.Finding{Check: "file system", Level: "fail", Text: err.Error(), Next: "Check the directory's name and rights."}
+	}
+	name := fileSystems()[int64(st.Type)]
+	if name == "" {
+		name = fmt.Sprintf("of type 0x%x", st.Type)
+	}
+	found := cli.Finding{Check: "file system", Level: "ok", Text: fmt.Sprintf("%s is on %s, of %d MiB.", dir, name, int64(st.Blocks)*int64(st.Bsize)/mib)}
+	switch name {
+	case "ext4", "xfs", "btrfs":
+	case "tmpfs":
+		found.Level, found.Next = "warn", "All data is gone when the machine restarts: use a directory on a disk."
+	case "overlayfs":
+		found.Level, found.Next = "warn", "All data is gone when the container is removed: put a volume on an ext4, xfs or btrfs disk there."
+	default:
+		found.Level, found.Next = "warn", "What a power cut does there is not known: use ext4, xfs or btrfs, and no network file system."
+	}
+	return found
+}
+
+// checkTimeSync asks the kernel whether something keeps the clock right.
+func checkTimeSync() cli.Finding {
+	found := cli.Finding{Check: "time", Level: "ok", Text: "The clock is kept by a time service."}
+	var t unix.Timex
+	state, err := unix.Adjtimex(&t)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		found.Text = "Whether a time service keeps the clock can't be asked here."
+	case err != nil:
+		found.Level, found.Text = "warn", "Whether a time service keeps the clock is not known: "+err.Error()
+	case state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0:
+		found.Level = "warn"
+		found.Text = fmt.Sprintf("No time service keeps the clock (it says %s).", time.Now().UTC().Format(time.RFC3339))
+		found.Next = "Run systemd-timesyncd, chrony or ntpd: tokens and certificates depend on the time. In a container its host does that."
+	}
+	return found
+}

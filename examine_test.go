@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/muster-hub/muster/protocols"
+	"github.com/muster-hub/muster/protocols/cli"
+)
+
+// What doctor says of settings, with a next step wherever something is wrong.
+func TestExamineHub(t *testing.T) {
+	t.Parallel()
+	here := []protocols.Listener{{Kind: "https", Address: "127.0.0.1:8443"}, {Kind: "mqtts", Address: "[::1]:8883"}}
+	open := []protocols.Listener{{Kind: "https", Address: "[::]:8443"}, {Kind: "mqtts", Address: "0.0.0.0:8883"}}
+	azure := []protocols.Listener{{Kind: "https", Address: "[::]:443"}, {Kind: "mqtts", Address: "[::]:8883"}}
+	for _, test := range []struct {
+		name      string
+		host      string
+		listeners []protocols.Listener
+		check     string
+		level     string
+		holds     string
+	}{
+		{"a name without a dot, on this machine", "hub", here, "host", "ok", "this machine only"},
+		{"a name without a dot", "hub", open, "host", "warn", "no dot"},
+		{"an address", "127.0.0.1", open, "host", "ok", "resolves"},
+		{"ports on this machine", "hub", here, "ports", "ok", "8443"},
+		{"other ports", "hub", open, "ports", "warn", "8443"},
+		{"the SDKs' ports", "hub", azure, "ports", "ok", ":443"},
+		{"memory", "hub", here, "memory", "", "are used"},
+		{"open files", "hub", here, "open files", "", "are open"},
+	} {
+		found := false
+		for _, f := range examineHub(t.Context(), cli.ServeFlags{Host: []string{test.host}}, test.listeners) {
+			if f.Level != "ok" && f.Next == "" {
+				t.Errorf("%s: no next step for %s", test.name, f.Text)
+			}
+			if f.Check == test.check {
+				found = true
+				if test.level != "" && f.Level != test.level || !strings.Contains(f.Text, test.holds) {
+					t.Errorf("%s: got %s %q", test.name, f.Level, f.Text)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s: nothing about %s", test.name, test.check)
+		}
+	}
+}
+
+func TestExamineMachine(t *testing.T) {
+	t.Parallel()
+	list, err := examineMachine(t.Context(), cli.StoreFlags{Data: "/proc"}, cli.IO{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels := map[string]string{}
+	for _, f := range list {
+		levels[f.Check] = f.Level
+		if f.Level != "ok" && f.Next == "" {
+			t.Errorf("no next step for %s", f.Text)
+		}
+	}
+	if levels["file system"] != "warn" || levels["clock"] == "" || levels["time"] == "" || levels["secrets"] == "" {
+		t.Errorf("got %v", levels)
+	}
+	list, err = examineMachine(context.Background(), cli.StoreFlags{Data: "/nothing/here"}, cli.IO{})
+	if err := errors.Join(err, nil); err != nil || list[0].Level != "fail" {
+		t.Errorf("without a directory: %v %v", list, err)
+	}
+}
+
+func TestLogTail(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	tail := &logTail{to: &out}
+	line := strings.Repeat("x", 99) + "\n"
+	for range 3 * logKept / len(line) {
+		if _, err := tail.Write([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tail.Write([]byte("the end\n")); err != nil {
+		t.Fatal(err)
+	}
+	got := string(lastLines(tail.kept, logKept))
+	if len(got) > logKept || len(got) < logKept-100 || !strings.HasSuffix(got, line+"the end\n") || !strings.HasPrefix(got, line) {
+		t.Errorf("%d bytes, %.10q to %q", len(got), got, got[len(got)-20:])
+	}
+	if len(tail.kept) > 2*logKept || !strings.HasSuffix(out.String(), "the end\n") {
+		t.Errorf("%d bytes are kept", len(tail.kept))
+	}
+}
