@@ -44,7 +44,9 @@ func createBackup(ctx context.Context, f cli.StoreFlags, file string, passphrase
 	if err := existing(f.Data); err != nil {
 		return s, err
 	}
-	db, err := storage.Open(ctx, storeOptions(f))
+	open := storeOptions(f)
+	open.KeepFormat = true // who is about to upgrade must be able to go back
+	db, err := storage.Open(ctx, open)
 	if err != nil {
 		return s, err
 	}

@@ -289,6 +289,13 @@ func TestUpgradeCheck(t *testing.T) {
 	if out, code := b.run("upgrade", "--data", "old"); code != cli.ExitUsage {
 		t.Errorf("without --check: %d\n%s", code, out)
 	}
+	for _, command := range [][]string{{"backup", "create", "old.mbk", "--data", "old"}, {"verify", "--data", "old"}} {
+		b.must(command...)
+		if again, err := os.ReadFile(filepath.Join(old, "FORMAT")); err != nil || string(again) != string(format) {
+			t.Errorf("muster %v changed the format", command)
+		}
+	}
+	b.must("backup", "verify", "old.mbk", "--drill", "--master-key-file", "old/master.key")
 	b.serve("--data", "old").stop(syscall.SIGTERM)
 	b.must("backup", "verify", "old/before-packs-2.mbk", "--drill", "--master-key-file", "old/master.key")
 	if out := b.must("upgrade", "--check", "--data", "old"); !strings.Contains(out, "nothing is migrated") {

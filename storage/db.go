@@ -213,6 +213,9 @@ func (db *DB) writable(now time.Time) error {
 	if err := db.failure(); err != nil {
 		return err
 	}
+	if db.format.Rung < currentRung {
+		return fmt.Errorf("%w: it was opened with the format %s that it has, to be read", ErrReadOnly, db.format.Name)
+	}
 	return db.clockCheck(now)
 }
 

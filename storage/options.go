@@ -26,6 +26,9 @@ type Options struct {
 	CheckpointBytes int64
 	// MasterKeyFile holds the key that seals secrets; "" is Dir/master.key, made at first open.
 	MasterKeyFile string
+	// KeepFormat opens a directory of an older format to be read, and leaves its format: nothing
+	// can be written to it (ErrReadOnly). A directory of the present format opens as always.
+	KeepFormat bool
 }
 
 const (

@@ -16,7 +16,7 @@ import (
 // open; a backup that is whole is not made twice.
 func (db *DB) climb(ctx context.Context, m mode) error {
 	f := db.format
-	if f.Rung == currentRung {
+	if f.Rung == currentRung || db.opt.KeepFormat {
 		return nil
 	}
 	if !m.repair { // what is damaged cannot be backed up; who repairs has copied it

@@ -75,6 +75,21 @@ func TestClimbBacksUpFirst(t *testing.T) {
 	}
 }
 
+func TestKeepFormat(t *testing.T) {
+	o := testOptions(t, copyDir(t, filepath.Join("testdata", ladder[1], "killed")))
+	o.KeepFormat = true
+	db := mustOpen(t, o, osFS{}, goldenTuning())
+	checkGolden(t, db)
+	err := db.Update(t.Context(), func(tx *Tx) error { return docs().Put(tx, Tuple("new"), doc{}) })
+	if merr := db.Messages().Append([]byte("x"), nil); !errors.Is(err, ErrReadOnly) || !errors.Is(merr, ErrReadOnly) {
+		t.Errorf("written: %v, %v", err, merr)
+	}
+	mustClose(t, db)
+	if f, _, err := readFormat(osFS{}, o.Dir); err != nil || f.Name != ladder[1] {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
 func checkGoldenOpen(t *testing.T, o Options, fs fsys) {
 	t.Helper()
 	db := mustOpen(t, o, fs, goldenTuning())

@@ -40,9 +40,10 @@ func (r *Report) problem(err error) {
 
 // Verify opens a directory that no process has open, as Open does (the journal is replayed), and
 // reads everything: every table block, every value, every index entry against its record, every
-// log's positions and chain. The error is ErrCorrupt when there are Problems.
+// log's positions and chain. An older format stays as it is. The error is ErrCorrupt when there are Problems.
 func Verify(ctx context.Context, o Options) (Report, error) {
 	var r Report
+	o.KeepFormat = true
 	db, err := recoverStore(ctx, o.withDefaults(), osFS{}, tuning{}, strict)
 	if err != nil {
 		if errors.Is(err, ErrCorrupt) {

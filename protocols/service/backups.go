@@ -150,6 +150,8 @@ func streamBackup(c *call) (answer, error) {
 		_ = w.control.Flush() // the frame that says why
 		panic(http.ErrAbortHandler)
 	}
+	_ = w.control.Flush()
+	_ = w.control.SetWriteDeadline(time.Time{}) // the connection may be used again
 	return answer{sent: true}, nil
 }
 
