@@ -151,7 +151,7 @@ func (l *Log) Trim(ctx context.Context, db *DB, p TrimPolicy) (n int, err error)
 	var first, limit uint64
 	err = db.View(ctx, func(r Reader) error {
 		var err error
-		first, limit, err = l.trimRange(r, p)
+		first, limit, err = l.trimRange(ctx, r, db.pacer(), p)
 		return err
 	})
 	if err != nil {
@@ -206,12 +206,17 @@ func (l *Log) trimKeys(ctx context.Context, db *DB, first, limit uint64) (keys [
 	return keys, next, err
 }
 
+// trimLook is after how many bytes the search for what may go rests: a gigabyte read at once leaves
+// as much garbage, and nobody else on one of two processors.
+const trimLook = 1 << 20
+
 // trimRange returns the first live position and the last one that may go.
-func (l *Log) trimRange(r Reader, p TrimPolicy) (first, limit uint64, err error) {
+func (l *Log) trimRange(ctx context.Context, r Reader, pace *pacer, p TrimPolicy) (first, limit uint64, err error) {
 	first, last, err := l.Bounds(r)
 	if err != nil || last == 0 {
 		return 0, 0, err
 	}
+	seen := int64(0)
 	for e, err := range l.Read(r, first-1) { // by age, oldest first
 		if err != nil {
 			return 0, 0, err
@@ -220,6 +225,11 @@ func (l *Log) trimRange(r Reader, p TrimPolicy) (first, limit uint64, err error)
 			break
 		}
 		limit = e.Position
+		if seen += int64(len(e.Data)); seen >= trimLook {
+			if seen = 0; pace.rest(ctx, 0) != nil {
+				return 0, 0, context.Cause(ctx)
+			}
+		}
 	}
 	if p.MaxBytes > 0 {
 		var sum int64
@@ -231,6 +241,11 @@ func (l *Log) trimRange(r Reader, p TrimPolicy) (first, limit uint64, err error)
 				_, position, _ := splitLogKey(q.key)
 				limit = max(limit, position)
 				break
+			}
+			if seen += int64(len(q.key) + len(q.value)); seen >= trimLook {
+				if seen = 0; pace.rest(ctx, 0) != nil {
+					return 0, 0, context.Cause(ctx)
+				}
 			}
 		}
 	}
