@@ -233,8 +233,17 @@ func TestBackupLife(t *testing.T) {
 	if err != nil || len(got) == 0 || got[0].Kind != "gap" {
 		t.Errorf("a cursor of events of the old epoch: %v, %v", got, err)
 	}
+	for _, command := range []string{"status", "doctor"} {
+		if out := b.must(command, "--data", "restored"); !strings.Contains(out, "not resumed") {
+			t.Errorf("%s does not say that the hub is paused:\n%s", command, out)
+		}
+	}
 	hub.stop(syscall.SIGTERM)
 	b.must("resume", "--data", "restored")
+	hub = b.serve("--data", "restored")
+	if out := b.must("status", "--data", "restored"); strings.Contains(out, "not resumed") {
+		t.Errorf("after the resume:\n%s", out)
+	}
 }
 
 // flipped changes one byte at some places of a backup: the command finds each.

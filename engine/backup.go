@@ -254,8 +254,4 @@ func (h *Hub) BackupStats() BackupStats {
 	return s
 }
 
-// Paused reports that the hub was restored from a backup and holds back what
-// it would send by itself, until Resume.
-func (h *Hub) Paused() bool { return h.db.Paused() }
-
 func (h *Hub) backupPath(file string) string { return filepath.Join(h.backups.plan.Dir, file) }

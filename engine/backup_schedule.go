@@ -379,3 +379,11 @@ func (h *Hub) doctorBackup(now time.Time) Finding {
 	}
 	return f
 }
+
+// doctorPaused warns of a hub that was restored and holds back what is queued.
+func (h *Hub) doctorPaused() Finding {
+	if !h.db.Paused() {
+		return Finding{"paused", "ok", "nothing is held back", ""}
+	}
+	return Finding{"paused", "warn", "the hub was restored from a backup and is not resumed: queued methods, cloud-to-device messages and webhooks are held back", "look at the hub, stop it, then `muster resume --data DIR`"}
+}

@@ -25,13 +25,14 @@ type Info struct {
 	Limits      Profile
 	Started     time.Time
 	NotReady    []string // why it is not ready; empty when it is
+	Paused      bool     // restored from a backup and not resumed: what it would send by itself is held back
 }
 
 // Info returns what the hub is; any caller may ask.
 func (h *Hub) Info(context.Context) Info {
 	i := Info{
 		Name: h.about.hosts[0], Hosts: h.about.hosts, Version: h.about.version, Epoch: h.db.Epoch().ID, EpochNumber: h.db.Epoch().Ordinal, Limits: h.limits.Profile,
-		Started: h.about.started, NotReady: []string{},
+		Started: h.about.started, NotReady: []string{}, Paused: h.db.Paused(),
 	}
 	if err := h.Ready(); err != nil {
 		i.NotReady = append(i.NotReady, AsError(err).Message)
@@ -154,7 +155,7 @@ func (h *Hub) Doctor(ctx context.Context, c Caller) ([]Finding, error) {
 	if err := h.authorize(ctx, c, opDoctor, "*"); err != nil {
 		return nil, err
 	}
-	return append(append(h.doctorStore(), h.doctorFaults(), h.doctorWebhooks(ctx), h.doctorBackup(time.Now())), h.doctorAudit(ctx)...), nil
+	return append(append(h.doctorStore(), h.doctorFaults(), h.doctorWebhooks(ctx), h.doctorBackup(time.Now()), h.doctorPaused()), h.doctorAudit(ctx)...), nil
 }
 
 // How much a status answer holds at most.

@@ -120,6 +120,9 @@ func (c *statusCmd) Run(a *app) error {
 	if !st.Hub.Ready {
 		ready = "not ready: " + strings.Join(st.Hub.NotReady, ", ")
 	}
+	if st.Hub.Paused {
+		ready += "; restored and not resumed, what is queued is held back"
+	}
 	if c.Check {
 		if !st.Hub.Ready {
 			return &problem{exit: ExitFailed, what: "the hub is " + ready, next: "`muster doctor` says what to do."}

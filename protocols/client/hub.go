@@ -25,6 +25,7 @@ type HubInfo struct {
 	StartedTime Time       `json:"startedTime"`
 	Ready       bool       `json:"ready"`
 	NotReady    []string   `json:"notReady,omitempty"`
+	Paused      bool       `json:"paused"`
 	Listeners   []Listener `json:"listeners,omitempty"`
 }
 

@@ -34,13 +34,14 @@ type hubDocument struct {
 	StartedTime time.Time  `json:"startedTime"`
 	Ready       bool       `json:"ready"`
 	NotReady    []string   `json:"notReady" doc:"What is missing."`
+	Paused      bool       `json:"paused" doc:"Restored from a backup and not resumed: what is queued is held back."`
 	Listeners   []Listener `json:"listeners,omitempty"`
 }
 
 func (c *call) showHub(i engine.Info) hubDocument {
 	d := hubDocument{
 		Name: i.Name, Hosts: i.Hosts, Version: i.Version, Epoch: i.Epoch, Limits: string(i.Limits),
-		StartedTime: i.Started.UTC(), Ready: len(i.NotReady) == 0, NotReady: i.NotReady,
+		StartedTime: i.Started.UTC(), Ready: len(i.NotReady) == 0, NotReady: i.NotReady, Paused: i.Paused,
 	}
 	if d.NotReady == nil {
 		d.NotReady = []string{}
