@@ -1,0 +1,80 @@
+package client_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+// TestBackupIsCut: a stream that ends early is an error of the connection,
+// whatever came before; a refusal is the hub's; a writer's error stays its own.
+func TestBackupIsCut(t *testing.T) {
+	dir, err := os.MkdirTemp("", "muster") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode := "whole"
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err != nil || string(body) != `{"passphrase":"p"}` || r.URL.Path != "/api/v1/backups/stream" {
+			t.Errorf("%s %s: %q, %v", r.Method, r.URL, body, err)
+		}
+		if mode == "refused" {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusConflict)
+			_, _ = w.Write([]byte(`{"code":"BackupRunning","detail":"a backup runs"}`))
+			return
+		}
+		for range 100 {
+			_, _ = w.Write(make([]byte, 10_000))
+		}
+		if mode == "cut" {
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close(); <-done })
+	s, err := client.NewService(client.ServiceOptions{Socket: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	var got bytes.Buffer
+	if err := s.Backup(t.Context(), []byte("p"), &got); err != nil || got.Len() != 1_000_000 {
+		t.Errorf("whole: %d bytes, %v", got.Len(), err)
+	}
+	mode = "cut"
+	var unreached *client.ConnectError
+	if err := s.Backup(t.Context(), []byte("p"), io.Discard); !errors.As(err, &unreached) {
+		t.Errorf("cut: %v", err)
+	}
+	mode = "refused"
+	var refused *client.Error
+	if err := s.Backup(t.Context(), []byte("p"), io.Discard); !errors.As(err, &refused) || refused.Code != "BackupRunning" {
+		t.Errorf("refused: %v", err)
+	}
+	mode = "whole"
+	full := errors.New("no space")
+	if err := s.Backup(t.Context(), []byte("p"), failing{full}); !errors.Is(err, full) {
+		t.Errorf("a writer that fails: %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
