@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -34,7 +35,8 @@ const (
 	backupRecords = 200 // runs that are remembered
 )
 
-// check fills defaults and makes the directory.
+// check fills defaults. Whether the directory can be used shows at the first
+// backup: a disk that is away must not keep devices from their hub.
 func (p BackupPlan) check() (BackupPlan, error) {
 	if p.Dir == "" {
 		if p.At != "" || p.Every != 0 || p.Keep != 0 || p.Passphrase != nil {
@@ -61,9 +63,6 @@ func (p BackupPlan) check() (BackupPlan, error) {
 	}
 	if p.Keep < 1 || p.Keep > 1000 {
 		return p, errf(CodeArgumentInvalid, "%d backups are to be kept, allowed are 1 to 1000", p.Keep)
-	}
-	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
-		return p, wrapf(CodeArgumentInvalid, err, "the directory for backups can't be made: %v", err)
 	}
 	return p, nil
 }
@@ -213,6 +212,9 @@ func rest(ctx context.Context, d time.Duration) bool {
 func (h *Hub) adoptBackup(ctx context.Context) error {
 	b := h.backups
 	files, err := storage.ListBackups(b.plan.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

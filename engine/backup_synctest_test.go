@@ -247,6 +247,28 @@ func TestBackupBetweenNameAndRecord(t *testing.T) {
 	})
 }
 
+// TestBackupDirectoryThatIsAway: the hub starts and serves, and says what is wrong.
+func TestBackupDirectoryThatIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h, stop := scheduled(t, t.TempDir(), engine.BackupPlan{Dir: filepath.Join(file, "backups")})
+		defer stop()
+		time.Sleep(5 * time.Second)
+		if err := h.Ready(); err != nil {
+			t.Error(err)
+		}
+		if f := backupFinding(t, h); f.Level != "fail" || !strings.Contains(f.Text, "not a directory") {
+			t.Errorf("doctor: %+v", f)
+		}
+		if s := backupState(t, h); s.Problem == "" || s.Failed == nil {
+			t.Errorf("state: %+v", s)
+		}
+	})
+}
+
 func TestBackupPlanIsChecked(t *testing.T) {
 	for _, p := range []engine.BackupPlan{
 		{Keep: 3}, {At: "03:00"}, {Dir: "d", At: "3 o'clock"}, {Dir: "d", At: "03:00", Every: time.Hour}, {Dir: "d", Every: time.Second}, {Dir: "d", Keep: -1},
