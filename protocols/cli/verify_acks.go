@@ -95,7 +95,7 @@ func (c *verifyCmd) ackFindings(acks *simulator.Acks, v simulator.Verdict) []Fin
 		count       simulator.Count
 	}{
 		{"reported", "acknowledged reports", v.Reported},
-		{"desired", "versions of desired properties that devices were told of", v.Desired},
+		{"desired", "versions of desired properties, as devices were told them,", v.Desired},
 		{"telemetry", "acknowledged messages", v.Telemetry},
 	} {
 		if k.count == (simulator.Count{}) {
