@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -213,31 +212,33 @@ func (h *hub) signal(s syscall.Signal) error {
 	return nil
 }
 
-// metrics reads some of the hub's metrics, as "name value" with commas between.
-func (h *hub) metrics(ctx context.Context, names ...string) (string, error) {
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+// metrics reads the hub's metrics that have no labels.
+func (h *hub) metrics(ctx context.Context) (map[string]float64, error) {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(h.data, "muster.sock"))
-	}}}
+	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://muster/metrics", nil)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	resp, err := c.Do(req)
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	var found []string
+	found := map[string]float64{}
 	for line := range strings.Lines(string(text)) {
-		if name, _, ok := strings.Cut(line, " "); ok && slices.Contains(names, name) {
-			found = append(found, strings.TrimSpace(line))
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && !strings.ContainsAny(name, "#{") {
+			if v, err := strconv.ParseFloat(value, 64); err == nil {
+				found[name] = v
+			}
 		}
 	}
-	return strings.Join(found, ", "), nil
+	return found, nil
 }
 
 func (h *hub) pid() int { return h.process.Process.Pid }

@@ -170,12 +170,12 @@ func (s *storm) run(ctx context.Context, rounds int, stdout io.Writer) error {
 	if err := closeLog(); err != nil {
 		return err
 	}
-	figures, err := s.h.metrics(ctx, "muster_presence_lost_total", "muster_connects_refused_total", "muster_strangers_turned_away_total",
-		"muster_strangers_evicted_total", "muster_strangers_expired_total", "muster_connections_paced_total", "muster_handshakes_total")
+	figures, err := s.h.metrics(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, "hub:", figures)
+	fmt.Fprintf(stdout, "hub: %.0f handshakes; strangers: %.0f gave way, %.0f were too slow, %.0f turned away; %.0f comings and goings not stored\n", figures["muster_handshakes_total"],
+		figures["muster_strangers_evicted_total"], figures["muster_strangers_expired_total"], figures["muster_strangers_turned_away_total"], figures["muster_presence_lost_total"])
 	missing, err := verifyAcks(ctx, s.h, stdout, s.log)
 	if err != nil {
 		return err
