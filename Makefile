@@ -1,6 +1,8 @@
 # make run    a hub with fifty simulated devices, in this terminal
 # make test   everything that must hold, with what it needs installed
 # make bench  the measurements against other databases and servers
+# make soak   ten minutes of steady work: memory, goroutines, files and disk
+# make nightly  a fleet under kill -9, an hour of soak, a reconnect storm
 # make build  the binary, ./muster
 # make deb    a Debian package, in dist/
 # make container  a container image, with buildah, podman or docker
@@ -8,7 +10,7 @@
 
 GO ?= go
 
-.PHONY: run test bench build deb container lint docs clean
+.PHONY: run test bench soak nightly build deb container lint docs clean
 
 build:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or later, https://go.dev/dl/"; exit 1; }
@@ -26,6 +28,12 @@ lint:
 
 bench:
 	@bash test/bench/run.sh
+
+soak:
+	@sh test/fleet/run.sh soak
+
+nightly:
+	@sh test/fleet/run.sh nightly
 
 deb:
 	@bash packaging/deb.sh

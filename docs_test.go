@@ -134,7 +134,7 @@ func limitsPage() string {
 	for _, g := range protocols.GateLimits() {
 		fmt.Fprintf(&b, "| %s | %s |\n", cell(g.Text), g.Value)
 	}
-	b.WriteString("\nWhere there is no room for a newcomer, the stranger that has made no step for longest is closed for it, first one of the same address. When all of them are making progress, the newcomer waits in the system's queue: that is a fleet that comes back, and it is paced.\n")
+	b.WriteString("\nWhere there is no room for a newcomer, the stranger that has made no step for longest is closed for it, first one of the same address. When all of them are making progress, the newcomer waits: that is a fleet that comes back, and it is paced. From one address only as many come in as can soon have their handshake computed; the others wait outside, before nobody else. Whoever waits for the hub gives way to nobody, and the time for its handshake does not run.\n")
 	return b.String()
 }
 

@@ -40,8 +40,8 @@ func fleetSize(t *testing.T) (devices, rounds int, rate float64) {
 
 // TestFleetSurvivesKills runs `muster simulate --ack-log` while the hub is
 // killed and started again: every device returns by itself, and `muster verify
-// --acks` finds all that was acknowledged. Then it takes a backup, lets the
-// fleet go on, restores, and finds all that was acknowledged up to the sequence
+// --acks` finds all that was acknowledged. Then it takes a backup of the running
+// hub, kills that, lets the fleet go on, restores, and finds all that was acknowledged up to the sequence
 // that the backup names, and misses what came after.
 func TestFleetSurvivesKills(t *testing.T) {
 	devices, rounds, rate := fleetSize(t)
@@ -66,10 +66,10 @@ func TestFleetSurvivesKills(t *testing.T) {
 	}
 
 	f.progress(int(rate)/2, rounds)
-	f.kill(syscall.SIGTERM)
 	backup := filepath.Join(f.dir, "hub.mbk")
 	var made struct{ Sequence uint64 }
-	f.json(&made, "backup", "create", backup, "--data", f.data)
+	f.json(&made, "backup", "create", backup, "--data", f.data) // while the hub serves
+	f.kill(syscall.SIGKILL)
 	f.start(f.data)
 	f.allBack(devices)
 	f.progress(int(rate)/2, rounds+1)

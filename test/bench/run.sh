@@ -1,9 +1,9 @@
 #!/bin/sh
 # Measures Muster beside other software. Usage:
 #
-#   test/bench/run.sh [storage|mqtt|telemetry|method|events|backup|start|idle [FLAGS]]
+#   test/bench/run.sh [storage|mqtt|telemetry|method|events|backup|start|idle|storm|soak [FLAGS]]
 #
-# Without a subcommand all but backup run, with their defaults: about an hour and a
+# Without a subcommand all but backup and soak run, with their defaults: about an hour and a
 # half. Add -h after a subcommand for its flags. Needs Go and a Linux machine
 # with nothing else to do; for storage and mqtt also PostgreSQL, for telemetry
 # Mosquitto, which it installs with apt-get when they are missing (as root, or by
@@ -77,7 +77,7 @@ measure() {
 if [ $# -gt 0 ]; then
 	measure "$@"
 else
-	for sub in storage mqtt telemetry method events start idle; do
+	for sub in storage mqtt telemetry method events start idle storm; do
 		measure "$sub"
 		echo
 	done

@@ -1,0 +1,44 @@
+#!/bin/sh
+# A fleet against a hub that has it hard. Usage:
+#
+#   test/fleet/run.sh kill    2,000 devices, ten rounds of kill -9 and restart, then a backup of the
+#                             running hub, a restore and a resume; what was acknowledged is looked up
+#                             after each. About ten minutes. DEVICES, ROUNDS and RATE (messages a
+#                             second) change it.
+#   test/fleet/run.sh soak    500 messages a second with twins, methods and checkpoints for ten minutes
+#                             (-duration 1h for an hour); says whether memory, goroutines, descriptors
+#                             and disk stay flat. -h lists the flags.
+#   test/fleet/run.sh storm   5,000 devices lose their network in one moment, beside what a bare TLS
+#                             server takes for as many; -h lists the flags.
+#   test/fleet/run.sh nightly kill, a soak of an hour and storm, one after the other.
+#
+# Needs Go, and enough open files: three for each device (ulimit -n). Figures go to standard output.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+sub=${1:-}
+[ $# -eq 0 ] || shift
+
+kill_rounds() {
+	echo "commit: $(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown), $(go version)"
+	echo "command: test/fleet/run.sh kill, ${DEVICES:-2000} devices, ${ROUNDS:-10} rounds, ${RATE:-500} messages a second"
+	echo "date: $(date -u +%Y-%m-%dT%H:%M:%SZ), load average $(cut -d' ' -f1-3 /proc/loadavg)"
+	cd "$root"
+	MUSTER_FLEET_DEVICES=${DEVICES:-2000} MUSTER_FLEET_ROUNDS=${ROUNDS:-10} MUSTER_FLEET_RATE=${RATE:-500} \
+		go test . -run '^TestFleetSurvivesKills$' -count=1 -v -timeout 90m
+}
+
+case "$sub" in
+kill) kill_rounds ;;
+soak | storm) "$root/test/bench/run.sh" "$sub" "$@" ;;
+nightly)
+	kill_rounds
+	"$root/test/bench/run.sh" soak -duration 1h
+	"$root/test/bench/run.sh" storm
+	;;
+*)
+	sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2
+	exit 2
+	;;
+esac
