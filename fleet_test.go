@@ -87,6 +87,7 @@ func TestFleetSurvivesKills(t *testing.T) {
 		t.Errorf("%d reconnects, want at least %d; %d messages, %d reports", r.Reconnects, want, r.Messages, r.TwinPatches)
 	}
 	t.Logf("after %d kills:\n%s", rounds, f.verify(f.data, 0, log))
+	f.plant(log)
 	f.kill(syscall.SIGTERM)
 
 	restored := filepath.Join(f.dir, "restored")
@@ -264,6 +265,33 @@ func (f *fleet) muster(exit int, args ...string) (stdout string) {
 func (f *fleet) verify(data string, exit int, log string, more ...string) string {
 	f.t.Helper()
 	return f.muster(exit, append([]string{"verify", "--data", data, "--acks", log}, more...)...)
+}
+
+// plant changes copies of a log so that the hub lacks something, or lines are
+// missing, and wants each to be found.
+func (f *fleet) plant(log string) {
+	f.t.Helper()
+	text, err := os.ReadFile(log)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	lines := strings.SplitAfter(strings.TrimSuffix(string(text), "\n"), "\n")
+	before, end := strings.Join(lines[:len(lines)-1], ""), lines[len(lines)-1]
+	for name, c := range map[string]struct{ text, want string }{
+		"a message that never was":      {before + `{"kind":"telemetry","device":"sim-000001","n":1000000,"acked":true}` + "\n" + end, "-1000000 was acknowledged and is not there"},
+		"a twin version that never was": {before + `{"kind":"reported","device":"sim-000002","n":1000000,"version":1000000,"acked":true}` + "\n" + end, "version 1000000 with value 1000000 was acknowledged"},
+		"a device that never was":       {before + `{"kind":"reported","device":"nobody","n":1,"version":2,"acked":true}` + "\n" + end, "nobody: the device is not there"},
+		"a log that was cut":            {before[:len(before)*2/3], "has no end"},
+		"a log without one line":        {strings.Join(lines[:len(lines)/2], "") + strings.Join(lines[len(lines)/2+1:], ""), "the log holds"},
+	} {
+		planted := filepath.Join(f.dir, "planted.jsonl")
+		if err := os.WriteFile(planted, []byte(c.text), 0o600); err != nil {
+			f.t.Fatal(err)
+		}
+		if out := f.verify(f.data, 1, planted); !strings.Contains(out, c.want) {
+			f.t.Errorf("%s: %q is not in\n%s", name, c.want, out)
+		}
+	}
 }
 
 func (f *fleet) json(into any, args ...string) {
