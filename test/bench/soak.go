@@ -37,6 +37,8 @@ func soakCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	var o hubOptions
 	f := flag.NewFlagSet("soak", flag.ContinueOnError)
 	o.flags(f)
+	o.memory = "512MiB" // so that memtables and caches are full when the warm-up ends
+	f.Lookup("memory").DefValue = o.memory
 	duration := f.Duration("duration", 10*time.Minute, "length, the warm-up included")
 	devices := f.Int("devices", 200, "devices")
 	rate := f.Float64("rate", 500, "messages per second; a third as many reports")
