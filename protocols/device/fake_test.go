@@ -61,6 +61,7 @@ type fakeSession struct {
 	onTwin      func(engine.Outbox)        // before the answer
 	onTelemetry func(engine.Message) error // instead of taking it
 	onSubmit    func(engine.Message, func(error)) error
+	onClose     func()
 	subs        engine.Subscriptions
 	twin        []byte
 
@@ -90,6 +91,9 @@ func (s *fakeSession) Err() error {
 }
 
 func (s *fakeSession) Close(cause error) {
+	if s.onClose != nil {
+		s.onClose()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = append(s.closed, cause)
