@@ -606,3 +606,43 @@ func FuzzFileName(f *testing.F) {
 		}
 	})
 }
+
+// Below the reserve uploads are refused, and what frees space goes on.
+func TestFilesBelowReserve(t *testing.T) {
+	t.Parallel()
+	u := newUploader(t)
+	for _, name := range []string{"a", "b", "c"} {
+		u.upload(u.g, name, []byte(name))
+	}
+	up, g := u.begin(u.g, "d")
+	if err := u.StageBlock(t.Context(), g, "b", body([]byte("block"))); err != nil {
+		t.Fatal(err)
+	}
+	free := u.db.Stats().FreeBytes
+	if err := u.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Open(t.Context(), Options{Storage: storage.Options{Dir: u.dir, Memory: 64 << 20, Reserve: free / 2 * 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Hub = h
+	_, err = u.BeginUpload(t.Context(), u.g, "e")
+	u.want(CodeReadOnly, err)
+	u.want(CodeReadOnly, u.StageBlock(t.Context(), u.authorize(up), "c", body([]byte("more"))))
+	if err := u.DeleteFile(t.Context(), u.c, "d", "b"); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	u.files.share = 1 // of a and c the newer stays
+	if err := u.complete(u.g, up.CorrelationID, false); err != nil {
+		t.Errorf("give an upload up: %v", err)
+	}
+	u.sweep()
+	if got := u.names("d"); got != "c" {
+		t.Errorf("kept %q, want c", got)
+	}
+	u.consistent()
+	if f := u.doctorFiles(); f.Level != "ok" || !strings.Contains(f.Text, "1 files") {
+		t.Errorf("the doctor says %+v", f)
+	}
+}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -218,4 +219,17 @@ func (h *Hub) sweepBlobs(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// doctorFiles says how full the share of files is.
+func (h *Hub) doctorFiles() Finding {
+	t := h.FileTotals()
+	f := Finding{"files", "ok", fmt.Sprintf("%d files with %d MiB of %d MiB; %d uploads under way hold %d MiB", t.Files, t.Bytes>>20, t.Share>>20, t.Uploads, t.Staged>>20), ""}
+	switch {
+	case len(h.files.key) == 0:
+		f.Level, f.Text, f.Next = "fail", "no file can be uploaded: the key that signs uploads could not be made when the hub started", "restart the hub when its store takes writes"
+	case t.Staged > t.Share/10*9:
+		f.Level, f.Next = "warn", "unfinished uploads take nearly all that they may, and new ones are refused: they end by themselves after upload_time; look for devices that begin uploads and never end them"
+	}
+	return f
 }
