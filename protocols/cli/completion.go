@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-
-	"github.com/muster-hub/muster/protocols/client"
 )
 
 type completionCmd struct {
@@ -74,7 +72,7 @@ type completeCmd struct {
 }
 
 // completionTime bounds what a press of the tab key may cost.
-const completionTime = 100 * time.Millisecond
+const completionTime = 300 * time.Millisecond
 
 // Run prints candidates for the last word, one a line, with a tab and help.
 func (c *completeCmd) Run(a *app) error {
@@ -100,6 +98,7 @@ func (a *app) complete(ctx context.Context, words []string) []string {
 	}
 	last := words[len(words)-1]
 	node, position := a.kong.Model.Node, 0
+	var given []string // positional words
 	values := map[string]string{} // flags seen, for --data and --hub
 	for i := 0; i < len(words)-1; i++ {
 		w := words[i]
@@ -120,10 +119,11 @@ func (a *app) complete(ctx context.Context, words []string) []string {
 			continue
 		}
 		if next := child(node, w); next != nil && !next.Hidden {
-			node, position = next, 0
+			node, position, given = next, 0, nil
 			continue
 		}
 		position++
+		given = append(given, w)
 	}
 	if strings.HasPrefix(last, "-") {
 		return flagCandidates(node, last)
@@ -141,7 +141,7 @@ func (a *app) complete(ctx context.Context, words []string) []string {
 	if arg.Enum != "" {
 		return append(out, candidates(arg.EnumSlice(), last)...)
 	}
-	return append(out, a.liveCandidates(ctx, node, arg.Name, values, last)...)
+	return append(out, a.liveCandidates(ctx, wanted{node: node, arg: arg.Name, given: given, last: last}, values)...)
 }
 
 func findFlag(n *kong.Node, name string) *kong.Flag {
@@ -175,56 +175,6 @@ func candidates(list []string, prefix string) []string {
 		if s != "" && strings.HasPrefix(s, prefix) {
 			out = append(out, s)
 		}
-	}
-	return out
-}
-
-// liveCandidates asks the hub for ids; when it doesn't answer in time there
-// are none.
-func (a *app) liveCandidates(ctx context.Context, n *kong.Node, arg string, values map[string]string, last string) []string {
-	if values["hub"] != "" || a.settings.env(envName("hub")) != "" {
-		return nil // a key press should not open connections to other machines
-	}
-	data := values["data"]
-	if data == "" {
-		data = a.settings.env(envName("data"))
-	}
-	if data == "" {
-		data = "./muster-data"
-	}
-	s, err := a.service(HubFlags{WhichHub: WhichHub{Data: data}})
-	if err != nil {
-		return nil
-	}
-	defer s.Close()
-	switch {
-	case arg == "device" || arg == "id" && n.Name != "create":
-		return deviceCandidates(ctx, s, last)
-	case arg == "name" && n.Parent != nil && n.Parent.Name == "policy" && n.Name != "create":
-		list, err := s.Policies(ctx)
-		if err != nil {
-			return nil
-		}
-		var out []string
-		for _, p := range list {
-			if strings.HasPrefix(p.Name, last) {
-				out = append(out, p.Name+"\tpolicy")
-			}
-		}
-		return out
-	case arg == "path=value":
-		return candidates([]string{"desired.", "tags."}, last)
-	}
-	return nil
-}
-
-func deviceCandidates(ctx context.Context, s *client.Service, last string) []string {
-	var out []string
-	for d, err := range s.FirstDevices(ctx, last, 50) {
-		if err != nil {
-			break
-		}
-		out = append(out, d.DeviceID+"\t"+strings.ToLower(d.ConnectionState))
 	}
 	return out
 }

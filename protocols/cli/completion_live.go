@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+// What a key press asks of a hub at most.
+const (
+	completionMost  = 50  // candidates
+	completionAudit = 200 // entries of the audit, for names of methods
+)
+
+// wanted is the argument that the tab key asks for.
+type wanted struct {
+	node  *kong.Node
+	arg   string   // its name in the grammar
+	given []string // the positional words before it
+	last  string   // what is typed of it
+}
+
+func (w wanted) group() string {
+	if w.node.Parent == nil {
+		return ""
+	}
+	return w.node.Parent.Name
+}
+
+// liveCandidates asks the hub on this machine for names; when it doesn't
+// answer in time there are none.
+func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]string) []string {
+	if values["hub"] != "" || a.settings.env(envName("hub")) != "" {
+		return nil // a key press should not open connections to other machines
+	}
+	data := values["data"]
+	if data == "" {
+		data = a.settings.env(envName("data"))
+	}
+	if text, ok := a.settings.values["data"].(string); ok && data == "" {
+		data = text
+	}
+	if data == "" {
+		data = "./muster-data"
+	}
+	s, err := a.service(HubFlags{WhichHub: WhichHub{Data: data}})
+	if err != nil {
+		return nil
+	}
+	defer s.Close()
+	creates := w.node.Name == "create"
+	switch {
+	case w.arg == "module" && !creates && len(w.given) > 0:
+		return moduleCandidates(ctx, s, w.given[len(w.given)-1], "", w.last)
+	case w.arg == "device" || w.arg == "id" && !creates:
+		if device, part, ok := strings.Cut(w.last, "/"); ok {
+			return moduleCandidates(ctx, s, device, device+"/", part)
+		}
+		return deviceCandidates(ctx, s, w.last)
+	case w.arg == "name" && w.group() == "policy" && !creates:
+		list, err := s.Policies(ctx)
+		if err != nil {
+			return nil
+		}
+		return matching(w.last, func(yield func(string, string) bool) {
+			for _, p := range list {
+				if !yield(p.Name, "policy") {
+					return
+				}
+			}
+		})
+	case w.arg == "name" && (w.group() == "webhook" || w.group() == "dead-letters") && !creates:
+		return matching(w.last, func(yield func(string, string) bool) {
+			for hook, err := range s.Webhooks(ctx) {
+				if err != nil || !yield(hook.ID, hook.Status) {
+					return
+				}
+			}
+		})
+	case w.arg == "method":
+		return methodCandidates(ctx, s, w.last)
+	case w.arg == "path=value":
+		return candidates([]string{"desired.", "tags."}, w.last)
+	}
+	return nil
+}
+
+// matching collects the names that begin with prefix, at most completionMost.
+func matching(prefix string, names iter.Seq2[string, string]) []string {
+	var out []string
+	for name, text := range names {
+		if strings.HasPrefix(name, prefix) {
+			out = append(out, name+"\t"+text)
+		}
+		if len(out) == completionMost {
+			break
+		}
+	}
+	return out
+}
+
+func deviceCandidates(ctx context.Context, s *client.Service, last string) []string {
+	var out []string
+	for d, err := range s.FirstDevices(ctx, last, completionMost) {
+		if err != nil {
+			break
+		}
+		out = append(out, d.DeviceID+"\t"+strings.ToLower(d.ConnectionState))
+	}
+	return out
+}
+
+func moduleCandidates(ctx context.Context, s *client.Service, device, before, last string) []string {
+	list, err := s.Modules(ctx, device)
+	if err != nil {
+		return nil
+	}
+	return matching(before+last, func(yield func(string, string) bool) {
+		for _, m := range list {
+			if !yield(before+m.ModuleID, strings.ToLower(m.ConnectionState)) {
+				return
+			}
+		}
+	})
+}
+
+// methodCandidates are the names of methods that were called lately.
+func methodCandidates(ctx context.Context, s *client.Service, last string) []string {
+	var seen []string
+	counts, n := map[string]int{}, 0
+	for e, err := range s.Audit(ctx) {
+		if n++; err != nil || n > completionAudit {
+			break
+		}
+		var details struct{ Method string }
+		if len(e.Details) == 0 || json.Unmarshal(e.Details, &details) != nil || details.Method == "" {
+			continue
+		}
+		if counts[details.Method]++; !slices.Contains(seen, details.Method) {
+			seen = append(seen, details.Method)
+		}
+	}
+	return matching(last, func(yield func(string, string) bool) {
+		for _, m := range seen {
+			if !yield(m, fmt.Sprintf("called %d times lately", counts[m])) {
+				return
+			}
+		}
+	})
+}
