@@ -177,7 +177,19 @@ if ! command -v cc > /dev/null && ! command -v gcc > /dev/null; then
   race=()
   skip 'race detector' 'there is no C compiler and none could be installed; the tests run without it'
 fi
+for shell in zsh fish; do
+  command -v "$shell" > /dev/null || install "$shell" 'a shell to press the tab key in' || skip "completion in $shell" 'it could not be installed'
+done
 tests 'tests, architecture and documents included' "${race[@]}" -timeout 15m ./...
+
+if command -v dpkg-deb > /dev/null; then
+  for tool in lintian systemd-analyze:systemd fakeroot man:man-db; do
+    command -v "${tool%%:*}" > /dev/null || install "${tool##*:}" 'to look at the Debian package'
+  done
+  counted 'Debian package' 'package: ([0-9]+) checks, ([0-9]+) failed' packaging/test.sh
+else
+  skip 'Debian package' 'dpkg-deb is missing'
+fi
 
 counted 'power cuts: images in which unsynced pages are missing or torn, and variants that must be caught' \
   'storage +([0-9]+) images.* ([0-9]+) bad' go run ./test/powercut -images "${POWERCUT_IMAGES:-200}"
