@@ -45,11 +45,10 @@ type Verdict struct {
 	Reported   Count
 	Desired    Count
 	Telemetry  Count
-	Duplicates int64 // messages that are kept more than once
-	Arrived    int64 // messages that are kept although their acknowledgement never came
-	Strangers  int64 // messages of a run of the log that the log does not know
-	Oldest     uint64
-	Newest     uint64 // position of the messages that were looked at
+	Duplicates int64  // messages that are kept more than once
+	Arrived    int64  // messages that are kept although their acknowledgement never came
+	Strangers  int64  // messages of a run of the log that the log does not know
+	Oldest     uint64 // position of the oldest message that is kept
 	OtherEpoch bool   // the source is of another epoch than the log
 }
 
@@ -84,7 +83,7 @@ func (a *Acks) Verify(ctx context.Context, src Source, until uint64) (Verdict, e
 	if err != nil {
 		return v.Verdict, err
 	}
-	v.Oldest, v.Newest = after.OldestMessage, before.NewestMessage
+	v.Oldest = after.OldestMessage
 	for _, id := range devices {
 		v.messages(id, a.devices[id])
 	}
