@@ -41,7 +41,7 @@ type root struct {
 	Audit  auditGroup  `cmd:"" group:"Access" help:"The audit log."`
 
 	Doctor      doctorCmd      `cmd:"" group:"Care" help:"Look for what is wrong, and say what to do."`
-	Verify      verifyCmd      `cmd:"" group:"Care" help:"Read a whole data directory and check it (the hub must not run); with --acks, a running hub."`
+	Verify      verifyCmd      `cmd:"" group:"Care" help:"Read a whole data directory and check it (the hub must not run); with --acks, look up what a hub acknowledged."`
 	Repair      repairCmd      `cmd:"" group:"Care" help:"Mend a damaged data directory; the hub must not run."`
 	Debug       debugGroup     `cmd:"" group:"Care" help:"Look into a running hub: log level, profiles, flight recorder."`
 	Backup      backupGroup    `cmd:"" group:"Care" help:"Backups: make, check and list them."`
