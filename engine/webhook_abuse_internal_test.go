@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -195,6 +196,116 @@ func TestRestoredWebhookMissesNoTelemetry(t *testing.T) {
 		}
 		if !slices.Equal(got, numbers(10, 7)) {
 			t.Errorf("posted %q", got)
+		}
+	})
+}
+
+// TestWebhookOfADeviceThatFloods: a device whose events are taken slowly, or
+// that sends more of them than can be taken one after another, goes at its own
+// pace and the others at theirs; it loses nothing, keeps its order, and after
+// a stop in the middle nobody's events come again but what was under way.
+func TestWebhookOfADeviceThatFloods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const flood, others = 2000, 5
+		var mu sync.Mutex
+		got := map[string][]string{}
+		deliver := func(ctx context.Context, p WebhookPost) (WebhookAnswer, error) {
+			wait := time.Millisecond
+			if p.Header["Ce-Deviceid"] == "loud*" {
+				wait = 50 * time.Millisecond // 20 a second
+			}
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return WebhookAnswer{}, ctx.Err()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			got[p.Header["Ce-Deviceid"]] = append(got[p.Header["Ce-Deviceid"]], string(p.Body))
+			return WebhookAnswer{Status: 200}, nil
+		}
+		count := func(device string) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(got[device])
+		}
+		dir := t.TempDir()
+		run := func() (*Hub, func()) {
+			h, err := Open(t.Context(), Options{Storage: storage.Options{Dir: dir, Memory: 64 << 20}, Deliver: deliver})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+			done := make(chan error, 1)
+			go func() { done <- h.Run(ctx) }()
+			return h, func() {
+				cancel()
+				if err := errors.Join(<-done, h.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		h, end := run()
+		putHook(t, h, EventTelemetry)
+		synctest.Wait()
+		for i := range flood / 100 {
+			putMessages(t, h, "loud*", 100*i, 100)
+			putMessages(t, h, "loud2", i, 1) // the other's id is its prefix
+			for n := range others {
+				putMessages(t, h, fmt.Sprint("d", n), i, 1)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		for n := range others {
+			if c := count(fmt.Sprint("d", n)); c != flood/100 {
+				t.Errorf("device %d: %d of %d events were posted while another one floods", n, c, flood/100)
+			}
+		}
+		if c := count("loud*"); c > flood/2 || c < 50 {
+			t.Errorf("%d of the flood were posted: not what the test is about", c)
+		}
+		w, err := h.Webhook(t.Context(), owner, "hook")
+		if err != nil || w.State.Waiting > webhookWindow/2+webhookShare || w.State.Lag == 0 || w.State.LagTime < time.Second {
+			t.Errorf("%+v, %v", w.State, err)
+		}
+		before := count("loud*")
+		end() // in the middle
+		h, end = run()
+		defer end()
+		time.Sleep(10 * time.Second)
+		for n := range others {
+			if c := count(fmt.Sprint("d", n)); c != flood/100 {
+				t.Errorf("device %d: %d of %d events were posted after the restart", n, c, flood/100)
+			}
+		}
+		putMessages(t, h, "d0", 1000, 1)
+		time.Sleep(time.Second)
+		if c := count("d0"); c != flood/100+1 {
+			t.Errorf("after the restart the others wait for the flood: %d", c)
+		}
+		for range 100 {
+			if count("loud*") >= flood {
+				break
+			}
+			time.Sleep(5 * time.Second)
+		}
+		putMessages(t, h, "loud*", flood, 3)
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		loud := got["loud*"]
+		if again := len(loud) - flood - 3; again < 0 || again > 2 {
+			t.Errorf("%d of %d events came, %d before the stop", len(loud), flood+3, before)
+		}
+		if loud = slices.Compact(loud); !slices.Equal(loud, numbers(0, flood+3)) {
+			t.Errorf("the flood came out of order or with holes: %d events", len(loud))
+		}
+		if !slices.Equal(got["loud2"], numbers(0, flood/100)) {
+			t.Errorf("a device whose id begins like the loud one's got %v", got["loud2"])
+		}
+		if w, err := h.Webhook(t.Context(), owner, "hook"); err != nil || w.State.Lag != 0 || w.State.Waiting != 0 || len(w.State.Behind) != 0 {
+			t.Errorf("at the end: %+v, %v", w.State, err)
 		}
 	})
 }

@@ -21,14 +21,16 @@ const (
 	webhookDeadPending = 200              // dead letters that are not stored yet
 	webhookDeadBytes   = 2 << 20          // of them
 	webhookShare       = webhookWindow / 8
+	webhookShareBytes  = webhookWindowBytes / 8
 	webhookFinalFlush  = 5 * time.Second
 	webhookPauseLeast  = 20 // requests that failed before time alone pauses a webhook
 )
 
 // webhookPump delivers the events of one webhook. Each device has its own
 // queue, whose head alone is under way: its events keep their order, and one
-// that fails holds up no other device. One goroutine owns all fields but those
-// under mu.
+// that fails holds up no other device. One that has more than its share of the
+// window falls behind: what comes next of it stays in the logs (webhook_behind.go).
+// One goroutine owns all fields but those under mu.
 type webhookPump struct {
 	hub    *Hub
 	id     string
@@ -41,9 +43,13 @@ type webhookPump struct {
 	posts   sync.WaitGroup
 
 	state    WebhookState
-	seen     place      // behind what was read
-	open     *list.List // of *webhookItem, in the order of the log
-	bytes    int
+	seen     place                      // behind what was read
+	open     *list.List                 // of *webhookItem, in the order of the log
+	apart    int                        // items that are not in open: of devices that are behind
+	bytes    int                        // of all items
+	hungry   []*webhookQueue            // behind, and with nothing to send until their events are read
+	own      map[*webhookQueue]struct{} // have a place of their own: are behind, or were
+	starved  time.Time                  // not before, after the store could not be read
 	devices  map[string]*webhookQueue
 	ready    []*webhookQueue
 	sleeping map[*webhookQueue]struct{}
@@ -64,8 +70,8 @@ type webhookPump struct {
 // webhookItem is an event on its way.
 type webhookItem struct {
 	event   *Event
-	before  place // all before it was dealt with or is in the list before it
-	element *list.Element
+	before  place         // all before it was dealt with or is in the list before it; apart: of its device
+	element *list.Element // nil: apart
 	tries   int
 	first   time.Time // of the first attempt
 	alone   bool      // not in a batch with others: one of a refused batch
@@ -75,6 +81,9 @@ type webhookItem struct {
 type webhookQueue struct {
 	device string
 	items  []*webhookItem
+	bytes  int
+	behind *place // its events after this are not in items
+	upTo   place  // it has been read up to here, perhaps ahead of the others
 	busy   bool
 	due    time.Time
 	asked  bool // due is what the endpoint asked for
@@ -90,8 +99,9 @@ type webhookDone struct {
 func newWebhookPump(h *Hub, id string, r webhookRecord, t webhookTarget, state WebhookState, at place) *webhookPump {
 	p := &webhookPump{
 		hub: h, id: id, record: r, target: t, read0: at, in: make(chan webhookPage), results: make(chan webhookDone, h.limits.WebhookPosts),
-		state: state, seen: at, open: list.New(), devices: map[string]*webhookQueue{}, sleeping: map[*webhookQueue]struct{}{}, flushed: time.Now(),
+		state: state, seen: at, open: list.New(), own: map[*webhookQueue]struct{}{}, devices: map[string]*webhookQueue{}, sleeping: map[*webhookQueue]struct{}{}, flushed: time.Now(),
 	}
+	p.resume()
 	p.publish(time.Now())
 	return p
 }
@@ -121,6 +131,7 @@ func (p *webhookPump) loop(ctx, posting context.Context) {
 			p.relieve(now)
 		}
 		p.wake(now)
+		p.feed(ctx, now)
 		if !p.pausing {
 			p.send(posting, now)
 		}
@@ -156,7 +167,7 @@ func (p *webhookPump) tryFlush(ctx context.Context, now time.Time) {
 }
 
 func (p *webhookPump) room() bool {
-	return p.open.Len() < webhookWindow && p.bytes < webhookWindowBytes
+	return p.open.Len()+p.apart < webhookWindow && p.bytes < webhookWindowBytes
 }
 
 // deadFull reports whether dead letters must be stored before there are more.
@@ -167,21 +178,38 @@ func (p *webhookPump) deadFull() bool {
 // take queues what was read.
 func (p *webhookPump) take(page webhookPage) {
 	for _, e := range page.events {
-		item := &webhookItem{event: e, before: p.seen}
-		item.element = p.open.PushBack(item)
-		p.bytes += e.size()
+		if q := p.queue(e.ID.DeviceID); !p.leaves(q, e) {
+			item := &webhookItem{event: e, before: p.seen}
+			if _, own := p.own[q]; own {
+				p.apart++
+			} else {
+				item.element = p.open.PushBack(item)
+			}
+			p.push(q, item)
+		}
 		p.seen = p.seen.join(e.at)
-		q := p.devices[e.ID.DeviceID]
-		if q == nil {
-			q = &webhookQueue{device: e.ID.DeviceID}
-			p.devices[e.ID.DeviceID] = q
-		}
-		q.items = append(q.items, item)
-		if len(q.items) == 1 {
-			p.ready = append(p.ready, q)
-		}
 	}
 	p.seen = p.seen.join(page.at)
+	p.caughtUp()
+}
+
+func (p *webhookPump) queue(device string) *webhookQueue {
+	q := p.devices[device]
+	if q == nil {
+		q = &webhookQueue{device: device}
+		p.devices[device] = q
+	}
+	return q
+}
+
+// push adds an item to its device's queue.
+func (p *webhookPump) push(q *webhookQueue, item *webhookItem) {
+	size := item.event.size()
+	p.bytes += size
+	q.bytes += size
+	if q.items = append(q.items, item); len(q.items) == 1 {
+		p.ready = append(p.ready, q)
+	}
 }
 
 // wake makes ready whose time has come.
@@ -205,6 +233,9 @@ func (p *webhookPump) next(now time.Time) time.Duration {
 	}
 	if len(p.ready) > 0 && p.down.After(now) {
 		d = min(d, p.down.Sub(now))
+	}
+	if len(p.hungry) > 0 && p.room() {
+		d = min(d, p.starved.Sub(now))
 	}
 	return max(d, time.Millisecond)
 }
@@ -386,7 +417,7 @@ func (p *webhookPump) relieve(now time.Time) {
 		p.bury(head, why+p.state.LastError, now)
 		delete(p.sleeping, q)
 		if len(q.items) == 0 {
-			delete(p.devices, q.device)
+			p.emptied(q)
 		} else {
 			p.ready = append(p.ready, q)
 		}
@@ -406,9 +437,14 @@ func (p *webhookPump) bury(item *webhookItem, text string, now time.Time) {
 
 // remove takes an event that is dealt with from the list and its queue.
 func (p *webhookPump) remove(item *webhookItem) {
-	p.open.Remove(item.element)
-	p.bytes -= item.event.size()
+	if item.element != nil {
+		p.open.Remove(item.element)
+	} else {
+		p.apart--
+	}
 	q := p.devices[item.event.ID.DeviceID]
+	p.bytes -= item.event.size()
+	q.bytes -= item.event.size()
 	for i := range q.items {
 		if q.items[i] == item {
 			copy(q.items[i:], q.items[i+1:])
@@ -425,7 +461,7 @@ func (p *webhookPump) release(d webhookDone, due time.Time, asked bool) {
 		q.busy = false
 		switch {
 		case len(q.items) == 0:
-			delete(p.devices, q.device)
+			p.emptied(q)
 		case q.items[0].tries > 0 && !due.IsZero():
 			q.due, q.asked = due, asked
 			p.sleeping[q] = struct{}{}
@@ -497,7 +533,7 @@ func (p *webhookPump) flush(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	next := p.state
-	next.Change, next.Message = at.change, at.message
+	next.Change, next.Message, next.Behind = at.change, at.message, p.behind()
 	var stored WebhookState
 	err := p.hub.update(ctx, "move webhook", func(tx *storage.Tx) error {
 		stored = next
@@ -517,7 +553,7 @@ func (p *webhookPump) flush(ctx context.Context, now time.Time) error {
 			stored.FailingSince, stored.FailedSince, stored.DeadInARow = state.FailingSince, state.FailedSince, state.DeadInARow
 		}
 		if state.Moves != p.state.Moves { // moved meanwhile; this pump is about to end
-			stored.Change, stored.Message, stored.Moves = state.Change, state.Message, state.Moves
+			stored.Change, stored.Message, stored.Behind, stored.Moves = state.Change, state.Message, state.Behind, state.Moves
 		}
 		if !p.record.wantsTelemetry() {
 			stored.Message = state.Message // its business only when telemetry is asked for
@@ -542,11 +578,11 @@ func (p *webhookPump) flush(ctx context.Context, now time.Time) error {
 func (p *webhookPump) publish(now time.Time) {
 	s := p.state
 	at := p.place()
-	s.Change, s.Message = at.change, at.message
+	s.Change, s.Message, s.Behind = at.change, at.message, p.behind()
 	if front := p.open.Front(); front != nil {
 		s.LagTime = max(0, now.Sub(front.Value.(*webhookItem).event.Time)) //nolint:forcetypeassert // the list holds nothing else
 	}
-	s.InFlight, s.Waiting = p.flying, p.open.Len()
+	s.InFlight, s.Waiting = p.flying, p.open.Len()+p.apart
 	for q := range p.sleeping {
 		if s.Retry.IsZero() || q.due.Before(s.Retry) {
 			s.Retry = q.due.UTC()

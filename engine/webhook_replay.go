@@ -41,7 +41,7 @@ func (h *Hub) ReplayWebhook(ctx context.Context, c Caller, id, from string) (Web
 		if err != nil {
 			return err
 		}
-		state.Change, state.Message = at.change, at.message
+		state.Change, state.Message, state.Behind = at.change, at.message, nil
 		state.Moves++
 		details, err := marshal(struct {
 			From string `json:"from"`

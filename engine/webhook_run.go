@@ -181,7 +181,7 @@ func (h *Hub) webhooksKeep(ctx context.Context) (keep uint64, err error) {
 			if err != nil {
 				return err
 			}
-			keep = min(keep, state.Change)
+			keep = min(keep, state.oldest().change)
 		}
 		return nil
 	})

@@ -29,6 +29,10 @@ type WebhookState struct {
 	DeadInARow   int       `json:"dr,omitempty"` // events given up since
 	Moves        uint64    `json:"v,omitempty"`  // how often a replay moved the place
 
+	// Behind are devices that are not as far as the place: their own places. It
+	// is never changed, only replaced.
+	Behind map[string]webhookBehind `json:"h,omitempty"`
+
 	DeadNext  uint64 `json:"dn,omitempty"` // number of the next dead letter
 	DeadKept  int    `json:"dk,omitempty"`
 	DeadBytes int    `json:"db,omitempty"`
@@ -39,6 +43,23 @@ type WebhookState struct {
 	InFlight int           `json:"-"` // requests under way
 	Waiting  int           `json:"-"` // events read and not yet dealt with
 	Retry    time.Time     `json:"-"` // when it is tried again; zero when nothing waits for that
+}
+
+// webhookBehind is the place of a device that is behind.
+type webhookBehind struct {
+	Change  uint64 `json:"c"`
+	Message uint64 `json:"m,omitempty"`
+}
+
+func (b webhookBehind) place() place { return place{b.Change, b.Message} }
+
+// oldest is the place that nobody is behind, in each log.
+func (s *WebhookState) oldest() place {
+	at := s.place()
+	for _, b := range s.Behind {
+		at.change, at.message = min(at.change, b.Change), min(at.message, b.Message)
+	}
+	return at
 }
 
 // begin forgets the failures before a webhook was enabled.
@@ -70,6 +91,11 @@ func (h *Hub) openWebhooks(ctx context.Context) error {
 		}
 		for _, item := range ahead {
 			item.Value.Message = last
+			behind := map[string]webhookBehind{}
+			for device, b := range item.Value.Behind {
+				behind[device] = webhookBehind{b.Change, min(b.Message, last)}
+			}
+			item.Value.Behind = behind
 			if err := webhookStateTable.Put(tx, item.Key, item.Value); err != nil {
 				return err
 			}
@@ -98,16 +124,17 @@ func (h *Hub) showWebhook(r storage.Reader, id string, record webhookRecord) (We
 	if err != nil {
 		return w, err
 	}
-	state.Lag = last - min(last, state.Change)
+	oldest := state.oldest()
+	state.Lag = last - min(last, oldest.change)
 	if record.wantsTelemetry() {
 		newest := h.db.Messages().Last()
-		state.Lag += newest - min(newest, state.Message)
+		state.Lag += newest - min(newest, oldest.message)
 	} else {
 		state.Message = h.db.Messages().Last() // those before are not its business
 	}
 	state.Cursor = state.place().cursor(h.db.Epoch().ID)
-	if pump == nil && state.Lag > 0 {
-		state.LagTime, err = h.oldestAfter(r, state.place(), record.wantsTelemetry())
+	if state.Lag > 0 && (pump == nil || len(state.Behind) > 0) {
+		state.LagTime, err = h.oldestAfter(r, oldest, record.wantsTelemetry())
 	}
 	w.State = state
 	return w, err
