@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { suite } from './lib/suite.mjs';
 import { scratch } from './lib/hub.mjs';
 import { rest } from './lib/rest.mjs';
+import { metric } from './lib/abuse.mjs';
 import { Wire } from './lib/wire.mjs';
 import { assert, assertError, eventually, newDevice, path, sleep, twinPath, within } from './lib/fixture.mjs';
 
@@ -39,7 +40,6 @@ class Filler {
   remove() { closeSync(this.file); unlinkSync(join(disk, 'filler')); }
 }
 
-const metric = async (name) => Number(new RegExp(`^${name} (.+)$`, 'm').exec((await rest({ path: '/metrics' })).text)[1]);
 
 // load keeps a device reporting and sending until told to stop, and knows what
 // was acknowledged.
