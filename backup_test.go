@@ -240,7 +240,7 @@ func TestBackupLife(t *testing.T) {
 	}
 	hub.stop(syscall.SIGTERM)
 	b.must("resume", "--data", "restored")
-	hub = b.serve("--data", "restored")
+	b.serve("--data", "restored")
 	if out := b.must("status", "--data", "restored"); strings.Contains(out, "not resumed") {
 		t.Errorf("after the resume:\n%s", out)
 	}
