@@ -193,7 +193,7 @@ func checkFiles() cli.Finding {
 	}
 	found := cli.Finding{Check: "open files", Level: "ok", Text: fmt.Sprintf("%d files or connections may be open.", limit.Max)}
 	if open, err := os.ReadDir("/proc/self/fd"); err == nil {
-		found.Text = fmt.Sprintf("%d files and connections are open, %d may be.", len(open), limit.Max)
+		found.Text = fmt.Sprintf("%d files or connections may be open, %d are open.", limit.Max, len(open))
 	}
 	if limit.Max < 65536 {
 		found.Level, found.Next = "warn", "Each device needs one: raise the limit (ulimit -n, or LimitNOFILE= in the systemd unit)."
