@@ -38,12 +38,12 @@ const (
 	backupFailed   = 'E' // instead of all that would follow: why the backup ended
 
 	backupOrder    = "HKRMBT"
-	backupChunk    = 256 << 10 // bytes after which a chunk is written
-	backupPart     = 128 << 10 // bytes of a part of a blob
-	maxBackupChunk = 4 << 20   // most bytes of a chunk, compressed or not
-	maxBackupText  = 1 << 20   // most bytes of header, key and trailer
-	maxBackupTime  = time.Hour // how long one backup may hold its snapshot
-	maxBackupLogs  = 1000      // logs that a backup names
+	backupChunk    = 256 << 10     // bytes after which a chunk is written
+	backupPart     = 128 << 10     // bytes of a part of a blob
+	maxBackupChunk = 4 << 20       // most bytes of a chunk, compressed or not
+	maxBackupText  = 1 << 20       // most bytes of header, key and trailer
+	maxBackupTime  = 4 * time.Hour // how long one backup may hold its snapshot
+	maxBackupLogs  = 1000          // logs that a backup names
 )
 
 // ErrBackup says that the bytes are no whole backup. The text names the offset and what was read there.
@@ -103,7 +103,7 @@ type BackupTable struct {
 // Backup writes the state of one committed sequence to w, while transactions go on, and the
 // messages that were durable at that moment. It rests between chunks, longer while there are
 // transactions. It returns an error, and w holds no whole backup, when ctx ends, w fails, a value
-// is damaged, an hour has passed or free space falls below the reserve meanwhile (ErrReserve), as
+// is damaged, four hours have passed or free space falls below the reserve meanwhile (ErrReserve), as
 // it does when w ends on the disk of the store.
 func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info BackupInfo, err error) {
 	ctx, stop := context.WithTimeoutCause(ctx, maxBackupTime,

@@ -10,8 +10,8 @@ const (
 	// How long work that nobody waits for rests after each piece: at least paceRest, and while
 	// others are there paceTimes as long as the piece took, paceMost at most.
 	paceRest  = 2 * time.Millisecond
-	paceTimes = 3
-	paceMost  = 250 * time.Millisecond
+	paceTimes = 4
+	paceMost  = 2 * time.Second // on a machine that is full a piece takes long, and so must the rest
 )
 
 // pacer has long work rest between its pieces, so that those who wait for a transaction find the
