@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,11 +24,11 @@ import (
 
 // What "flat" means. A hub's memory moves up and down with its collector and
 // its tables, so that a short run sees a slope where there is none: what counts
-// is how much the fitted line rises over what was measured.
+// is how much the median slope makes over what was measured.
 const (
 	soakWarm       = 0.25 // of the duration, before what is measured
-	soakMemoryRise = 10.0 // percent of the mean, resident and heap
-	soakCountRise  = 2.0  // percent of the mean and five more, goroutines and descriptors
+	soakMemoryRise = 10.0 // percent of the median, anonymous memory and what lives in the heap
+	soakCountRise  = 2.0  // percent of the median and five more, goroutines and descriptors
 	soakDiskEach   = 4.0  // KiB of tables and journal for each transaction; messages are counted apart
 )
 
@@ -73,7 +74,8 @@ type soak struct {
 	methods, patches, failed atomic.Int64
 }
 
-// sample is one look.
+// sample is one look. heap is what the newest collection left, as the goal of the
+// next one tells.
 type sample struct {
 	at                                          float64 // seconds
 	resident, anonymous, heap, routines, files  float64
@@ -170,7 +172,7 @@ func (s *soak) done(ctx context.Context, count *atomic.Int64, err error) {
 func (s *soak) watch(ctx context.Context, duration time.Duration, stdout io.Writer) ([]sample, error) {
 	began := time.Now()
 	var list []sample
-	fmt.Fprintln(stdout, "     s  resident  anonymous  heap in use  goroutines  descriptors  disk MiB  of that messages  checkpoints  messages taken  load average")
+	fmt.Fprintln(stdout, "     s  resident  anonymous    live heap  goroutines  descriptors  disk MiB  of that messages  checkpoints  messages taken  load average")
 	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	show := time.Duration(0)
@@ -211,7 +213,7 @@ func (s *soak) look(ctx context.Context) (l sample, err error) {
 	f, err := s.h.metrics(ctx)
 	return sample{
 		resident: float64(m.resident), anonymous: float64(m.anonymous), files: float64(len(files)), disk: float64(diskUse(s.h.data)),
-		heap: f["go_memstats_heap_inuse_bytes"], routines: f["go_goroutines"], messages: f["muster_store_message_bytes"],
+		heap: f["go_memstats_next_gc_bytes"] / (1 + f["go_gc_gogc_percent"]/100), routines: f["go_goroutines"], messages: f["muster_store_message_bytes"],
 		commits: f["muster_store_commits_total"], checkpoints: f["muster_store_checkpoints_total"], taken: f["muster_messages_total"],
 	}, err
 }
@@ -225,7 +227,7 @@ func (s *soak) judge(list []sample, stdout io.Writer) {
 	}
 	first, last := list[0], list[len(list)-1]
 	span := last.at - first.at
-	fmt.Fprintf(stdout, "\n%d samples over %.0f s after the warm-up; a slope's error is its standard error\n", len(list), span)
+	fmt.Fprintf(stdout, "\n%d samples over %.0f s after the warm-up; slopes are medians over all pairs, with their quartiles\n", len(list), span)
 	rises := map[string]float64{}
 	for _, series := range []struct {
 		name, unit string
@@ -234,47 +236,41 @@ func (s *soak) judge(list []sample, stdout io.Writer) {
 	}{
 		{"resident", "MiB", mebi, func(l sample) float64 { return l.resident }},
 		{"anonymous", "MiB", mebi, func(l sample) float64 { return l.anonymous }},
-		{"heap in use", "MiB", mebi, func(l sample) float64 { return l.heap }},
+		{"live heap", "MiB", mebi, func(l sample) float64 { return l.heap }},
 		{"goroutines", "", 1, func(l sample) float64 { return l.routines }},
 		{"descriptors", "", 1, func(l sample) float64 { return l.files }},
 		{"disk", "MiB", mebi, func(l sample) float64 { return l.disk }},
 	} {
-		mean, slope, fault := fit(list, series.of)
-		rises[series.name] = 100 * slope * span / mean
-		fmt.Fprintf(stdout, "  %-12s mean %9.1f %-3s slope %+9.3f ± %.3f %s an hour, %+.1f %% over what was measured\n",
-			series.name, mean/series.scale, series.unit, slope*3600/series.scale, fault*3600/series.scale, series.unit, rises[series.name])
+		middle, slope, low, high := fit(list, series.of)
+		rises[series.name] = 100 * slope * span / middle
+		fmt.Fprintf(stdout, "  %-12s median %8.1f %-3s slope %+9.2f (%+.2f to %+.2f) %s an hour, %+.1f %% over what was measured\n",
+			series.name, middle/series.scale, series.unit, slope*3600/series.scale, low*3600/series.scale, high*3600/series.scale, series.unit, rises[series.name])
 	}
 	perTransaction := (last.disk - first.disk - (last.messages - first.messages)) / (last.commits - first.commits)
 	fmt.Fprintf(stdout, "  disk beside messages: %.2f KiB for each of %.0f transactions; messages: %.0f bytes each; %.0f checkpoints\n\ntargets\n",
 		perTransaction/1024, last.commits-first.commits, (last.messages-first.messages)/(last.taken-first.taken), last.checkpoints-first.checkpoints)
 	target(stdout, "rise of anonymous memory", rises["anonymous"], soakMemoryRise, false, "%")
-	target(stdout, "rise of the heap", rises["heap in use"], soakMemoryRise, false, "%")
-	mean, _, _ := fit(list, func(l sample) float64 { return l.routines })
-	target(stdout, "rise of goroutines", rises["goroutines"], math.Round(10*(soakCountRise+500/mean))/10, false, "%")
-	mean, _, _ = fit(list, func(l sample) float64 { return l.files })
-	target(stdout, "rise of descriptors", rises["descriptors"], math.Round(10*(soakCountRise+500/mean))/10, false, "%")
+	target(stdout, "rise of the live heap", rises["live heap"], soakMemoryRise, false, "%")
+	middle, _, _, _ := fit(list, func(l sample) float64 { return l.routines })
+	target(stdout, "rise of goroutines", rises["goroutines"], math.Round(10*(soakCountRise+500/middle))/10, false, "%")
+	middle, _, _, _ = fit(list, func(l sample) float64 { return l.files })
+	target(stdout, "rise of descriptors", rises["descriptors"], math.Round(10*(soakCountRise+500/middle))/10, false, "%")
 	target(stdout, "disk for a transaction", perTransaction/1024, soakDiskEach, false, "KiB")
 }
 
-// fit returns the mean of a series, the slope of the line that fits it best, a
-// second, and the slope's standard error.
-func fit(list []sample, of func(sample) float64) (mean, slope, fault float64) {
-	n := float64(len(list))
-	var at float64
-	for _, l := range list {
-		at += l.at / n
-		mean += of(l) / n
+// fit returns the median of a series, and the median and the quartiles of the
+// slopes between any two of its samples, a second: what a compaction or a
+// collection does to single samples does not move them.
+func fit(list []sample, of func(sample) float64) (middle, slope, low, high float64) {
+	var values, slopes []float64
+	for i, l := range list {
+		values = append(values, of(l))
+		for _, before := range list[:i] {
+			slopes = append(slopes, (of(l)-of(before))/(l.at-before.at))
+		}
 	}
-	var xx, xy float64
-	for _, l := range list {
-		xx += (l.at - at) * (l.at - at)
-		xy += (l.at - at) * (of(l) - mean)
-	}
-	slope = xy / xx
-	var rest float64
-	for _, l := range list {
-		d := of(l) - mean - slope*(l.at-at)
-		rest += d * d
-	}
-	return mean, slope, math.Sqrt(rest / (n - 2) / xx)
+	slices.Sort(values)
+	slices.Sort(slopes)
+	n := len(slopes)
+	return values[len(values)/2], slopes[n/2], slopes[n/4], slopes[3*n/4]
 }
