@@ -140,20 +140,7 @@ const (
 func (h *Hub) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	every := func(d time.Duration, what string, f func(context.Context) error) {
-		wg.Go(func() {
-			t := time.NewTicker(d)
-			defer t.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-t.C:
-				}
-				if err := f(ctx); err != nil && ctx.Err() == nil {
-					h.log.Warn("background work did not finish; it will be tried again", slog.String("work", what), slog.Any("error", err))
-				}
-			}
-		})
+		wg.Go(func() { h.regularly(ctx, d, what, f) })
 	}
 	wg.Go(func() {
 		for ctx.Err() == nil {
@@ -184,6 +171,28 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	wg.Wait()
 	return nil
+}
+
+// toldEvery is how often the log says that some background work fails.
+const toldEvery = time.Minute
+
+// regularly runs f every d until ctx ends.
+func (h *Hub) regularly(ctx context.Context, d time.Duration, what string, f func(context.Context) error) {
+	t := time.NewTicker(d)
+	defer t.Stop()
+	var told time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		// A disk that is full for a day must not fill the log, too.
+		if err := f(ctx); err != nil && ctx.Err() == nil && time.Since(told) >= toldEvery {
+			told = time.Now()
+			h.log.Warn("background work did not finish; it will be tried again", slog.String("work", what), slog.Any("error", err))
+		}
+	}
 }
 
 // Close ends every session and closes the store. Run must have returned.
