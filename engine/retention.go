@@ -13,7 +13,7 @@ import (
 // enabled has passed, within a size.
 const (
 	changeLogAge   = 24 * time.Hour
-	changeLogBytes = 1 << 30
+	changeLogBytes = 1 << 30 // or a tenth of the disk: a small one must not be full of it before a day is over
 	retainBatch    = 500
 	retainPause    = 50 * time.Millisecond // between two batches
 )
@@ -27,7 +27,10 @@ func (h *Hub) retain(ctx context.Context, now time.Time) error {
 	if err == nil {
 		_, err = changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), Keep: keep})
 	}
-	_, berr := changeLog.Trim(ctx, h.db, storage.TrimPolicy{MaxBytes: changeLogBytes, Keep: math.MaxUint64})
+	most, berr := h.db.Share(changeLogBytes)
+	if berr == nil {
+		_, berr = changeLog.Trim(ctx, h.db, storage.TrimPolicy{MaxBytes: most, Keep: math.MaxUint64})
+	}
 	_, merr := h.db.Messages().Trim(now.Add(-h.limits.MessageAge), 0)
 	return errors.Join(err, berr, merr, h.retainHistory(ctx, now), h.retainAnswers(ctx, now))
 }

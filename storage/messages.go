@@ -387,11 +387,17 @@ func (l *MessageLog) defaultBytes() (int64, error) {
 	if n := l.db.tune.messageBytes; n > 0 {
 		return n, nil
 	}
+	return l.db.Share(2 << 30)
+}
+
+// Share is what one kind of data may take at most: so many bytes, or a tenth of the file system
+// where that is less. It errs when the file system can't be asked.
+func (db *DB) Share(most int64) (int64, error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(l.dir, &st); err != nil {
-		return 0, fmt.Errorf("statfs %s: %w", l.dir, err)
+	if err := unix.Statfs(db.opt.Dir, &st); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", db.opt.Dir, err)
 	}
-	return min(2<<30, int64(st.Blocks)*int64(st.Bsize)/10), nil
+	return min(most, int64(st.Blocks)*int64(st.Bsize)/10), nil
 }
 
 // stats fills in the log's figures.

@@ -49,6 +49,21 @@ func readMessages(t *testing.T, db *DB, after uint64) (n int, last uint64) {
 	return n, last
 }
 
+func TestShare(t *testing.T) {
+	db := mustOpen(t, testOptions(t, t.TempDir()), osFS{}, small())
+	defer mustClose(t, db)
+	if n, err := db.Share(1000); n != 1000 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(db.opt.Dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := db.Share(1 << 62); n != int64(st.Blocks)*int64(st.Bsize)/10 || err != nil {
+		t.Errorf("%d of %d blocks, %v", n, st.Blocks, err)
+	}
+}
+
 // TestMessagesStayWithinTheirSize: nobody calls Trim while somebody floods.
 func TestMessagesStayWithinTheirSize(t *testing.T) {
 	o, tune := testOptions(t, t.TempDir()), small()
