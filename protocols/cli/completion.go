@@ -98,7 +98,7 @@ func (a *app) complete(ctx context.Context, words []string) []string {
 	}
 	last := words[len(words)-1]
 	node, position := a.kong.Model.Node, 0
-	var given []string // positional words
+	var given []string            // positional words
 	values := map[string]string{} // flags seen, for --data and --hub
 	for i := 0; i < len(words)-1; i++ {
 		w := words[i]
