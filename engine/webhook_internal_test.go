@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,9 +57,9 @@ func TestClassifyWebhook(t *testing.T) {
 // is paused; the log is kept for it until then.
 func TestWebhookPausedAfterDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		posts := 0
+		var posts atomic.Int64
 		h, err := Open(t.Context(), Options{Storage: storage.Options{Dir: t.TempDir(), Memory: 64 << 20}, Deliver: func(context.Context, WebhookPost) (WebhookAnswer, error) {
-			posts++
+			posts.Add(1)
 			return WebhookAnswer{Status: 302}, nil
 		}})
 		if err != nil {
@@ -101,7 +102,7 @@ func TestWebhookPausedAfterDays(t *testing.T) {
 				t.Errorf("failing for %s: %+v, %v", row.failing, w, err)
 			}
 		}
-		if posts == 0 {
+		if posts.Load() == 0 {
 			t.Error("nothing was posted")
 		}
 		// Nobody is waited for any more.
