@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -206,16 +207,32 @@ func (s *soak) look(ctx context.Context) (l sample, err error) {
 	if err != nil {
 		return l, err
 	}
-	files, err := os.ReadDir("/proc/" + strconv.Itoa(s.h.pid()) + "/fd")
+	files, err := descriptorsOf(s.h.pid(), s.h.data)
 	if err != nil {
 		return l, err
 	}
 	f, err := s.h.metrics(ctx)
 	return sample{
-		resident: float64(m.resident), anonymous: float64(m.anonymous), files: float64(len(files)), disk: float64(diskUse(s.h.data)),
+		resident: float64(m.resident), anonymous: float64(m.anonymous), files: float64(files), disk: float64(diskUse(s.h.data)),
 		heap: f["go_memstats_next_gc_bytes"] / (1 + f["go_gc_gogc_percent"]/100), routines: f["go_goroutines"], messages: f["muster_store_message_bytes"],
 		commits: f["muster_store_commits_total"], checkpoints: f["muster_store_checkpoints_total"], taken: f["muster_messages_total"],
 	}, err
+}
+
+// descriptorsOf counts a process's open files, without those below a directory:
+// a store has some for each GiB that it keeps.
+func descriptorsOf(pid int, without string) (n int, err error) {
+	if without, err = filepath.Abs(without); err != nil {
+		return 0, err
+	}
+	dir := "/proc/" + strconv.Itoa(pid) + "/fd/"
+	list, err := os.ReadDir(dir)
+	for _, e := range list {
+		if to, err := os.Readlink(dir + e.Name()); err == nil && !strings.HasPrefix(to, without+"/") {
+			n++
+		}
+	}
+	return n, err
 }
 
 // judge fits a line to each series after the warm-up.
