@@ -31,7 +31,6 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 		WithBaseTableSize(t.tableSize).
 		WithBaseLevelSize(t.baseLevelSize).
 		WithMaxLevels(t.levels).
-		WithLevelSizeMultiplier(levelMultiplier).
 		WithNumCompactors(2).
 		WithNumLevelZeroTables(levelZeroTables).
 		WithNumLevelZeroTablesStall(3 * levelZeroTables).
@@ -52,11 +51,6 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 // each time: ten instead of Badger's five save a quarter of the processor time of an update under
 // full load; twenty save more but double the 99th percentile at 5,000 updates a second.
 const levelZeroTables = 10
-
-// levelMultiplier is how many times larger each level is than the one above: most keys are spread at
-// random, so that a byte that moves down has about so many rewritten with it. With Badger's ten,
-// updates cost a quarter more processor time once there are three levels.
-const levelMultiplier = 4
 
 // tableCompression: documents resemble one another, and the disk is often slower than Snappy.
 const tableCompression = options.Snappy

@@ -76,7 +76,7 @@ func (t tuning) withDefaults(memory int64) tuning {
 	// While a compaction runs, about a dozen tables are built at once, each in some eight times its
 	// size of memory that no cache bound covers.
 	set(&t.tableSize, min(max(memory/64, 1<<20), 8<<20))
-	set(&t.baseLevelSize, 4*t.memTable)
+	set(&t.baseLevelSize, 64<<20)
 	set(&t.blockCache, memory/16)
 	set(&t.recordCache, memory/2)
 	set(&t.indexCache, memory/16)
