@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures Muster beside other software. Usage:
 #
-#   test/bench/run.sh [storage|mqtt|telemetry|method|events|backup|start|idle|storm|soak [FLAGS]]
+#   test/bench/run.sh [storage|mqtt|telemetry|method|events|webhooks|backup|start|idle|storm|soak [FLAGS]]
 #
 # Without a subcommand all but backup and soak run, with their defaults: about an hour and a
 # half. Add -h after a subcommand for its flags. Needs Go and a Linux machine
@@ -77,7 +77,7 @@ measure() {
 if [ $# -gt 0 ]; then
 	measure "$@"
 else
-	for sub in storage mqtt telemetry method events start idle storm; do
+	for sub in storage mqtt telemetry method events webhooks start idle storm; do
 		measure "$sub"
 		echo
 	done
