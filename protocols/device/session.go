@@ -103,14 +103,14 @@ func (s *session) run(first func() error) {
 
 // serve handles packets until the connection ends, first those that came right
 // behind CONNECT: a client need not wait for CONNACK [MQTT-3.1.4-5].
-// Acknowledgements of one read go out in one write.
+// Acknowledgements of all that has arrived go out in one write.
 func (s *session) serve() error {
 	var p wire.Packet
 	if err := s.extend(time.Now()); err != nil {
 		return err
 	}
 	for {
-		n, size, err := s.pass(&p)
+		n, size, err := s.passes(&p)
 		if err == nil || isGraceful(err) {
 			err = errors.Join(err, s.settle())
 		}
@@ -134,6 +134,22 @@ func (s *session) serve() error {
 		}
 		if err := s.rd.Fill(); err != nil {
 			return s.readError(err)
+		}
+	}
+}
+
+// passBytes is how much a session handles before it waits for the store and
+// answers, so that a device that never pauses is answered, too.
+const passBytes = 64 << 10
+
+// passes handles all that has arrived: a client that writes packet by packet
+// then costs the store and the network little more than one that gathers them.
+func (s *session) passes(p *wire.Packet) (n, size int, err error) {
+	for {
+		packets, bytes, err := s.pass(p)
+		n, size = n+packets, size+bytes
+		if err != nil || size >= passBytes || !s.rd.FillArrived() {
+			return n, size, err
 		}
 	}
 }

@@ -123,6 +123,19 @@ func (r *Reader) Fill() error {
 	return r.ended(err)
 }
 
+// FillArrived is Fill where it need not wait, and reports whether it read
+// something. It tries only behind more than a few bytes, and only where the
+// source can tell, as a Stream can. The source's error is Fill's to return.
+func (r *Reader) FillArrived() bool {
+	src, ok := r.src.(interface{ ReadArrived(p []byte) (int, error) })
+	if !ok || r.buf == nil || r.err != nil {
+		return false
+	}
+	n, err := src.ReadArrived(r.room())
+	r.view, r.err = r.view[:len(r.view)+n], err
+	return n > 0
+}
+
 func (r *Reader) ended(err error) error {
 	if errors.Is(err, io.EOF) && len(r.view) > 0 {
 		return io.ErrUnexpectedEOF

@@ -41,6 +41,7 @@ type Stream struct {
 	message    io.Reader
 	frames     *bufio.Reader         // what the library reads from; nil at the client's end
 	first      [smallReadBuffer]byte // what await read
+	whole      bool                  // message came in one frame
 	deadline   time.Time
 	quiet      time.Duration
 	pingSecond int64
@@ -57,7 +58,8 @@ type link struct {
 	socket  *Socket // the lowest; nil when it can't wait for itself
 	timeout time.Duration
 	cut     atomic.Bool
-	pre     []byte // read already, by the HTTP server or by await
+	pre     []byte  // read already, by the HTTP server, by await or by takeAhead
+	early   *Buffer // what takeAhead has pre in
 
 	mu   sync.Mutex
 	cork *Buffer // while set, writes gather here
@@ -220,6 +222,10 @@ func (l *link) Read(p []byte) (int, error) {
 		n := copy(p, l.pre)
 		if l.pre = l.pre[n:]; len(l.pre) == 0 {
 			l.pre = nil
+			if l.early != nil {
+				l.socket.pool.Put(l.early)
+				l.early = nil
+			}
 		}
 		return n, nil
 	}

@@ -134,6 +134,7 @@ func (s *Stream) readMessage(p []byte) (int, error) {
 			if err := s.await(); err != nil { // the library would wait on a deep stack
 				return 0, s.readError(err)
 			}
+			s.whole = isMessage(s.peekByte())
 			// Deadlines are the link's: a context that can end costs a timer.
 			typ, m, err := s.ws.Reader(context.Background())
 			if err != nil {
