@@ -20,21 +20,30 @@ const (
 	gcLeast        = gcMost / 16
 	allocationFull = 128 << 20 // bytes a second
 
+	// So many goroutines more than at the look before are a fleet that arrives.
+	arrivals   = 64
+	gcArrivals = gcMost / 4
+
 	collectorLook = time.Second
 	// The rate that counts is the highest of so many looks: up at once, down when
 	// it has been quiet for a while.
 	collectorMemory = 10
+	// Arrivals that pause for less than so many looks are still the same ones.
+	arrivingMemory = 3
 )
 
 // collectorPace chooses the percentage.
 type collectorPace struct {
-	rates [collectorMemory]float64 // bytes a second, newest overwrites oldest
-	next  int
+	rates      [collectorMemory]float64 // bytes a second, newest overwrites oldest
+	next       int
+	goroutines uint64 // at the look before
+	arriving   int    // looks for which the fleet still counts as arriving
 }
 
-// percent takes what was allocated since the look before and returns the
-// percentage: gcMost or a half, a quarter ... of it, so that it seldom changes.
-func (p *collectorPace) percent(allocated uint64, passed time.Duration) int {
+// percent takes what was allocated since the look before, and how many
+// goroutines there are now, and returns the percentage: gcMost or a half, a
+// quarter ... of it, so that it seldom changes.
+func (p *collectorPace) percent(allocated, goroutines uint64, passed time.Duration) int {
 	p.rates[p.next%collectorMemory] = float64(allocated) / passed.Seconds()
 	p.next++
 	most := 0.0
@@ -45,13 +54,21 @@ func (p *collectorPace) percent(allocated uint64, passed time.Duration) int {
 	for percent/2 >= gcLeast && most < allocationFull*float64(percent)/2/gcMost {
 		percent /= 2
 	}
+	p.arriving = max(0, p.arriving-1)
+	if goroutines >= p.goroutines+arrivals {
+		p.arriving = arrivingMemory
+	}
+	p.goroutines = goroutines
+	if p.arriving > 0 {
+		percent = min(percent, gcArrivals)
+	}
 	return percent
 }
 
 // paceCollector sets the percentage until ctx ends. The memory limit goes above
 // it: near that the runtime collects more often.
 func paceCollector(ctx context.Context) {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines:goroutines"}}
 	var pace collectorPace
 	metrics.Read(sample)
 	before, at, now := sample[0].Value.Uint64(), time.Now(), gcMost
@@ -65,7 +82,7 @@ func paceCollector(ctx context.Context) {
 		}
 		metrics.Read(sample)
 		total, moment := sample[0].Value.Uint64(), time.Now()
-		next := pace.percent(total-before, moment.Sub(at))
+		next := pace.percent(total-before, sample[1].Value.Uint64(), moment.Sub(at))
 		before, at = total, moment
 		if next != now { // each change stops the world for a moment
 			debug.SetGCPercent(next)

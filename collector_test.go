@@ -8,23 +8,32 @@ import (
 // TestCollectorPace follows a hub that becomes busy and quiet again.
 func TestCollectorPace(t *testing.T) {
 	var p collectorPace
+	goroutines := uint64(0)
 	for _, step := range []struct {
 		looks int
 		rate  uint64 // bytes a second
+		come  uint64 // goroutines that began since the look before
 		want  int    // after the last look
 	}{
-		{1, 1 << 20, gcLeast},
-		{1, allocationFull, gcMost}, // at once
-		{collectorMemory - 1, 1 << 20, gcMost},
-		{1, 1 << 20, gcLeast}, // the busy second has been forgotten
-		{collectorMemory, allocationFull/2 - 1, gcMost / 2},
-		{collectorMemory, allocationFull / 2, gcMost},
-		{collectorMemory, allocationFull / 8, gcMost / 4},
-		{collectorMemory, 0, gcLeast},
+		{1, 1 << 20, 0, gcLeast},
+		{1, allocationFull, 0, gcMost}, // at once
+		{collectorMemory - 1, 1 << 20, 0, gcMost},
+		{1, 1 << 20, 0, gcLeast}, // the busy second has been forgotten
+		{collectorMemory, allocationFull/2 - 1, 0, gcMost / 2},
+		{collectorMemory, allocationFull / 2, 0, gcMost},
+		{collectorMemory, allocationFull / 8, 0, gcMost / 4},
+		{collectorMemory, 0, 0, gcLeast},
+		{1, allocationFull, arrivals, gcArrivals}, // a fleet comes, however much is allocated
+		{1, allocationFull, arrivals - 1, gcArrivals},
+		{arrivingMemory - 2, allocationFull, 0, gcArrivals},
+		{1, allocationFull, 0, gcMost}, // all are here
+		{1, 1 << 20, arrivals, gcArrivals},
+		{collectorMemory + 1, 0, 0, gcLeast},
 	} {
 		got := 0
 		for range step.looks {
-			got = p.percent(step.rate*2, 2*time.Second)
+			goroutines += step.come
+			got = p.percent(step.rate*2, goroutines, 2*time.Second)
 		}
 		if got != step.want {
 			t.Errorf("after %d looks at %d MiB/s: %d %%, want %d", step.looks, step.rate>>20, got, step.want)

@@ -227,11 +227,10 @@ func (h *Hub) endFormerSessions(ctx context.Context) error {
 // isIdentityTx reports whether the identity exists: for one that was deleted
 // meanwhile there is nothing to remember.
 func isIdentityTx(tx *storage.Tx, id TwinID) (bool, error) {
-	_, err := loadCredentials(tx, id)
-	if errors.Is(err, storage.ErrNotFound) {
-		return false, nil
+	if id.ModuleID != "" {
+		return moduleCredentials.Has(tx, id.key())
 	}
-	return err == nil, err
+	return deviceCredentials.Has(tx, deviceKey(id.DeviceID))
 }
 
 // presenceBatch is how many identities one transaction of flushPresence covers.

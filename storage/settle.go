@@ -47,6 +47,9 @@ const (
 	settleGroups = 4096
 	// From so many writes on, writing them in the order of their keys is worth sorting them.
 	settleSorted = 128
+	// From so many on, Badger's loader is cheaper than a transaction: it allocates most of a
+	// megabyte whatever it loads, where a transaction costs about a microsecond for each.
+	settleLoaded = 512
 )
 
 func newSettling() settling {
@@ -256,7 +259,7 @@ const badgerDelete = 1
 
 // applyToBadger writes a group, or several, at one sequence. It has one value for each key.
 func applyToBadger(b *badger.DB, seq uint64, writes []pair) error {
-	if len(writes) >= settleSorted {
+	if len(writes) >= settleLoaded {
 		return loadBadger(b, seq, writes)
 	}
 	txn := b.NewTransactionAt(seq, true)

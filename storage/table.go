@@ -93,6 +93,15 @@ func (t *Table[T]) Get(r Reader, key Key) (T, error) {
 	return v, err
 }
 
+// Has reports whether there is a record, without decoding it.
+func (t *Table[T]) Has(r Reader, key Key) (bool, error) {
+	_, err := r.get(t.raw(key))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // remember notes the index entries of a record that was read, since Put and Delete need them:
 // the caller may change what v points to, and decoding the record again costs more.
 func (t *Table[T]) remember(tx *Tx, raw []byte, key Key, v T) {
