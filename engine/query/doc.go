@@ -19,7 +19,8 @@
 //     them is true. Numbers are IEEE doubles.
 //   - < <= > >=: number with number, string with string (by their bytes in
 //     UTF-8, which is the order of code points); everything else is undefined.
-//   - x IN [a, b] is x = a OR x = b, and NIN is its NOT.
+//   - x IN [a, b] is x = a OR x = b, and NIN is its NOT; with an empty list, too,
+//     they are undefined when x is undefined, an object or an array.
 //   - + - * / %, and - before one: numbers only, else undefined, as is division by
 //     zero and whatever is no finite number. % has the sign of its left side.
 //   - LIKE and REGEXP: a string on the left, else undefined. % stands for any

@@ -125,3 +125,21 @@ func meant(word string, candidates []string, expected string) string {
 	}
 	return expected
 }
+
+func quoted(s string) string { return strconv.Quote(clip(s)) }
+
+// count says how many there are of something.
+func count(n int, of string) string {
+	if n != 1 {
+		of += "s"
+	}
+	return strconv.Itoa(n) + " " + of
+}
+
+// oneOf joins alternatives.
+func oneOf(list []string) string {
+	if len(list) < 2 {
+		return strings.Join(list, "")
+	}
+	return strings.Join(list[:len(list)-1], ", ") + " or " + list[len(list)-1]
+}

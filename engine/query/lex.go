@@ -141,7 +141,7 @@ func (l *lexer) digits() {
 func (l *lexer) number(start int) token {
 	if c := l.text[start:]; strings.HasPrefix(c, "0x") || strings.HasPrefix(c, "0X") {
 		l.at += 2
-		l.name2()
+		l.alphanumerics()
 		t := l.cut(tokenNumber, start)
 		n, err := strconv.ParseUint(t.value[2:], 16, 64)
 		if err != nil {
@@ -171,8 +171,8 @@ func (l *lexer) number(start int) token {
 	return t
 }
 
-// name2 goes on over letters and digits, wherever they come first.
-func (l *lexer) name2() {
+// alphanumerics goes on over letters and digits, wherever they come first.
+func (l *lexer) alphanumerics() {
 	for l.at < len(l.text) && (isDigit(l.text[l.at]) || startsName(rune(l.text[l.at]))) {
 		l.at++
 	}
@@ -272,18 +272,18 @@ func (l *lexer) escape() rune {
 	case 'r':
 		return '\r'
 	case 'u':
-		r, ok := l.unit(start)
-		if utf16.IsSurrogate(r) {
-			low, more := l.unit(l.at)
+		r, ok := hexUnit(l.text[start:])
+		l.at += 4
+		if ok && utf16.IsSurrogate(r) {
+			low, more := hexUnit(l.text[l.at:])
 			r = utf16.DecodeRune(r, low)
-			ok = ok && more && r != utf8.RuneError
+			ok = more && r != utf8.RuneError
 			l.at += 6
 		}
 		if !ok {
-			l.fail(start, "a broken \\u escape", `\u and four hexadecimal digits, as in \u00e9`)
+			l.fail(start, "a broken \\u escape", `\u and four hexadecimal digits, as in \u00e9; two of them for what is beyond \uffff`)
 			return 0
 		}
-		l.at += 4
 		return r
 	}
 	r, _ := utf8.DecodeRuneInString(l.text[start+1:])
@@ -291,11 +291,11 @@ func (l *lexer) escape() rune {
 	return 0
 }
 
-// unit reads \uXXXX at a place.
-func (l *lexer) unit(at int) (rune, bool) {
-	if at+6 > len(l.text) || l.text[at] != '\\' || l.text[at+1] != 'u' {
+// hexUnit reads \uXXXX at the start of s.
+func hexUnit(s string) (rune, bool) {
+	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(l.text[at+2:at+6], 16, 16)
+	n, err := strconv.ParseUint(s[2:6], 16, 16)
 	return rune(n), err == nil
 }

@@ -1,5 +1,7 @@
 package query
 
+import "time"
+
 // What a text may cost, whoever sends it.
 const (
 	maxText       = 64 << 10 // bytes of a query or predicate
@@ -13,4 +15,6 @@ const (
 	maxItems      = 1000     // that are selected, grouped or ordered by
 	maxRows       = 1 << 31  // that TOP, LIMIT and OFFSET can name
 	maxJSONDepth  = 100      // of a document
+
+	maxShift = 100 * 365 * 24 * time.Hour // between now() and the time that is compared
 )
