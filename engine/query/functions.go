@@ -129,14 +129,14 @@ func power(a, b Value) Value {
 
 func arrayContains(list, v Value) truth {
 	if list.kind != Array || v.kind == Undefined {
-		return unknown
+		return truthUnknown
 	}
 	for i := range list.items {
-		if equal(list.items[i], v) == yes {
-			return yes
+		if equals(list.items[i], v) == truthYes {
+			return truthYes
 		}
 	}
-	return no
+	return truthNo
 }
 
 func arrayLength(v Value) Value {
@@ -163,7 +163,7 @@ func asNumber(v Value) Value {
 func stringTest(f func(s, part string) bool) func(a, b Value) truth {
 	return func(a, b Value) truth {
 		if a.kind != String || b.kind != String {
-			return unknown
+			return truthUnknown
 		}
 		return truthOf(f(a.text, b.text))
 	}

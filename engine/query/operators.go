@@ -6,37 +6,37 @@ import (
 )
 
 // truth is the value of a condition in three-valued logic; the zero truth is
-// unknown, which undefined is.
+// truthUnknown, as undefined is.
 type truth uint8
 
 const (
-	unknown truth = iota
-	no
-	yes
+	truthUnknown truth = iota
+	truthNo
+	truthYes
 )
 
 func truthOf(b bool) truth {
 	if b {
-		return yes
+		return truthYes
 	}
-	return no
+	return truthNo
 }
 
 func (t truth) not() truth {
 	switch t {
-	case yes:
-		return no
-	case no:
-		return yes
+	case truthYes:
+		return truthNo
+	case truthNo:
+		return truthYes
 	}
-	return unknown
+	return truthUnknown
 }
 
 func (t truth) value() Value {
 	switch t {
-	case yes:
+	case truthYes:
 		return BoolValue(true)
-	case no:
+	case truthNo:
 		return BoolValue(false)
 	}
 	return Value{}
@@ -45,7 +45,7 @@ func (t truth) value() Value {
 // truth returns what a value is as a condition.
 func (v Value) truth() truth {
 	if v.kind != Bool {
-		return unknown
+		return truthUnknown
 	}
 	return truthOf(v.number == 1)
 }
@@ -54,12 +54,12 @@ func (v Value) truth() truth {
 func (v Value) primitive() bool { return v.kind >= Null && v.kind <= String }
 
 // equal is the operator =.
-func equal(a, b Value) truth {
+func equals(a, b Value) truth {
 	if !a.primitive() || !b.primitive() {
-		return unknown
+		return truthUnknown
 	}
 	if a.kind != b.kind {
-		return no
+		return truthNo
 	}
 	switch a.kind {
 	case Bool, Number:
@@ -67,13 +67,13 @@ func equal(a, b Value) truth {
 	case String:
 		return truthOf(a.text == b.text)
 	}
-	return yes
+	return truthYes
 }
 
 // ordered is one of the operators < <= > >=.
 func ordered(op operator, a, b Value) truth {
 	if a.kind != b.kind {
-		return unknown
+		return truthUnknown
 	}
 	var c int
 	switch a.kind {
@@ -87,7 +87,7 @@ func ordered(op operator, a, b Value) truth {
 	case String:
 		c = strings.Compare(a.text, b.text)
 	default:
-		return unknown
+		return truthUnknown
 	}
 	return truthOf(holds(op, c))
 }
@@ -110,9 +110,9 @@ func holds(op operator, c int) bool {
 func compare(op operator, a, b Value) truth {
 	switch op {
 	case opEqual:
-		return equal(a, b)
+		return equals(a, b)
 	case opNotEqual:
-		return equal(a, b).not()
+		return equals(a, b).not()
 	}
 	return ordered(op, a, b)
 }
@@ -133,7 +133,7 @@ func mirrored(op operator) operator {
 }
 
 // arithmetic is one of the operators + - * / %.
-func arithmetic(op operator, a, b Value) Value {
+func calculate(op operator, a, b Value) Value {
 	if a.kind != Number || b.kind != Number {
 		return Value{}
 	}

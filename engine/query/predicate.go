@@ -15,12 +15,12 @@ type Predicate struct {
 func (q *Query) Predicate() *Predicate {
 	p, err := newPredicate(q.text, q.where)
 	if err != nil { // a query that was parsed always compiles
-		return &Predicate{text: q.text, where: &literal{value: BoolValue(false)}, program: &program{test: never}}
+		return &Predicate{text: q.text, where: &literal{value: BoolValue(false)}, program: &program{test: matchesNothing}}
 	}
 	return p
 }
 
-func never(row, time.Time) truth { return no }
+func matchesNothing(row, time.Time) truth { return truthNo }
 
 func newPredicate(text string, where expr) (*Predicate, error) {
 	p := &Predicate{text: text, where: where, paths: paths(where)}
@@ -34,7 +34,7 @@ func newPredicate(text string, where expr) (*Predicate, error) {
 
 // Match reports whether the twin v is selected at the time now.
 func (p *Predicate) Match(v Value, now time.Time) bool {
-	return p.program == nil || p.program.truth(v, now) == yes
+	return p.program == nil || p.program.truth(v, now) == truthYes
 }
 
 // Text returns the predicate as it was given; for a query's, the whole query.

@@ -12,7 +12,11 @@ type program struct {
 	test  testFunc
 }
 
-// A program is closures over the syntax tree, not one of expr-lang/expr's.
+// A program is closures over the syntax tree and not one of expr-lang/expr's
+// machine, which was measured: the predicate of BenchmarkProgram takes 115 ns a
+// row and no allocation as closures; 560 ns and 5 allocations where expr calls
+// three-valued operators of ours, each value boxed; 250 ns and 1 where whole
+// comparisons are such functions and its own, two-valued, and joins them.
 type (
 	valueFunc func(r row, now time.Time) Value
 	testFunc  func(r row, now time.Time) truth
@@ -115,9 +119,9 @@ func (c *compiler) junction(e *binary) testFunc {
 	for i, part := range parts {
 		tests[i] = c.test(part)
 	}
-	decided, else_ := no, yes // of AND
+	decided, neutral := truthNo, truthYes // of AND
 	if e.op == opOr {
-		decided, else_ = yes, no
+		decided, neutral = truthYes, truthNo
 	}
 	if len(tests) == 2 {
 		a, b := tests[0], tests[1]
@@ -127,20 +131,20 @@ func (c *compiler) junction(e *binary) testFunc {
 				return x
 			}
 			y := b(r, now)
-			if x == else_ || y == decided {
+			if x == neutral || y == decided {
 				return y
 			}
 			return x
 		}
 	}
 	return func(r row, now time.Time) truth {
-		all := else_
+		all := neutral
 		for _, t := range tests {
 			switch t(r, now) {
 			case decided:
 				return decided
-			case unknown:
-				all = unknown
+			case truthUnknown:
+				all = truthUnknown
 			}
 		}
 		return all
@@ -160,9 +164,9 @@ func (c *compiler) comparison(e *binary) testFunc {
 		p, v := path.path, constant.value
 		switch {
 		case v.kind == String && (op == opEqual || op == opNotEqual):
-			same, other := yes, no
+			same, other := truthYes, truthNo
 			if op == opNotEqual {
-				same, other = no, yes
+				same, other = truthNo, truthYes
 			}
 			return func(r row, _ time.Time) truth {
 				x := r.Value(p)
@@ -172,14 +176,14 @@ func (c *compiler) comparison(e *binary) testFunc {
 				case x.primitive():
 					return other
 				}
-				return unknown
+				return truthUnknown
 			}
 		case v.kind == Number && op >= opLess && op <= opGreaterEqual:
 			n := v.number
 			return func(r row, _ time.Time) truth {
 				x := r.Value(p)
 				if x.kind != Number {
-					return unknown
+					return truthUnknown
 				}
 				switch op {
 				case opLess:
@@ -257,10 +261,10 @@ func (s *set) has(v Value) truth {
 	case Null:
 		found = s.null
 	default:
-		return unknown
+		return truthUnknown
 	}
 	if !found && s.undefined {
-		return unknown
+		return truthUnknown
 	}
 	return truthOf(found)
 }
@@ -285,7 +289,7 @@ func (c *compiler) matching(e *binary) testFunc {
 	return func(r row, now time.Time) truth {
 		v := left(r, now)
 		if v.kind != String {
-			return unknown
+			return truthUnknown
 		}
 		return truthOf(match(v.text))
 	}
@@ -337,7 +341,7 @@ func (c *compiler) value(e expr) valueFunc {
 		}
 	case *binary:
 		op, a, b := e.op, c.value(e.left), c.value(e.right)
-		return func(r row, now time.Time) Value { return arithmetic(op, a(r, now), b(r, now)) }
+		return func(r row, now time.Time) Value { return calculate(op, a(r, now), b(r, now)) }
 	case *call:
 		return c.call(e)
 	}

@@ -39,11 +39,11 @@ func nowOffset(c *call) time.Duration {
 // test compares a value with the time.
 func (d due) test(v Value, now time.Time) truth {
 	if v.kind != String {
-		return unknown
+		return truthUnknown
 	}
 	t, err := time.Parse(time.RFC3339, v.text)
 	if err != nil {
-		return unknown
+		return truthUnknown
 	}
 	return truthOf(holds(d.op, t.Compare(now.Add(d.offset))))
 }
