@@ -98,8 +98,8 @@ func (b *bare) place(character int) int {
 
 // advice is what to write for parts of expr's language that are not taken.
 var advice = map[string]string{
-	"=": "== to compare", "&": "and", "<>": "!=", "|": "or between conditions: there are no pipes",
-	"?": "and, or: there is no choice between values", ":": "and, or: there is no choice between values",
+	"=": "== to compare", "&": "and", "|": "or between conditions: there are no pipes",
+	"?": "and, or: there is no choice between values", ":": "no slices and no choice between values",
 	"??": "a comparison: see IS_DEFINED(path)", "..": "two comparisons, as in 1 <= path and path <= 5",
 	"**": "POWER(number, exponent)", "^": "POWER(number, exponent)", ";": "one condition", "#": "a path",
 	"::": "a function's name", "let": "a condition without variables", "if": "and, or: there are no branches", "else": "and, or: there are no branches",
@@ -136,6 +136,8 @@ func (b *bare) tokens() {
 			depth--
 		case t.Is(exprlexer.Bytes):
 			b.fail(place, "a string of bytes", "a string without the b before its quote")
+		case t.Is(exprlexer.Operator, "<") && i+1 < len(list) && list[i+1].Is(exprlexer.Operator, ">") && list[i+1].From == t.To:
+			b.fail(place, `"<>"`, "!=")
 		case t.Is(exprlexer.Operator), t.Is(exprlexer.Bracket):
 			if a, ok := advice[t.Value]; ok && !afterDot(list, i) {
 				b.fail(place, quoted(t.Value), a)
@@ -176,11 +178,11 @@ func (b *bare) foreign(err error) {
 	case strings.Contains(e.Message, "escape"):
 		b.fail(place, "an unknown escape in a string", `one of \' \" \\ \n \t \uXXXX; a backslash itself is \\`)
 	case strings.Contains(e.Message, "unclosed comment"):
-		b.fail(place, "a comment without its end", "*/ behind it")
+		b.fail(strings.LastIndex(b.text, "/*"), "a comment without its end", "*/ behind it")
 	case strings.Contains(e.Message, "bad number"):
-		b.fail(place, "a number with a letter behind it", `a number, or a duration in quotes: now() - "15m"`)
+		b.fail(b.wordBefore(place+1), "a number with a letter behind it", `a number, or a duration in quotes: now() - "15m"`)
 	case strings.Contains(e.Message, "literal"): // integer literal: value out of range
-		b.fail(place, "a number that is too large", "a number that a 64-bit float can hold, with a decimal point")
+		b.fail(b.wordBefore(place), "a number that is too large", "a number that a 64-bit float can hold, with a decimal point")
 	case strings.Contains(e.Message, "EOF"), strings.TrimSpace(rest) == "", strings.Contains(e.Message, "unexpected end"):
 		b.fail(len(b.text), "the end of the text", "a path, a value, a function or a closing bracket")
 	case strings.Contains(e.Message, "maximum allowed nodes"):
@@ -188,6 +190,18 @@ func (b *bare) foreign(err error) {
 	default:
 		b.fail(place, quoted(firstWord(rest)), "an operator such as ==, and, or, in, or the end of the text")
 	}
+}
+
+// wordBefore returns where the word or number begins that ends before a place.
+func (b *bare) wordBefore(place int) int {
+	place = min(place, len(b.text))
+	for place > 0 && !isWordByte(b.text[place-1]) {
+		place--
+	}
+	for place > 0 && isWordByte(b.text[place-1]) {
+		place--
+	}
+	return place
 }
 
 // firstWord returns the name, number or sign at the start of s.
@@ -357,11 +371,10 @@ func (b *bare) in(n *ast.BinaryNode, place int) expr {
 func (b *bare) list(n *ast.ArrayNode) *list {
 	l := &list{at: at(b.place(n.Location().From))}
 	for _, item := range n.Nodes {
-		place := b.place(item.Location().From)
 		e := b.expr(item)
 		c, ok := e.(*literal)
 		if b.err == nil && (!ok || c.value.Kind() == Array) {
-			b.fail(place, "what is no constant", "a constant: a number, a string, true, false or nil")
+			b.fail(e.offset(), "what is no constant", "a constant: a number, a string, true, false or nil")
 		}
 		if b.err != nil {
 			return &list{}

@@ -204,8 +204,6 @@ func (p *parser) operand() expr {
 }
 
 func (p *parser) primary() expr {
-	p.enter()
-	defer p.leave()
 	t := p.tok
 	switch t.kind {
 	case tokenNumber:
@@ -232,7 +230,10 @@ func (p *parser) primary() expr {
 			return p.reference(t)
 		}
 	case tokenSign:
-		if p.accept("(") {
+		if t.is("(") {
+			p.enter()
+			defer p.leave()
+			p.advance()
 			e := p.or()
 			p.expect(")", `")"`)
 			return e
@@ -362,6 +363,8 @@ func (p *parser) call(name token) expr {
 		}
 		return &aggregated{at(name.at), a, distinct, path}
 	}
+	p.enter()
+	defer p.leave()
 	p.advance()
 	var args []expr
 	for p.err == nil && !p.tok.is(")") {

@@ -79,15 +79,18 @@ func (t token) describe() string {
 
 // similar returns the candidate that word is a slip of the finger from, and "".
 func similar(word string, candidates []string) string {
+	word = strings.ToUpper(word)
 	best, least := "", 3
 	if len(word) <= 4 {
 		least = 2
 	}
-	if len(word) > 40 {
+	if word == "" || len(word) > 40 {
 		return ""
 	}
 	for _, c := range candidates {
-		if d := distance(strings.ToUpper(word), strings.ToUpper(c)); d < least && d < len(c) {
+		upper := strings.ToUpper(c)
+		d := distance(word, upper)
+		if d < len(c) && (d < least || d == least && best != "" && upper[0] == word[0] && strings.ToUpper(best)[0] != word[0]) {
 			best, least = c, d
 		}
 	}
