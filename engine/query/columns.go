@@ -1,7 +1,7 @@
 package query
 
 import (
-	"context"
+	"hash/maphash"
 	"sync"
 )
 
@@ -18,8 +18,13 @@ const (
 type Columns struct {
 	mu      sync.RWMutex
 	store   *store
+	seed    maphash.Seed
 	options ColumnOptions
 	builder *Builder // while rows are loaded, else nil
+	running struct { // taken after mu
+		sync.Mutex
+		since []uint64 // the store's time when each query began
+	}
 }
 
 // ColumnOptions are the bounds of Columns. Zero values are defaults.
@@ -59,7 +64,8 @@ func NewColumns(o ColumnOptions) *Columns {
 	if o.MaxColumns <= 0 {
 		o.MaxColumns = defaultColumns
 	}
-	return &Columns{options: o, store: newStore(o)}
+	seed := maphash.MakeSeed()
+	return &Columns{options: o, seed: seed, store: newStore(o, seed)}
 }
 
 // Apply takes the changes of commits, in commit order; one caller at a time. A
@@ -73,9 +79,22 @@ func (c *Columns) Apply(changes []Change) {
 		c.builder.waiting = append(c.builder.waiting, changes...)
 		return
 	}
-	for i := range changes {
-		c.store.apply(&changes[i])
+	c.apply(changes)
+}
+
+func (c *Columns) apply(changes []Change) {
+	s := c.store
+	c.running.Lock()
+	s.oldest = s.now + 1 // nothing that is retired by now is seen any more
+	for _, since := range c.running.since {
+		s.oldest = min(s.oldest, since)
 	}
+	c.running.Unlock()
+	s.reclaim()
+	for i := range changes {
+		s.apply(&changes[i])
+	}
+	s.shrink()
 }
 
 // Value returns what a row has at a path, undefined if there is no such row or no
@@ -85,12 +104,4 @@ func (c *Columns) Value(id string, p Path) (v Value, ok bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.store.value(id, p)
-}
-
-// Run answers a query. ORDER BY gives all rows up to Ask.Limit at once, in their
-// order; without it rows come by id, groups by key, and Ask.After continues behind
-// the last one of the page before. Errors: *BudgetError, that of the context, and
-// what Documents returns.
-func (c *Columns) Run(ctx context.Context, q *Query, a Ask) (*Page, error) {
-	return &Page{Plan: &Plan{}}, nil
 }

@@ -1,21 +1,29 @@
 package query
 
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+)
+
 // Builder loads the first rows of Columns quickly. While it is open, changes wait.
 type Builder struct {
 	columns *Columns
-	waiting []Change
+	waiting []Change // guarded by Columns.mu
+	mu      sync.Mutex
+	loaders []*Loader
 }
 
 // Loader is one goroutine's part of a Builder.
 type Loader struct {
-	builder *Builder
-	store   *store
+	store *store
 }
 
-// Build begins to load rows: all that were there before are forgotten, and what
-// Apply is given waits until Done. Take the snapshot that is loaded after Build
-// returned; changes that are in it already do no harm. The columns are not to be
-// queried before Done.
+// Build begins to load rows, in place of all that were there before; until Done
+// what Apply is given waits, and queries see the rows from before. Take the
+// snapshot that is loaded after Build returned; changes that are in it already do
+// no harm.
 func (c *Columns) Build() *Builder {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -23,14 +31,284 @@ func (c *Columns) Build() *Builder {
 	return c.builder
 }
 
-// Loader returns a loader; each goroutine needs its own. Safe for concurrent use.
-func (b *Builder) Loader() *Loader { return &Loader{builder: b, store: newStore(b.columns.options)} }
-
-// Add loads a row. No id may come twice, in whatever loader.
-func (l *Loader) Add(id string, fields []Field) {
-	l.store.apply(&Change{ID: id, Fields: fields})
+// Loader returns a loader; each goroutine needs its own, and rows come quickest
+// when each loader gets them in the order of their ids. Safe for concurrent use.
+func (b *Builder) Loader() *Loader {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := &Loader{newStore(b.columns.options, b.columns.seed)}
+	b.loaders = append(b.loaders, l)
+	return l
 }
 
-// Done puts the rows of all loaders together, then applies what waited. The
-// loaders must not be used any more.
-func (b *Builder) Done() {}
+// Add loads a row. No id may come twice, in whatever loader. Nothing of fields is
+// kept.
+func (l *Loader) Add(id string, fields []Field) {
+	l.store.oldest = l.store.now + 1
+	l.store.apply(&Change{ID: id, Fields: fields})
+	if l.store.bytes > l.store.options.Memory {
+		l.store.shrink()
+	}
+}
+
+// Done puts the rows of all loaders together, applies what waited, and shows the
+// rows to queries. The loaders must not be used any more.
+func (b *Builder) Done() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := newStore(b.columns.options, b.columns.seed)
+	s.join(b.loaders)
+	c := b.columns
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.builder != b {
+		return // another one began later
+	}
+	s.shape = c.store.shape + 1
+	c.store, c.builder = s, nil
+	c.apply(b.waiting)
+	b.waiting = nil
+}
+
+// wanted is a path as it stands in the stores that are joined.
+type wanted struct {
+	nodes map[int]*node // by store
+	path  Path
+	rows  int
+}
+
+// join takes the rows of stores; s is empty.
+func (s *store) join(loaders []*Loader) {
+	bases := make([]uint32, len(loaders))
+	paths := map[*node]*wanted{}
+	for k, l := range loaders {
+		bases[k] = s.joinRows(&l.store.rows)
+		s.joinRefusals(l.store)
+		s.joinPaths(l.store.root, s.root, k, paths)
+	}
+	list := slices.SortedFunc(maps.Values(paths), func(a, b *wanted) int {
+		return cmp.Or(cmp.Compare(b.rows, a.rows), cmp.Compare(len(a.path), len(b.path)), slices.Compare(a.path, b.path))
+	})
+	for _, w := range list {
+		s.joinColumn(w, loaders, bases)
+	}
+	s.shrink()
+}
+
+// joinRows takes another store's rows, which begin with a stripe of their own,
+// and returns where.
+func (s *store) joinRows(o *rows) uint32 {
+	for len(s.ids)%stripeRows != 0 {
+		s.free = append(s.free, uint32(len(s.ids)))
+		s.ids = append(s.ids, "")
+	}
+	base := uint32(len(s.ids))
+	s.ids = append(s.ids, o.ids...)
+	s.alive = append(s.alive, o.alive...)
+	s.count += o.count
+	s.text += o.text
+	for _, slot := range o.index.slots {
+		if slot != 0 { // stores that are joined hash alike
+			s.index.add(slot, uint32(slot)-1+base)
+		}
+	}
+	theirs := o.sorted.all()
+	for i := range theirs {
+		theirs[i] += base
+	}
+	s.sorted.fill(mergeSorted(s.sorted.all(), theirs, s.ids))
+	return base
+}
+
+// mergeSorted merges two lists that are sorted by ids.
+func mergeSorted(a, b []uint32, ids []string) []uint32 {
+	if len(a) == 0 || len(b) == 0 || ids[a[len(a)-1]] < ids[b[0]] {
+		return append(a, b...)
+	}
+	if ids[b[len(b)-1]] < ids[a[0]] {
+		return append(b, a...)
+	}
+	all := make([]uint32, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if ids[a[0]] < ids[b[0]] {
+			all, a = append(all, a[0]), a[1:]
+		} else {
+			all, b = append(all, b[0]), b[1:]
+		}
+	}
+	return append(append(all, a...), b...)
+}
+
+func (s *store) joinRefusals(o *store) {
+	s.refused.total += o.refused.total
+	if s.refused.hashes == nil && len(o.refused.hashes) > 0 {
+		s.refused.hashes = map[uint64]struct{}{}
+	}
+	maps.Copy(s.refused.hashes, o.refused.hashes)
+}
+
+// joinPaths notes the paths of another store.
+func (s *store) joinPaths(theirs, ours *node, k int, paths map[*node]*wanted) {
+	ours.refused = ours.refused || theirs.refused
+	for key, t := range theirs.children {
+		n := s.child(ours, key)
+		if t.why != "" && n.why == "" {
+			n.why = t.why
+		}
+		if t.role == plain && (t.column != nil || t.why != "") {
+			w := paths[n]
+			if w == nil {
+				w = &wanted{nodes: map[int]*node{}, path: n.path()}
+				paths[n] = w
+			}
+			w.nodes[k] = t
+			if t.column != nil {
+				w.rows += t.column.used
+			}
+		}
+		s.joinPaths(t, n, k, paths)
+	}
+}
+
+// joinColumn makes the column of a path that all stores have whole.
+func (s *store) joinColumn(w *wanted, loaders []*Loader, bases []uint32) {
+	parent := s.root
+	for _, key := range w.path[:len(w.path)-1] {
+		parent = parent.children[key]
+		if parent == nil {
+			return // its column was refused, and with it all below
+		}
+	}
+	key := w.path[len(w.path)-1]
+	n := parent.children[key]
+	if n == nil {
+		return
+	}
+	whole := n.why == "" && !s.refused.has(parent, key) && s.columns < s.options.MaxColumns
+	for k := range loaders {
+		// A store that does not know the path, but has refused paths beside it
+		// of which it does not know the names, may have had it.
+		if parent.refused && w.nodes[k] == nil && loaders[k].store.refuses(w.path) {
+			whole = false
+		}
+	}
+	if !whole {
+		if n.why == "" {
+			s.refuse(parent, key)
+			delete(parent.children, key)
+		} else {
+			s.lost++
+		}
+		return
+	}
+	c := newColumn(0)
+	n.column = c
+	s.columns++
+	s.shape++
+	first := true
+	for k := range loaders {
+		if w.nodes[k] == nil {
+			continue
+		}
+		theirs := w.nodes[k].column
+		if first {
+			c.creator, first = theirs.creator+bases[k], false
+			s.created[c.creator]++
+		}
+		c.join(theirs, int(bases[k]>>stripeBits))
+	}
+	s.bytes += c.size()
+}
+
+// refuses reports whether the store may have had a path whose name it did not keep.
+func (s *store) refuses(p Path) bool {
+	n := s.root
+	for _, key := range p {
+		if n.refused {
+			return true
+		}
+		if n = n.children[key]; n == nil {
+			return false
+		}
+	}
+	return false
+}
+
+// join takes the cells of another column, whose stripes come from a number on.
+func (c *column) join(o *column, at int) {
+	codes := make([]uint32, len(o.entries))
+	same := true
+	for code := range o.entries {
+		e := &o.entries[code]
+		if uint32(code) < firstCode {
+			codes[code] = uint32(code)
+			c.entries[code].count += e.count
+			continue
+		}
+		if e.count == 0 {
+			continue
+		}
+		hash := c.hash(e.kind, e.text)
+		to, ok := c.search(hash, e.kind, e.text)
+		if ok {
+			c.entries[to].count += e.count
+		} else {
+			to = c.insert(hash, o.value(uint32(code)), e.text, e.count)
+		}
+		codes[code] = to
+		same = same && to == uint32(code)
+	}
+	c.inline = c.inline || o.inline || c.numbers > distinctNumbers
+	c.used += o.used
+	for k := range c.kinds {
+		c.kinds[k] += o.kinds[k]
+	}
+	c.stripes = append(c.stripes, make([]*stripe, max(0, at+len(o.stripes)-len(c.stripes)))...)
+	for i, s := range o.stripes {
+		if s == nil {
+			continue
+		}
+		if !same {
+			s.recode(codes)
+		}
+		c.stripes[at+i] = s
+		c.cells += s.bytes()
+	}
+}
+
+// recode gives the codes in a stripe new numbers.
+func (s *stripe) recode(codes []uint32) {
+	need := s.form
+	if s.form != sparse && s.form != floats {
+		need = formOf(codeCell(slices.Max(codes)))
+	}
+	if need > s.form {
+		s.widen(need)
+	}
+	switch s.form {
+	case one:
+		for i, code := range s.one {
+			s.one[i] = uint8(codes[code])
+		}
+	case two:
+		for i, code := range s.two {
+			s.two[i] = uint16(codes[code])
+		}
+	case four:
+		for i, code := range s.four {
+			s.four[i] = codes[code]
+		}
+	case sparse:
+		recodeCells(s.cells, codes)
+	case floats:
+		recodeCells(s.floats, codes)
+	}
+}
+
+func recodeCells(cells []cell, codes []uint32) {
+	for i, x := range cells {
+		if x.coded() {
+			cells[i] = codeCell(codes[x.code()])
+		}
+	}
+}

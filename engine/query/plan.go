@@ -1,6 +1,10 @@
 package query
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Plan is how a query was answered: what EXPLAIN shows.
 type Plan struct {
@@ -34,4 +38,52 @@ type Missing struct {
 }
 
 // String returns the plan as an indented text for people.
-func (p *Plan) String() string { return "" }
+func (p *Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d rows, %d selected, %d documents, %s, %s\n", p.Rows, p.Selected, p.Documents, shortTime(p.Time), shortBytes(p.Memory))
+	for _, s := range p.Steps {
+		s.write(&b, 0)
+	}
+	for _, m := range p.Missing {
+		fmt.Fprintf(&b, "no column: %s: %s\n", m.Path, m.Why)
+	}
+	return b.String()
+}
+
+func (s *Step) write(b *strings.Builder, depth int) {
+	b.WriteString(strings.Repeat("  ", depth) + s.Kind)
+	switch {
+	case s.Text != "":
+		b.WriteString(": " + s.Text)
+	case s.Path != "":
+		b.WriteString(": " + s.Path)
+	}
+	fmt.Fprintf(b, " (%d rows, %d pass", s.Rows, s.Selected)
+	if s.Estimate >= 0 {
+		fmt.Fprintf(b, ", %.2g%% expected", s.Estimate*100)
+	}
+	fmt.Fprintf(b, ", %s", shortTime(s.Time))
+	if s.Memory > 0 {
+		fmt.Fprintf(b, ", %s", shortBytes(s.Memory))
+	}
+	b.WriteString(")")
+	if s.Note != "" {
+		b.WriteString(" - " + s.Note)
+	}
+	b.WriteByte('\n')
+	for _, part := range s.Steps {
+		part.write(b, depth+1)
+	}
+}
+
+func shortTime(d time.Duration) string { return d.Round(max(d/1000, 1)).String() }
+
+func shortBytes(n int64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}

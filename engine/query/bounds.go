@@ -1,0 +1,154 @@
+package query
+
+import (
+	"cmp"
+	"hash/maphash"
+	"slices"
+	"sync/atomic"
+)
+
+// What bounds how much one row can do to the columns of all.
+const (
+	evictions       = 16  // columns that one change may take from rarer paths
+	columnsByRowMax = 500 // columns of paths that one row had first
+	refusalsKept    = 1 << 16
+)
+
+// refusals are paths that got no column, as hashes, up to a number.
+type refusals struct {
+	seed   maphash.Seed // as that of all stores whose refusals come together
+	hashes map[uint64]struct{}
+	total  int64
+}
+
+// hash returns the hash of a path below a node.
+func (r *refusals) hash(n *node, key string) uint64 {
+	return n.hash*0x9e3779b97f4a7c15 + maphash.String(r.seed, key)
+}
+
+func (r *refusals) has(n *node, key string) bool {
+	if len(r.hashes) == 0 {
+		return false
+	}
+	_, ok := r.hashes[r.hash(n, key)]
+	return ok
+}
+
+// refuse notes that a path gets no column.
+func (s *store) refuse(n *node, key string) {
+	s.refused.total++
+	r := &s.refused
+	if n.refused || r.has(n, key) {
+		return
+	}
+	s.shape++
+	if len(r.hashes) >= refusalsKept {
+		n.refused = true
+		return
+	}
+	if r.hashes == nil {
+		r.hashes = map[uint64]struct{}{}
+	}
+	r.hashes[r.hash(n, key)] = struct{}{}
+}
+
+// newPath makes a path below a node, with a column, for a row that has it. When
+// there are columns enough, the column goes that fewest rows have, if it is the
+// only row's that has it; else nil is returned and the path is known to be
+// missing.
+func (s *store) newPath(n *node, key string, ord uint32, quota *int) *node {
+	if n.refused || s.refused.has(n, key) || s.created[ord] >= min(columnsByRowMax, max(1, s.options.MaxColumns/4)) {
+		s.refuse(n, key)
+		return nil
+	}
+	if s.lost >= s.options.MaxColumns {
+		s.refuse(n, key)
+		return nil
+	}
+	if s.columns >= s.options.MaxColumns {
+		victim := (*node)(nil)
+		if *quota > 0 {
+			*quota--
+			victim = s.rarest(ord, n)
+		}
+		if victim == nil {
+			s.refuse(n, key)
+			return nil
+		}
+		s.drop(victim)
+		s.refuse(victim.parent, victim.key)
+		delete(victim.parent.children, victim.key)
+	}
+	c := s.child(n, key)
+	c.column = newColumn(ord)
+	s.columns++
+	s.shape++
+	s.created[ord]++
+	s.bytes += c.column.size()
+	return c
+}
+
+// rarest returns the path without others below it that only one row has, of the
+// row that made the most such paths; nil when there is none of another row. The
+// node above is not considered.
+func (s *store) rarest(but uint32, above *node) *node {
+	var found *node
+	most := 0
+	s.each(func(n *node) {
+		if c := n.column; c.used <= 1 && len(n.children) == 0 && c.creator != but && n != above {
+			if k := s.created[c.creator]; k > most {
+				found, most = n, k
+			}
+		}
+	})
+	return found
+}
+
+// each calls f for each path with a column.
+func (s *store) each(f func(n *node)) {
+	var walk func(n *node)
+	walk = func(n *node) {
+		if n.column != nil {
+			f(n)
+		}
+		for _, c := range n.children {
+			walk(c)
+		}
+	}
+	walk(s.root)
+}
+
+// drop takes a node's column away; the caller says what becomes of the node.
+func (s *store) drop(n *node) {
+	c := n.column
+	c.dropped = true
+	s.bytes -= c.size()
+	s.columns--
+	s.shape++
+	if s.created[c.creator]--; s.created[c.creator] == 0 {
+		delete(s.created, c.creator)
+	}
+	n.column = nil
+}
+
+// shrink drops columns until they fit their memory: those that no query used for
+// longest, of them the largest.
+func (s *store) shrink() {
+	if s.bytes <= s.options.Memory {
+		return
+	}
+	var all []*node
+	s.each(func(n *node) { all = append(all, n) })
+	slices.SortFunc(all, func(a, b *node) int {
+		return cmp.Or(cmp.Compare(atomic.LoadInt64(&a.column.asked), atomic.LoadInt64(&b.column.asked)),
+			cmp.Compare(b.column.size(), a.column.size()))
+	})
+	for _, n := range all {
+		if s.bytes <= s.options.Memory*15/16 {
+			return
+		}
+		s.drop(n)
+		s.lost++
+		n.why = whyMemory
+	}
+}

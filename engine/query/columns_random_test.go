@@ -1,0 +1,202 @@
+package query
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func randomRef(r *rand.Rand) string {
+	return []string{"tags.site", "tags.n", "tags.o", "tags.o.x", "tags.o.y", "properties.reported.w", "properties.reported.v",
+		"properties.reported.o.x", "deviceId", "tags.never", "etag"}[min(r.IntN(24), r.IntN(24))%11]
+}
+
+func randomCondition(r *rand.Rand, depth int) string {
+	if depth > 0 {
+		switch r.IntN(8) {
+		case 0, 1:
+			return "(" + randomCondition(r, depth-1) + " AND " + randomCondition(r, depth-1) + ")"
+		case 2, 3:
+			return "(" + randomCondition(r, depth-1) + " OR " + randomCondition(r, depth-1) + ")"
+		case 4:
+			return "NOT (" + randomCondition(r, depth-1) + ")"
+		}
+	}
+	constant := func() string {
+		return []string{"0", "1", "2.5", "3", "500", "'A'", "'B'", "'a'", "''", "'text 5'", "true", "false", "null", "undefined", "'d0005'"}[r.IntN(15)]
+	}
+	op := []string{"=", "!=", "<", "<=", ">", ">="}[r.IntN(6)]
+	a, b := randomRef(r), randomRef(r)
+	switch r.IntN(14) {
+	case 0, 1, 2, 3:
+		return fmt.Sprintf("%s %s %s", a, op, constant())
+	case 4:
+		return fmt.Sprintf("%s %s %s", constant(), op, a)
+	case 5:
+		return fmt.Sprintf("%s %s %s", a, op, b)
+	case 6:
+		return fmt.Sprintf("%s + %s * 2 %s %d", a, b, op, r.IntN(900))
+	case 7:
+		return fmt.Sprintf("%s %% 3 - 1 %s -%s", a, op, b)
+	case 8:
+		return fmt.Sprintf("%s %s [%s, %s]", a, []string{"IN", "NIN"}[r.IntN(2)], constant(), constant())
+	case 9:
+		return fmt.Sprintf("%s(%s)", []string{"IS_DEFINED", "IS_NULL", "IS_NUMBER", "IS_STRING", "IS_OBJECT", "IS_BOOL"}[r.IntN(6)], a)
+	case 10:
+		return fmt.Sprintf("STARTSWITH(%s, '%s')", a, []string{"A", "d000", "text 1"}[r.IntN(3)])
+	case 11:
+		return a
+	case 12:
+		return fmt.Sprintf("%s / %s %s %d", a, b, op, r.IntN(3))
+	}
+	return fmt.Sprintf("ABS(%s - 400) %s %d", a, op, r.IntN(500))
+}
+
+func randomQuery(r *rand.Rand) string {
+	where := ""
+	if r.IntN(8) > 0 {
+		where = " WHERE " + randomCondition(r, 3)
+	}
+	a, b := randomRef(r), randomRef(r)
+	switch r.IntN(10) {
+	case 0, 1, 2:
+		return "SELECT * FROM devices" + where
+	case 3:
+		return fmt.Sprintf("SELECT TOP %d deviceId, %s AS a, %s AS b FROM devices%s", r.IntN(40), a, b, where)
+	case 4:
+		return fmt.Sprintf("SELECT %s AS a, %s AS a FROM devices%s LIMIT %d OFFSET %d", a, b, where, r.IntN(100), r.IntN(20))
+	case 5:
+		return fmt.Sprintf("SELECT deviceId, %s AS a FROM devices%s ORDER BY %s DESC, %s", a, where, a, b)
+	case 6:
+		return "SELECT COUNT() AS n FROM devices" + where
+	case 7:
+		return fmt.Sprintf("SELECT COUNT() AS n, COUNT(DISTINCT %s) AS k, AVG(%s) AS v, SUM(%s) AS s, MIN(%s) AS lo, MAX(%s) AS hi FROM devices%s", a, b, b, a, b, where)
+	case 8:
+		return fmt.Sprintf("SELECT %s AS a, COUNT() AS n, SUM(%s) AS s FROM devices%s GROUP BY %s HAVING COUNT() > %d AND %s != 'B'", a, b, where, a, r.IntN(3), a)
+	}
+	return fmt.Sprintf("SELECT %s AS a, %s AS b, COUNT(%s) AS n FROM devices%s GROUP BY %s, %s ORDER BY n DESC", a, b, b, where, a, b)
+}
+
+// TestRandomQueries compares columns with a naive evaluation of documents, while
+// rows come, change and go.
+func TestRandomQueries(t *testing.T) {
+	for name, o := range map[string]ColumnOptions{
+		"columns": {}, "few columns": {MaxColumns: 5}, "no memory": {Memory: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seed := rand.Uint64()
+			r := rand.New(rand.NewPCG(seed, 1))
+			f := newFleet(o)
+			f.apply(Change{ID: "d0005"})
+			selected, queries := 0, 0
+			for round := range 40 {
+				var changes []Change
+				for range r.IntN(400) {
+					changes = append(changes, randomChange(r, 1+round*40))
+				}
+				f.apply(changes...)
+				if round%13 == 12 {
+					f.rebuild(1 + r.IntN(3))
+				}
+				for range 25 {
+					text := randomQuery(r)
+					limit := 1 + r.IntN(100)
+					if strings.Contains(text, "ORDER BY") {
+						limit = 1 << 20
+					}
+					got, plan := f.all(t, text, limit)
+					want := f.naive(t, text)
+					if !slices.Equal(got, want) {
+						t.Fatalf("seed %d round %d, limit %d: %s\ngot  %s\nwant %s\n%s", seed, round, limit, text, short(got, want), short(want, got), plan)
+					}
+					queries++
+					if len(got) > 0 {
+						selected++
+					}
+				}
+				f.check(t)
+			}
+			if selected*10 < queries*3 {
+				t.Errorf("%d of %d queries selected something", selected, queries)
+			}
+		})
+	}
+}
+
+// short returns a list from a little before it differs from another.
+func short(a, b []string) string {
+	i := 0
+	for i < min(len(a), len(b)) && a[i] == b[i] {
+		i++
+	}
+	i = max(0, i-1)
+	return fmt.Sprintf("%d rows, from %d: %q", len(a), i, a[i:min(len(a), i+4)])
+}
+
+// check compares what the store counts with what it holds.
+func (f *fleet) check(t *testing.T) {
+	t.Helper()
+	s := f.columns.store
+	if s.count != len(f.docs) || s.index.used != len(f.docs) {
+		t.Fatalf("%d rows, %d in the index, of %d", s.count, s.index.used, len(f.docs))
+	}
+	ids := f.ids()
+	ords := s.sorted.all()
+	if len(ords) != len(ids) {
+		t.Fatalf("%d rows are sorted, of %d", len(ords), len(ids))
+	}
+	for i, ord := range ords {
+		if s.ids[ord] != ids[i] {
+			t.Fatalf("row %d is %s, not %s", i, s.ids[ord], ids[i])
+		}
+	}
+	columns, bytes := 0, int64(0)
+	s.each(func(n *node) {
+		c := n.column
+		columns++
+		bytes += c.size()
+		counts := make([]uint32, len(c.entries))
+		var kinds [Object + 1]int
+		used, cells, values := 0, int64(0), int64(0)
+		for _, stripe := range c.stripes {
+			if stripe == nil {
+				continue
+			}
+			cells += stripe.bytes()
+			stripe.each(func(_ uint32, x cell) {
+				used++
+				if x.coded() {
+					counts[x.code()]++
+				}
+				kinds[c.cellValue(x).Kind()]++
+			})
+		}
+		live := 0
+		for code, e := range c.entries {
+			if counts[code] != e.count {
+				t.Fatalf("%v: %d rows have code %d, counted %d", n.path(), counts[code], code, e.count)
+			}
+			if e.count > 0 && uint32(code) >= firstCode {
+				live++
+			}
+			if e.kind == String || e.kind == Number || e.kind == Array {
+				values += entryCost(&e)
+			}
+		}
+		kinds[Undefined] = c.kinds[Undefined]
+		if used != c.used || kinds != c.kinds || live != c.live || live != c.index.used {
+			t.Fatalf("%v: used %d %d, kinds %v %v, live %d %d %d", n.path(), used, c.used, kinds, c.kinds, live, c.live, c.index.used)
+		}
+		if cells != c.cells || values+c.index.bytes() != c.dictionary.bytes {
+			t.Fatalf("%v: %d bytes of cells, counted %d; dictionary %d, counted %d", n.path(), cells, c.cells, values+c.index.bytes(), c.dictionary.bytes)
+		}
+	})
+	if columns != s.columns || bytes != s.bytes {
+		t.Fatalf("%d columns counted as %d, %d bytes as %d", columns, s.columns, bytes, s.bytes)
+	}
+	if s.columns > s.options.MaxColumns {
+		t.Fatalf("%d columns", s.columns)
+	}
+}

@@ -1,0 +1,378 @@
+package query
+
+import (
+	"math/bits"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What it takes to look at one row alone, in nanoseconds, roughly.
+const costLook = 500
+
+// output makes a page's rows.
+type output struct {
+	run   *run
+	items []*binding // of the query's items; nil for SELECT *
+	step  *Step
+	load  bool // all rows come from documents
+	fetch *Step
+	ids   []string
+	rows  [][]byte
+}
+
+func (r *run) newOutput() *output {
+	o := &output{run: r, step: &Step{Kind: "projection", Estimate: -1}}
+	if r.query.star {
+		return o
+	}
+	for _, i := range r.query.items {
+		b := r.bindings.of(i.path)
+		o.items = append(o.items, b)
+		if b.missing {
+			o.load = true
+			r.missing(b)
+		}
+	}
+	return o
+}
+
+// render returns a row's JSON from columns; load says that the row's document is
+// needed for it. The lock is held.
+func (o *output) render(ord uint32) (json []byte, load bool) {
+	if o.run.query.star {
+		return nil, false
+	}
+	if o.load {
+		return nil, true
+	}
+	for _, b := range o.items {
+		if b.column != nil && b.column.get(ord) == codeCell(codeObject) {
+			return nil, true
+		}
+	}
+	return renderRow(o.run.query.items, func(i int) Value { return o.items[i].value(o.run.store, ord) }), false
+}
+
+// document returns a row's JSON from its document.
+func (o *output) document(doc Value) []byte {
+	if o.run.query.star {
+		return nil
+	}
+	return renderRow(o.run.query.items, func(i int) Value { return doc.Value(o.run.query.items[i].path) })
+}
+
+// renderRow makes a row's JSON. Of items with one key the last that has a value
+// counts; undefined ones are left out.
+func renderRow(items []item, value func(i int) Value) []byte {
+	type column struct {
+		key   string
+		value Value
+	}
+	list := make([]column, 0, len(items))
+	for i := range items {
+		v := value(i)
+		if v.kind == Undefined {
+			continue
+		}
+		if k := slices.IndexFunc(list, func(c column) bool { return c.key == items[i].key }); k >= 0 {
+			list[k].value = v
+			continue
+		}
+		list = append(list, column{items[i].key, v})
+	}
+	members := make([]Member, len(list))
+	for i, c := range list {
+		members[i] = Member{c.key, c.value}
+	}
+	return ObjectValue(members).AppendJSON(nil)
+}
+
+// bounds returns how many rows are skipped, and how many wanted; one more than
+// the page has shows whether more come.
+func (r *run) bounds() (skip, want int) {
+	want = max(r.ask.Limit, 1)
+	if r.query.top >= 0 {
+		want = min(want, max(r.query.top-r.ask.Given, 0))
+	}
+	if r.ask.After == "" && r.ask.Given == 0 {
+		skip = r.query.offset
+	}
+	return skip, want
+}
+
+// last reports whether a page of want rows is the last that TOP allows.
+func (r *run) last(want int) bool { return r.query.top >= 0 && r.ask.Given+want >= r.query.top }
+
+// byID answers with rows in the order of their ids.
+func (r *run) byID() (*Page, error) {
+	skip, want := r.bounds()
+	if want == 0 {
+		return &Page{}, nil
+	}
+	look := want + 1
+	if r.last(want) {
+		look = want
+	}
+	out := r.newOutput()
+	list, err := r.candidates(skip + look)
+	if err != nil {
+		return nil, err
+	}
+	r.plan.Steps = append(r.plan.Steps, out.step)
+	for !list.done && len(out.ids) < look {
+		ords, err := list.next(r, max(64, min(verifyBatch, skip+look-len(out.ids))))
+		if err != nil {
+			return nil, err
+		}
+		if err := r.take(out, ords, &skip, look); err != nil {
+			return nil, err
+		}
+	}
+	page := &Page{}
+	if len(out.ids) > want {
+		page.More, page.Last = true, out.ids[want-1]
+		out.ids, out.rows = out.ids[:want], out.rows[:want]
+	}
+	out.give(page)
+	return page, nil
+}
+
+func (o *output) give(page *Page) {
+	if o.run.query.star {
+		page.IDs = o.ids
+	} else {
+		page.Rows = o.rows
+	}
+}
+
+// take looks at rows in their order and puts those on the page that pass, until
+// it has look of them. Each row is judged and rendered as it is at one moment.
+func (r *run) take(out *output, ords []uint32, skip *int, look int) error {
+	type row struct {
+		id   string
+		json []byte
+		load bool
+	}
+	begin := time.Now()
+	var rows []row
+	var ids []string
+	exact := r.cond == nil || r.cond.exact()
+	if err := r.lock(); err != nil {
+		return err
+	}
+	for _, ord := range ords {
+		if exact && len(out.ids)+len(rows) >= look {
+			break
+		}
+		out.step.Rows++
+		if !r.store.isAlive(ord) {
+			continue
+		}
+		this := row{id: r.store.ids[ord]}
+		if exact {
+			if r.where != nil && !r.where.pass(ord) {
+				continue
+			}
+			r.plan.Selected++
+			if *skip > 0 {
+				*skip--
+				continue
+			}
+			this.json, this.load = out.render(ord)
+		}
+		this.load = this.load || !exact
+		if this.load {
+			ids = append(ids, this.id)
+		}
+		rows = append(rows, this)
+	}
+	r.unlock()
+	out.step.Time += time.Since(begin)
+	var docs []Value
+	for len(docs) < len(ids) {
+		if len(docs) == 0 && out.fetch == nil {
+			out.fetch = &Step{Kind: "document fetch", Estimate: -1}
+			r.plan.Steps = append(r.plan.Steps, out.fetch)
+		}
+		more, err := r.documents(ids[len(docs):min(len(ids), len(docs)+documentsBatch)], out.fetch)
+		if err != nil {
+			return err
+		}
+		docs = append(docs, more...)
+	}
+	for i := range rows {
+		this := &rows[i]
+		if this.load {
+			doc := docs[0]
+			docs = docs[1:]
+			if doc.kind == Undefined || r.where != nil && !r.where.program.eval(doc, r.ask.Now).True() {
+				continue
+			}
+			out.fetch.Selected++
+			if !exact {
+				r.plan.Selected++
+				if *skip > 0 {
+					*skip--
+					continue
+				}
+			}
+			this.json = out.document(doc)
+		}
+		if len(out.ids) >= look {
+			break
+		}
+		out.step.Selected++
+		out.ids, out.rows = append(out.ids, this.id), append(out.rows, this.json)
+		if err := r.hold(int64(len(this.json)+len(this.id)+40), out.step.Kind); err != nil {
+			return err
+		}
+	}
+	return r.check(out.step.Kind)
+}
+
+// candidates are rows in the order of their ids that may pass.
+type candidates struct {
+	after string
+	bits  []uint64 // nil: all rows
+	list  []uint32 // with listed: these, and no others
+	// listed is set when the rows were few enough to be sorted.
+	listed bool
+	done   bool
+}
+
+// candidates finds rows that may pass, in the way that costs least when target
+// rows are wanted.
+func (r *run) candidates(target int) (*candidates, error) {
+	list := &candidates{after: r.ask.After}
+	n := float64(r.plan.Rows)
+	if r.cond == nil {
+		return list, nil
+	}
+	look := float64(costLook)
+	if !r.cond.exact() {
+		look *= 10 // a document
+	}
+	cheapCost, cheapShare := r.cond.cheap()
+	walk := min(n, float64(target)/max(r.cond.share, 1e-9)) * look
+	cheap := n*cheapCost + min(n*cheapShare, float64(target)*cheapShare/max(r.cond.share, 1e-9))*look
+	full := n*r.cond.cost + min(n*r.cond.share, float64(target))*look
+	step := &Step{Kind: "scan", Estimate: r.cond.share}
+	switch {
+	case r.seeded:
+		step.Kind = "id lookup"
+	case walk <= cheap && walk <= full:
+		step.Kind, step.Note = "walk by id", "enough rows should pass soon"
+		r.plan.Steps = append(r.plan.Steps, step)
+		return list, nil
+	}
+	begin := time.Now()
+	list.bits = make([]uint64, len(r.store.alive))
+	if err := r.hold(int64(len(list.bits))*8, "scan"); err != nil {
+		return nil, err
+	}
+	found := 0
+	err := r.scan(cheap < full, func(b *block) error {
+		at := int(b.base() / 64)
+		if at+len(b.bits) > len(list.bits) {
+			return nil // rows that came after the query began
+		}
+		copy(list.bits[at:], b.bits)
+		found += b.count()
+		return nil
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	step.Rows, step.Selected, step.Time = int64(n), int64(found), time.Since(begin)
+	step.Memory = int64(len(list.bits)) * 8
+	r.plan.Steps = append(r.plan.Steps, step)
+	if found <= max(1000, int(n/32)) {
+		return list, r.sortList(list)
+	}
+	return list, nil
+}
+
+// sortList makes a list of the few rows in the bits.
+func (r *run) sortList(list *candidates) error {
+	if err := r.lock(); err != nil {
+		return err
+	}
+	defer r.unlock()
+	for i, w := range list.bits {
+		for ; w != 0; w &= w - 1 {
+			if ord := uint32(i<<6 + bits.TrailingZeros64(w)); r.store.ids[ord] > list.after {
+				list.list = append(list.list, ord)
+			}
+		}
+	}
+	ids := r.store.ids
+	slices.SortFunc(list.list, func(a, b uint32) int { return strings.Compare(ids[a], ids[b]) })
+	list.bits, list.listed = nil, true
+	return nil
+}
+
+// next returns up to n rows that come next.
+func (c *candidates) next(r *run, n int) ([]uint32, error) {
+	if c.listed {
+		n = min(n, len(c.list))
+		ords := c.list[:n]
+		c.list = c.list[n:]
+		c.done = len(c.list) == 0
+		return ords, nil
+	}
+	if err := r.lock(); err != nil {
+		return nil, err
+	}
+	defer r.unlock()
+	var ords []uint32
+	const looked = 4096 // rows at a time
+	for i := 0; i < 16 && len(ords) < n; i++ {
+		few := n
+		if c.bits != nil {
+			few = looked
+		}
+		all := r.store.sorted.after(nil, r.store.ids, c.after, few)
+		if len(all) == 0 {
+			c.done = true
+			break
+		}
+		for _, ord := range all {
+			if c.bits == nil || int(ord>>6) < len(c.bits) && c.bits[ord>>6]>>(ord&63)&1 == 1 {
+				ords = append(ords, ord)
+			}
+			c.after = r.store.ids[ord]
+			if len(ords) == n {
+				break
+			}
+		}
+	}
+	return ords, nil
+}
+
+// cheap returns cost and share of what a cheap scan leaves.
+func (c *condition) cheap() (cost, share float64) {
+	switch c.kind {
+	case leafTest:
+		if c.cost < slowRow {
+			return c.cost, c.share
+		}
+	case allOf:
+		share = 1
+		for _, p := range c.parts {
+			pc, ps := p.cheap()
+			cost += pc * share
+			share *= ps
+		}
+		return cost, share
+	case anyOf:
+		left := 1.0
+		for _, p := range c.parts {
+			pc, ps := p.cheap()
+			cost += pc * left
+			left *= 1 - ps
+		}
+		return cost, 1 - left
+	}
+	return 0, 1
+}
