@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -108,5 +109,8 @@ func (h *Hub) storeSessionlessTx(tx *storage.Tx, id TwinID, t time.Time) error {
 		return nil
 	}
 	p.Activity = t
+	var f rowFields
+	f.time(t, "lastActivityTime")
+	h.queries.changeTx(tx, id, query.Change{Fields: f.list})
 	return presenceTable.Put(tx, id.key(), p)
 }

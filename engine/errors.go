@@ -52,6 +52,7 @@ const (
 	CodeBlockUnknown
 	CodeChecksum
 	CodeQuotaExceeded
+	CodeQueryBudget
 	CodeThrottled
 	CodeUnavailable
 	CodeReadOnly
@@ -112,6 +113,7 @@ var codeTable = [...]CodeInfo{
 	{CodeBlockUnknown, "InvalidBlockList", "A block of the list was not sent.", "Send the block, then the list again.", false},
 	{CodeChecksum, "Md5Mismatch", "The content is not what its checksum says.", "Send it again.", true},
 	{CodeQuotaExceeded, "IotHubQuotaExceeded", "A quota of the hub is used up.", "Free what the message names, or wait until it expires.", true},
+	{CodeQueryBudget, "QueryBudgetExceeded", "The query costs more than one query may.", "Narrow it: WHERE with a comparison on a property, fewer rows, no function over every row.", false},
 	{CodeThrottled, "ThrottlingException", "The caller asks more often than it may.", "Wait some seconds and try again.", true},
 	{CodeUnavailable, "ServiceUnavailable", "The hub is not ready.", "Wait; /readyz says for what.", true},
 	{CodeReadOnly, "StoreReadOnly", "The store takes no writes now: the disk is nearly full or has failed.", "Run `muster doctor`; free disk space, or restart after a disk failure.", true},

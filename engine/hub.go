@@ -23,6 +23,8 @@ type Options struct {
 	Version string  // the binary's, shown by Info
 	Deliver Deliver // posts to webhooks; without it they are kept and nothing is sent
 	Backups BackupPlan
+	// Columns is what the columns of queries may take, in bytes; 0 is 256 MiB.
+	Columns int64
 	// FileNotifications keeps a notification for the service of each file that a device uploads.
 	FileNotifications bool
 }
@@ -43,8 +45,8 @@ type Hub struct {
 	draining  atomic.Bool
 
 	traffic
+	followers
 	webhooks *webhooks
-	events   *feed
 	backups  *backups
 }
 
@@ -96,6 +98,8 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
+	queries := newQueries(o.Columns)
+	o.Storage.Published = queries.published
 	db, err := storage.Open(ctx, o.Storage)
 	if err != nil {
 		return nil, err
@@ -105,7 +109,8 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 		throttles: newThrottles(limits), audits: auditState{refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst)}, sessions: newSessionTable(), webhooks: newWebhooks(o.Deliver), backups: backups,
 	}
 	h.methods.queue = newMethodQueue()
-	h.events = newFeed(h)
+	h.events, h.queries = newFeed(h), queries
+	queries.hub = h
 	if err := h.openPolicies(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -125,6 +130,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err := h.backups.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	h.queries.start()
 	return h, nil
 }
 
@@ -201,6 +207,7 @@ func (h *Hub) Close() error {
 	h.sessions.each(func(s *Session) { s.end(errf(CodeClosed, "the hub is shutting down")) })
 	h.methods.queue.close()
 	h.events.close()
+	h.queries.close()
 	return errors.Join(h.flushPresence(context.Background()), h.db.Close())
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -394,6 +395,7 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 		return err
 	}
 	countIdentity(tx, id, -1, r.Disabled)
+	h.queries.changeTx(tx, id, query.Change{Gone: true})
 	tx.OnCommit(func(uint64) {
 		h.endSession(id, errf(CodeDeviceNotFound, "the identity %q was deleted", id))
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -165,6 +166,13 @@ func (h *Hub) storeIdentityTx(tx *storage.Tx, c Caller, op operation, kind strin
 	); err != nil {
 		return err
 	}
+	var f rowFields
+	f.identity(id, next)
+	if op == opIdentityCreate {
+		t := newTwinRecord(next.GenerationID)
+		f.twin(&t)
+	}
+	h.queries.changeTx(tx, id, query.Change{Replace: op == opIdentityCreate, Fields: f.list})
 	if op == opIdentityCreate {
 		return nil
 	}

@@ -85,11 +85,20 @@ type Limits struct {
 	WebhookRefusalsMost int           // events given up in a row before it is paused
 	WebhookFailingMost  time.Duration // without one success before it is paused
 
+	QueryPage      int           // rows of a page; IoT Hub's path gives 100
+	QueryPageBytes int           // of twins on a page, about
+	QueryDocuments int           // that one page of a result may load, for what columns don't hold
+	QueryTime      time.Duration // of one page
+	QueryMemory    int64         // of one page, for bitmaps, groups and sorted rows
+	QuerySorted    int           // rows of a result with ORDER BY
+	QuerySlow      time.Duration // from then on a query is logged
+
 	RegistryRate   float64 // registry operations a second, whole hub
 	TwinReadRate   float64
 	TwinUpdateRate float64
 	ConnectRate    float64 // new sessions a second, whole hub
 	MethodRate     float64
+	QueryRate      float64
 
 	DeviceMessageRate  float64 // messages a second of one session before it is slowed
 	DeviceByteRate     float64 // bytes a second of one session before it is slowed
@@ -250,6 +259,15 @@ var limitTable = [...]LimitRow{
 	span("keep_alive_max", "Longest silence of a session, whatever keep-alive it asked for.", 1767*time.Second, 1767*time.Second, func(l *Limits) *time.Duration { return &l.KeepAliveMax }),
 	span("token_clock_skew", "How far past its expiry a token still authenticates.", 0, 0, func(l *Limits) *time.Duration { return &l.TokenClockSkew }),
 	span("token_expiry_grace", "How long a session outlives its token.", 10*time.Second, 10*time.Second, func(l *Limits) *time.Duration { return &l.TokenExpiryGrace }),
+
+	count("query_page", "Rows of a page of a query's result; IoT Hub's path gives 100.", "", 1000, 1000, func(l *Limits) *int { return &l.QueryPage }),
+	count("query_page_bytes", "Size of the twins on a page, about; then the page ends early, and the next one goes on.", "bytes", 4<<20, 4<<20, func(l *Limits) *int { return &l.QueryPageBytes }),
+	count("query_documents", "Documents that a page of a query's result may load, for what columns don't hold.", "", 2_000_000, 2_000_000, func(l *Limits) *int { return &l.QueryDocuments }),
+	span("query_time", "How long a page of a query's result may take.", 30*time.Second, 30*time.Second, func(l *Limits) *time.Duration { return &l.QueryTime }),
+	bytes64("query_memory", "Memory of a page of a query's result: bitmaps, groups, sorted rows.", 128<<20, 128<<20, func(l *Limits) *int64 { return &l.QueryMemory }),
+	count("query_sorted", "Rows of a result that ORDER BY sorts.", "", 100_000, 100_000, func(l *Limits) *int { return &l.QuerySorted }),
+	span("query_slow", "From when on a query is written to the log as slow.", time.Second, time.Second, func(l *Limits) *time.Duration { return &l.QuerySlow }),
+	perSecond("query_rate", "Queries of the whole hub, a page each.", 0, 1000.0/60, func(l *Limits) *float64 { return &l.QueryRate }),
 
 	perSecond("registry_rate", "Registry operations of the whole hub; the azure column is one S3 unit.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.RegistryRate }),
 	perSecond("twin_read_rate", "Twin reads of the whole hub.", 0, 500, func(l *Limits) *float64 { return &l.TwinReadRate }),

@@ -28,6 +28,7 @@ const (
 	opTwinUpdate
 	opTwinReplace
 	opTwinRestore
+	opQuery
 	opMethodInvoke
 	opMethodQueue
 	opMethodRead
@@ -67,6 +68,7 @@ const (
 	throttleRegistry
 	throttleTwinRead
 	throttleTwinUpdate
+	throttleQuery
 	throttleMethod
 	throttleConnect
 	throttleUpload
@@ -95,6 +97,7 @@ var operationTable = [...]OperationInfo{
 	{"twin.update", auth.ServiceConnect, "Merge tags and desired properties into a twin.", throttleTwinUpdate},
 	{"twin.replace", auth.ServiceConnect, "Replace tags or desired properties.", throttleTwinUpdate},
 	{"twin.restore", auth.ServiceConnect, "Take tags or desired properties back to an earlier state.", throttleTwinUpdate},
+	{"query", auth.ServiceConnect, "Query twins.", throttleQuery},
 	{"method.invoke", auth.ServiceConnect, "Invoke a direct method.", throttleMethod},
 	{"method.queue", auth.ServiceConnect, "Queue a direct method until the device is there.", throttleMethod},
 	{"method.read", auth.ServiceConnect, "Read or list queued method calls.", throttleTwinRead},
@@ -147,7 +150,7 @@ func newThrottles(l Limits) throttles {
 	var t throttles
 	for k, perSecond := range map[throttle]float64{
 		throttleRegistry: l.RegistryRate, throttleTwinRead: l.TwinReadRate, throttleTwinUpdate: l.TwinUpdateRate,
-		throttleMethod: l.MethodRate, throttleConnect: l.ConnectRate, throttleUpload: l.UploadRate,
+		throttleQuery: l.QueryRate, throttleMethod: l.MethodRate, throttleConnect: l.ConnectRate, throttleUpload: l.UploadRate,
 	} {
 		if perSecond > 0 {
 			t[k] = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*throttleBurst)))

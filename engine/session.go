@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -81,6 +82,7 @@ type Session struct {
 	since      time.Time
 	activity   atomic.Int64 // unix nanoseconds
 	flushed    int64        // activity when presence was last stored; only flushPresence uses it
+	queried    int64        // activity when the columns last took it; the queries' lock guards it
 	cause      atomic.Pointer[Error]
 	announced  atomic.Bool // the store knows, or will, that the session began
 	delivery   delivery
@@ -108,6 +110,7 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 		return nil, err
 	}
 	old, endings := h.sessions.put(s)
+	h.queries.sessionChanged(s)
 	if old != nil {
 		h.count.sessionsReplaced.Add(1)
 		old.end(errf(CodeConnectionClosed, "a newer connection of %q took over", s.id))
@@ -198,6 +201,9 @@ func (s *Session) restore(ctx context.Context) error {
 		data, err := json.Marshal(struct {
 			ModelID string `json:"modelId"`
 		}{t.ModelID})
+		var f rowFields
+		f.text(t.ModelID, "modelId")
+		s.hub.queries.changeTx(tx, s.id, query.Change{Fields: f.list})
 		return errors.Join(err,
 			twinTable.Put(tx, s.id.key(), t),
 			appendChange(tx, Caller{Principal: s.connection.Grant.Principal}, changeModel, s.id, t.Version, data),
@@ -342,6 +348,7 @@ func (s *Session) detach(cause *Error) {
 	s.failCalls(cause)
 	s.hub.recordConnection(s, cause)
 	if s.hub.sessions.remove(s) {
+		s.hub.queries.sessionChanged(s)
 		s.hub.recordEnd(s, cause)
 	}
 }

@@ -175,6 +175,7 @@ func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord,
 	if err != nil {
 		return twin.Change{}, twinError(err)
 	}
+	h.queries.sectionTx(tx, id, k, *section, next)
 	*section = next
 	slot, number, kind := sectionRules(k)
 	r.History[slot]++

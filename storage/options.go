@@ -26,6 +26,10 @@ type Options struct {
 	CheckpointBytes int64
 	// MasterKeyFile holds the key that seals secrets; "" is Dir/master.key, made at first open.
 	MasterKeyFile string
+	// Published is called once for each group of transactions that is durable and visible, after
+	// their OnCommit functions and before any of their callers is answered. Like those it must
+	// not block or update. nil: nobody wants to know.
+	Published func(seq uint64)
 	// KeepFormat opens a directory of an older format to be read, and leaves its format: nothing
 	// can be written to it (ErrReadOnly). A directory of the present format opens as always.
 	KeepFormat bool

@@ -1,8 +1,10 @@
 package storage
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -22,6 +24,7 @@ const (
 )
 
 type sealer struct {
+	master      []byte
 	aead        cipher.AEAD
 	fingerprint [8]byte
 }
@@ -36,7 +39,7 @@ func newSealer(key []byte) (*sealer, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(append([]byte("muster master key fingerprint\x00"), key...))
-	return &sealer{aead: aead, fingerprint: [8]byte(sum[:8])}, nil
+	return &sealer{master: bytes.Clone(key), aead: aead, fingerprint: [8]byte(sum[:8])}, nil
 }
 
 // loadMasterKey reads the key file, or makes it when create is set and it is absent.
@@ -98,6 +101,13 @@ func (db *DB) Unseal(sealed []byte, context string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: a sealed value of %q does not authenticate", ErrCorrupt, context)
 	}
 	return plain, nil
+}
+
+// DeriveKey returns a key of 32 bytes that follows from the master key and the purpose: the same
+// one as long as that key stays, and of no use for any other purpose.
+func (db *DB) DeriveKey(purpose string) []byte {
+	key, _ := hkdf.Expand(sha256.New, db.seal.master, "muster derived key\x00"+purpose, 32) // 32 bytes are never too many
+	return key
 }
 
 func (o Options) masterKeyPath() string {

@@ -134,6 +134,9 @@ func (c *committer) publish() {
 			for _, f := range g.callbacks {
 				db.callback(f, g.seq)
 			}
+			if db.opt.Published != nil {
+				db.callback(db.opt.Published, g.seq)
+			}
 		}
 		requests := g.requests
 		g.requests, g.callbacks = nil, nil // snapshots may keep the group for long

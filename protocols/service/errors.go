@@ -91,6 +91,7 @@ var wireTable = [...]wireRow{
 	{code: engine.CodeBlockUnknown, status: 400, number: 400020, name: "InvalidStorageEndpointOrBlob"},
 	{code: engine.CodeChecksum, status: 400, number: 400020, name: "InvalidStorageEndpointOrBlob"},
 	{code: engine.CodeQuotaExceeded, status: 403, number: 403002, name: "IotHubQuotaExceeded"},
+	{code: engine.CodeQueryBudget, status: 400, number: 400004, name: "ArgumentInvalid"},
 	{code: engine.CodeThrottled, status: 429, number: 429001, name: "ThrottlingException"},
 	{code: engine.CodeUnavailable, status: 503, number: 503001, name: "ServiceUnavailable"},
 	{code: engine.CodeReadOnly, status: 503, number: 503001, name: "ServiceUnavailable"},

@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/muster-hub/muster/engine/query"
+	"github.com/muster-hub/muster/engine/twin"
+	"github.com/muster-hub/muster/storage"
+)
+
+// hubDocuments gives queries whole documents, for what columns do not hold.
+type hubDocuments struct {
+	hub      *Hub
+	metadata bool // with $metadata, which few ask for
+}
+
+// Documents implements query.Documents.
+func (d hubDocuments) Documents(ctx context.Context, ids []string) ([]query.Value, error) {
+	list := make([]query.Value, len(ids))
+	err := d.hub.db.View(ctx, func(r storage.Reader) error {
+		for i, row := range ids {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			v, err := d.document(r, twinIDOfRow(row))
+			if isGone(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			list[i] = v
+		}
+		return nil
+	})
+	return list, err
+}
+
+// document is a twin as a twin read shows it.
+func (d hubDocuments) document(r storage.Reader, id TwinID) (query.Value, error) {
+	h := d.hub
+	identity, t, err := h.loadTwin(r, id)
+	if err != nil {
+		return query.Value{}, err
+	}
+	p, err := presenceTable.Get(r, id.key())
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return query.Value{}, err
+	}
+	waiting := 0
+	if id.ModuleID == "" {
+		queue, err := deviceboundQueueOf(r, id.DeviceID)
+		if err != nil {
+			return query.Value{}, err
+		}
+		waiting = queue.Count
+	}
+	epoch := h.db.Epoch().Ordinal
+	f := rowFields{list: h.wholeRow(id, &identity, &t, p)}
+	f.text(twinETag(epoch, t.Revision), "etag")
+	f.text(identityETag(epoch, identity.Revision), "deviceEtag")
+	f.add(query.NumberValue(float64(t.Version)), "version")
+	f.add(query.NumberValue(float64(waiting)), "cloudToDeviceMessageCount")
+	if d.metadata {
+		for _, s := range [...]*twin.Section{t.Desired, t.Reported} {
+			whole, err := query.ParseValue(s.JSON(nil, true))
+			if err != nil {
+				return query.Value{}, fmt.Errorf("the metadata of %s: %w", id, err)
+			}
+			f.add(whole.Member("$metadata"), "properties", s.Kind().String(), "$metadata")
+		}
+	}
+	return f.document(), nil
+}
+
+// document makes one object of all fields.
+func (f *rowFields) document() query.Value {
+	var root query.Value
+	for _, field := range f.list {
+		if field.Value.Kind() != query.Undefined {
+			root = withMember(root, field.Path, field.Value)
+		}
+	}
+	return root
+}
+
+// withMember adds a value at a path that the object does not have.
+func withMember(object query.Value, path query.Path, v query.Value) query.Value {
+	members := object.Members()
+	if len(path) == 1 {
+		return query.ObjectValue(append(members[:len(members):len(members)], query.Member{Key: path[0], Value: v}))
+	}
+	for i := range members {
+		if members[i].Key == path[0] {
+			members[i].Value = withMember(members[i].Value, path[1:], v) // nobody else has the object yet
+			return object
+		}
+	}
+	return query.ObjectValue(append(members[:len(members):len(members)], query.Member{Key: path[0], Value: withMember(query.Value{}, path[1:], v)}))
+}
+
+// planSummary is a plan in one line.
+func planSummary(p *query.Plan) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d of %d rows, %d documents", p.Selected, p.Rows, p.Documents)
+	for _, s := range p.Steps {
+		fmt.Fprintf(&b, "; %s %s (%d of %d)", s.Kind, s.Path, s.Selected, s.Rows)
+	}
+	return b.String()
+}

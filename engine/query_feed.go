@@ -1,0 +1,203 @@
+package engine
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/muster-hub/muster/engine/query"
+	"github.com/muster-hub/muster/engine/twin"
+	"github.com/muster-hub/muster/storage"
+)
+
+// followers are what takes each change of the hub: events and queries.
+type followers struct {
+	events  *feed
+	queries *queries
+}
+
+// querySources are the sources whose rows are columns: devices and modules.
+const querySources = 2
+
+// queries keeps the columns in step with the store. Each transaction that
+// changes a row hands over what changed in it, computed while it was prepared;
+// when its group is visible, and before any caller of the group is answered,
+// the columns take all of them in commit order. So whoever was told of a change
+// finds it with the next query.
+type queries struct {
+	hub     *Hub
+	pending [querySources][]query.Change // of the group that is being published; the committer's alone
+	lists   resultLists
+	slots   chan struct{} // of queries that run
+	count   queryCounters
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	ready   chan struct{} // closed once the columns hold everything
+	done    atomic.Int64  // rows built so far
+	total   atomic.Int64  // rows there are to build
+
+	mu      sync.Mutex // of what changes the columns, so that they see one change after the other
+	columns [querySources]*query.Columns
+	live    bool // the columns hold everything; until then changes are noted in dirty
+	dirty   [querySources]map[string]struct{}
+	follow  []func(seq uint64, source query.Source, changes []query.Change)
+}
+
+func newQueries(memory int64) *queries {
+	q := &queries{ready: make(chan struct{}), slots: make(chan struct{}, queriesAtOnce), lists: newResultLists()}
+	// There are far fewer modules than devices, if any.
+	q.columns[query.Devices] = query.NewColumns(query.ColumnOptions{Memory: memory / 4 * 3, ID: query.Path{"deviceId"}, Outside: outsidePaths()})
+	q.columns[query.Modules] = query.NewColumns(query.ColumnOptions{Memory: memory / 4, Outside: outsidePaths()})
+	for i := range q.dirty {
+		q.dirty[i] = map[string]struct{}{}
+	}
+	return q
+}
+
+// rowSeparator divides the device's id from the module's in a row's id: no id
+// holds it, and it sorts before all that one may hold.
+const rowSeparator = "\x00"
+
+// row returns the identity's place: its source and the id of its row there.
+func (id TwinID) row() (query.Source, string) {
+	if id.ModuleID == "" {
+		return query.Devices, id.DeviceID
+	}
+	return query.Modules, id.DeviceID + rowSeparator + id.ModuleID
+}
+
+func twinIDOfRow(row string) TwinID {
+	d, m, _ := strings.Cut(row, rowSeparator)
+	return TwinID{d, m}
+}
+
+// changeTx hands a change of an identity's row over to the columns, for when
+// the transaction is durable. The fields are those of this attempt.
+func (q *queries) changeTx(tx *storage.Tx, id TwinID, c query.Change) {
+	source, row := id.row()
+	c.ID = row
+	tx.OnCommit(func(uint64) { q.pending[source] = append(q.pending[source], c) })
+}
+
+// sectionTx hands over what a change of a section changed.
+func (q *queries) sectionTx(tx *storage.Tx, id TwinID, k twin.Kind, before, after *twin.Section) {
+	var f rowFields
+	f.sectionChange(k, before, after)
+	q.changeTx(tx, id, query.Change{Fields: f.list})
+}
+
+// published takes the changes of a group. The committer calls it.
+func (q *queries) published(seq uint64) {
+	if len(q.pending[query.Devices])+len(q.pending[query.Modules]) == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for source := range query.Source(querySources) {
+		changes := q.pending[source]
+		if len(changes) == 0 {
+			continue
+		}
+		q.takeLocked(seq, source, changes)
+		clear(changes)
+		q.pending[source] = changes[:0]
+	}
+}
+
+// takeLocked gives changes to the columns, and to who follows them.
+func (q *queries) takeLocked(seq uint64, source query.Source, changes []query.Change) {
+	if !q.live {
+		for i := range changes {
+			q.dirty[source][changes[i].ID] = struct{}{}
+		}
+		return
+	}
+	for i := range changes {
+		// Presence is not part of what was stored. It is looked up here, where
+		// nothing can come between.
+		if c := &changes[i]; c.Replace && !c.Gone {
+			f := rowFields{list: c.Fields}
+			p, connected := q.hub.presenceNow(twinIDOfRow(c.ID))
+			f.presence(p, connected)
+			c.Fields = f.list
+		}
+	}
+	q.columns[source].Apply(changes)
+	for _, f := range q.follow {
+		f(seq, source, changes)
+	}
+}
+
+// followChanges has f called with each change from now on, in commit order
+// and before it is acknowledged: f must be quick, and keep nothing of the list.
+// A change of presence comes between two commits, with the sequence of the
+// newest one. at is called once, before the first, while no change can come.
+func (q *queries) followChanges(f func(seq uint64, source query.Source, changes []query.Change), at func(seq uint64)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.follow = append(q.follow, f)
+	at(q.hub.db.Sequence())
+}
+
+// sessionChanged takes over that a session began or ended; which of both, or
+// whether another one has come, is looked up. It returns when the columns have it.
+func (q *queries) sessionChanged(s *Session) {
+	source, row := s.id.row()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p, connected := q.hub.presenceNow(s.id)
+	if !connected {
+		p = s.presence(s.since)
+	}
+	var f rowFields
+	f.presence(p, connected)
+	q.amendLocked(source, row, f.list)
+}
+
+// takeActivity brings the columns of lastActivityTime up to date: each message
+// moves it, and only queries that ask for it care.
+func (q *queries) takeActivity() {
+	var changes [querySources][]query.Change
+	note := func(id TwinID, t time.Time) {
+		source, row := id.row()
+		var f rowFields
+		f.time(t, "lastActivityTime")
+		if v, ok := q.columns[source].Value(row, query.Path{"deviceId"}); !ok || v.Kind() != query.Undefined {
+			changes[source] = append(changes[source], query.Change{ID: row, Fields: f.list})
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.live {
+		return
+	}
+	for id, t := range q.hub.sessions.activity.snapshot() {
+		if q.hub.sessions.get(id) == nil {
+			note(id, t)
+		}
+	}
+	q.hub.sessions.each(func(s *Session) {
+		if now := s.activity.Load(); now != s.queried {
+			s.queried = now
+			note(s.id, time.Unix(0, now))
+		}
+	})
+	for source := range query.Source(querySources) {
+		if len(changes[source]) > 0 {
+			q.takeLocked(q.hub.db.Sequence(), source, changes[source])
+		}
+	}
+}
+
+// amendLocked changes fields of a row, unless there is none: then its identity
+// was deleted, or is just being made and gets them with the rest.
+func (q *queries) amendLocked(source query.Source, row string, fields []query.Field) {
+	if q.live {
+		if v, ok := q.columns[source].Value(row, query.Path{"deviceId"}); ok && v.Kind() == query.Undefined {
+			return
+		}
+	}
+	q.takeLocked(q.hub.db.Sequence(), source, []query.Change{{ID: row, Fields: fields}})
+}
