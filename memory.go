@@ -10,8 +10,9 @@ import (
 
 // shares say how a hub's memory is divided.
 type shares struct {
-	total int64 // the runtime's soft limit
-	store int64 // of that, for the store's memtables and caches
+	total   int64 // the runtime's soft limit
+	store   int64 // of that, for the store's memtables and caches
+	columns int64 // of that, for the columns of queries
 }
 
 const (
@@ -19,6 +20,8 @@ const (
 	// What the store gets at least and at most: below, it can't work; above,
 	// more does not help it.
 	storeLeast, storeMost = 64 * mib, 1024 * mib
+	// What the columns get at least: a small fleet's fit, and beyond it queries read documents.
+	columnsLeast = 32 * mib
 	// A hub whose memory can't be found out behaves as on a small machine.
 	memoryUnknown = 1024 * mib
 )
@@ -36,7 +39,7 @@ func divide(asked int64) shares {
 	if total <= 0 {
 		total = availableMemory("/") / 10 * 7
 	}
-	return shares{total: total, store: min(max(total/4, storeLeast), storeMost)}
+	return shares{total: total, store: min(max(total/4, storeLeast), storeMost), columns: max(total/4, columnsLeast)}
 }
 
 // availableMemory reads the machine's memory and the limits of the cgroups

@@ -97,7 +97,7 @@ func checkConfig(ctx context.Context, f cli.ServeFlags, _ cli.IO) ([]cli.Finding
 
 func checkMemory(f cli.ServeFlags) cli.Finding {
 	m := divide(int64(f.Memory))
-	found := cli.Finding{Check: "memory", Level: "ok", Text: fmt.Sprintf("%d MiB for the hub, %d MiB of that for the store.", m.total/mib, m.store/mib)}
+	found := cli.Finding{Check: "memory", Level: "ok", Text: fmt.Sprintf("%d MiB for the hub, %d MiB of that for the store and %d MiB for the columns of queries.", m.total/mib, m.store/mib, m.columns/mib)}
 	if have := availableMemory("/"); m.total > have {
 		found.Level, found.Next = "warn", fmt.Sprintf("The machine or cgroup has %d MiB: give --memory less than that.", have/mib)
 	} else if m.total < 2*storeLeast {

@@ -99,7 +99,7 @@ func (q *queries) loadRows(ctx context.Context, r storage.Reader, builders [quer
 	defer cancel(nil)
 	chunks := make(chan storage.Chunk[twinRecord])
 	var workers sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range runtime.NumCPU() {
 		workers.Go(func() {
 			var loaders [querySources]*query.Loader
 			for i := range loaders {

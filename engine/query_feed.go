@@ -21,6 +21,9 @@ type followers struct {
 // querySources are the sources whose rows are columns: devices and modules.
 const querySources = 2
 
+// columnMemory is what columns may take when Options do not say.
+const columnMemory = 256 << 20
+
 // queries keeps the columns in step with the store. Each transaction that
 // changes a row hands over what changed in it, computed while it was prepared;
 // when its group is visible, and before any caller of the group is answered,
@@ -46,6 +49,9 @@ type queries struct {
 }
 
 func newQueries(memory int64) *queries {
+	if memory <= 0 {
+		memory = columnMemory
+	}
 	q := &queries{ready: make(chan struct{}), slots: make(chan struct{}, queriesAtOnce), lists: newResultLists()}
 	// There are far fewer modules than devices, if any.
 	q.columns[query.Devices] = query.NewColumns(query.ColumnOptions{Memory: memory / 4 * 3, ID: query.Path{"deviceId"}, Outside: outsidePaths()})

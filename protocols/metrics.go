@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/protocols/device"
 	"github.com/muster-hub/muster/protocols/service"
 )
@@ -52,6 +53,7 @@ type figures struct {
 	webhooks []engine.Webhook
 	backups  engine.BackupStats
 	files    engine.FileTotals
+	queries  engine.QueryStats
 	renewAt  float64 // unix time; 0 with given files
 	certs    map[string]time.Time
 	failures int64 // of certificates
@@ -83,6 +85,14 @@ func webhook(kind, name, text string, read func(w *engine.Webhook) float64) metr
 		for i := range f.webhooks {
 			emit(read(&f.webhooks[i]), f.webhooks[i].ID)
 		}
+	}}
+}
+
+// columns reads a metric of the columns of each source.
+func columns(name, text string, read func(*query.Stats) float64) metricRow {
+	return metricRow{MetricInfo{name, "gauge", text, []string{"source"}}, func(f *figures, emit func(float64, ...string)) {
+		emit(read(&f.queries.Devices), query.Devices.String())
+		emit(read(&f.queries.Modules), query.Modules.String())
 	}}
 }
 
@@ -182,6 +192,24 @@ func metricRows() []metricRow {
 		counter("muster_uploads_failed_total", "Uploads that ended without a file: reported as failed, or expired.", func(f *figures) int64 { return f.files.Failed }),
 		counter("muster_files_dropped_total", "Files that were removed because of their age or for room.", func(f *figures) int64 { return f.files.Dropped }),
 
+		gauge("muster_queries_ready", "1 when queries are answered.", func(f *figures) float64 {
+			if f.queries.Progress.Ready {
+				return 1
+			}
+			return 0
+		}),
+		counter("muster_queries_total", "Pages of queries that were asked for.", func(f *figures) int64 { return f.queries.Queries }),
+		plain("counter", "muster_query_seconds_total", "Time that these took, in seconds.", func(f *figures) float64 { return f.queries.Time.Seconds() }),
+		counter("muster_query_rows_total", "Rows that they gave.", func(f *figures) int64 { return f.queries.Rows }),
+		counter("muster_queries_failed_total", "Queries that were answered with an error.", func(f *figures) int64 { return f.queries.Failed }),
+		counter("muster_queries_refused_total", "Queries refused for want of permission, of a turn, or because they were not ready.", func(f *figures) int64 { return f.queries.Refused }),
+		counter("muster_queries_over_budget_total", "Queries that would have cost more than a query may.", func(f *figures) int64 { return f.queries.OverBudget }),
+		counter("muster_queries_slow_total", "Queries that took query_slow or longer; the log has each.", func(f *figures) int64 { return f.queries.Slow }),
+		columns("muster_column_rows", "Rows of columns, by source.", func(s *query.Stats) float64 { return float64(s.Rows) }),
+		columns("muster_columns", "Columns, by source.", func(s *query.Stats) float64 { return float64(s.Columns) }),
+		columns("muster_column_bytes", "Bytes of columns, their dictionaries and ids, by source.", func(s *query.Stats) float64 { return float64(s.Bytes) }),
+		columns("muster_columns_missing", "Paths that have no column, by source; what asks for them reads documents.", func(s *query.Stats) float64 { return float64(len(s.Missing)) }),
+
 		gauge("muster_connections", "TCP connections.", func(f *figures) float64 { return float64(f.gate.open) }),
 		gauge("muster_strangers", "Connections that are not authenticated yet.", func(f *figures) float64 { return float64(f.gate.strangers) }),
 		gauge("muster_strangers_waiting", "Connections that wait for room among the unauthenticated ones.", func(f *figures) float64 { return float64(f.gate.waiting) }),
@@ -260,7 +288,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
 		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(),
-		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(),
+		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(), queries: s.hub.QueryStats(),
 	}
 	if a := s.certs.authority.Load(); a != nil {
 		f.renewAt = float64(a.renewAt().Unix())

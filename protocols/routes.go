@@ -161,8 +161,17 @@ func healthz(w http.ResponseWriter) {
 
 // readiness is the answer of /readyz.
 type readiness struct {
-	Ready   bool     `json:"ready"`
-	Reasons []string `json:"reasons"`
+	Ready   bool           `json:"ready"`
+	Reasons []string       `json:"reasons"`
+	Queries queryReadiness `json:"queries"`
+}
+
+// queryReadiness says how far queries are: they come a little after the hub
+// itself, and until then are answered with 503.
+type queryReadiness struct {
+	Ready bool  `json:"ready"`
+	Rows  int64 `json:"rows"` // read so far
+	Total int64 `json:"total"`
 }
 
 // readyz says whether devices and reads are served. It costs no I/O.
@@ -172,6 +181,8 @@ func (s *Server) readyz(w http.ResponseWriter) {
 		answer, status = readiness{Reasons: []string{engine.AsError(err).Message}}, http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
+	p := s.hub.QueryProgress()
+	answer.Queries = queryReadiness{p.Ready, p.Done, p.Total}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

@@ -33,7 +33,7 @@ func TestMatch(t *testing.T) {
 		{"GET", "/devices/%2561", "getDevice", "%61", "/devices/%61"},
 		{"GET", "/devices/%zz", "404", "", ""},
 		{"GET", "/devices/query", "getDevice", "query", "/devices/query"},
-		{"POST", "/devices/query", "later:queries", "", "/devices/query"},
+		{"POST", "/devices/query", "queryDevices", "", "/devices/query"},
 		{"POST", "/devices/keys/regenerate", "regenerateKeys", "", "/devices/keys/regenerate"},
 		{"PUT", "/devices/keys", "putDevice", "keys", "/devices/keys"},
 		{"GET", "/devices/d/modules", "listModules", "d", "/devices/d/modules"},

@@ -24,6 +24,7 @@ const (
 // routes is the table of everything that is served here.
 func routes() []*route {
 	table := append(hubRoutes(), append(ownRoutes(), eventRoutes()...)...)
+	table = append(table, queryRoutes()...)
 	table = append(table, queuedMethodRoutes()...)
 	table = append(table, restoreRoutes()...)
 	table = append(table, connectionRoutes()...)
@@ -226,7 +227,6 @@ func laterRoutes() []*route {
 		permission auth.Permission
 		methods    []string
 	}{
-		{"/devices/query", "queries", auth.ServiceConnect, []string{http.MethodPost}},
 		{"/jobs", "import and export jobs", auth.RegistryRead, []string{http.MethodGet}},
 		{"/jobs/create", "import and export jobs", auth.RegistryWrite, []string{http.MethodPost}},
 		{"/jobs/{id}", "import and export jobs", auth.RegistryRead, []string{http.MethodGet, http.MethodDelete}},
