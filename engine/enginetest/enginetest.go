@@ -3,6 +3,7 @@
 package enginetest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -110,12 +111,17 @@ func Connect(tb testing.TB, h *engine.Hub, id engine.TwinID, subscribe ...engine
 // TryConnect is Connect without subscriptions that returns the hub's refusal.
 func TryConnect(tb testing.TB, h *engine.Hub, id engine.TwinID, clean bool) (*Device, error) {
 	tb.Helper()
-	grant, err := h.AuthenticateDevice(tb.Context(), engine.Credentials{ID: id, Host: HostName, Token: Token(tb, h, id, time.Now().Add(time.Hour))})
+	return ConnectWith(tb.Context(), h, id, Token(tb, h, id, time.Now().Add(time.Hour)), clean)
+}
+
+// ConnectWith connects as an identity that exists, with a token of its own.
+func ConnectWith(ctx context.Context, h *engine.Hub, id engine.TwinID, token string, clean bool) (*Device, error) {
+	grant, err := h.AuthenticateDevice(ctx, engine.Credentials{ID: id, Host: HostName, Token: token})
 	if err != nil {
 		return nil, err
 	}
 	d := &Device{signal: make(chan struct{}, 1)}
-	d.Session, err = h.Connect(tb.Context(), engine.Connection{Grant: grant, Clean: clean, Protocol: "test", Address: "192.0.2.1:1", Outbox: d})
+	d.Session, err = h.Connect(ctx, engine.Connection{Grant: grant, Clean: clean, Protocol: "test", Address: "192.0.2.1:1", Outbox: d})
 	if err != nil {
 		return nil, err
 	}
