@@ -139,16 +139,15 @@ func TestQueryChecklist(t *testing.T) {
 			f.create(fmt.Sprintf("z%d", i))
 		}
 		sizes, rows := f.pages("SELECT * FROM devices WHERE STARTSWITH(deviceId, 'z')", "2", func(page int) {
-			f.do("DELETE", fmt.Sprintf("/devices/z%d", page), "", ifMatch("*")).want(204)
-			if page == 1 {
-				f.do("DELETE", "/devices/z2", "", ifMatch("*"))
+			for _, i := range []int{page, page + 2} { // behind the place and before it
+				f.do("DELETE", fmt.Sprintf("/devices/z%d", i), "", ifMatch("*"))
 			}
 		})
 		got := idsOf(rows)
-		if len(got) < 3 || !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) {
+		if !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) {
 			t.Errorf("pages %v of %v", sizes, got)
 		}
-		for _, id := range []string{"z0", "z4", "z5"} {
+		for _, id := range []string{"z0", "z1", "z5"} {
 			if !slices.Contains(got, id) {
 				t.Errorf("%s is missing in %v", id, got)
 			}
@@ -178,7 +177,7 @@ func TestQueryShowsWhatTwinReadsShow(t *testing.T) {
 	if _, err := d.Session.PatchReported(t.Context(), []byte(`{"a":{"b":[1,"x",{}],"n":null},"t":true,"f":1.25}`), -1); err != nil {
 		t.Fatal(err)
 	}
-	f.do("PATCH", "/twins/live", `{"tags":{"a":{"b":"c"},"é \" b":1},"properties":{"desired":{"x":{"y":{}}}}}`).want(200)
+	f.do("PATCH", "/twins/live", `{"tags":{"a":{"b":"c"},"é'b\"":1},"properties":{"desired":{"x":{"y":{}}}}}`).want(200)
 	f.do("PATCH", "/twins/live/modules/m", `{"tags":{"k":true},"properties":{"desired":{"x":1}}}`).want(200)
 	for source, path := range map[string]func(row any) string{
 		"devices":         func(row any) string { return fmt.Sprint("/twins/", dig(row, "deviceId")) },

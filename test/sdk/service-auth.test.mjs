@@ -178,7 +178,7 @@ suite('service: authentication, transport and errors', { concurrency: 6 }, ({ te
   });
 
   for (const character of "#?%+;=@()!*,:._$'-") {
-    test(`service 12: a device id with ${character} is created, read, connected, and deleted by its encoded path`, async ({ service, hub, defer }) => {
+    test(`service 12: a device id with ${character} is created, read, queried, connected, and deleted by its encoded path`, async ({ service, hub, defer }) => {
       const id = `${uniqueId('id')}${character}x${character}`;
       const everything = [...id].map((letter) => (/[a-z0-9]/i.test(letter) ? letter : `%${letter.charCodeAt(0).toString(16)}`)).join('');
       const created = await service.put(path(id), { deviceId: id });
@@ -188,6 +188,8 @@ suite('service: authentication, transport and errors', { concurrency: 6 }, ({ te
       const twin = await service.patch(`/twins/${everything}`, { tags: { a: 1 } });
       assert.equal(twin.json?.deviceId, id, twin.text);
       assert.equal((await service.get(twinPath(id))).json.tags.a, 1);
+      const found = await service.post('/devices/query', { query: `SELECT * FROM devices WHERE deviceId = '${id.replaceAll("'", "\\'")}' AND tags.a = 1` });
+      assert.deepEqual(found.json?.map((one) => one.deviceId), [id], found.text);
       const { responseBody } = await registry(hub).get(id);
       assert.equal(responseBody.deviceId, id);
       assert.equal((await service.get(`${path(id)}x`)).status, 404);
