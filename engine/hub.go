@@ -168,6 +168,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(blobsEvery, "contents", h.sweepBlobs)
 	every(expiryEvery, "injected faults", func(ctx context.Context) error { return h.runFaults(ctx, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
+	every(presenceEvery, "sorted lists", func(context.Context) error { h.queries.lists.sweep(time.Now()); return nil })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
 	if h.webhooks.deliver != nil {
 		wg.Go(func() { h.runWebhooks(ctx) })
