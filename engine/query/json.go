@@ -11,7 +11,7 @@ import (
 // ParseValue reads a JSON document. Of members with the same key the last one
 // counts. The error names the byte; objects and arrays nest at most 100 deep.
 func ParseValue(json []byte) (Value, error) {
-	r := reader{text: string(json)}
+	r := reader{text: string(json), members: make([]Member, 0, 32)}
 	v := r.value(1)
 	r.space()
 	if r.err == nil && r.at < len(r.text) {
