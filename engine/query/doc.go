@@ -25,7 +25,9 @@
 //     zero and whatever is no finite number. % has the sign of its left side.
 //   - LIKE and REGEXP: a string on the left, else undefined. % stands for any
 //     characters, _ for one, a backslash takes away the meaning of the next.
-//     REGEXP is RE2's syntax and finds the pattern anywhere in the string.
+//     REGEXP is RE2's syntax and finds the pattern anywhere in the string. Strings
+//     beyond 4 KiB, which functions can build, are undefined: a row's time is
+//     bounded.
 //   - x BETWEEN a AND b is x >= a AND x <= b.
 //   - path < now() - 15m, and with <=, > and >=: the path's string is read as an
 //     RFC 3339 time; undefined when it is none.

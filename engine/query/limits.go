@@ -10,7 +10,8 @@ const (
 	maxChain      = 1000     // operators of arithmetic in a row
 	maxSegments   = 64       // of a path
 	maxPattern    = 1 << 10  // bytes of a pattern of LIKE or REGEXP
-	maxMachine    = 1000     // instructions that a regular expression compiles to
+	maxMachine    = 250      // instructions that a regular expression compiles to
+	maxMatched    = 4 << 10  // bytes of a string that LIKE and REGEXP look at; twins hold no longer ones
 	maxBuilt      = 64 << 10 // bytes of a string that a function may build
 	maxItems      = 1000     // that are selected, grouped or ordered by
 	maxRows       = 1 << 31  // that TOP, LIMIT and OFFSET can name

@@ -88,7 +88,7 @@ func TestParseErrors(t *testing.T) {
 		{where + "tags.a NOT ‸LIK 'x'", `"LIK"`, "IN, LIKE, BETWEEN or REGEXP behind NOT; did you mean LIKE?"},
 		{where + "tags.a LIKE ‸tags.b", "what is no string", "a pattern in quotes"},
 		{where + "tags.a REGEXP ‸'('", "a regular expression that can't be used", "RE2's syntax: error parsing regexp: missing closing ): `(`"},
-		{where + "tags.a REGEXP ‸'a{900}b{900}'", "a regular expression that can't be used", "a simpler one: its repetitions make more than 1000 steps a character"},
+		{where + "tags.a REGEXP ‸'a{900}b{900}'", "a regular expression that can't be used", "a simpler one: its parts and repetitions make more than 250 steps a character"},
 		{where + "tags.a BETWEEN 1 ‸OR 2", `"OR"`, "AND between the bounds of BETWEEN"},
 		{where + "(tags.a = 1‸", "the end of the text", `")"`},
 		{where + "tags.a = 1‸)", `")"`, "no bracket that was not opened"},

@@ -1,6 +1,8 @@
 package query
 
 import (
+	"fmt"
+	"regexp"
 	"regexp/syntax"
 	"strings"
 	"unicode/utf8"
@@ -129,26 +131,46 @@ func (p piece) suffix(s string) bool {
 	return n >= 0 && p.prefix(skipRunes(s, n)) >= 0
 }
 
-// machineSize estimates from above how many instructions a regular expression
-// compiles to, before its repetitions are written out.
-func machineSize(pattern string) (int, error) {
+// compileRegexp compiles a pattern that is bounded in what it costs a character:
+// the time of a match is that of its instructions times the length of the text.
+func compileRegexp(pattern string) (*regexp.Regexp, error) {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("RE2's syntax: %w", err)
 	}
-	return nodeSize(re), nil
+	if n := machineSize(re); n > maxMachine {
+		return nil, fmt.Errorf("a simpler one: its parts and repetitions make more than %d steps a character", maxMachine)
+	}
+	return regexp.Compile(pattern)
 }
 
-func nodeSize(re *syntax.Regexp) int {
-	size := 2
-	for _, sub := range re.Sub {
-		size += nodeSize(sub)
+// machineSize returns how many instructions a regular expression compiles to,
+// or more than maxMachine. It is estimated from below before repetitions are
+// written out, so that nothing large is.
+func machineSize(re *syntax.Regexp) int {
+	if n := leastSize(re); n > maxMachine {
+		return n
 	}
-	switch re.Op {
-	case syntax.OpLiteral:
-		size += len(re.Rune)
-	case syntax.OpRepeat:
-		size *= max(re.Max, re.Min, 1) + 1
+	prog, err := syntax.Compile(re.Simplify())
+	if err != nil {
+		return maxMachine + 1
+	}
+	return len(prog.Inst)
+}
+
+func leastSize(re *syntax.Regexp) int {
+	size := 1
+	switch {
+	case re.Op == syntax.OpLiteral:
+		size = len(re.Rune)
+	case len(re.Sub) > 0:
+		size = 0
+	}
+	for _, sub := range re.Sub {
+		size += leastSize(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		size *= max(re.Max, re.Min, 1)
 	}
 	return min(size, maxMachine+1)
 }

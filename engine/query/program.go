@@ -288,7 +288,7 @@ func (c *compiler) matching(e *binary) testFunc {
 	}
 	return func(r row, now time.Time) truth {
 		v := left(r, now)
-		if v.kind != String {
+		if v.kind != String || len(v.text) > maxMatched {
 			return truthUnknown
 		}
 		return truthOf(match(v.text))

@@ -321,6 +321,14 @@ func TestBuiltStrings(t *testing.T) {
 	if !p.Match(at(maxBuilt/6), exampleNow()) || p.Match(at(maxBuilt/6+1), exampleNow()) {
 		t.Error("CONCAT isn't bounded where it should be")
 	}
+	for _, op := range []string{"LIKE '%'", "REGEXP ''"} {
+		if q, err = Parse("SELECT * FROM devices WHERE CONCAT(tags.s, 'x') "+op, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if p := q.Predicate(); !p.Match(at(maxMatched/3), exampleNow()) || p.Match(at(maxMatched/3+1), exampleNow()) {
+			t.Errorf("%s isn't bounded where it should be", op)
+		}
+	}
 }
 
 func TestPredicate(t *testing.T) {

@@ -2,7 +2,6 @@ package query
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -135,18 +134,6 @@ func (f *faults) pattern(op operator, e expr) {
 			f.fail(e.offset(), "a regular expression that can't be used", err.Error())
 		}
 	}
-}
-
-// compileRegexp compiles a pattern that is bounded in what it costs a character.
-func compileRegexp(pattern string) (*regexp.Regexp, error) {
-	size, err := machineSize(pattern)
-	if err != nil {
-		return nil, fmt.Errorf("RE2's syntax: %w", err)
-	}
-	if size > maxMachine {
-		return nil, fmt.Errorf("a simpler one: its repetitions make more than %d steps a character", maxMachine)
-	}
-	return regexp.Compile(pattern)
 }
 
 // check walks a finished tree: now() stands only where it can be evaluated.
