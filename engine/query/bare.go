@@ -329,7 +329,7 @@ func (b *bare) binary(n *ast.BinaryNode, place int) expr {
 
 // junction translates a chain of one operator without recursion to its left.
 func (b *bare) junction(op operator, n *ast.BinaryNode) expr {
-	var list []expr
+	var nodes []ast.Node
 	var places []int
 	var node ast.Node = n
 	for {
@@ -337,17 +337,31 @@ func (b *bare) junction(op operator, n *ast.BinaryNode) expr {
 		if !ok || bareOperators[x.Operator] != op {
 			break
 		}
-		list = append(list, b.expr(x.Right))
+		nodes = append(nodes, x.Right)
 		places = append(places, b.place(x.Location().From))
 		node = x.Left
 	}
-	list = append(list, b.expr(node))
-	if b.err != nil {
-		return nil
-	}
-	slices.Reverse(list)
+	nodes = append(nodes, node)
+	slices.Reverse(nodes)
 	slices.Reverse(places)
+	list := make([]expr, len(nodes))
+	for i, node := range nodes {
+		if i > 0 && sharesOperand(nodes[i-1], node) {
+			b.twice(list[i-1].(*binary).right)
+		}
+		if list[i] = b.expr(node); b.err != nil {
+			return nil
+		}
+	}
 	return join(op, list, places)
+}
+
+// sharesOperand reports whether two comparisons are what expr has made of
+// a < b < c, where b stands in both.
+func sharesOperand(a, b ast.Node) bool {
+	left, ok := a.(*ast.BinaryNode)
+	right, too := b.(*ast.BinaryNode)
+	return ok && too && left.Right == right.Left
 }
 
 // in translates membership: of a list that is written out, or of a twin's array.

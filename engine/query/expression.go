@@ -119,6 +119,7 @@ func (p *parser) wordComparison(left expr) expr {
 		return &binary{at(t.at), op, left, right}
 	case t.is("BETWEEN"):
 		p.extension(t.at, "BETWEEN")
+		p.twice(left)
 		p.advance()
 		low := p.sum()
 		and := p.tok.at

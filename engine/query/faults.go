@@ -12,6 +12,7 @@ type faults struct {
 	text   string
 	strict bool
 	err    *Error
+	steps  int // that the patterns so far take for a character
 }
 
 func (f *faults) fail(at int, found, expected string) {

@@ -11,6 +11,7 @@ const (
 	maxSegments   = 64       // of a path
 	maxPattern    = 1 << 10  // bytes of a pattern of LIKE or REGEXP
 	maxMachine    = 250      // instructions that a regular expression compiles to
+	maxSteps      = 1000     // steps that all patterns of a text take for a character
 	maxMatched    = 4 << 10  // bytes of a string that LIKE and REGEXP look at; twins hold no longer ones
 	maxBuilt      = 64 << 10 // bytes of a string that a function may build
 	maxItems      = 1000     // that are selected, grouped or ordered by

@@ -61,6 +61,16 @@ func compileLike(pattern string) like {
 	return l
 }
 
+// steps returns how many a match takes for a character: a piece with _ is tried
+// at each place.
+func (l like) steps() int {
+	n := 1
+	for _, p := range l.pieces {
+		n += len(p.runes)
+	}
+	return n
+}
+
 // match reports whether the whole of s is what the pattern stands for. Pieces
 // are found from the left, each at its first place, which is enough.
 func (l like) match(s string) bool {
@@ -133,15 +143,16 @@ func (p piece) suffix(s string) bool {
 
 // compileRegexp compiles a pattern that is bounded in what it costs a character:
 // the time of a match is that of its instructions times the length of the text.
-func compileRegexp(pattern string) (*regexp.Regexp, error) {
-	re, err := syntax.Parse(pattern, syntax.Perl)
+func compileRegexp(pattern string) (re *regexp.Regexp, steps int, err error) {
+	tree, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
-		return nil, fmt.Errorf("RE2's syntax: %w", err)
+		return nil, 0, fmt.Errorf("RE2's syntax: %w", err)
 	}
-	if n := machineSize(re); n > maxMachine {
-		return nil, fmt.Errorf("a simpler one: its parts and repetitions make more than %d steps a character", maxMachine)
+	if steps = machineSize(tree); steps > maxMachine {
+		return nil, 0, fmt.Errorf("a simpler one: its parts and repetitions make more than %d steps a character", maxMachine)
 	}
-	return regexp.Compile(pattern)
+	re, err = regexp.Compile(pattern)
+	return re, steps, err
 }
 
 // machineSize returns how many instructions a regular expression compiles to,

@@ -80,14 +80,14 @@ func TestRegexpCost(t *testing.T) {
 	for _, pattern := range []string{
 		"^site-[0-9]{1,4}$", "(a|b|c)*d?", "[^ ]+@[a-z0-9.-]+", "(?i)warn|error", strings.Repeat("a", 200), `\p{L}{1,100}`, "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
 	} {
-		if _, err := compileRegexp(pattern); err != nil {
+		if _, _, err := compileRegexp(pattern); err != nil {
 			t.Errorf("%.40s: %v", pattern, err)
 		}
 	}
 	for _, pattern := range []string{
 		"[a-z]{1000}", strings.Repeat("[a-z]{900}", 90), "((a{30}){30})", "(a|b){600}", "(a?){200}", strings.Repeat("a", 900), "((((a{1000}){0,1000}){1000}){1000}){1000}", "((){1000}){1000}", "(", "a**", `\8`, "(?P<x", `\pQ`, "a{1001}",
 	} {
-		if _, err := compileRegexp(pattern); err == nil {
+		if _, _, err := compileRegexp(pattern); err == nil {
 			t.Errorf("%.40s: taken", pattern)
 		}
 	}

@@ -279,7 +279,7 @@ func (c *compiler) matching(e *binary) testFunc {
 	}
 	match := compileLike(pattern.value.text).match
 	if e.op == opMatch {
-		re, err := compileRegexp(pattern.value.text)
+		re, _, err := compileRegexp(pattern.value.text)
 		if err != nil {
 			c.fail("%w", err)
 			return nil

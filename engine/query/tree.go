@@ -130,10 +130,30 @@ func (f *faults) pattern(op operator, e expr) {
 		return
 	}
 	if op == opMatch {
-		if _, err := compileRegexp(l.value.Text()); err != nil {
+		_, steps, err := compileRegexp(l.value.Text())
+		if err != nil {
 			f.fail(e.offset(), "a regular expression that can't be used", err.Error())
 		}
+		f.steps += steps
+	} else {
+		f.steps += compileLike(l.value.Text()).steps()
 	}
+	if f.steps > maxSteps {
+		f.fail(e.offset(), "a pattern too much", fmt.Sprintf("fewer or simpler ones: together they make more than %d steps a character", maxSteps))
+	}
+}
+
+// twice checks an operand that stands in two comparisons: were there others of
+// this sort in it, the tree would double with each level.
+func (f *faults) twice(e expr) {
+	if e == nil {
+		return
+	}
+	walk(e, func(e expr) {
+		if isTest(e) {
+			f.fail(e.offset(), "a condition within what is compared twice", "a path, a value or a function of these")
+		}
+	})
 }
 
 // check walks a finished tree: now() stands only where it can be evaluated.
