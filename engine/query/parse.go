@@ -138,16 +138,34 @@ func (p *parser) unexpectedEnd(q *Query) {
 		words = append([]string{"AND", "OR", "IN", "NIN", "LIKE"}, words[1:]...)
 		expected = "AND, OR, an operator, " + strings.TrimPrefix(expected, "WHERE, ")
 	}
-	if p.tok.is(")") {
-		expected = "no bracket that was not opened"
-	}
-	if p.tok.isAny("JOIN", "UNION") {
-		expected = "no " + strings.ToUpper(p.tok.value) + ": a query reads one collection"
+	if e := instead(p.tok); e != "" {
+		p.unexpected(e)
+		return
 	}
 	for i, w := range words {
 		words[i] = strings.TrimSuffix(w, " BY")
 	}
 	p.unexpected(expected, words...)
+}
+
+// instead says what to write for words of other languages, where an operator or
+// a clause could stand.
+func instead(t token) string {
+	switch {
+	case t.is(")"):
+		return "no bracket that was not opened"
+	case t.isAny("JOIN", "UNION"):
+		return "no " + strings.ToUpper(t.value) + ": a query reads one collection"
+	case t.is("IS"):
+		return "= null, or a function: IS_DEFINED(path), IS_NULL(path)"
+	case t.isAny("CONTAINS", "STARTSWITH", "ENDSWITH"):
+		return "it as a function: " + strings.ToUpper(t.value) + "(path, 'text')"
+	case t.isAny("MATCHES", "RLIKE", "SIMILAR"):
+		return "REGEXP, the operator for regular expressions"
+	case t.is("ILIKE"):
+		return "LIKE, with LOWER(path) on its left"
+	}
+	return ""
 }
 
 // number reads how many rows a keyword asks for.

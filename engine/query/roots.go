@@ -158,10 +158,19 @@ func (f *faults) unknownRoot(s scope, segments []segment) {
 		f.fail(first.at, quoted(first.text)+", which is part of the identity and not of the twin", "one of "+strings.Join(known, ", "))
 	case similar(first.text, withAliases(known)) != "":
 		f.fail(first.at, quoted(first.text), meant(first.text, withAliases(known), "an attribute"))
+	case len(segments) == 1 && comparedWith(before):
+		f.fail(first.at, quoted(first.text), "a string in quotes, '"+clip(first.text)+"', or an attribute")
 	default:
 		name := clip(strings.Join(texts(segments), "."))
 		f.fail(first.at, quoted(first.text), "tags."+name+", properties.desired."+name+" or properties.reported."+name+" for a property of your own, or an attribute: "+strings.Join(known, ", "))
 	}
+}
+
+// comparedWith reports whether a text ends with a comparison, behind which a
+// single name is likely a string that lacks its quotes.
+func comparedWith(text string) bool {
+	text = strings.TrimRight(text, " ")
+	return text != "" && strings.IndexByte("=<>", text[len(text)-1]) >= 0
 }
 
 func withAliases(roots []string) []string {
