@@ -19,12 +19,12 @@ type binding struct {
 type bindings struct {
 	store *store
 	list  []*binding
-	known map[*string]*binding
+	known []known
 	shape uint64
 }
 
 func newBindings(s *store) *bindings {
-	return &bindings{store: s, known: map[*string]*binding{}, shape: s.shape}
+	return &bindings{store: s, shape: s.shape}
 }
 
 // of returns a path's binding.
@@ -32,12 +32,14 @@ func (b *bindings) of(p Path) *binding {
 	if len(p) == 0 {
 		return &binding{path: p, located: located{missing: true, why: whyOutside}}
 	}
-	if k := b.known[&p[0]]; k != nil && len(k.path) == len(p) {
-		return k
+	for i := range b.known {
+		if k := &b.known[i]; k.first == &p[0] && len(k.binding.path) == len(p) {
+			return k.binding
+		}
 	}
 	for _, k := range b.list {
 		if samePath(k.path, p) {
-			b.known[&p[0]] = k
+			b.know(p, k)
 			return k
 		}
 	}
@@ -46,8 +48,24 @@ func (b *bindings) of(p Path) *binding {
 		atomic.StoreInt64(&k.column.asked, int64(b.store.now))
 	}
 	b.list = append(b.list, k)
-	b.known[&p[0]] = k
+	b.know(p, k)
 	return k
+}
+
+// knownMost is how many slices are remembered; a query with more paths than that
+// compares keys.
+const knownMost = 16
+
+// known is a path's slice, by where it stands.
+type known struct {
+	first   *string
+	binding *binding
+}
+
+func (b *bindings) know(p Path, k *binding) {
+	if len(b.known) < knownMost {
+		b.known = append(b.known, known{&p[0], k})
+	}
 }
 
 // refresh looks the paths up again if one got or lost a column.

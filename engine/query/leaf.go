@@ -1,6 +1,7 @@
 package query
 
 import (
+	bytesof "encoding/binary"
 	"math"
 	"math/bits"
 	"slices"
@@ -38,6 +39,7 @@ type columnTest struct {
 	column  *column // that the table is of
 	asked   uint64  // the dictionary's changes that the table knows
 	table   []uint8 // by code
+	lazy    bool    // not all codes have been asked
 	coded   bool    // a row that is not an inline number may pass
 }
 
@@ -88,9 +90,9 @@ func (t *columnTest) prepare() {
 	for code := len(t.table); code < len(c.entries); code++ {
 		t.table = append(t.table, notAsked)
 	}
-	eager := c.live <= eagerEntries
+	t.lazy = c.live > eagerEntries
 	for code := range t.table {
-		if uint32(code) >= firstCode && !eager {
+		if uint32(code) >= firstCode && t.lazy {
 			t.coded = true
 			break
 		}
@@ -183,31 +185,55 @@ func (t *columnTest) filterSparse(b *block, s *stripe) {
 	clear(b.bits[done:])
 }
 
+// few is up to how many rows of a word are looked at one by one.
+const few = 12
+
 func (t *columnTest) filterOne(b *block, codes []uint8) {
-	// Codes of a byte number at most 256, so that all have been asked, or are
-	// not in use, unless the dictionary is larger by now.
+	// The dictionary may have many codes more; of these 256 all are asked.
 	var table [256]uint8
-	copy(table[:], t.table)
+	passing, last := 0, uint8(0)
+	for code := range min(len(t.table), len(table)) {
+		if t.table[code] == passes || t.table[code] == notAsked && t.column.entries[code].count > 0 && t.pass(uint32(code)) {
+			table[code] = 1
+			passing, last = passing+1, uint8(code)
+		}
+	}
 	for i, w := range b.bits {
 		if w == 0 {
 			continue
 		}
 		row := (*[64]uint8)(codes[i<<6:])
-		var m, open uint64
-		for k, code := range row {
-			p := uint64(table[code])
-			m |= (p & 1) << (k & 63)
-			open |= (p >> 1) << (k & 63)
-		}
-		for open &= w; open != 0; open &= open - 1 {
-			k := bits.TrailingZeros64(open)
-			if t.pass(uint32(row[k])) {
-				m |= 1 << (k & 63)
+		switch {
+		case passing == 1:
+			w &= equalBytes(row, last)
+		case bits.OnesCount64(w) < few:
+			for rest := w; rest != 0; rest &= rest - 1 {
+				k := bits.TrailingZeros64(rest)
+				w &^= uint64(1-table[row[k]]) << (k & 63)
 			}
-			table[row[k]] = t.table[row[k]]
+		default:
+			var m uint64
+			for k := 0; k < 64; k += 8 {
+				r := (*[8]uint8)(row[k:])
+				m |= uint64(table[r[0]]|table[r[1]]<<1|table[r[2]]<<2|table[r[3]]<<3|
+					table[r[4]]<<4|table[r[5]]<<5|table[r[6]]<<6|table[r[7]]<<7) << (k & 63)
+			}
+			w &= m
 		}
-		b.bits[i] = w & m
+		b.bits[i] = w
 	}
+}
+
+// equalBytes returns a bit for each of 64 bytes that is the wanted one.
+func equalBytes(row *[64]uint8, want uint8) (m uint64) {
+	const ones, low = 0x0101010101010101, 0x7f7f7f7f7f7f7f7f
+	pattern := uint64(want) * ones
+	for k := 0; k < 64; k += 8 {
+		x := bytesof.LittleEndian.Uint64(row[k:]) ^ pattern
+		zero := ^((x&low + low) | x | low) // the high bit of each byte that is 0
+		m |= (zero >> 7 * 0x0102040810204080 >> 56) << (k & 63)
+	}
+	return m
 }
 
 func (t *columnTest) filterTwo(b *block, codes []uint16) {
@@ -217,17 +243,20 @@ func (t *columnTest) filterTwo(b *block, codes []uint16) {
 			continue
 		}
 		row := (*[64]uint16)(codes[i<<6:])
-		var m, open uint64
-		for k, code := range row {
-			p := uint64(table[code])
-			m |= (p & 1) << (k & 63)
-			open |= (p >> 1) << (k & 63)
-		}
-		for open &= w; open != 0; open &= open - 1 {
-			k := bits.TrailingZeros64(open)
-			if t.pass(uint32(row[k])) {
-				m |= 1 << (k & 63)
+		if t.lazy || bits.OnesCount64(w) < few {
+			for rest := w; rest != 0; rest &= rest - 1 {
+				if k := bits.TrailingZeros64(rest); !t.pass(uint32(row[k])) {
+					w &^= 1 << (k & 63)
+				}
 			}
+			b.bits[i] = w
+			continue
+		}
+		var m uint64
+		for k := 0; k < 64; k += 8 {
+			r := (*[8]uint16)(row[k:])
+			m |= uint64(table[r[0]]|table[r[1]]<<1|table[r[2]]<<2|table[r[3]]<<3|
+				table[r[4]]<<4|table[r[5]]<<5|table[r[6]]<<6|table[r[7]]<<7) << (k & 63)
 		}
 		b.bits[i] = w & m
 	}
@@ -256,7 +285,7 @@ func (t *columnTest) filterFloats(b *block, cells []cell) {
 		row := (*[64]cell)(cells[i<<6:])
 		var m uint64
 		if t.numbers.known {
-			m = t.numbers.word(row) & w
+			m = t.numbers.word(row, w)
 		} else {
 			for rest := w; rest != 0; rest &= rest - 1 {
 				k := bits.TrailingZeros64(rest)
@@ -321,45 +350,53 @@ func (t *numberTest) pass(f float64) bool {
 	return t.relation == always
 }
 
-// word tests 64 rows; those that are no numbers do not pass.
-func (t *numberTest) word(row *[64]cell) (m uint64) {
-	c := t.constant
-	if t.set != nil || t.relation == always {
-		for k, x := range row {
-			if !x.coded() && t.pass(x.number()) {
+// word tests those of 64 rows that are asked for; what is no number does not pass.
+func (t *numberTest) word(row *[64]cell, asked uint64) (m uint64) {
+	if t.set != nil || t.relation == always || t.relation == never || bits.OnesCount64(asked) < few {
+		for ; asked != 0; asked &= asked - 1 {
+			k := bits.TrailingZeros64(asked)
+			if !row[k].coded() && t.pass(row[k].number()) {
 				m |= 1 << (k & 63)
 			}
 		}
 		return m
 	}
+	// Everything else is a range, or what is outside of one.
+	low, high, c := math.Inf(-1), math.Inf(1), t.constant
 	switch t.relation {
 	case less:
-		for k, x := range row {
-			m |= bit(math.Float64frombits(uint64(x)) < c) << (k & 63)
-		}
+		high = math.Nextafter(c, low)
 	case lessEqual:
-		for k, x := range row {
-			m |= bit(math.Float64frombits(uint64(x)) <= c) << (k & 63)
-		}
+		high = c
 	case greater:
-		for k, x := range row {
-			m |= bit(math.Float64frombits(uint64(x)) > c) << (k & 63)
-		}
+		low = math.Nextafter(c, high)
 	case greaterEqual:
-		for k, x := range row {
-			m |= bit(math.Float64frombits(uint64(x)) >= c) << (k & 63)
-		}
+		low = c
 	case equal:
-		for k, x := range row {
-			m |= bit(math.Float64frombits(uint64(x)) == c) << (k & 63)
-		}
+		low, high = c, c
 	case differs:
-		for k, x := range row {
-			f := math.Float64frombits(uint64(x))
-			m |= (bit(f < c) | bit(f > c)) << (k & 63)
+		for k := 0; k < 64; k += 4 {
+			r := (*[4]cell)(row[k:])
+			m |= (beside(r[0], c) | beside(r[1], c)<<1 | beside(r[2], c)<<2 | beside(r[3], c)<<3) << (k & 63)
 		}
+		return m & asked
 	}
-	return m
+	for k := 0; k < 64; k += 4 {
+		r := (*[4]cell)(row[k:])
+		m |= (inside(r[0], low, high) | inside(r[1], low, high)<<1 | inside(r[2], low, high)<<2 | inside(r[3], low, high)<<3) << (k & 63)
+	}
+	return m & asked
+}
+
+// A code is a NaN and therefore neither inside nor beside.
+func inside(x cell, low, high float64) uint64 {
+	f := x.number()
+	return bit(f >= low) & bit(f <= high)
+}
+
+func beside(x cell, c float64) uint64 {
+	f := x.number()
+	return bit(f < c) | bit(f > c)
 }
 
 func bit(b bool) (m uint64) {

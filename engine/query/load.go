@@ -107,6 +107,7 @@ func (s *store) joinRows(o *rows) uint32 {
 	s.alive = append(s.alive, o.alive...)
 	s.count += o.count
 	s.text += o.text
+	s.index.reserve(o.index.used) // slots that come in their order must not crowd
 	for _, slot := range o.index.slots {
 		if slot != 0 { // stores that are joined hash alike
 			s.index.add(slot, uint32(slot)-1+base)

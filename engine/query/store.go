@@ -121,36 +121,42 @@ func (s *store) apply(ch *Change) {
 // set puts a value at a path of a row.
 func (s *store) set(ord uint32, p Path, v Value, quota *int) {
 	n := s.root
-	for i, key := range p {
-		if n != s.root && v.kind != Undefined {
-			s.object(n, ord)
-		}
+	for _, key := range p {
 		c := n.children[key]
-		if c == nil && v.kind == Undefined {
-			return
-		}
-		if c.fresh() && v.kind != Undefined {
-			if c = s.newPath(n, key, ord, quota); c == nil {
+		if c.fresh() {
+			if v.kind == Undefined {
+				if c == nil {
+					return
+				}
+			} else if c = s.newPath(n, key, ord, quota); c == nil {
+				s.objects(n, ord)
 				return
 			}
 		}
 		if c.role != plain {
+			if v.kind != Undefined {
+				s.objects(n, ord)
+			}
 			return
 		}
-		if n = c; i == len(p)-1 {
-			s.put(n, ord, v, quota)
-		}
+		n = c
 	}
+	// Where a row has a value, all above are objects already.
+	if v.kind != Undefined && (n.column == nil || n.column.get(ord) == codeCell(codeUndefined)) {
+		s.objects(n.parent, ord)
+	}
+	s.put(n, ord, v, quota)
 }
 
 // fresh reports whether no row had the path so far, or none has had it for a while.
 func (n *node) fresh() bool { return n == nil || n.column == nil && n.role == plain && n.why == "" }
 
-// object makes sure that a row has an object at a node, whose members are there
-// or come.
-func (s *store) object(n *node, ord uint32) {
-	if c := n.column; c != nil && c.get(ord) != codeCell(codeObject) {
-		s.store(c, ord, Value{kind: Object})
+// objects makes sure that a row has an object at a node and at all above it.
+func (s *store) objects(n *node, ord uint32) {
+	for ; n != s.root; n = n.parent {
+		if c := n.column; c != nil && c.get(ord) != codeCell(codeObject) {
+			s.store(c, ord, Value{kind: Object})
+		}
 	}
 }
 

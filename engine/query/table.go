@@ -35,16 +35,27 @@ func (t *table) find(hash uint64, same func(uint32) bool) (uint32, bool) {
 // add puts a number in that is not there.
 func (t *table) add(hash uint64, number uint32) {
 	if (t.used+1)*4 > len(t.slots)*3 {
-		old := t.slots
-		t.slots = make([]uint64, max(8, len(old)*3/2))
-		for _, s := range old {
-			if s != 0 {
-				t.put(s)
-			}
-		}
+		t.resize(max(8, len(t.slots)*3/2))
 	}
 	t.put(hash>>32<<32 | uint64(number+1))
 	t.used++
+}
+
+// reserve makes room for more numbers.
+func (t *table) reserve(more int) {
+	if want := (t.used+more)*4/3 + 1; want > len(t.slots) {
+		t.resize(want)
+	}
+}
+
+func (t *table) resize(slots int) {
+	old := t.slots
+	t.slots = make([]uint64, slots)
+	for _, s := range old {
+		if s != 0 {
+			t.put(s)
+		}
+	}
 }
 
 func (t *table) put(slot uint64) {
