@@ -1,0 +1,462 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestColumnsAgree compares what columns answer to random queries with the
+// naive evaluator: columns that took every change, columns that may be two and
+// so load documents, columns that were loaded anew as at a restart; before and
+// after changes; in one page and in many.
+//
+// MUSTER_QUERY_COMPARISONS asks for more than CI's 20,000 (nightly: a million),
+// MUSTER_QUERY_SEED for other twins and queries.
+func TestColumnsAgree(t *testing.T) {
+	t.Parallel()
+	want := fromEnvironment(t, "MUSTER_QUERY_COMPARISONS", 20_000)
+	seed := fromEnvironment(t, "MUSTER_QUERY_SEED", 1)
+	if testing.Short() {
+		want /= 10
+	}
+	t.Logf("%d comparisons from seed %d", want, seed)
+	var seen coverage
+	for seen.comparisons < want && !t.Failed() {
+		fleetOf(t, uint64(seed), &seen)
+		seed++
+	}
+	seen.check(t)
+}
+
+func fromEnvironment(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// coverage counts what the comparisons consisted of.
+type coverage struct {
+	comparisons int
+	queries     int
+	selected    int // queries that selected something
+	paged       int
+	uses        map[string]int // queries that have an operator, a function, a clause
+}
+
+// check fails when the random queries don't ask enough.
+func (c *coverage) check(t *testing.T) {
+	t.Helper()
+	share := func(n int) float64 { return 100 * float64(n) / float64(max(1, c.queries)) }
+	t.Logf("%d comparisons of %d queries; %.0f %% selected something, %.0f %% were read in several pages", c.comparisons, c.queries, share(c.selected), share(c.paged))
+	if share(c.selected) < 30 {
+		t.Errorf("only %.1f %% of the queries selected something", share(c.selected))
+	}
+	names := []string{"TOP or LIMIT", "OFFSET", "ORDER BY", "DESC", "GROUP BY", "HAVING", "DISTINCT", "projection", "SELECT *"}
+	for _, f := range Functions() {
+		names = append(names, f.Name)
+	}
+	for op := opAnd; op <= opMatch; op++ {
+		names = append(names, operatorName(op))
+	}
+	for a := aggregateCount; a <= aggregateMax; a++ {
+		names = append(names, a.String())
+	}
+	for _, name := range names {
+		if share(c.uses[name]) < 1 {
+			t.Errorf("only %.2f %% of the queries have %s", share(c.uses[name]), name)
+		}
+	}
+}
+
+func operatorName(op operator) string {
+	return "operator " + symbols[op].text + " " + strconv.Itoa(int(op))
+}
+
+// note counts what a query has.
+func (c *coverage) note(q *Query, selected bool) {
+	uses := map[string]bool{
+		"TOP or LIMIT": q.top >= 0, "OFFSET": q.offset > 0, "ORDER BY": len(q.order) > 0, "GROUP BY": len(q.group) > 0,
+		"HAVING": q.having != nil, "SELECT *": q.star, "projection": !q.star && !naiveAggregates(q),
+	}
+	for _, o := range q.order {
+		uses["DESC"] = uses["DESC"] || o.descending
+	}
+	for _, i := range q.items {
+		uses[i.aggregate.String()] = true
+		uses["DISTINCT"] = uses["DISTINCT"] || i.distinct
+	}
+	for _, e := range []expr{q.where, q.having} {
+		walk(e, func(e expr) {
+			switch e := e.(type) {
+			case *unary:
+				uses[operatorName(e.op)] = true
+			case *binary:
+				uses[operatorName(e.op)] = true
+			case *call:
+				uses[e.name] = true
+			}
+		})
+	}
+	if c.uses == nil {
+		c.uses = map[string]int{}
+	}
+	for name, used := range uses {
+		if used {
+			c.uses[name]++
+		}
+	}
+	c.queries++
+	if selected {
+		c.selected++
+	}
+}
+
+// fleet is a collection in the forms that must answer alike.
+type fleet struct {
+	randomQueries
+	source  Source
+	now     time.Time
+	rows    map[string]Value
+	full    *Columns // took every change
+	few     *Columns // has two columns at most
+	rebuilt *Columns // loaded anew now and then
+}
+
+// Documents makes the rows what columns load from.
+func (f *fleet) Documents(_ context.Context, ids []string) ([]Value, error) {
+	list := make([]Value, len(ids))
+	for i, id := range ids {
+		list[i] = f.rows[id]
+	}
+	return list, nil
+}
+
+// outside are paths that the columns are not told of.
+func outside() []Path { return []Path{{"properties", "reported", "name"}, {"tags", "ключ"}} }
+
+func fleetOf(t *testing.T, seed uint64, seen *coverage) {
+	t.Helper()
+	f := &fleet{randomQueries: newRandomQueries(seed), now: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC), rows: map[string]Value{}}
+	f.source = pick(f.randomQueries, Devices, Devices, Modules)
+	f.full = NewColumns(ColumnOptions{})
+	f.few = NewColumns(ColumnOptions{MaxColumns: 2, Outside: outside()})
+	size := 5 + f.IntN(40)
+	if f.chance(3) {
+		size = 300 + f.IntN(400) // more than a byte of codes
+	}
+	for range size {
+		f.change(0)
+	}
+	f.restart()
+	for range 6 {
+		for range 10 {
+			if !f.compare(t, seed, seen) {
+				return
+			}
+		}
+		for range f.IntN(20) {
+			f.change(20)
+		}
+		if f.chance(30) {
+			f.restart()
+		}
+	}
+}
+
+// id returns a name that may be in use already.
+func (f *fleet) id() string {
+	id := pick(f.randomQueries, "d", "D", "é", "d-") + strconv.Itoa(f.IntN(60))
+	if len(f.rows) > 100 {
+		id += strconv.Itoa(f.IntN(1000))
+	}
+	if f.source == Modules {
+		id += "/" + pick(f.randomQueries, "m1", "$edgeAgent")
+	}
+	return id
+}
+
+// change makes, changes or removes a twin; gone is the chance of the last.
+func (f *fleet) change(gone int) {
+	id := f.id()
+	if len(f.rows) > 0 && f.chance(50) {
+		id = pick(f.randomQueries, slices.Sorted(maps.Keys(f.rows))...)
+	}
+	c := Change{ID: id}
+	_, exists := f.rows[id]
+	document := f.rows[id]
+	switch {
+	case exists && f.chance(gone):
+		c.Gone = true
+		delete(f.rows, id)
+	case !exists || f.chance(10):
+		c.Replace = true
+		c.Fields = f.twin(f.source, id)
+		document = ObjectValue(nil)
+	default:
+		for range 1 + f.IntN(4) {
+			c.Fields = append(c.Fields, f.field())
+		}
+	}
+	if !c.Gone {
+		for _, x := range c.Fields {
+			document = naiveSet(document, x.Path, x.Value)
+		}
+		f.rows[id] = document
+	}
+	for _, columns := range []*Columns{f.full, f.few, f.rebuilt} {
+		if columns != nil {
+			columns.Apply([]Change{f.seenBy(columns, c)})
+		}
+	}
+}
+
+// seenBy returns a change without the fields outside of the columns. Changes
+// belong to the columns they were given to, so each gets its own.
+func (f *fleet) seenBy(columns *Columns, c Change) Change {
+	c.Fields = slices.Clone(c.Fields)
+	if columns == f.few {
+		c.Fields = slices.DeleteFunc(c.Fields, func(x Field) bool {
+			return slices.ContainsFunc(outside(), func(p Path) bool { return slices.Equal(p, x.Path) })
+		})
+	}
+	return c
+}
+
+// restart loads columns from the documents, with a change meanwhile.
+func (f *fleet) restart() {
+	f.rebuilt = NewColumns(ColumnOptions{})
+	b := f.rebuilt.Build()
+	loaders := []*Loader{b.Loader(), b.Loader()}
+	late := f.change
+	ids := slices.Sorted(maps.Keys(f.rows))
+	f.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	rows := maps.Clone(f.rows) // the snapshot
+	late(20)
+	for i, id := range ids {
+		var fields []Field
+		for _, m := range rows[id].Members() {
+			fields = append(fields, Field{Path{m.Key}, m.Value})
+		}
+		loaders[i%2].Add(id, fields)
+	}
+	b.Done()
+}
+
+// answer is what a query gave.
+type answer struct {
+	ids, rows []string
+	pages     int
+	err       error
+}
+
+func (a answer) String() string {
+	if a.err != nil {
+		return a.err.Error()
+	}
+	return strings.Join(append(slices.Clone(a.ids), a.rows...), "\n")
+}
+
+func (a answer) equal(b answer) bool {
+	return a.err == nil && b.err == nil && slices.Equal(a.ids, b.ids) && slices.Equal(a.rows, b.rows)
+}
+
+// run reads all pages of a query.
+func (f *fleet) run(q *Query, columns *Columns, limit int) (a answer) {
+	ask := Ask{Limit: limit, Now: f.now, Documents: f}
+	for {
+		page, err := columns.Run(context.Background(), q, ask)
+		if err != nil {
+			a.err = err
+			return a
+		}
+		a.pages++
+		a.ids = append(a.ids, page.IDs...)
+		for _, r := range page.Rows {
+			a.rows = append(a.rows, string(r))
+		}
+		ask.Given = len(a.ids) + len(a.rows)
+		if !page.More {
+			return a
+		}
+		if page.Last == ask.After || a.pages > 2000 {
+			a.err = fmt.Errorf("page %d ends at %q as the one before and says that there is more", a.pages, page.Last)
+			return a
+		}
+		ask.After = page.Last
+	}
+}
+
+// naive answers a query with the naive evaluator.
+func (f *fleet) naive(q *Query) (a answer) {
+	var rows []naiveRow
+	for id, v := range f.rows {
+		rows = append(rows, naiveRow{id, v})
+	}
+	a.ids, a.rows = naiveRun(q, rows, f.now)
+	return a
+}
+
+// compare asks one random query of all columns.
+func (f *fleet) compare(t *testing.T, seed uint64, seen *coverage) bool {
+	t.Helper()
+	text := f.query(f.source)
+	q, err := Parse(text, Options{})
+	if err != nil {
+		t.Errorf("seed %d: %s\n%v", seed, text, err)
+		return false
+	}
+	want := f.naive(q)
+	seen.note(q, len(want.ids)+len(want.rows) > 0)
+	limit := 10_000
+	if f.chance(30) && len(q.order) == 0 {
+		limit = 1 + f.IntN(6)
+		seen.paged++
+	}
+	for _, c := range []struct {
+		name    string
+		columns *Columns
+	}{{"with columns", f.full}, {"with two columns", f.few}, {"after a restart", f.rebuilt}} {
+		seen.comparisons++
+		if got := f.run(q, c.columns, limit); !got.equal(want) {
+			f.report(t, seed, q, c.name, limit, got, want)
+			return false
+		}
+	}
+	return true
+}
+
+// report prints a failure, with the fewest twins and the shortest condition
+// that still fail.
+func (f *fleet) report(t *testing.T, seed uint64, q *Query, name string, limit int, got, want answer) {
+	t.Helper()
+	small := &fleet{randomQueries: f.randomQueries, source: f.source, now: f.now, rows: maps.Clone(f.rows)}
+	options := ColumnOptions{}
+	if name == "with two columns" {
+		options = ColumnOptions{MaxColumns: 2, Outside: outside()}
+	}
+	fails := func(q *Query) bool {
+		small.few = NewColumns(options)
+		columns := small.few
+		if options.MaxColumns == 0 {
+			small.few = nil
+		}
+		for id, v := range small.rows {
+			c := Change{ID: id, Replace: true}
+			for _, m := range v.Members() {
+				c.Fields = append(c.Fields, Field{Path{m.Key}, m.Value})
+			}
+			columns.Apply([]Change{small.seenBy(columns, c)})
+		}
+		got, want = small.run(q, columns, limit), small.naive(q)
+		return !got.equal(want)
+	}
+	first := fmt.Sprintf("got:\n%s\nwant:\n%s", got, want)
+	if !fails(q) {
+		t.Errorf("seed %d, %s, pages of %d: %s\n%s\nonly with the changes before: not with the same twins in new columns", seed, name, limit, q.Text(), first)
+		return
+	}
+	for again := true; again; {
+		again = false
+		for _, id := range slices.Sorted(maps.Keys(small.rows)) {
+			kept := small.rows[id]
+			delete(small.rows, id)
+			if fails(q) {
+				again = true
+			} else {
+				small.rows[id] = kept
+			}
+		}
+		for _, shorter := range shorterQueries(q) {
+			if fails(shorter) {
+				q, again = shorter, true
+				break
+			}
+		}
+	}
+	fails(q)
+	var twins strings.Builder
+	for _, id := range slices.Sorted(maps.Keys(small.rows)) {
+		fmt.Fprintf(&twins, "%s %s\n", id, small.rows[id].AppendJSON(nil))
+	}
+	shown := "all"
+	if q.where != nil {
+		shown = format(q.where)
+	}
+	if q.having != nil {
+		shown += " HAVING " + format(q.having)
+	}
+	t.Errorf("seed %d, %s, pages of %d: %s\nfails with WHERE %s\n%sgot:\n%s\nwant:\n%s", seed, name, limit, q.Text(), shown, twins.String(), got, want)
+}
+
+// shorterQueries returns the query with parts of its conditions in place of the
+// whole.
+func shorterQueries(q *Query) (list []*Query) {
+	for _, e := range parts(q.where) {
+		c := *q
+		c.where = e
+		list = append(list, &c)
+	}
+	for _, e := range parts(q.having) {
+		c := *q
+		c.having = e
+		list = append(list, &c)
+	}
+	if len(q.order) > 0 {
+		c := *q
+		c.order = nil
+		list = append(list, &c)
+	}
+	return list
+}
+
+func parts(e expr) []expr {
+	switch e := e.(type) {
+	case *unary:
+		return []expr{e.x}
+	case *binary:
+		if e.op == opAnd || e.op == opOr {
+			return []expr{e.left, e.right}
+		}
+	}
+	return nil
+}
+
+// TestNaiveSet checks the checker.
+func TestNaiveSet(t *testing.T) {
+	t.Parallel()
+	v, err := ParseValue([]byte(`{"a":{"b":1,"c":"x"},"d":2}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path Path
+		to   Value
+		want string
+	}{
+		{Path{"a", "b"}, Value{}, `{"a":{"c":"x"},"d":2}`},
+		{Path{"a"}, Value{}, `{"d":2}`},
+		{Path{"a", "b"}, NullValue(), `{"a":{"b":null,"c":"x"},"d":2}`},
+		{Path{"d", "e"}, NumberValue(1), `{"a":{"b":1,"c":"x"},"d":{"e":1}}`},
+		{Path{"d", "e"}, Value{}, `{"a":{"b":1,"c":"x"},"d":2}`},
+		{Path{"e", "f", "g"}, NumberValue(1), `{"a":{"b":1,"c":"x"},"d":2,"e":{"f":{"g":1}}}`},
+		{Path{"a"}, ObjectValue(nil), `{"a":{},"d":2}`},
+	} {
+		if got := string(naiveSet(v, c.path, c.to).AppendJSON(nil)); got != c.want {
+			t.Errorf("%v to %s: %s, want %s", c.path, c.to.AppendJSON(nil), got, c.want)
+		}
+	}
+}
