@@ -27,7 +27,7 @@ func TestColumnsAgree(t *testing.T) {
 		want /= 10
 	}
 	t.Logf("%d comparisons from seed %d", want, seed)
-	var seen coverage
+	var seen queryCoverage
 	for seen.comparisons < want && !t.Failed() {
 		fleetOf(t, uint64(seed), &seen)
 		seed++
@@ -48,8 +48,8 @@ func fromEnvironment(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// coverage counts what the comparisons consisted of.
-type coverage struct {
+// queryCoverage counts what the comparisons consisted of.
+type queryCoverage struct {
 	comparisons int
 	queries     int
 	selected    int // queries that selected something
@@ -58,7 +58,7 @@ type coverage struct {
 }
 
 // check fails when the random queries don't ask enough.
-func (c *coverage) check(t *testing.T) {
+func (c *queryCoverage) check(t *testing.T) {
 	t.Helper()
 	share := func(n int) float64 { return 100 * float64(n) / float64(max(1, c.queries)) }
 	t.Logf("%d comparisons of %d queries; %.0f %% selected something, %.0f %% were read in several pages", c.comparisons, c.queries, share(c.selected), share(c.paged))
@@ -87,7 +87,7 @@ func operatorName(op operator) string {
 }
 
 // note counts what a query has.
-func (c *coverage) note(q *Query, selected bool) {
+func (c *queryCoverage) note(q *Query, selected bool) {
 	uses := map[string]bool{
 		"TOP or LIMIT": q.top >= 0, "OFFSET": q.offset > 0, "ORDER BY": len(q.order) > 0, "GROUP BY": len(q.group) > 0,
 		"HAVING": q.having != nil, "SELECT *": q.star, "projection": !q.star && !naiveAggregates(q),
@@ -125,8 +125,8 @@ func (c *coverage) note(q *Query, selected bool) {
 	}
 }
 
-// fleet is a collection in the forms that must answer alike.
-type fleet struct {
+// randomFleet is a collection in the forms that must answer alike.
+type randomFleet struct {
 	randomQueries
 	source  Source
 	now     time.Time
@@ -137,7 +137,7 @@ type fleet struct {
 }
 
 // Documents makes the rows what columns load from.
-func (f *fleet) Documents(_ context.Context, ids []string) ([]Value, error) {
+func (f *randomFleet) Documents(_ context.Context, ids []string) ([]Value, error) {
 	list := make([]Value, len(ids))
 	for i, id := range ids {
 		list[i] = f.rows[id]
@@ -145,15 +145,15 @@ func (f *fleet) Documents(_ context.Context, ids []string) ([]Value, error) {
 	return list, nil
 }
 
-// outside are paths that the columns are not told of.
-func outside() []Path { return []Path{{"properties", "reported", "name"}, {"tags", "ключ"}} }
+// untold are paths that the columns are not told of.
+func untold() []Path { return []Path{{"properties", "reported", "name"}, {"tags", "ключ"}} }
 
-func fleetOf(t *testing.T, seed uint64, seen *coverage) {
+func fleetOf(t *testing.T, seed uint64, seen *queryCoverage) {
 	t.Helper()
-	f := &fleet{randomQueries: newRandomQueries(seed), now: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC), rows: map[string]Value{}}
+	f := &randomFleet{randomQueries: newRandomQueries(seed), now: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC), rows: map[string]Value{}}
 	f.source = pick(f.randomQueries, Devices, Devices, Modules)
 	f.full = NewColumns(ColumnOptions{})
-	f.few = NewColumns(ColumnOptions{MaxColumns: 2, Outside: outside()})
+	f.few = NewColumns(ColumnOptions{MaxColumns: 2, Outside: untold()})
 	size := 5 + f.IntN(40)
 	if f.chance(3) {
 		size = 300 + f.IntN(400) // more than a byte of codes
@@ -178,7 +178,7 @@ func fleetOf(t *testing.T, seed uint64, seen *coverage) {
 }
 
 // id returns a name that may be in use already.
-func (f *fleet) id() string {
+func (f *randomFleet) id() string {
 	id := pick(f.randomQueries, "d", "D", "é", "d-") + strconv.Itoa(f.IntN(60))
 	if len(f.rows) > 100 {
 		id += strconv.Itoa(f.IntN(1000))
@@ -190,7 +190,7 @@ func (f *fleet) id() string {
 }
 
 // change makes, changes or removes a twin; gone is the chance of the last.
-func (f *fleet) change(gone int) {
+func (f *randomFleet) change(gone int) {
 	id := f.id()
 	if len(f.rows) > 0 && f.chance(50) {
 		id = pick(f.randomQueries, slices.Sorted(maps.Keys(f.rows))...)
@@ -226,18 +226,18 @@ func (f *fleet) change(gone int) {
 
 // seenBy returns a change without the fields outside of the columns. Changes
 // belong to the columns they were given to, so each gets its own.
-func (f *fleet) seenBy(columns *Columns, c Change) Change {
+func (f *randomFleet) seenBy(columns *Columns, c Change) Change {
 	c.Fields = slices.Clone(c.Fields)
 	if columns == f.few {
 		c.Fields = slices.DeleteFunc(c.Fields, func(x Field) bool {
-			return slices.ContainsFunc(outside(), func(p Path) bool { return slices.Equal(p, x.Path) })
+			return slices.ContainsFunc(untold(), func(p Path) bool { return slices.Equal(p, x.Path) })
 		})
 	}
 	return c
 }
 
 // restart loads columns from the documents, with a change meanwhile.
-func (f *fleet) restart() {
+func (f *randomFleet) restart() {
 	f.rebuilt = NewColumns(ColumnOptions{})
 	b := f.rebuilt.Build()
 	loaders := []*Loader{b.Loader(), b.Loader()}
@@ -256,26 +256,26 @@ func (f *fleet) restart() {
 	b.Done()
 }
 
-// answer is what a query gave.
-type answer struct {
+// naiveAnswer is what a query gave.
+type naiveAnswer struct {
 	ids, rows []string
 	pages     int
 	err       error
 }
 
-func (a answer) String() string {
+func (a naiveAnswer) String() string {
 	if a.err != nil {
 		return a.err.Error()
 	}
 	return strings.Join(append(slices.Clone(a.ids), a.rows...), "\n")
 }
 
-func (a answer) equal(b answer) bool {
+func (a naiveAnswer) equal(b naiveAnswer) bool {
 	return a.err == nil && b.err == nil && slices.Equal(a.ids, b.ids) && slices.Equal(a.rows, b.rows)
 }
 
 // run reads all pages of a query.
-func (f *fleet) run(q *Query, columns *Columns, limit int) (a answer) {
+func (f *randomFleet) run(q *Query, columns *Columns, limit int) (a naiveAnswer) {
 	ask := Ask{Limit: limit, Now: f.now, Documents: f}
 	for {
 		page, err := columns.Run(context.Background(), q, ask)
@@ -301,7 +301,7 @@ func (f *fleet) run(q *Query, columns *Columns, limit int) (a answer) {
 }
 
 // naive answers a query with the naive evaluator.
-func (f *fleet) naive(q *Query) (a answer) {
+func (f *randomFleet) naive(q *Query) (a naiveAnswer) {
 	var rows []naiveRow
 	for id, v := range f.rows {
 		rows = append(rows, naiveRow{id, v})
@@ -311,7 +311,7 @@ func (f *fleet) naive(q *Query) (a answer) {
 }
 
 // compare asks one random query of all columns.
-func (f *fleet) compare(t *testing.T, seed uint64, seen *coverage) bool {
+func (f *randomFleet) compare(t *testing.T, seed uint64, seen *queryCoverage) bool {
 	t.Helper()
 	text := f.query(f.source)
 	q, err := Parse(text, Options{})
@@ -321,6 +321,10 @@ func (f *fleet) compare(t *testing.T, seed uint64, seen *coverage) bool {
 	}
 	want := f.naive(q)
 	seen.note(q, len(want.ids)+len(want.rows) > 0)
+	seen.comparisons++
+	if !f.rowByRow(t, seed, q) {
+		return false
+	}
 	limit := 10_000
 	if f.chance(30) && len(q.order) == 0 {
 		limit = 1 + f.IntN(6)
@@ -339,14 +343,28 @@ func (f *fleet) compare(t *testing.T, seed uint64, seen *coverage) bool {
 	return true
 }
 
+// rowByRow compares the evaluator with the naive one.
+func (f *randomFleet) rowByRow(t *testing.T, seed uint64, q *Query) bool {
+	t.Helper()
+	predicate := q.Predicate()
+	for id, v := range f.rows {
+		want := q.where == nil || naive{document: v, now: f.now}.eval(q.where).True()
+		if got := predicate.Match(v, f.now); got != want {
+			t.Errorf("seed %d, row by row: %s\n%s %s\ngot %t, want %t", seed, q.Text(), id, v.AppendJSON(nil), got, want)
+			return false
+		}
+	}
+	return true
+}
+
 // report prints a failure, with the fewest twins and the shortest condition
 // that still fail.
-func (f *fleet) report(t *testing.T, seed uint64, q *Query, name string, limit int, got, want answer) {
+func (f *randomFleet) report(t *testing.T, seed uint64, q *Query, name string, limit int, got, want naiveAnswer) {
 	t.Helper()
-	small := &fleet{randomQueries: f.randomQueries, source: f.source, now: f.now, rows: maps.Clone(f.rows)}
+	small := &randomFleet{randomQueries: f.randomQueries, source: f.source, now: f.now, rows: maps.Clone(f.rows)}
 	options := ColumnOptions{}
 	if name == "with two columns" {
-		options = ColumnOptions{MaxColumns: 2, Outside: outside()}
+		options = ColumnOptions{MaxColumns: 2, Outside: untold()}
 	}
 	fails := func(q *Query) bool {
 		small.few = NewColumns(options)
@@ -405,12 +423,12 @@ func (f *fleet) report(t *testing.T, seed uint64, q *Query, name string, limit i
 // shorterQueries returns the query with parts of its conditions in place of the
 // whole.
 func shorterQueries(q *Query) (list []*Query) {
-	for _, e := range parts(q.where) {
+	for _, e := range operandsOf(q.where) {
 		c := *q
 		c.where = e
 		list = append(list, &c)
 	}
-	for _, e := range parts(q.having) {
+	for _, e := range operandsOf(q.having) {
 		c := *q
 		c.having = e
 		list = append(list, &c)
@@ -423,7 +441,7 @@ func shorterQueries(q *Query) (list []*Query) {
 	return list
 }
 
-func parts(e expr) []expr {
+func operandsOf(e expr) []expr {
 	switch e := e.(type) {
 	case *unary:
 		return []expr{e.x}

@@ -23,7 +23,7 @@ func randomPaths() []randomPath {
 		{Path{"tags", "a"}, "tags.a", "n"},
 		{Path{"tags", "b"}, "tags.b", "s"},
 		{Path{"tags", "c", "d"}, "tags.c.d", "n"},
-		{Path{"tags", "c", "e"}, "devices.tags.c.e", "s"},
+		{Path{"tags", "c", "e"}, "@tags.c.e", "s"},
 		{Path{"tags", "ключ"}, "tags.ключ", "s"},
 		{Path{"tags", "odd key"}, "tags.[[odd key]]", "b"},
 		{Path{"properties", "desired", "x"}, "desired.x", "n"},
@@ -239,7 +239,7 @@ func (r randomQueries) query(source Source) string {
 	if r.chance(10) {
 		fmt.Fprintf(&b, " OFFSET %d", r.IntN(10))
 	}
-	return b.String()
+	return strings.ReplaceAll(b.String(), "@", source.String()+".") // the source may stand before a path
 }
 
 // any returns a path of whatever values.

@@ -30,7 +30,9 @@ func TestScenarios(t *testing.T) {
 		for _, c := range s.Cases {
 			cases++
 			t.Run(fmt.Sprintf("%s:%d", s.File, c.Line), func(t *testing.T) {
-				t.Parallel()
+				if !*rewrite { // which is done one after the other
+					t.Parallel()
+				}
 				runScenario(t, s, c, twins)
 			})
 		}
@@ -92,14 +94,14 @@ func loadScenarios(t *testing.T) []querytest.Subject {
 	return subjects
 }
 
-// scenario is a collection of twins in each form.
-type scenario struct {
+// scenarioRows is a collection of twins in each form.
+type scenarioRows struct {
 	rows    []naiveRow
 	columns *Columns
 }
 
 // Documents makes the rows what columns load from.
-func (s scenario) Documents(_ context.Context, ids []string) ([]Value, error) {
+func (s scenarioRows) Documents(_ context.Context, ids []string) ([]Value, error) {
 	list := make([]Value, len(ids))
 	for i, id := range ids {
 		if at := slices.IndexFunc(s.rows, func(r naiveRow) bool { return r.id == id }); at >= 0 {
@@ -109,11 +111,11 @@ func (s scenario) Documents(_ context.Context, ids []string) ([]Value, error) {
 	return list, nil
 }
 
-func scenarioTwins(t *testing.T, s querytest.Subject) map[Source]scenario {
+func scenarioTwins(t *testing.T, s querytest.Subject) map[Source]scenarioRows {
 	t.Helper()
-	all := map[Source]scenario{}
+	all := map[Source]scenarioRows{}
 	for _, source := range []Source{Devices, Modules, Jobs} {
-		c := scenario{columns: NewColumns(ColumnOptions{})}
+		c := scenarioRows{columns: NewColumns(ColumnOptions{})}
 		for _, twin := range s.Twins {
 			if twin.Module() != (source == Modules) || source == Jobs {
 				continue
@@ -150,7 +152,7 @@ func withDefaults(t *testing.T, document []byte) []byte {
 	return out
 }
 
-func runScenario(t *testing.T, s querytest.Subject, c querytest.Case, twins map[Source]scenario) {
+func runScenario(t *testing.T, s querytest.Subject, c querytest.Case, twins map[Source]scenarioRows) {
 	var q *Query
 	var err error
 	if c.Bare {
