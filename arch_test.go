@@ -39,6 +39,7 @@ func layers() []layer {
 		{"engine/twin", nil, pure, "the rules of twins are pure: no I/O, time is an argument"},
 		{"engine/auth", nil, pure, "who a token is must be decided without I/O, time is an argument"},
 		{"engine/query", []string{"engine/twin"}, pure, "a language and its plans are pure: documents come through an interface, time is an argument"},
+		{"engine/query/querytest", nil, pure, "scenarios of the query language are data: what runs them reads them from here"},
 		{"engine", []string{"storage", "engine/auth", "engine/query", "engine/twin"}, append([]string{"github.com/dgraph-io"}, network...), "the engine owns the rules and knows no edge"},
 		{"engine/enginetest", []string{"storage", "engine/..."}, append([]string{"github.com/dgraph-io"}, network...), "a hub in process for the tests of other packages"},
 		{"protocols/wire", nil, edge, "the wire codec knows no hub; it is the only importer of both libraries"},

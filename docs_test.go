@@ -40,6 +40,7 @@ func TestGenerated(t *testing.T) {
 		"errors.md":      errorsPage(),
 		"metrics.md":     metricsPage(),
 		"permissions.md": permissionsPage(),
+		"query.md":       queryPage(t),
 	} {
 		want := generatedNote + text
 		file := filepath.Join("docs", "reference", name)
