@@ -539,7 +539,7 @@ func naiveGroups(q *Query, rows []naiveRow, now time.Time) (out []string) {
 		if i.aggregate != notAggregated {
 			return naiveAggregate(i.aggregate, i.distinct, i.path, groups[k])
 		}
-		return naiveAt(groups[k][0], i.path)
+		return naiveSorted(naiveAt(groups[k][0], i.path))
 	}
 	naiveSort(keys, q.order, func(k string, o order) Value {
 		for _, i := range q.items {
@@ -553,6 +553,19 @@ func naiveGroups(q *Query, rows []naiveRow, now time.Time) (out []string) {
 		out = append(out, naiveObject(q, func(i item) Value { return value(k, i) }))
 	}
 	return out
+}
+
+// naiveSorted sorts the members of objects: one group may have had them in
+// several orders.
+func naiveSorted(v Value) Value {
+	if v.Kind() != Object && v.Kind() != Array {
+		return v
+	}
+	sorted, err := ParseValue([]byte(naiveKey(v)))
+	if err != nil {
+		panic(err)
+	}
+	return sorted
 }
 
 func naiveCut[T any](q *Query, list []T) []T {
