@@ -238,6 +238,9 @@ func (g *grouping) assign(stripe int, base uint32) error {
 
 // assignOne finds groups by one column.
 func (g *grouping) assignOne(k *binding, number int) error {
+	if k.column == nil && len(g.offsets) == 0 {
+		return nil
+	}
 	if k.column == nil {
 		m, err := g.find([]Value{{}})
 		for i := range g.members {

@@ -3,6 +3,7 @@ package query
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -25,7 +26,7 @@ func (g *grouping) page() (*Page, error) {
 	}
 	g.sort(groups)
 	if len(q.order) == 0 && r.ask.After != "" {
-		after, ok := parseTuple(r.ask.After, len(g.keys))
+		after, ok := parseTuple(strings.TrimPrefix(r.ask.After, "="), len(g.keys))
 		if !ok {
 			return &Page{}, nil
 		}
@@ -49,7 +50,7 @@ func (g *grouping) page() (*Page, error) {
 		}
 	}
 	if page.More {
-		page.Last = string(canonicalTuple(nil, groups[len(groups)-1].key))
+		page.Last = "=" + string(canonicalTuple(nil, groups[len(groups)-1].key)) // never empty
 	}
 	return page, nil
 }
