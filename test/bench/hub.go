@@ -249,12 +249,17 @@ var deviceSecret = bytes.Repeat([]byte("k"), 32)
 // fill creates devices name-0 to name-(n-1) through the bulk API, a hundred a
 // request, with first desired properties and tags, and returns how long it took.
 func (h *hub) fill(ctx context.Context, name string, n, parallel int) (time.Duration, error) {
+	key := base64.StdEncoding.EncodeToString(deviceSecret)
+	return h.create(ctx, n, parallel, func(i int) client.BulkItem { return newDevice(name, i, key) })
+}
+
+// create makes n devices through the bulk API.
+func (h *hub) create(ctx context.Context, n, parallel int, item func(i int) client.BulkItem) (time.Duration, error) {
 	service, err := h.registry()
 	if err != nil {
 		return 0, err
 	}
 	defer service.Close()
-	key := base64.StdEncoding.EncodeToString(deviceSecret)
 	began := time.Now()
 	batches := make(chan int)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -265,7 +270,7 @@ func (h *hub) fill(ctx context.Context, name string, n, parallel int) (time.Dura
 			for from := range batches {
 				items := make([]client.BulkItem, 0, client.MaxBulk)
 				for i := from; i < min(n, from+client.MaxBulk); i++ {
-					items = append(items, newDevice(name, i, key))
+					items = append(items, item(i))
 				}
 				result, err := service.Bulk(ctx, items)
 				if err == nil && len(result.Errors) > 0 {

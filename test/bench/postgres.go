@@ -84,6 +84,15 @@ FROM u;
 
 // startPostgres makes a cluster under dir, fills it and leaves it running.
 func startPostgres(ctx context.Context, dir string, documents int, compression string) (*postgres, error) {
+	p, err := emptyPostgres(ctx, dir, compression)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.fill(ctx, documents)
+}
+
+// emptyPostgres makes a cluster under dir and leaves it running.
+func emptyPostgres(ctx context.Context, dir string, compression string) (*postgres, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil || len(found) == 0 {
 		return nil, fmt.Errorf("no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql (run.sh does it)")
@@ -116,7 +125,7 @@ func startPostgres(ctx context.Context, dir string, documents int, compression s
 	if out, err := p.command(ctx, "pg_ctl", "-D", p.data(), "-w", "-l", filepath.Join(dir, "server.log"), "start").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("pg_ctl start: %w: %s", err, out)
 	}
-	return p, p.fill(ctx, documents)
+	return p, nil
 }
 
 func (p *postgres) data() string { return filepath.Join(p.dir, "cluster") }

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Measures Muster beside other software. Usage:
 #
-#   test/bench/run.sh [storage|mqtt|telemetry|method|events|webhooks|backup|start|idle|storm|soak [FLAGS]]
+#   test/bench/run.sh [storage|mqtt|telemetry|method|events|webhooks|backup|start|idle|storm|query|soak [FLAGS]]
 #
-# Without a subcommand all but backup and soak run, with their defaults: about an hour and a
+# Without a subcommand all but backup, query and soak run, with their defaults: about an hour and a
 # half. Add -h after a subcommand for its flags. Needs Go and a Linux machine
-# with nothing else to do; for storage and mqtt also PostgreSQL, for telemetry
-# Mosquitto, which it installs with apt-get when they are missing (as root, or by
+# with nothing else to do; for storage, mqtt and query also PostgreSQL, for query
+# Python 3 (for its SQLite), for telemetry Mosquitto, which it installs with apt-get when they are missing (as root, or by
 # sudo without a password). Data goes to a temporary directory: set TMPDIR to the disk that is
 # to be measured (not a tmpfs). Nothing that it starts outlives it. Figures go
 # to standard output, everything else to standard error.
@@ -65,6 +65,13 @@ measure() {
 	mqtt)
 		need_postgresql "$@"
 		"$build/bench" mqtt -muster "$build/muster" "$@"
+		;;
+	query)
+		case " $* " in
+		*" -postgres=false "*) ;;
+		*) need_postgresql "$@" ;;
+		esac
+		"$build/bench" query -muster "$build/muster" "$@"
 		;;
 	telemetry)
 		need_mosquitto "$@"
