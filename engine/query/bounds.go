@@ -11,15 +11,21 @@ import (
 const (
 	evictions       = 16  // columns that one change may take from rarer paths
 	columnsByRowMax = 500 // columns of paths that one row had first
-	refusalsKept    = 1 << 16
 )
 
-// refusals are paths that got no column, as hashes, up to a number.
+// refusals are paths that got no column: a Bloom filter. What it wrongly holds is
+// read from documents, which is slower, but right. A million paths make one
+// in forty wrong.
 type refusals struct {
-	seed   maphash.Seed // as that of all stores whose refusals come together
-	hashes map[uint64]struct{}
-	total  int64
+	seed  maphash.Seed // as that of all stores whose refusals come together
+	bits  []uint64     // nil while there are none
+	total int64
 }
+
+const (
+	refusalWords  = 1 << 17 // a mebibyte
+	refusalProbes = 4
+)
 
 // hash returns the hash of a path below a node.
 func (r *refusals) hash(n *node, key string) uint64 {
@@ -27,29 +33,35 @@ func (r *refusals) hash(n *node, key string) uint64 {
 }
 
 func (r *refusals) has(n *node, key string) bool {
-	if len(r.hashes) == 0 {
+	if r.bits == nil {
 		return false
 	}
-	_, ok := r.hashes[r.hash(n, key)]
-	return ok
+	h := r.hash(n, key)
+	for range refusalProbes {
+		if r.bits[h>>6%refusalWords]>>(h&63)&1 == 0 {
+			return false
+		}
+		h = h*0x9e3779b97f4a7c15 + 1
+	}
+	return true
 }
 
 // refuse notes that a path gets no column.
 func (s *store) refuse(n *node, key string) {
-	s.refused.total++
 	r := &s.refused
-	if n.refused || r.has(n, key) {
+	r.total++
+	if r.has(n, key) {
 		return
 	}
 	s.shape++
-	if len(r.hashes) >= refusalsKept {
-		n.refused = true
-		return
+	if r.bits == nil {
+		r.bits = make([]uint64, refusalWords)
 	}
-	if r.hashes == nil {
-		r.hashes = map[uint64]struct{}{}
+	h := r.hash(n, key)
+	for range refusalProbes {
+		r.bits[h>>6%refusalWords] |= 1 << (h & 63)
+		h = h*0x9e3779b97f4a7c15 + 1
 	}
-	r.hashes[r.hash(n, key)] = struct{}{}
 }
 
 // newPath makes a path below a node, with a column, for a row that has it. When
@@ -57,7 +69,7 @@ func (s *store) refuse(n *node, key string) {
 // only row's that has it; else nil is returned and the path is known to be
 // missing.
 func (s *store) newPath(n *node, key string, ord uint32, quota *int) *node {
-	if n.refused || s.refused.has(n, key) || s.created[ord] >= min(columnsByRowMax, max(1, s.options.MaxColumns/4)) {
+	if s.refused.has(n, key) || s.created[ord] >= min(columnsByRowMax, max(1, s.options.MaxColumns/4)) {
 		s.refuse(n, key)
 		return nil
 	}

@@ -91,10 +91,10 @@ func TestRandomQueries(t *testing.T) {
 			f := newFleet(o)
 			f.apply(Change{ID: "d0005"})
 			selected, queries := 0, 0
-			for round := range 40 {
+			for round := range 24 {
 				var changes []Change
 				for range r.IntN(400) {
-					changes = append(changes, randomChange(r, 1+round*40))
+					changes = append(changes, randomChange(r, 1+round*60))
 				}
 				f.apply(changes...)
 				if round%13 == 12 {

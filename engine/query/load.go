@@ -142,15 +142,16 @@ func mergeSorted(a, b []uint32, ids []string) []uint32 {
 
 func (s *store) joinRefusals(o *store) {
 	s.refused.total += o.refused.total
-	if s.refused.hashes == nil && len(o.refused.hashes) > 0 {
-		s.refused.hashes = map[uint64]struct{}{}
+	if s.refused.bits == nil && o.refused.bits != nil {
+		s.refused.bits = make([]uint64, refusalWords)
 	}
-	maps.Copy(s.refused.hashes, o.refused.hashes)
+	for i, w := range o.refused.bits {
+		s.refused.bits[i] |= w
+	}
 }
 
 // joinPaths notes the paths of another store.
 func (s *store) joinPaths(theirs, ours *node, k int, paths map[*node]*wanted) {
-	ours.refused = ours.refused || theirs.refused
 	for key, t := range theirs.children {
 		n := s.child(ours, key)
 		if t.why != "" && n.why == "" {
@@ -186,13 +187,6 @@ func (s *store) joinColumn(w *wanted, loaders []*Loader, bases []uint32) {
 		return
 	}
 	whole := n.why == "" && !s.refused.has(parent, key) && s.columns < s.options.MaxColumns
-	for k := range loaders {
-		// A store that does not know the path, but has refused paths beside it
-		// of which it does not know the names, may have had it.
-		if parent.refused && w.nodes[k] == nil && loaders[k].store.refuses(w.path) {
-			whole = false
-		}
-	}
 	if !whole {
 		if n.why == "" {
 			s.refuse(parent, key)
@@ -219,20 +213,6 @@ func (s *store) joinColumn(w *wanted, loaders []*Loader, bases []uint32) {
 		c.join(theirs, int(bases[k]>>stripeBits))
 	}
 	s.bytes += c.size()
-}
-
-// refuses reports whether the store may have had a path whose name it did not keep.
-func (s *store) refuses(p Path) bool {
-	n := s.root
-	for _, key := range p {
-		if n.refused {
-			return true
-		}
-		if n = n.children[key]; n == nil {
-			return false
-		}
-	}
-	return false
 }
 
 // join takes the cells of another column, whose stripes come from a number on.

@@ -267,7 +267,7 @@ func (r *run) candidates(target int) (*candidates, error) {
 		return list, nil
 	}
 	begin := time.Now()
-	list.bits = make([]uint64, len(r.store.alive))
+	list.bits = make([]uint64, r.words)
 	if err := r.hold(int64(len(list.bits))*8, "scan"); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ type run struct {
 	cond     *condition // nil: all rows
 	seeds    []uint32   // with seeded: the only rows in question
 	seeded   bool
+	words    int // of bits for the rows that there were when the query began
 	plan     *Plan
 	began    time.Time
 	locked   time.Time // since when the lock is held
@@ -134,11 +135,29 @@ func (r *run) prepare() error {
 	if err != nil {
 		return err
 	}
+	r.query.eachPath(func(p Path) { r.bindings.of(p) }) // while the lock is held
+	r.words = len(r.store.alive)
 	if r.cond != nil {
 		r.seeds, r.seeded = r.cond.seeds()
 		r.plan.Steps = append(r.plan.Steps, r.cond.step)
 	}
 	return nil
+}
+
+// eachPath calls f for the paths that a query reads besides those of WHERE.
+func (q *Query) eachPath(f func(Path)) {
+	for _, i := range q.items {
+		f(i.path)
+	}
+	for _, p := range q.group {
+		f(p)
+	}
+	for _, o := range q.order {
+		f(o.path)
+	}
+	for _, p := range paths(q.having) {
+		f(p)
+	}
 }
 
 // breathe lets changes in when the lock was held for long.

@@ -30,7 +30,6 @@ type node struct {
 	column   *column // nil when there is none
 	role     role
 	why      string // why a path that was seen has no column
-	refused  bool   // paths just below were refused of which the names are not kept
 }
 
 // role says what else a path may be than the name of a column.
@@ -218,7 +217,7 @@ func (s *store) clear(n *node, ord uint32) {
 
 // prune forgets a path that no row has, and those above it that are left empty.
 func (s *store) prune(n *node) {
-	for n != s.root && n.role == plain && len(n.children) == 0 && !n.refused && n.column != nil && n.column.used == 0 {
+	for n != s.root && n.role == plain && len(n.children) == 0 && n.column != nil && n.column.used == 0 {
 		s.drop(n)
 		delete(n.parent.children, n.key)
 		n = n.parent
@@ -259,7 +258,7 @@ func (s *store) locate(p Path) located {
 			return located{} // below a string there is nothing
 		}
 		c := n.children[key]
-		if c.fresh() && (n.refused || s.refused.has(n, key)) {
+		if c.fresh() && s.refused.has(n, key) {
 			return located{missing: true, why: whyFull}
 		}
 		if c == nil {
