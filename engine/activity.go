@@ -110,7 +110,7 @@ func (h *Hub) storeSessionlessTx(tx *storage.Tx, id TwinID, t time.Time) error {
 	}
 	p.Activity = t
 	var f rowFields
-	f.time(t, "lastActivityTime")
+	f.time(rowPaths.lastActivityTime, t)
 	h.queries.changeTx(tx, id, query.Change{Fields: f.list})
 	return presenceTable.Put(tx, id.key(), p)
 }

@@ -199,7 +199,7 @@ func (id TwinID) fromDeviceKey(k storage.Key) (TwinID, error) {
 
 // wholeRow returns all that columns hold of a row.
 func (h *Hub) wholeRow(id TwinID, identity *identityRecord, t *twinRecord, stored presenceRecord) []query.Field {
-	f := rowFields{list: make([]query.Field, 0, 18), keys: make([]string, 0, 24)}
+	f := rowFields{make([]query.Field, 0, 22)}
 	f.identity(id, identity)
 	f.twin(t)
 	p, connected := h.presenceNow(id)

@@ -59,18 +59,18 @@ func (d hubDocuments) document(r storage.Reader, id TwinID) (query.Value, error)
 		waiting = queue.Count
 	}
 	epoch := h.db.Epoch().Ordinal
-	f := rowFields{list: h.wholeRow(id, &identity, &t, p)}
-	f.text(twinETag(epoch, t.Revision), "etag")
-	f.text(identityETag(epoch, identity.Revision), "deviceEtag")
-	f.add(query.NumberValue(float64(t.Version)), "version")
-	f.add(query.NumberValue(float64(waiting)), "cloudToDeviceMessageCount")
+	f := rowFields{h.wholeRow(id, &identity, &t, p)}
+	f.text(rowPaths.etag, twinETag(epoch, t.Revision))
+	f.text(rowPaths.deviceETag, identityETag(epoch, identity.Revision))
+	f.add(rowPaths.version, query.NumberValue(float64(t.Version)))
+	f.add(rowPaths.messageCount, query.NumberValue(float64(waiting)))
 	if d.metadata {
 		for _, s := range [...]*twin.Section{t.Desired, t.Reported} {
 			whole, err := query.ParseValue(s.JSON(nil, true))
 			if err != nil {
 				return query.Value{}, fmt.Errorf("the metadata of %s: %w", id, err)
 			}
-			f.add(whole.Member("$metadata"), "properties", s.Kind().String(), "$metadata")
+			f.add(sectionRows[s.Kind()].metadata, whole.Member("$metadata"))
 		}
 	}
 	return f.document(), nil

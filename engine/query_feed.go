@@ -54,7 +54,7 @@ func newQueries(memory int64) *queries {
 	}
 	q := &queries{ready: make(chan struct{}), slots: make(chan struct{}, queriesAtOnce), lists: newResultLists()}
 	// There are far fewer modules than devices, if any.
-	q.columns[query.Devices] = query.NewColumns(query.ColumnOptions{Memory: memory / 4 * 3, ID: query.Path{"deviceId"}, Outside: outsidePaths()})
+	q.columns[query.Devices] = query.NewColumns(query.ColumnOptions{Memory: memory / 4 * 3, ID: rowPaths.deviceID, Outside: outsidePaths()})
 	q.columns[query.Modules] = query.NewColumns(query.ColumnOptions{Memory: memory / 4, Outside: outsidePaths()})
 	for i := range q.dirty {
 		q.dirty[i] = map[string]struct{}{}
@@ -124,7 +124,7 @@ func (q *queries) takeLocked(seq uint64, source query.Source, changes []query.Ch
 		// Presence is not part of what was stored. It is looked up here, where
 		// nothing can come between.
 		if c := &changes[i]; c.Replace && !c.Gone {
-			f := rowFields{list: c.Fields}
+			f := rowFields{c.Fields}
 			p, connected := q.hub.presenceNow(twinIDOfRow(c.ID))
 			f.presence(p, connected)
 			c.Fields = f.list
@@ -169,8 +169,8 @@ func (q *queries) takeActivity() {
 	note := func(id TwinID, t time.Time) {
 		source, row := id.row()
 		var f rowFields
-		f.time(t, "lastActivityTime")
-		if v, ok := q.columns[source].Value(row, query.Path{"deviceId"}); !ok || v.Kind() != query.Undefined {
+		f.time(rowPaths.lastActivityTime, t)
+		if v, ok := q.columns[source].Value(row, rowPaths.deviceID); !ok || v.Kind() != query.Undefined {
 			changes[source] = append(changes[source], query.Change{ID: row, Fields: f.list})
 		}
 	}
@@ -201,7 +201,7 @@ func (q *queries) takeActivity() {
 // was deleted, or is just being made and gets them with the rest.
 func (q *queries) amendLocked(source query.Source, row string, fields []query.Field) {
 	if q.live {
-		if v, ok := q.columns[source].Value(row, query.Path{"deviceId"}); ok && v.Kind() == query.Undefined {
+		if v, ok := q.columns[source].Value(row, rowPaths.deviceID); ok && v.Kind() == query.Undefined {
 			return
 		}
 	}

@@ -7,33 +7,63 @@ import (
 	"github.com/muster-hub/muster/engine/twin"
 )
 
+// rowPaths are the paths of what a twin has beside the content of its sections.
+// Nobody changes them.
+var rowPaths = struct {
+	deviceID, moduleID, status, statusReason, statusUpdateTime, authenticationType, primaryThumbprint, secondaryThumbprint,
+	iotEdge, deviceScope, parentScopes, connectionState, lastActivityTime, modelID, etag, deviceETag, version, messageCount query.Path
+}{
+	deviceID: query.Path{"deviceId"}, moduleID: query.Path{"moduleId"}, status: query.Path{"status"}, statusReason: query.Path{"statusReason"},
+	statusUpdateTime: query.Path{"statusUpdateTime"}, authenticationType: query.Path{"authenticationType"},
+	primaryThumbprint: query.Path{"x509Thumbprint", "primaryThumbprint"}, secondaryThumbprint: query.Path{"x509Thumbprint", "secondaryThumbprint"},
+	iotEdge: query.Path{"capabilities", "iotEdge"}, deviceScope: query.Path{"deviceScope"}, parentScopes: query.Path{"parentScopes"},
+	connectionState: query.Path{"connectionState"}, lastActivityTime: query.Path{"lastActivityTime"}, modelID: query.Path{"modelId"},
+	etag: query.Path{"etag"}, deviceETag: query.Path{"deviceEtag"}, version: query.Path{"version"}, messageCount: query.Path{"cloudToDeviceMessageCount"},
+}
+
+// sectionPaths are those of a section: itself, its $version and its $metadata.
+type sectionPaths struct{ root, version, metadata query.Path }
+
+var sectionRows = map[twin.Kind]sectionPaths{
+	twin.Tags:     {root: query.Path{"tags"}},
+	twin.Desired:  {query.Path{"properties", "desired"}, query.Path{"properties", "desired", "$version"}, query.Path{"properties", "desired", "$metadata"}},
+	twin.Reported: {query.Path{"properties", "reported"}, query.Path{"properties", "reported", "$version"}, query.Path{"properties", "reported", "$metadata"}},
+}
+
+// outsidePaths are those of which columns are told nothing: they change with
+// every write or message, and few ask about them.
+func outsidePaths() []query.Path {
+	return []query.Path{
+		rowPaths.etag, rowPaths.deviceETag, rowPaths.version, rowPaths.messageCount,
+		sectionRows[twin.Desired].metadata, sectionRows[twin.Reported].metadata,
+	}
+}
+
 // rowFields collects what a row has at paths. Values are spelled as a twin
 // read shows them; a test of that edge compares the two.
-type rowFields struct {
-	list []query.Field
-	keys []string // of the paths, cut from one piece
+type rowFields struct{ list []query.Field }
+
+func (f *rowFields) add(path query.Path, v query.Value) {
+	f.list = append(f.list, query.Field{Path: path, Value: v})
 }
 
-func (f *rowFields) add(v query.Value, path ...string) {
-	at := len(f.keys)
-	f.keys = append(f.keys, path...)
-	f.list = append(f.list, query.Field{Path: f.keys[at:len(f.keys):len(f.keys)], Value: v})
-}
-
-func (f *rowFields) text(v string, path ...string) { f.add(query.StringValue(v), path...) }
+func (f *rowFields) text(path query.Path, s string) { f.add(path, query.StringValue(s)) }
 
 // textOrNull adds a text that a twin shows as null when there is none.
-func (f *rowFields) textOrNull(v string, path ...string) { f.add(orNull(v), path...) }
-
-func orNull(s string) query.Value {
-	if s == "" {
-		return query.NullValue()
+func (f *rowFields) textOrNull(path query.Path, s string) {
+	v := query.NullValue()
+	if s != "" {
+		v = query.StringValue(s)
 	}
-	return query.StringValue(s)
+	f.add(path, v)
 }
 
-func (f *rowFields) time(t time.Time, path ...string) {
-	f.text(t.UTC().Format(twinTimeLayout), path...)
+func (f *rowFields) time(path query.Path, t time.Time) {
+	s := "0001-01-01T00:00:00Z" // most times of a fleet are of things that never were
+	if !t.IsZero() {
+		s = t.UTC().Format(twinTimeLayout)
+	}
+	f.text(path, s)
 }
 
 // twinTimeLayout has at most seven digits of a second, as IoT Hub's twins have.
@@ -42,25 +72,25 @@ const twinTimeLayout = "2006-01-02T15:04:05.9999999Z"
 // identity adds what the row has of its identity; what a twin leaves out is
 // undefined, so that a change removes it.
 func (f *rowFields) identity(id TwinID, r *identityRecord) {
-	f.text(id.DeviceID, "deviceId")
+	f.text(rowPaths.deviceID, id.DeviceID)
 	if id.ModuleID != "" {
-		f.text(id.ModuleID, "moduleId")
+		f.text(rowPaths.moduleID, id.ModuleID)
 	}
 	status := "enabled"
 	if r.Disabled {
 		status = "disabled"
 	}
-	f.text(status, "status")
-	f.textOrNull(r.StatusReason, "statusReason")
-	f.time(r.StatusUpdated, "statusUpdateTime")
-	f.text(string(r.Type), "authenticationType")
+	f.text(rowPaths.status, status)
+	f.textOrNull(rowPaths.statusReason, r.StatusReason)
+	f.time(rowPaths.statusUpdateTime, r.StatusUpdated)
+	f.text(rowPaths.authenticationType, string(r.Type))
 	var prints [2]string
 	if r.Type == AuthSelfSigned {
 		prints = r.Thumbprints
 	}
-	f.textOrNull(prints[0], "x509Thumbprint", "primaryThumbprint")
-	f.textOrNull(prints[1], "x509Thumbprint", "secondaryThumbprint")
-	f.add(query.BoolValue(r.Edge), "capabilities", "iotEdge")
+	f.textOrNull(rowPaths.primaryThumbprint, prints[0])
+	f.textOrNull(rowPaths.secondaryThumbprint, prints[1])
+	f.add(rowPaths.iotEdge, query.BoolValue(r.Edge))
 	var scope, parents query.Value // undefined
 	if r.DeviceScope != "" {
 		scope = query.StringValue(r.DeviceScope)
@@ -72,13 +102,13 @@ func (f *rowFields) identity(id TwinID, r *identityRecord) {
 		}
 		parents = query.ArrayValue(list)
 	}
-	f.add(scope, "deviceScope")
-	f.add(parents, "parentScopes")
+	f.add(rowPaths.deviceScope, scope)
+	f.add(rowPaths.parentScopes, parents)
 }
 
 // twin adds what the row has of its twin.
 func (f *rowFields) twin(t *twinRecord) {
-	f.text(t.ModelID, "modelId")
+	f.text(rowPaths.modelID, t.ModelID)
 	for _, s := range [...]*twin.Section{t.Tags, t.Desired, t.Reported} {
 		f.section(s)
 	}
@@ -87,19 +117,17 @@ func (f *rowFields) twin(t *twinRecord) {
 // section adds a whole section.
 func (f *rowFields) section(s *twin.Section) {
 	v := query.TwinValue(s.View())
-	if s.Kind() == twin.Tags {
-		if s.Empty() {
-			v = query.Value{} // a twin without tags shows none
-		}
-		f.add(v, "tags")
-		return
+	if s.Kind() == twin.Tags && s.Empty() {
+		v = query.Value{} // a twin without tags shows none
 	}
-	f.add(v, "properties", s.Kind().String())
+	f.add(sectionRows[s.Kind()].root, v)
 	f.version(s)
 }
 
 func (f *rowFields) version(s *twin.Section) {
-	f.add(query.NumberValue(float64(s.Version())), "properties", s.Kind().String(), "$version")
+	if s.Kind() != twin.Tags {
+		f.add(sectionRows[s.Kind()].version, query.NumberValue(float64(s.Version())))
+	}
 }
 
 // sectionChange adds what differs after a change of a section.
@@ -108,24 +136,19 @@ func (f *rowFields) sectionChange(k twin.Kind, before, after *twin.Section) {
 		f.section(after)
 		return
 	}
-	f.list, f.keys = make([]query.Field, 0, 4), make([]string, 0, 16)
-	var prefix [2]string
-	root := append(prefix[:0], "properties", k.String())
-	if k == twin.Tags {
-		root = append(prefix[:0], "tags")
-	}
+	root := sectionRows[k].root
+	f.list = make([]query.Field, 0, 4)
+	keys := make([]string, 0, 16) // of all paths
 	twin.Compare(before, after, func(path []string, v twin.View, ok bool) {
 		var value query.Value
 		if ok {
 			value = query.TwinValue(v)
 		}
-		at := len(f.keys)
-		f.keys = append(append(f.keys, root...), path...)
-		f.list = append(f.list, query.Field{Path: f.keys[at:len(f.keys):len(f.keys)], Value: value})
+		at := len(keys)
+		keys = append(append(keys, root...), path...)
+		f.add(keys[at:len(keys):len(keys)], value)
 	})
-	if k != twin.Tags {
-		f.version(after)
-	}
+	f.version(after)
 }
 
 // presence adds what is known of the identity's connection.
@@ -134,8 +157,8 @@ func (f *rowFields) presence(p presenceRecord, connected bool) {
 	if connected {
 		state = "Connected"
 	}
-	f.text(state, "connectionState")
-	f.time(p.Activity, "lastActivityTime")
+	f.text(rowPaths.connectionState, state)
+	f.time(rowPaths.lastActivityTime, p.Activity)
 }
 
 // presenceNow returns what memory knows of an identity's connection; its times
@@ -145,13 +168,4 @@ func (h *Hub) presenceNow(id TwinID) (p presenceRecord, connected bool) {
 		return s.presence(s.since), true
 	}
 	return presenceRecord{Activity: h.sessions.activity.latest(id, time.Time{})}, false
-}
-
-// outsidePaths are those of which columns are told nothing: they change with
-// every write or message, and few ask about them.
-func outsidePaths() []query.Path {
-	return []query.Path{
-		{"etag"}, {"deviceEtag"}, {"version"}, {"cloudToDeviceMessageCount"},
-		{"properties", "desired", "$metadata"}, {"properties", "reported", "$metadata"},
-	}
 }

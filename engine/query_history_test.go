@@ -311,7 +311,10 @@ func (d *historyDevice) change(t *testing.T, h *engine.Hub, r *rand.Rand) {
 		do = func() (err error) { d.session, err = connectExisting(h, id); return err }
 	default:
 		next = historyState{}
-		do = func() error { d.session = nil; return h.DeleteIdentity(ctx, owner, id, engine.IfMatch{Present: true, Any: true}) }
+		do = func() error {
+			d.session = nil
+			return h.DeleteIdentity(ctx, owner, id, engine.IfMatch{Present: true, Any: true})
+		}
 	}
 	acknowledged := d.begin(next)
 	if err := do(); err != nil {

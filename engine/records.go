@@ -17,7 +17,7 @@ import (
 // The hub's tables and logs. Keys are tuples of ids; the storage format
 // reference lists them with their owners.
 var (
-	deviceTable = storage.NewTable("device", 1, storage.JSON[identityRecord](),
+	deviceTable = storage.NewTable[identityRecord]("device", 1, identityCodec{storage.JSON[identityRecord]()},
 		storage.Index[identityRecord]{Name: "parent", Keys: func(_ storage.Key, r identityRecord) []storage.Key {
 			var keys []storage.Key
 			for _, p := range r.ParentScopes {
@@ -25,7 +25,7 @@ var (
 			}
 			return keys
 		}})
-	moduleTable   = storage.NewTable("module", 1, storage.JSON[identityRecord]())
+	moduleTable   = storage.NewTable[identityRecord]("module", 1, identityCodec{storage.JSON[identityRecord]()})
 	twinTable     = storage.NewTable[twinRecord]("twin", 1, twinCodec{})
 	historyTable  = storage.NewTable[historyRecord]("history", 1, historyCodec{storage.JSON[historyRecord]()})
 	presenceTable = storage.NewTable("presence", 1, storage.JSON[presenceRecord](),

@@ -202,7 +202,7 @@ func (s *Session) restore(ctx context.Context) error {
 			ModelID string `json:"modelId"`
 		}{t.ModelID})
 		var f rowFields
-		f.text(t.ModelID, "modelId")
+		f.text(rowPaths.modelID, t.ModelID)
 		s.hub.queries.changeTx(tx, s.id, query.Change{Fields: f.list})
 		return errors.Join(err,
 			twinTable.Put(tx, s.id.key(), t),
