@@ -39,6 +39,11 @@ const (
 	changeFileFailed      = "file.failed" // an upload that ended without a file
 	changeFileDeleted     = "file.deleted"
 	changeWebhookPaused   = "webhook.paused" // by the hub, of no device
+	changeQuerySaved      = "query.saved"    // of no device, as those below
+	changeQueryDeleted    = "query.deleted"
+	changeSchemaDeclared  = "schema.declared"
+	changeSchemaDropped   = "schema.dropped"
+	changeSchemaViolated  = "schema.violated" // of the device
 )
 
 func appendChange(tx *storage.Tx, c Caller, kind string, id TwinID, version int64, data json.RawMessage) error {

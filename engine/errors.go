@@ -23,6 +23,8 @@ const (
 	CodeModuleNotFound
 	CodePolicyNotFound
 	CodeWebhookNotFound
+	CodeQueryNotFound
+	CodeSchemaNotFound
 	CodeHistoryNotFound
 	CodeMethodCallNotFound
 	CodeDeviceAlreadyExists
@@ -84,6 +86,8 @@ var codeTable = [...]CodeInfo{
 	{CodeModuleNotFound, "ModuleNotFound", "There is no such module identity.", "Check the module id; `muster module list DEVICE` shows what exists.", false},
 	{CodePolicyNotFound, "PolicyNotFound", "There is no such shared access policy.", "`muster policy list` shows what exists.", false},
 	{CodeWebhookNotFound, "WebhookNotFound", "There is no such webhook.", "GET /api/v1/webhooks shows what exists.", false},
+	{CodeQueryNotFound, "QueryNotFound", "There is no such saved query.", "`muster query list` shows what exists.", false},
+	{CodeSchemaNotFound, "SchemaNotFound", "No schema is declared for twins.", "`muster schema declare FILE` declares one.", false},
 	{CodeHistoryNotFound, "HistoryNotFound", "The twin's history does not reach that far, or has no such entry.", "`muster twin history DEVICE` shows what is kept.", false},
 	{CodeMethodCallNotFound, "MethodCallNotFound", "There is no such queued method call, or it ended too long ago.", "`muster method list DEVICE` shows what is kept.", false},
 	{CodeDeviceAlreadyExists, "DeviceAlreadyExists", "A device identity with this id exists.", "Choose another id, or update the one that exists with If-Match.", false},

@@ -50,10 +50,12 @@ type Hub struct {
 	backups  *backups
 }
 
-// traffic is the state of what devices and services leave for one another.
+// traffic is the state of what devices and services leave for one another, and
+// what the hub asks of it.
 type traffic struct {
 	devicebound deviceboundState
 	files       fileState
+	declared    declaredState
 }
 
 // about is what a hub says of itself.
@@ -122,6 +124,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 		h.log.Warn("webhooks could not be taken back to what was restored", slog.Any("error", err))
 	}
 	if err := h.openFiles(ctx, o.FileNotifications); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := h.openDeclared(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if err := h.methods.queue.open(ctx, h); err != nil {

@@ -93,6 +93,10 @@ type Limits struct {
 	QuerySorted    int           // rows of a result with ORDER BY
 	QuerySlow      time.Duration // from then on a query is logged
 
+	SavedQueries       int
+	SavedQueryVersions int // that are kept of one
+	SchemaBytes        int // a declared schema of one section
+
 	RegistryRate   float64 // registry operations a second, whole hub
 	TwinReadRate   float64
 	TwinUpdateRate float64
@@ -268,6 +272,9 @@ var limitTable = [...]LimitRow{
 	count("query_sorted", "Rows of a result that ORDER BY sorts.", "", 100_000, 100_000, func(l *Limits) *int { return &l.QuerySorted }),
 	span("query_slow", "From when on a query is written to the log as slow.", time.Second, time.Second, func(l *Limits) *time.Duration { return &l.QuerySlow }),
 	perSecond("query_rate", "Queries of the whole hub, a page each.", 0, 1000.0/60, func(l *Limits) *float64 { return &l.QueryRate }),
+	count("saved_queries", "Saved queries.", "", 1000, 1000, func(l *Limits) *int { return &l.SavedQueries }),
+	count("saved_query_versions", "Versions that are kept of a saved query.", "", 100, 100, func(l *Limits) *int { return &l.SavedQueryVersions }),
+	count("schema_bytes", "Size of the declared schema of tags, desired or reported properties, each.", "bytes", 64*kib, 64*kib, func(l *Limits) *int { return &l.SchemaBytes }),
 
 	perSecond("registry_rate", "Registry operations of the whole hub; the azure column is one S3 unit.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.RegistryRate }),
 	perSecond("twin_read_rate", "Twin reads of the whole hub.", 0, 500, func(l *Limits) *float64 { return &l.TwinReadRate }),

@@ -50,6 +50,10 @@ const (
 	opWebhookTest
 	opWebhookReplay
 	opWebhookDead
+	opSavedQueryRead
+	opSavedQueryWrite
+	opSchemaRead
+	opSchemaWrite
 	opAuditRead
 	opStatusRead
 	opBackupRead
@@ -119,6 +123,10 @@ var operationTable = [...]OperationInfo{
 	{"webhook.test", auth.HubManage, "Post a test event to a webhook.", throttleNone},
 	{"webhook.replay", auth.HubManage, "Set where a webhook goes on.", throttleNone},
 	{"webhook.dead", auth.HubManage, "Post a webhook's dead letter again, or delete it.", throttleNone},
+	{"query.saved.read", auth.ServiceConnect, "Read saved queries.", throttleNone},
+	{"query.saved.write", auth.ServiceConnect, "Save or delete a query.", throttleNone},
+	{"schema.read", auth.ServiceConnect, "See which paths twins have, and the declared schema.", throttleNone},
+	{"schema.write", auth.HubManage, "Declare a schema for twins, or drop it.", throttleNone},
 	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
 	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
 	{"backup.read", auth.StatusRead, "List backups and see how they stand.", throttleNone},

@@ -86,6 +86,8 @@ type Totals struct {
 	AuditLost                                                        int64 // audit entries that could not be stored
 	MessagesSent, MessagesDelivered, MessagesCompleted, MessagesDead int64 // cloud-to-device
 	PresenceLost                                                     int64 // presence changes that could not be stored
+	SchemaViolations                                                 int64 // changes of twins that the declared schema does not allow, stored with a warning
+	SchemaRejected                                                   int64 // changes of twins that were refused for that
 	SessionsReplaced                                                 int64
 	Faults                                                           int64 // injected faults in force: a gauge
 	FaultLost                                                        int64 // messages lost on purpose
@@ -264,6 +266,7 @@ type counters struct {
 	connects, connectsRefused, sessionsReplaced                                  atomic.Int64
 	deviceboundSent, deviceboundDelivered, deviceboundCompleted, deviceboundDead atomic.Int64
 	auditLost, presenceLost                                                      atomic.Int64
+	schemaViolations, schemaRejected                                             atomic.Int64
 }
 
 func (c *counters) totals() Totals {
@@ -275,5 +278,6 @@ func (c *counters) totals() Totals {
 		MessagesSent: c.deviceboundSent.Load(), MessagesDelivered: c.deviceboundDelivered.Load(),
 		MessagesCompleted: c.deviceboundCompleted.Load(), MessagesDead: c.deviceboundDead.Load(),
 		AuditLost: c.auditLost.Load(), PresenceLost: c.presenceLost.Load(),
+		SchemaViolations: c.schemaViolations.Load(), SchemaRejected: c.schemaRejected.Load(),
 	}
 }

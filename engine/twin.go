@@ -175,6 +175,10 @@ func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord,
 	if err != nil {
 		return twin.Change{}, twinError(err)
 	}
+	wrong, err := h.checkDeclared(tx.Now(), id, *section, next)
+	if err != nil {
+		return twin.Change{}, err
+	}
 	h.queries.sectionTx(tx, id, k, *section, next)
 	*section = next
 	slot, number, kind := sectionRules(k)
@@ -194,6 +198,7 @@ func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord,
 	return change, errors.Join(
 		h.recordHistoryTx(tx, c, id, r.Generation, number, r.History[slot], version, forward, change.Undo.JSON(nil)),
 		appendTwinChange(tx, c, kind, id, version, forward, after.Version, whole),
+		h.tellViolationsTx(tx, c, id, next, wrong),
 	)
 }
 

@@ -125,6 +125,8 @@ func metricRows() []metricRow {
 		counter("muster_connects_refused_total", "Sessions refused by the hub.", func(f *figures) int64 { return f.totals.ConnectsRefused }),
 		counter("muster_sessions_replaced_total", "Sessions that a newer one of the same identity took over.", func(f *figures) int64 { return f.totals.SessionsReplaced }),
 		counter("muster_audit_lost_total", "Audit entries of refused or method calls that could not be stored.", func(f *figures) int64 { return f.totals.AuditLost }),
+		counter("muster_schema_violations_total", "Changes of twins that the declared schema does not allow, stored with a warning.", func(f *figures) int64 { return f.totals.SchemaViolations }),
+		counter("muster_schema_rejected_total", "Changes of twins that were refused, since the declared schema does not allow them.", func(f *figures) int64 { return f.totals.SchemaRejected }),
 		counter("muster_presence_lost_total", "Presence changes that could not be stored.", func(f *figures) int64 { return f.totals.PresenceLost }),
 
 		gauge("muster_sessions", "Device and module sessions.", func(f *figures) float64 { return float64(f.device.Sessions) }),

@@ -215,6 +215,12 @@ func (s *Section) JSON(dst []byte, metadata bool) []byte {
 	return appendVersion(dst, comma, s.version)
 }
 
+// Plain appends the section to dst as the JSON object that was written, without
+// version and metadata.
+func (s *Section) Plain(dst []byte) []byte {
+	return append(s.root.appendMembers(append(dst, '{')), '}')
+}
+
 // metadataWriter writes the tree of stamps. It keeps the last time written,
 // since most of a section's stamps are the same.
 type metadataWriter struct {

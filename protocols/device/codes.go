@@ -36,6 +36,8 @@ func wireCodes() map[engine.Code]wireCode {
 		engine.CodePolicyNotFound:             {wire.ConnackNotAuthorized, 404, 404001},
 		engine.CodeMethodCallNotFound:         {wire.ConnackUnavailable, 404, 404001},
 		engine.CodeHistoryNotFound:            {wire.ConnackUnavailable, 404, 404001},
+		engine.CodeQueryNotFound:              {wire.ConnackUnavailable, 404, 404001},
+		engine.CodeSchemaNotFound:             {wire.ConnackUnavailable, 404, 404001},
 		engine.CodeDeviceAlreadyExists:        {wire.ConnackUnavailable, 409, 409001},
 		engine.CodeModuleAlreadyExists:        {wire.ConnackUnavailable, 409, 409301},
 		engine.CodeDeviceDefinedMultipleTimes: {wire.ConnackUnavailable, 400, 400011},
