@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/query"
 )
 
 // shape is the form of a route's error answers.
@@ -60,6 +62,8 @@ var wireTable = [...]wireRow{
 	{code: engine.CodeDeviceNotFound, status: 404, number: 404001, name: "DeviceNotFound"},
 	{code: engine.CodeModuleNotFound, status: 404, number: 404010, name: "ModuleNotFound"},
 	{code: engine.CodeWebhookNotFound, status: 404, number: 404000, name: "GenericNotFound"},
+	{code: engine.CodeQueryNotFound, status: 404, number: 404000, name: "GenericNotFound"},
+	{code: engine.CodeSchemaNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodePolicyNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodeMethodCallNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodeHistoryNotFound, status: 404, number: 404000, name: "GenericNotFound"},
@@ -120,6 +124,7 @@ type failure struct {
 	text   string
 	next   string
 	allow  string // header Allow
+	query  *query.Error
 }
 
 // Error returns the code and the text.
@@ -145,6 +150,9 @@ func failureOf(err error, s shape) *failure {
 	if s != shapeProblem {
 		return f
 	}
+	if q, ok := errors.AsType[*query.Error](e); ok {
+		f.query = q
+	}
 	if w.own != 0 {
 		f.status = w.own
 	}
@@ -163,6 +171,24 @@ type problem struct {
 	Detail    string `json:"detail" doc:"What was wrong in this request."`
 	Next      string `json:"next" doc:"What the caller can do."`
 	RequestID string `json:"requestId" doc:"The answer's x-ms-request-id."`
+
+	Query *queryFault `json:"query,omitempty" doc:"Of a query that can't be read: where and why."`
+}
+
+// queryFault says what is wrong with the text of a query.
+type queryFault struct {
+	Offset   int    `json:"offset" doc:"In bytes, from 0."`
+	Column   int    `json:"column" doc:"In characters, from 1."`
+	Found    string `json:"found"`
+	Expected string `json:"expected"`
+	Caret    string `json:"caret" doc:"The text around the place, and below it a line with a caret."`
+}
+
+func showQueryFault(e *query.Error) *queryFault {
+	if e == nil {
+		return nil
+	}
+	return &queryFault{e.At, e.Column(), e.Found, e.Expected, e.Caret()}
 }
 
 // hubError is the body of an error on IoT Hub's paths.
@@ -208,7 +234,7 @@ func (c *call) fail(err error) {
 		head.Set("Content-Type", "application/problem+json; charset=utf-8")
 		c.write(f.status, problem{
 			Type: "urn:muster:error:" + f.code, Title: titleOf(f), Status: f.status, Code: f.code,
-			Detail: f.text, Next: f.next, RequestID: c.requestID,
+			Detail: f.text, Next: f.next, RequestID: c.requestID, Query: showQueryFault(f.query),
 		})
 		return
 	}

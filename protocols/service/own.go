@@ -187,6 +187,9 @@ func pageModules(c *call) (answer, error) {
 	return answer{body: page[moduleRecord]{Items: show(list, showModuleRecord)}}, err
 }
 
+// cursorMost bounds a cursor: one that holds the longest path of a twin fits.
+const cursorMost = 16 << 10
+
 // makeCursor wraps a position, with what it belongs to, so that it is not
 // used on another list by mistake. It needs no signature: the position grants
 // nothing that the caller could not ask for by other means.
@@ -203,7 +206,7 @@ func parseCursor(text, list, filter string) (string, error) {
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	parts := strings.Split(string(raw), "\x00")
-	if err != nil || len(text) > 1024 || len(parts) != 3 || parts[0] != list || parts[2] == "" {
+	if err != nil || len(text) > cursorMost || len(parts) != 3 || parts[0] != list || parts[2] == "" {
 		return "", invalid("the cursor is not one that this list gave; start again without a cursor")
 	}
 	if parts[1] != filter {

@@ -26,6 +26,7 @@ type route struct {
 	also       map[int]string
 	maxBody    int64  // bytes; 0: maxBody
 	idempotent bool   // takes an Idempotency-Key
+	reads      bool   // changes nothing, though it is a POST
 	content    string // media type of an answer that is streamed; empty: JSON
 	later      string
 	handle     func(*call) (answer, error)

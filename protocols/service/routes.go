@@ -34,6 +34,10 @@ func routes() []*route {
 	table = append(table, positionRoutes()...)
 	table = append(table, webhookRoutes()...)
 	table = append(table, backupRoutes()...)
+	table = append(table, ownQueryRoutes()...)
+	table = append(table, savedQueryRoutes()...)
+	table = append(table, declaredRoutes()...)
+	table = append(table, schemaRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
