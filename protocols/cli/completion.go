@@ -122,10 +122,16 @@ func (a *app) complete(ctx context.Context, words []string) []string {
 			node, position, given = next, 0, nil
 			continue
 		}
+		if node.DefaultCmd != nil {
+			node = node.DefaultCmd
+		}
 		position++
 		given = append(given, w)
 	}
 	if strings.HasPrefix(last, "-") {
+		if node.DefaultCmd != nil {
+			node = node.DefaultCmd
+		}
 		return flagCandidates(node, last)
 	}
 	var out []string
@@ -133,6 +139,9 @@ func (a *app) complete(ctx context.Context, words []string) []string {
 		if !c.Hidden && strings.HasPrefix(c.Name, last) {
 			out = append(out, c.Name+"\t"+c.Help)
 		}
+	}
+	if node.DefaultCmd != nil {
+		node = node.DefaultCmd
 	}
 	if len(node.Positional) == 0 {
 		return out
@@ -145,6 +154,9 @@ func (a *app) complete(ctx context.Context, words []string) []string {
 }
 
 func findFlag(n *kong.Node, name string) *kong.Flag {
+	if n.DefaultCmd != nil {
+		n = n.DefaultCmd
+	}
 	for ; n != nil; n = n.Parent {
 		for _, f := range n.Flags {
 			if f.Name == name || f.Short != 0 && string(f.Short) == name {

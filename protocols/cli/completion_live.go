@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 
@@ -84,6 +85,16 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 				}
 			}
 		})
+	case w.arg == "name" && w.group() == "query":
+		return matching(w.last, func(yield func(string, string) bool) {
+			for q, err := range s.SavedQueries(ctx, "") {
+				if err != nil || !yield(q.Name, q.Text()) {
+					return
+				}
+			}
+		})
+	case w.arg == "query", w.arg == "prefix":
+		return pathCandidates(ctx, s, w.last)
 	case w.arg == "method":
 		return methodCandidates(ctx, s, w.last)
 	case w.arg == "path=value":
@@ -154,4 +165,22 @@ func methodCandidates(ctx context.Context, s *client.Service, last string) []str
 			}
 		}
 	})
+}
+
+// pathCandidates completes the path that a query, or a beginning of one, ends
+// in. What stands before it stays, without the quote that a shell leaves there.
+func pathCandidates(ctx context.Context, s *client.Service, last string) []string {
+	last = strings.TrimLeft(last, "'\"")
+	before := strings.TrimRightFunc(last, func(r rune) bool {
+		return strings.ContainsRune("_.-[]", r) || unicode.IsLetter(r) || unicode.IsDigit(r)
+	})
+	list, err := s.SchemaPaths(ctx, "", last[len(before):], completionMost)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, p := range list {
+		out = append(out, before+p.Path+"\t"+fmt.Sprintf("%s, %d twins", strings.Join(p.Types, " or "), p.Twins))
+	}
+	return out
 }

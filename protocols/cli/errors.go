@@ -60,6 +60,7 @@ type problem struct {
 	what      string
 	why       string
 	next      string
+	place     string // lines that show where a text is wrong
 	code      string // the hub's, for --json-errors
 	status    int
 	requestID string
@@ -120,6 +121,9 @@ func explainRefusal(e *client.Error) *problem {
 	if e.RequestID != "" {
 		p.why += ", request " + e.RequestID
 	}
+	if e.Query != nil {
+		p.place = e.Query.Caret
+	}
 	if row, ok := refusals()[e.Code]; ok {
 		p.exit = row.exit
 		if p.next == "" {
@@ -165,6 +169,9 @@ func refusals() map[string]refusal {
 		"DeviceNotFound":                      {ExitNotFound, "`muster device list` shows what exists."},
 		"ModuleNotFound":                      {ExitNotFound, "`muster module list DEVICE` shows what exists."},
 		"WebhookNotFound":                     {ExitNotFound, "`muster webhook list` shows what exists."},
+		"QueryNotFound":                       {ExitNotFound, "`muster query list` shows what exists."},
+		"SchemaNotFound":                      {ExitNotFound, "`muster schema declare FILE` declares one."},
+		"QueryBudgetExceeded":                 {ExitLimited, "Narrow the query."},
 		"PolicyNotFound":                      {ExitNotFound, "`muster policy list` shows what exists."},
 		"HistoryNotFound":                     {ExitNotFound, "`muster twin history ID` shows what is kept."},
 		"DeviceAlreadyExists":                 {ExitConflict, "Choose another id, or change it with `muster device update ID`."},
@@ -243,6 +250,9 @@ func (a *app) report(err error) int {
 	}
 	var b strings.Builder
 	b.WriteString("muster: " + printable(p.what) + "\n")
+	if p.place != "" {
+		b.WriteString("  " + strings.ReplaceAll(printableLines(p.place), "\n", "\n  ") + "\n")
+	}
 	if p.why != "" {
 		b.WriteString("  why:  " + printable(p.why) + "\n")
 	}
@@ -260,7 +270,8 @@ func (a *app) reportJSON(p *problem) {
 		Code      string `json:"code,omitempty"`
 		Detail    string `json:"detail,omitempty"`
 		Next      string `json:"next,omitempty"`
+		Place     string `json:"place,omitempty"`
 		RequestID string `json:"requestId,omitempty"`
 		Exit      int    `json:"exit"`
-	}{p.what, p.status, p.code, p.why, p.next, p.requestID, p.exit})
+	}{p.what, p.status, p.code, p.why, p.next, p.place, p.requestID, p.exit})
 }

@@ -31,6 +31,9 @@ type root struct {
 	Twin   twinGroup   `cmd:"" group:"Devices" help:"Twins: tags, desired and reported properties."`
 	Method methodGroup `cmd:"" group:"Devices" help:"Direct methods."`
 
+	Query  queryGroup  `cmd:"" group:"Devices" help:"Find devices and modules: queries, bare predicates, saved queries."`
+	Schema schemaGroup `cmd:"" group:"Devices" help:"Which properties twins have, and which they should have."`
+
 	Message messageGroup `cmd:"" group:"Devices" help:"Cloud-to-device messages."`
 	File    fileGroup    `cmd:"" group:"Devices" help:"Files that devices have uploaded."`
 	Fault   faultGroup   `cmd:"" group:"Devices" help:"Make a device's connection bad on purpose, for a while."`

@@ -17,6 +17,16 @@ type Error struct {
 	Message   string // what was wrong
 	Next      string // what to do; only Muster's own paths say it
 	RequestID string
+	Query     *QueryFault // of a query that can't be read
+}
+
+// QueryFault says where a query is wrong.
+type QueryFault struct {
+	Offset   int    `json:"offset"` // in bytes, from 0
+	Column   int    `json:"column"` // in characters, from 1
+	Found    string `json:"found"`
+	Expected string `json:"expected"`
+	Caret    string `json:"caret"` // the text around the place, and a line with a caret
 }
 
 // Error returns the message with code and status.
@@ -110,6 +120,7 @@ type problem struct {
 	ExceptionMessage string          `json:"ExceptionMessage"`
 	ErrorCode        json.RawMessage `json:"errorCode"`
 	TrackingID       string          `json:"trackingId"`
+	Query            *QueryFault     `json:"query"`
 }
 
 // parseError makes an Error of an answer whose status is not 2xx.
@@ -123,6 +134,7 @@ func parseError(status int, h http.Header, body []byte) *Error {
 	if p.Code != "" || p.Detail != "" {
 		e.Code, e.Message, e.Next = firstOf(p.Code, e.Code), firstOf(p.Detail, p.Title), p.Next
 		e.RequestID = firstOf(p.RequestID, e.RequestID)
+		e.Query = p.Query
 		return e
 	}
 	text := p.Message
