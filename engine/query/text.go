@@ -8,11 +8,11 @@ func IsQuery(text string) bool {
 	const keyword = "select"
 	for {
 		text = strings.TrimLeft(text, " \t\r\n")
-		comment, ok := strings.CutPrefix(text, "--")
+		comment, ok := strings.CutPrefix(text, "/*")
 		if !ok {
 			break
 		}
-		_, text, _ = strings.Cut(comment, "\n")
+		_, text, _ = strings.Cut(comment, "*/")
 	}
 	if len(text) < len(keyword) || !strings.EqualFold(text[:len(keyword)], keyword) {
 		return false

@@ -172,7 +172,7 @@ func methodCandidates(ctx context.Context, s *client.Service, last string) []str
 func pathCandidates(ctx context.Context, s *client.Service, last string) []string {
 	last = strings.TrimLeft(last, "'\"")
 	before := strings.TrimRightFunc(last, func(r rune) bool {
-		return strings.ContainsRune("_.-[]", r) || unicode.IsLetter(r) || unicode.IsDigit(r)
+		return strings.ContainsRune("_.-$[]", r) || unicode.IsLetter(r) || unicode.IsDigit(r)
 	})
 	list, err := s.SchemaPaths(ctx, "", last[len(before):], completionMost)
 	if err != nil {
@@ -180,7 +180,11 @@ func pathCandidates(ctx context.Context, s *client.Service, last string) []strin
 	}
 	var out []string
 	for _, p := range list {
-		out = append(out, before+p.Path+"\t"+fmt.Sprintf("%s, %d twins", strings.Join(p.Types, " or "), p.Twins))
+		text := "no column"
+		if len(p.Types) > 0 {
+			text = fmt.Sprintf("%s, %d twins", strings.Join(p.Types, " or "), p.Twins)
+		}
+		out = append(out, before+p.Path+"\t"+text)
 	}
 	return out
 }

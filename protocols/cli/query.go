@@ -89,14 +89,14 @@ func askFor(text string, modules bool) (client.QueryAsk, error) {
 	return ask, nil
 }
 
-// withoutComments drops the lines of comment that a text begins with.
+// withoutComments drops the comments that a text begins with.
 func withoutComments(text string) string {
 	for {
 		text = strings.TrimLeft(text, " \t\r\n")
-		if !strings.HasPrefix(text, "--") {
+		if !strings.HasPrefix(text, "/*") {
 			return text
 		}
-		_, text, _ = strings.Cut(text, "\n")
+		_, text, _ = strings.Cut(text, "*/")
 	}
 }
 

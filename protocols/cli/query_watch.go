@@ -17,11 +17,14 @@ const (
 	markGone    = "-"
 )
 
+// rowText is a row as JSON.
+type rowText = json.RawMessage
+
 // watched is a result as it was when it was last asked for.
 type watched struct {
 	head client.QueryPage
 	keys []string
-	rows map[string]json.RawMessage
+	rows map[string]rowText
 }
 
 // watchQuery asks again and again. A hub that goes away is waited for.
@@ -74,7 +77,7 @@ func passing(err error) bool {
 func (a *app) watchOnce(f QueryFlags, ask asker) (*watched, error) {
 	ctx, stop := a.with(f.HubFlags)
 	defer stop()
-	w := &watched{rows: map[string]json.RawMessage{}}
+	w := &watched{rows: map[string]rowText{}}
 	for p, err := range queryPages(ctx, f.Limit, ask) {
 		if err != nil {
 			return nil, err
