@@ -65,6 +65,7 @@ func wireCodes() map[engine.Code]wireCode {
 		engine.CodeBlockUnknown:               {wire.ConnackUnavailable, 400, 400020},
 		engine.CodeChecksum:                   {wire.ConnackUnavailable, 400, 400020},
 		engine.CodeQuotaExceeded:              {wire.ConnackUnavailable, 403, 403002},
+		engine.CodeQueryBudget:                {wire.ConnackUnavailable, 400, 400004},
 		engine.CodeThrottled:                  {wire.ConnackUnavailable, 429, 429001},
 		engine.CodeUnavailable:                {wire.ConnackUnavailable, 503, 503001},
 		engine.CodeReadOnly:                   {wire.ConnackUnavailable, 503, 503001},
