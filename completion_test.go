@@ -19,6 +19,8 @@ func TestCompletionInShells(t *testing.T) {
 		b.must("device", "create", id)
 	}
 	b.must("module", "create", "pump-1", "motor")
+	b.must("twin", "patch", "pump-1", "tags.kind=pump")
+	b.must("query", "save", "pumps", `tags.kind == "pump"`)
 	b.must("webhook", "create", "warehouse", "https://192.0.2.1/in")
 	b.run("method", "invoke", "pump-1", "reboot") // nobody answers; it was seen
 
@@ -53,6 +55,9 @@ printf '%s\n' "${COMPREPLY[@]+"${COMPREPLY[@]}"}"`
 		"muster device create d":           "",
 		"muster twin show --data nothing ": "",
 		"muster twin patch dryer-1 t":      "tags.",
+		"muster query connectionS":         "connectionState",
+		"muster query run pu":              "pumps",
+		"muster schema tags.ki":            "tags.kind",
 	} {
 		if got := bash(line); got != want {
 			t.Errorf("%q: got %q, want %q", line, got, want)

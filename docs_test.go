@@ -368,6 +368,7 @@ func TestReadmeSamples(t *testing.T) {
 // commandInfo is what `muster help --json` tells of a command.
 type commandInfo struct {
 	Command  string
+	Default  bool // its own word may be left out
 	Flags    []struct{ Name, Short string }
 	Commands []commandInfo
 }
@@ -418,7 +419,7 @@ func checkCommand(root commandInfo, words []string) string {
 		}
 	}
 	add(root)
-	at := true // still among the command's words
+	at, open := true, false // still among the command's words; the group has a default command
 	for _, w := range words {
 		if name, ok := strings.CutPrefix(w, "--"); ok {
 			at = false
@@ -436,11 +437,15 @@ func checkCommand(root commandInfo, words []string) string {
 		case i >= 0:
 			node = node.Commands[i]
 			add(node)
-			for _, c := range node.Commands { // a group's default command takes its flags
-				if strings.HasSuffix(c.Command, " start") {
+			open = false
+			for _, c := range node.Commands { // a group's default command takes its flags and arguments
+				if c.Default {
+					open = true
 					add(c)
 				}
 			}
+		case open:
+			at = false
 		case len(node.Commands) > 0 && node.Command != root.Command:
 			return "there is no command " + w + " in " + node.Command
 		case node.Command == root.Command:

@@ -62,7 +62,8 @@ func childNames(n *kong.Node) []string {
 type commandInfo struct {
 	Command  string        `json:"command"`
 	Help     string        `json:"help"`
-	Impact   string        `json:"impact,omitempty"` // "read", "write"; leaves only
+	Impact   string        `json:"impact,omitempty"`  // "read", "write"; leaves only
+	Default  bool          `json:"default,omitempty"` // its own word may be left out
 	Args     []valueInfo   `json:"args,omitempty"`
 	Flags    []valueInfo   `json:"flags,omitempty"`
 	Commands []commandInfo `json:"commands,omitempty"`
@@ -81,7 +82,7 @@ type valueInfo struct {
 }
 
 func describe(n *kong.Node) commandInfo {
-	info := commandInfo{Command: commandLine(n), Help: n.Help}
+	info := commandInfo{Command: commandLine(n), Help: n.Help, Default: n.Parent != nil && n.Parent.DefaultCmd == n}
 	for _, p := range n.Positional {
 		info.Args = append(info.Args, describeValue(p))
 	}
@@ -118,7 +119,7 @@ func describeValue(v *kong.Value) valueInfo {
 // impact says whether a command changes something.
 func impact(name string) string {
 	switch name {
-	case "create", "update", "delete", "enable", "disable", "patch", "replace", "invoke", "rotate", "rotate-secret", "replay", "retry", "test", "serve", "start", "clean", "repair":
+	case "create", "update", "delete", "enable", "disable", "patch", "replace", "invoke", "rotate", "rotate-secret", "replay", "retry", "test", "serve", "start", "clean", "repair", "save", "declare", "drop":
 		return "write"
 	}
 	return "read"

@@ -2,12 +2,16 @@ package service
 
 import (
 	"bufio"
+	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
+	"log/slog"
 	"mime"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/muster-hub/muster/engine"
 )
@@ -104,9 +108,34 @@ func (c *call) export(a queryAsk, format *exportFormat) (answer, error) {
 			return answer{sent: true}, nil
 		}
 		_ = control.Flush() // not supported by test recorders
-		if p, err = next(p.Token); err != nil {
-			c.log.WarnContext(c.r.Context(), "an export of a query was cut off", "error", err, "request_id", c.requestID)
+		c.wait(limits.QueryTime + exportPatience)
+		token := p.Token // a page that fails has none
+		err := patiently(c.r.Context(), func() (err error) { p, err = next(token); return err })
+		if err != nil {
+			c.log.WarnContext(c.r.Context(), "an export of a query was cut off", slog.Any("error", err), slog.String("request_id", c.requestID))
 			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+// How long an export waits for its next page where the hub throttles it: its
+// rows so far would be lost.
+const (
+	exportPatience = 30 * time.Second
+	exportPause    = time.Second
+)
+
+// patiently calls f again while it is throttled, up to exportPatience.
+func patiently(ctx context.Context, f func() error) error {
+	for until := time.Now().Add(exportPatience); ; {
+		err := f()
+		if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.CodeThrottled || !time.Now().Before(until) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(exportPause):
 		}
 	}
 }

@@ -125,7 +125,7 @@ func TestOwnQueryFault(t *testing.T) {
 
 func TestQueryExport(t *testing.T) {
 	f := newFixture(t, func(o *engine.Options) { o.Profile = engine.ProfileDefault }) // without throttles
-	const devices = 2050 // three pages
+	const devices = 2050                                                              // three pages
 	f.fleet(devices)
 	body := `{"query":"SELECT deviceId, tags.at, tags.n, tags.none FROM devices"}`
 	status, contentType, text := f.export("POST", "/api/v1/query?format=csv", body)
