@@ -100,7 +100,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	queries := newQueries(o.Columns)
+	queries := newQueries(o.Columns, &limits)
 	o.Storage.Published = queries.published
 	db, err := storage.Open(ctx, o.Storage)
 	if err != nil {
@@ -173,7 +173,6 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(blobsEvery, "contents", h.sweepBlobs)
 	every(expiryEvery, "injected faults", func(ctx context.Context) error { return h.runFaults(ctx, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
-	every(presenceEvery, "sorted lists", func(context.Context) error { h.queries.lists.sweep(time.Now()); return nil })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
 	if h.webhooks.deliver != nil {
 		wg.Go(func() { h.runWebhooks(ctx) })

@@ -85,13 +85,16 @@ type Limits struct {
 	WebhookRefusalsMost int           // events given up in a row before it is paused
 	WebhookFailingMost  time.Duration // without one success before it is paused
 
-	QueryPage      int           // rows of a page; IoT Hub's path gives 100
-	QueryPageBytes int           // of twins on a page, about
-	QueryDocuments int           // that one page of a result may load, for what columns don't hold
-	QueryTime      time.Duration // of one page
-	QueryMemory    int64         // of one page, for bitmaps, groups and sorted rows
-	QuerySorted    int           // rows of a result with ORDER BY
-	QuerySlow      time.Duration // from then on a query is logged
+	QueryPage       int           // rows of a page; IoT Hub's path gives 100
+	QueryPageBytes  int           // of twins on a page, about
+	LiveQueries     int           // distinct ones that are followed
+	LiveStreams     int           // open at once
+	LiveStreamsEach int           // of one principal
+	QueryDocuments  int           // that one page of a result may load, for what columns don't hold
+	QueryTime       time.Duration // of one page
+	QueryMemory     int64         // of one page, for bitmaps, groups and sorted rows
+	QuerySorted     int           // rows of a result with ORDER BY
+	QuerySlow       time.Duration // from then on a query is logged
 
 	SavedQueries       int
 	SavedQueryVersions int // that are kept of one
@@ -265,6 +268,9 @@ var limitTable = [...]LimitRow{
 	span("token_expiry_grace", "How long a session outlives its token.", 10*time.Second, 10*time.Second, func(l *Limits) *time.Duration { return &l.TokenExpiryGrace }),
 
 	count("query_page", "Rows of a page of a query's result; IoT Hub's path gives 100.", "", 1000, 1000, func(l *Limits) *int { return &l.QueryPage }),
+	count("live_queries", "Distinct queries whose results are followed at once, of devices and of modules each.", "", 500, 500, func(l *Limits) *int { return &l.LiveQueries }),
+	count("live_query_streams", "Streams of live queries that are open at once.", "", 5000, 5000, func(l *Limits) *int { return &l.LiveStreams }),
+	count("live_query_streams_per_principal", "Streams of live queries that one principal, such as a shared access policy, has open at once.", "", 2500, 2500, func(l *Limits) *int { return &l.LiveStreamsEach }),
 	count("query_page_bytes", "Size of the twins on a page, about; then the page ends early, and the next one goes on.", "bytes", 4<<20, 4<<20, func(l *Limits) *int { return &l.QueryPageBytes }),
 	count("query_documents", "Documents that a page of a query's result may load, for what columns don't hold.", "", 2_000_000, 2_000_000, func(l *Limits) *int { return &l.QueryDocuments }),
 	span("query_time", "How long a page of a query's result may take.", 30*time.Second, 30*time.Second, func(l *Limits) *time.Duration { return &l.QueryTime }),

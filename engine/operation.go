@@ -29,6 +29,7 @@ const (
 	opTwinReplace
 	opTwinRestore
 	opQuery
+	opQueryLive
 	opMethodInvoke
 	opMethodQueue
 	opMethodRead
@@ -102,6 +103,7 @@ var operationTable = [...]OperationInfo{
 	{"twin.replace", auth.ServiceConnect, "Replace tags or desired properties.", throttleTwinUpdate},
 	{"twin.restore", auth.ServiceConnect, "Take tags or desired properties back to an earlier state.", throttleTwinUpdate},
 	{"query", auth.ServiceConnect, "Query twins.", throttleQuery},
+	{"query.live", auth.ServiceConnect, "Follow a query's result.", throttleNone},
 	{"method.invoke", auth.ServiceConnect, "Invoke a direct method.", throttleMethod},
 	{"method.queue", auth.ServiceConnect, "Queue a direct method until the device is there.", throttleMethod},
 	{"method.read", auth.ServiceConnect, "Read or list queued method calls.", throttleTwinRead},

@@ -27,6 +27,7 @@ func (q *queries) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	q.stop = stop
 	q.running.Go(func() { q.build(ctx) })
+	q.running.Go(func() { q.following.run(ctx) })
 }
 
 // close ends what runs and waits for it.
@@ -223,6 +224,9 @@ func (q *queries) catchUp(ctx context.Context, round int) (done bool, err error)
 		}
 		q.dirty = [querySources]map[string]struct{}{}
 		q.live = true
+		for _, set := range q.following.sets {
+			set.Apply(q.hub.db.Sequence(), time.Now(), nil)
+		}
 		close(q.ready)
 		return true, nil
 	}

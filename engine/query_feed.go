@@ -45,10 +45,11 @@ type queries struct {
 	columns [querySources]*query.Columns
 	live    bool // the columns hold everything; until then changes are noted in dirty
 	dirty   [querySources]map[string]struct{}
-	follow  []func(seq uint64, source query.Source, changes []query.Change)
+
+	following *liveQueries // every change of the columns goes through them
 }
 
-func newQueries(memory int64) *queries {
+func newQueries(memory int64, limits *Limits) *queries {
 	if memory <= 0 {
 		memory = columnMemory
 	}
@@ -56,6 +57,7 @@ func newQueries(memory int64) *queries {
 	// There are far fewer modules than devices, if any.
 	q.columns[query.Devices] = query.NewColumns(query.ColumnOptions{Memory: memory / 4 * 3, ID: rowPaths.deviceID, Outside: outsidePaths()})
 	q.columns[query.Modules] = query.NewColumns(query.ColumnOptions{Memory: memory / 4, Outside: outsidePaths()})
+	q.following = newLiveQueries(q, limits)
 	for i := range q.dirty {
 		q.dirty[i] = map[string]struct{}{}
 	}
@@ -112,7 +114,8 @@ func (q *queries) published(seq uint64) {
 	}
 }
 
-// takeLocked gives changes to the columns, and to who follows them.
+// takeLocked gives changes to the columns, and to who follows them. seq is 0 of
+// a change of presence, which comes between two commits.
 func (q *queries) takeLocked(seq uint64, source query.Source, changes []query.Change) {
 	if !q.live {
 		for i := range changes {
@@ -130,21 +133,7 @@ func (q *queries) takeLocked(seq uint64, source query.Source, changes []query.Ch
 			c.Fields = f.list
 		}
 	}
-	q.columns[source].Apply(changes)
-	for _, f := range q.follow {
-		f(seq, source, changes)
-	}
-}
-
-// followChanges has f called with each change from now on, in commit order
-// and before it is acknowledged: f must be quick, and keep nothing of the list.
-// A change of presence comes between two commits, with the sequence of the
-// newest one. at is called once, before the first, while no change can come.
-func (q *queries) followChanges(f func(seq uint64, source query.Source, changes []query.Change), at func(seq uint64)) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.follow = append(q.follow, f)
-	at(q.hub.db.Sequence())
+	q.following.sets[source].Apply(seq, time.Now(), changes)
 }
 
 // sessionChanged takes over that a session began or ended; which of both, or
@@ -192,7 +181,7 @@ func (q *queries) takeActivity() {
 	})
 	for source := range query.Source(querySources) {
 		if len(changes[source]) > 0 {
-			q.takeLocked(q.hub.db.Sequence(), source, changes[source])
+			q.takeLocked(0, source, changes[source])
 		}
 	}
 }
@@ -205,5 +194,5 @@ func (q *queries) amendLocked(source query.Source, row string, fields []query.Fi
 			return
 		}
 	}
-	q.takeLocked(q.hub.db.Sequence(), source, []query.Change{{ID: row, Fields: fields}})
+	q.takeLocked(0, source, []query.Change{{ID: row, Fields: fields}})
 }

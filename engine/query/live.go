@@ -1,0 +1,413 @@
+package query
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// Live keeps the results of queries while the rows of columns change. Each
+// distinct query is evaluated once, whoever reads it, and only when a change
+// concerns a path that it reads. Safe for concurrent use.
+//
+// It has no clock and no goroutine: whoever owns it waits at Attention and
+// calls Tell.
+type Live struct {
+	table     liveTable
+	options   LiveOptions
+	attention chan struct{} // capacity 1
+	ready     chan struct{} // closed: what Next returns when it has more at once
+	pace      livePace
+
+	mu          sync.Mutex
+	now         time.Time // for conditions: of the newest Tell; never goes back
+	stamp       time.Time // of the newest commit or Tell
+	position    uint64    // of the newest commit
+	queries     map[string]*liveQuery
+	made        uint64 // queries so far
+	index       pathIndex
+	projections map[string]*projection
+	due         dueHeap
+	turn        uint64  // changes and rows looked at so far
+	row         liveRow // that is evaluated
+	touched     []*liveQuery
+	dirty       []*liveQuery // have events of which their readers don't know
+	lagged      int64
+}
+
+// livePace is how much is done in one go, while changes wait.
+type livePace struct {
+	build int // rows evaluated of a new query
+	scan  int // rows looked at for a snapshot
+	page  int // rows given out of one
+	bytes int // of rows given out, about
+}
+
+// LiveOptions bound a Live. All must be given.
+type LiveOptions struct {
+	Queries  int           // distinct queries
+	Bytes    int64         // about, of the events that are kept, of all queries together
+	Linger   time.Duration // how long a query that nobody reads is kept, so that readers can resume
+	Quiet    []string      // root attributes that change often: SELECT * does not show them
+	Instance string        // of this Live alone: cursors of others are answered with LiveReset; letters and digits
+}
+
+// LiveStats are figures of a Live.
+type LiveStats struct {
+	Queries int   // distinct ones
+	Readers int   // of all of them
+	Lagged  int64 // how often a reader was left behind and began again
+}
+
+// liveTable is what Live reads: the rows of Columns.
+type liveTable interface {
+	Apply(changes []Change)
+	// look gives access to the rows until release is called; meanwhile they
+	// don't change.
+	look() (rows liveRows, release func())
+}
+
+// liveRows are rows by ordinal: a small number that is a row's own while the
+// row exists, and may be another's afterwards.
+type liveRows interface {
+	ordinal(id string) (n uint32, ok bool)
+	// id is the other way round; ok is false when no row has the ordinal.
+	id(n uint32) (id string, ok bool)
+	// ordinals is above all ordinals.
+	ordinals() uint32
+	// value returns what stands at a path, objects without members; ok is
+	// false when the columns can't tell.
+	value(n uint32, p Path) (v Value, ok bool)
+	// whole is value with all that is below the path, as far as the columns can
+	// tell; all of the row for an empty one.
+	whole(n uint32, p Path) Value
+	// holds reports whether the columns can tell what stands at a path.
+	holds(p Path) bool
+	// after calls yield for the rows behind an id in order, at most n. more is
+	// false when there are no others.
+	after(id string, n int, yield func(id string, n uint32)) (more bool)
+}
+
+// NewLive returns live queries over columns. All changes must go through
+// Live.Apply from then on.
+func NewLive(c *Columns, o LiveOptions) *Live { return newLive(columnsTable{c}, o) }
+
+func newLive(t liveTable, o LiveOptions) *Live {
+	l := &Live{
+		table: t, options: o, attention: make(chan struct{}, 1), ready: make(chan struct{}), pace: livePace{build: 4 << 10, scan: 8 << 10, page: 256, bytes: 64 << 10},
+		queries: map[string]*liveQuery{}, projections: map[string]*projection{},
+	}
+	close(l.ready)
+	return l
+}
+
+// Stats returns the figures at the moment.
+func (l *Live) Stats() LiveStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := LiveStats{Queries: len(l.queries), Lagged: l.lagged}
+	for _, q := range l.queries {
+		s.Readers += q.readers
+	}
+	return s
+}
+
+// Apply hands changes to the columns (Columns.Apply says what they are) and
+// tells what they do to the queries. position is that of the commit, 0 of
+// changes between two of them; now is their time; one caller at a time, in commit order. What conditions take for the time
+// only moves with Tell.
+func (l *Live) Apply(position uint64, now time.Time, changes []Change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.position, l.stamp = max(l.position, position), now
+	if len(l.queries) == 0 {
+		l.table.Apply(changes)
+		return
+	}
+	for i := range changes {
+		l.change(changes[i : i+1 : i+1])
+	}
+}
+
+// change applies one change and tells what it does to the queries.
+func (l *Live) change(one []Change) {
+	c := &one[0]
+	l.turn++
+	l.touched = l.touched[:0]
+	rows, release := l.table.look()
+	n, known := rows.ordinal(c.ID)
+	switch {
+	case c.Gone && !known:
+	case c.Gone:
+		for _, q := range l.queries {
+			q.forget(n)
+			if q.members.has(n) {
+				q.members.clear(n)
+				l.tell(q, LiveLeave, c.ID, nil)
+			}
+		}
+	case c.Replace || !known:
+		for _, q := range l.queries {
+			l.touch(q).compare = true
+		}
+	default:
+		l.touchFields(rows, n, c.Fields)
+	}
+	if known && !c.Gone {
+		for _, q := range l.touched {
+			if q.compare && !q.certain && q.members.has(n) {
+				q.before = append(q.before[:0], q.projection.render(rows, n, l.turn)...)
+			}
+		}
+	}
+	release()
+
+	id, gone := c.ID, c.Gone
+	l.table.Apply(one)
+	if gone || len(l.touched) == 0 {
+		return
+	}
+	rows, release = l.table.look()
+	defer release()
+	if n, known = rows.ordinal(id); !known {
+		return
+	}
+	l.turn++ // what was rendered before is no longer so
+	for _, q := range l.touched {
+		l.evaluate(rows, q, id, n)
+	}
+}
+
+// touchFields finds the queries that the fields of a change concern.
+func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
+	for i := range fields {
+		f := &fields[i]
+		if !l.index.find(f.Path, nil) {
+			continue
+		}
+		// What is below an object is not looked at here; it is compared as it
+		// is shown.
+		old, ok := rows.value(n, f.Path)
+		plain := ok && isPlain(old) && isPlain(f.Value)
+		if plain && same(old, f.Value) {
+			continue
+		}
+		quiet := len(f.Path) > 0 && slices.Contains(l.options.Quiet, f.Path[0])
+		l.index.find(f.Path, func(u pathUse, below bool) {
+			if quiet && u.projected && u.query.projection.items == nil {
+				return
+			}
+			q := l.touch(u.query)
+			if u.projected {
+				q.compare = true
+				q.certain = q.certain || plain && !below
+			}
+		})
+	}
+}
+
+// touch lists a query among those that a change concerns.
+func (l *Live) touch(q *liveQuery) *liveQuery {
+	if q.mark != l.turn {
+		q.mark, q.compare, q.certain = l.turn, false, false
+		l.touched = append(l.touched, q)
+	}
+	return q
+}
+
+// evaluate looks at a row that changed, and tells what it is to the query now.
+func (l *Live) evaluate(rows liveRows, q *liveQuery, id string, n uint32) {
+	if n >= q.built && !q.whole {
+		return // build comes to it
+	}
+	was, is := q.members.has(n), l.selects(rows, q, n)
+	if q.err != nil {
+		return
+	}
+	if was && !is {
+		q.members.clear(n)
+		l.tell(q, LiveLeave, id, nil)
+	}
+	if !is || was && !q.compare {
+		return
+	}
+	row := q.projection.render(rows, n, l.turn)
+	switch {
+	case q.projection.missing != nil:
+		l.fail(q, q.projection.missing)
+	case !was:
+		q.members.set(n)
+		l.tell(q, LiveEnter, id, row)
+	case q.certain || string(row) != string(q.before):
+		l.tell(q, LiveChange, id, row)
+	}
+}
+
+// selects evaluates a query's condition on a row, and notes when time alone
+// may change the outcome.
+func (l *Live) selects(rows liveRows, q *liveQuery, n uint32) bool {
+	v := &l.row
+	if v.turn != l.turn {
+		*v = liveRow{rows: rows, n: n, turn: l.turn, seen: v.seen[:0]}
+	}
+	v.missing = nil
+	is := q.where == nil || q.where.eval(v, l.now).True()
+	if len(q.timed) > 0 {
+		l.expect(q, n, q.flips(v, l.now))
+	}
+	if v.missing != nil {
+		l.fail(q, v.missing)
+	}
+	return is
+}
+
+// fail ends a query: the columns no longer tell what it asks about.
+func (l *Live) fail(q *liveQuery, missing Path) {
+	if q.err == nil {
+		q.err = &LiveError{Path: missing}
+		l.wake(q)
+	}
+}
+
+// tell adds an event to a query's ring.
+func (l *Live) tell(q *liveQuery, kind LiveKind, id string, row []byte) {
+	if !q.whole {
+		return // nobody has begun to read it
+	}
+	q.ring.add(liveEntry{kind: kind, id: id, row: row, position: l.position, time: l.stamp.UnixNano()}, l.ringBytes())
+	l.wake(q)
+}
+
+// wake says that a query has something to tell.
+func (l *Live) wake(q *liveQuery) {
+	if !q.dirty {
+		q.dirty = true
+		l.dirty = append(l.dirty, q)
+	}
+	l.attend()
+}
+
+func (l *Live) attend() {
+	select {
+	case l.attention <- struct{}{}:
+	default:
+	}
+}
+
+// ringBytes is how much each ring may hold.
+func (l *Live) ringBytes() int {
+	return int(min(liveRingBytes, max(liveRingLeast, l.options.Bytes/int64(max(1, len(l.queries))))))
+}
+
+// Follows reports whether a query reads a path, or what is below or above it;
+// SELECT * does not count.
+func (l *Live) Follows(p Path) (yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.index.find(p, func(u pathUse, _ bool) { yes = yes || !u.projected || u.query.projection.items != nil })
+	return yes
+}
+
+// Attention is signalled when Tell is to be called: there are events, or the
+// time of the next call has changed.
+func (l *Live) Attention() <-chan struct{} { return l.attention }
+
+// Tell does what time alone does, wakes the readers of all queries that have
+// events, and forgets queries that nobody has read for long. It returns when it
+// is to be called again at the latest; zero: when Attention says.
+func (l *Live) Tell(now time.Time) (next time.Time) {
+	l.mu.Lock()
+	l.advance(now)
+	var moved []chan struct{}
+	for i, q := range l.dirty {
+		q.dirty = false
+		if q.moved != nil {
+			moved = append(moved, q.moved)
+			q.moved = nil
+		}
+		l.dirty[i] = nil
+	}
+	l.dirty = l.dirty[:0]
+	if len(l.due) > 0 {
+		next = l.due[0].at
+	}
+	for _, q := range l.queries {
+		if q.readers > 0 {
+			continue
+		}
+		ends := q.idle.Add(l.options.Linger)
+		if !ends.After(l.now) {
+			l.drop(q)
+		} else if next.IsZero() || ends.Before(next) {
+			next = ends
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range moved { // each may have thousands of readers
+		close(c)
+	}
+	return next
+}
+
+// advance moves time on, and looks at the rows that are due.
+func (l *Live) advance(now time.Time) {
+	if now.After(l.now) {
+		l.now, l.stamp = now, now
+	}
+	if len(l.due) == 0 || l.due[0].at.After(l.now) {
+		return
+	}
+	rows, release := l.table.look()
+	defer release()
+	for len(l.due) > 0 && !l.due[0].at.After(l.now) {
+		d := l.due.pop()
+		if !d.query.takes(d) {
+			continue
+		}
+		if id, ok := rows.id(d.n); ok {
+			l.turn++
+			d.query.compare = false
+			l.evaluate(rows, d.query, id, d.n)
+		}
+	}
+}
+
+// expect notes when a row of a query is to be looked at again.
+func (l *Live) expect(q *liveQuery, n uint32, at time.Time) {
+	if at.IsZero() {
+		q.forget(n)
+		return
+	}
+	if pending, ok := q.pending[n]; ok && !pending.After(at) {
+		return // then it is seen that it has to wait longer
+	}
+	q.pending[n] = at
+	first := len(l.due) == 0 || at.Before(l.due[0].at)
+	l.due.push(dueRow{at, q, n})
+	if first {
+		l.attend()
+	}
+}
+
+// isPlain reports whether a value is neither an object nor undefined: nothing is
+// below it.
+func isPlain(v Value) bool { return v.kind != Object && v.kind != Undefined }
+
+// same reports whether two values are alike, as JSON; the order of members
+// does not matter.
+func same(a, b Value) bool {
+	if a.kind != b.kind {
+		return false
+	}
+	switch a.kind {
+	case Bool, Number:
+		return a.number == b.number
+	case String:
+		return a.text == b.text
+	case Array:
+		return slices.EqualFunc(a.items, b.items, same)
+	case Object:
+		return len(a.members) == len(b.members) && !slices.ContainsFunc(a.members, func(m Member) bool { return !same(m.Value, b.Member(m.Key)) })
+	}
+	return true
+}

@@ -1,0 +1,85 @@
+package query
+
+import (
+	"slices"
+	"strings"
+)
+
+// columnsTable lets live queries read columns.
+type columnsTable struct{ *Columns }
+
+func (t columnsTable) look() (rows liveRows, release func()) {
+	t.mu.RLock()
+	return columnsRows{t.store}, t.mu.RUnlock
+}
+
+// columnsRows are the rows of columns while nobody changes them.
+type columnsRows struct{ *store }
+
+func (r columnsRows) ordinal(id string) (uint32, bool) { return r.find(id) }
+
+func (r columnsRows) id(n uint32) (string, bool) {
+	if int(n) >= len(r.ids) || !r.isAlive(n) {
+		return "", false
+	}
+	return r.ids[n], true
+}
+
+func (r columnsRows) ordinals() uint32 { return uint32(len(r.ids)) }
+
+func (r columnsRows) value(n uint32, p Path) (Value, bool) { return r.valueOf(n, p) }
+
+func (r columnsRows) holds(p Path) bool { return !r.locate(p).missing }
+
+func (r columnsRows) whole(n uint32, p Path) Value {
+	at := r.root
+	for _, key := range p {
+		if at = at.children[key]; at == nil {
+			return Value{}
+		}
+	}
+	return r.below(n, at)
+}
+
+// below is what a row has at a path, with all below it. A path that has no
+// column of its own is an object if anything is below it.
+func (r columnsRows) below(n uint32, at *node) Value {
+	switch {
+	case at.role == outside:
+		return Value{}
+	case at.role == identity:
+		return StringValue(r.ids[n])
+	case at.column != nil:
+		if v := at.column.cellValue(at.column.get(n)); v.kind != Object {
+			return v
+		}
+	}
+	var members []Member
+	for key, child := range at.children {
+		if v := r.below(n, child); v.kind != Undefined {
+			members = append(members, Member{key, v})
+		}
+	}
+	if members == nil && at.column == nil {
+		return Value{}
+	}
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Key, b.Key) })
+	return ObjectValue(members)
+}
+
+func (r columnsRows) after(id string, n int, yield func(id string, n uint32)) (more bool) {
+	block, at := r.sorted.place(r.ids, id)
+	for ; block < len(r.sorted.blocks); block, at = block+1, 0 {
+		for _, ord := range r.sorted.blocks[block][min(at, len(r.sorted.blocks[block])):] {
+			switch {
+			case r.ids[ord] <= id:
+				continue
+			case n == 0:
+				return true
+			}
+			n--
+			yield(r.ids[ord], ord)
+		}
+	}
+	return false
+}

@@ -1,0 +1,316 @@
+package query
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muster-hub/muster/engine/twin"
+)
+
+// liveQuery is a distinct query with its result. mu of its Live guards it.
+type liveQuery struct {
+	hash       string // of its text
+	number     uint64 // of all that were made
+	where      *program
+	timed      []timedPath
+	reads      []Path // of the condition
+	projection *projection
+
+	members rowSet
+	built   uint32 // rows below were evaluated
+	whole   bool   // all were; later ones are as they come
+	pending map[uint32]time.Time
+
+	ring    liveRing
+	moved   chan struct{} // closed when there is more; nil while nobody waits
+	dirty   bool
+	readers int
+	idle    time.Time // since when there are none
+	err     error     // why it can't go on
+
+	// Of the change that is looked at:
+	mark    uint64
+	compare bool   // what is shown may have changed
+	certain bool   // it has
+	before  []byte // what was shown
+}
+
+// LiveError says that a live query can't go on, or begin: a path has no column.
+type LiveError struct{ Path Path }
+
+// Error says what is missing, and what to do.
+func (e *LiveError) Error() string {
+	return "the path " + e.Path.text() + " has no column, so changes of it can't be followed: it is kept in documents only, or the columns' memory is used up; ask for other paths, or run the query again and again"
+}
+
+// text is the path as it is written in a query.
+func (p Path) text() string { return strings.Join(p, ".") }
+
+// forget cancels what a row waits for.
+func (q *liveQuery) forget(n uint32) { delete(q.pending, n) }
+
+// takes reports whether a row still waits for what came due.
+func (q *liveQuery) takes(d dueRow) bool {
+	at, ok := q.pending[d.n]
+	if !ok || !at.Equal(d.at) || q.err != nil {
+		return false
+	}
+	delete(q.pending, d.n)
+	return true
+}
+
+// hashOf names a query in cursors. Bare and SQL forms of one are two.
+func hashOf(q *Query) string {
+	sum := sha256.Sum256([]byte(q.source.String() + "\x00" + q.text))
+	return hex.EncodeToString(sum[:8])
+}
+
+// join finds the query's evaluation or begins one.
+func (l *Live) join(query *Query) (*liveQuery, error) {
+	hash := hashOf(query)
+	if q := l.queries[hash]; q != nil && q.err == nil {
+		return q, nil
+	} else if q != nil {
+		l.drop(q)
+	}
+	err := CheckLive(query)
+	if err != nil {
+		return nil, err
+	}
+	q := &liveQuery{hash: hash, timed: timedPaths(query.where), ring: liveRing{first: 1}, idle: l.now, pending: map[uint32]time.Time{}}
+	if query.where != nil {
+		if q.where, err = compile(query.where); err != nil {
+			return nil, err
+		}
+		q.reads = paths(query.where)
+	}
+	if p := l.missing(query, q.reads); p != nil {
+		return nil, &LiveError{p}
+	}
+	if len(l.queries) >= l.options.Queries && !l.dropIdle() {
+		return nil, ErrLiveFull
+	}
+	l.made++
+	q.number = l.made
+	q.projection = l.project(query)
+	for _, p := range q.reads {
+		l.index.add(p, pathUse{q, false})
+	}
+	for _, p := range q.projection.paths {
+		l.index.add(p, pathUse{q, true})
+	}
+	l.queries[hash] = q
+	return q, nil
+}
+
+// missing returns a path of a query that columns can't tell; nil when there is
+// none.
+func (l *Live) missing(q *Query, reads []Path) Path {
+	rows, release := l.table.look()
+	defer release()
+	for _, p := range reads {
+		if !rows.holds(p) {
+			return p
+		}
+	}
+	for _, it := range q.items {
+		if !rows.holds(it.path) {
+			return it.path
+		}
+	}
+	return nil
+}
+
+// dropIdle forgets the query that has had no reader for the longest time.
+func (l *Live) dropIdle() bool {
+	var oldest *liveQuery
+	for _, q := range l.queries {
+		if q.readers == 0 && (oldest == nil || q.idle.Before(oldest.idle)) {
+			oldest = q
+		}
+	}
+	if oldest != nil {
+		l.drop(oldest)
+	}
+	return oldest != nil
+}
+
+// drop forgets a query. Its readers, if any, keep what they hold of it.
+func (l *Live) drop(q *liveQuery) {
+	for _, p := range q.reads {
+		l.index.remove(p, pathUse{q, false})
+	}
+	for _, p := range q.projection.paths {
+		l.index.remove(p, pathUse{q, true})
+	}
+	if q.projection.users--; q.projection.users == 0 {
+		delete(l.projections, q.projection.key)
+	}
+	clear(q.pending)
+	l.due.without(q)
+	delete(l.queries, q.hash)
+}
+
+// build evaluates some more of the rows that were there before the query.
+func (l *Live) build(q *liveQuery) {
+	rows, release := l.table.look()
+	defer release()
+	end := rows.ordinals()
+	for to := min(end, q.built+uint32(l.pace.build)); q.built < to && q.err == nil; q.built++ {
+		l.turn++
+		if _, ok := rows.id(q.built); ok && l.selects(rows, q, q.built) {
+			q.members.set(q.built)
+		}
+	}
+	q.whole = q.built >= end
+}
+
+// projection is what queries show of a row. Those that show the same share it,
+// and what is rendered for a row.
+type projection struct {
+	key   string
+	users int
+	items []item   // nil: all of the row
+	quiet []string // root attributes that all does not mean
+	paths []Path
+
+	turn    uint64 // when text was made
+	text    []byte // never written to again: events hold it
+	missing Path   // an item that the columns could not tell
+}
+
+// project finds or makes the projection of a query.
+func (l *Live) project(q *Query) *projection {
+	var b strings.Builder
+	for _, it := range q.items {
+		b.WriteString(it.key)
+		b.WriteByte(0)
+		for _, key := range it.path {
+			b.WriteString(key)
+			b.WriteByte(0)
+		}
+		b.WriteByte(0)
+	}
+	if q.star {
+		b.Reset() // all, which no list of items is
+	}
+	p := l.projections[b.String()]
+	if p == nil {
+		p = &projection{key: b.String(), paths: []Path{{}}, quiet: l.options.Quiet}
+		if !q.star {
+			p.items, p.paths = q.items, nil
+			for _, it := range q.items {
+				p.paths = append(p.paths, it.path)
+			}
+		}
+		l.projections[p.key] = p
+	}
+	p.users++
+	return p
+}
+
+// render returns what is shown of a row, as a JSON object. The same turn means
+// the same row in the same state. All of a row is what the columns hold of it,
+// without what is quiet.
+func (p *projection) render(rows liveRows, n uint32, turn uint64) []byte {
+	if p.turn == turn {
+		return p.text
+	}
+	p.turn, p.missing = turn, nil
+	b := make([]byte, 0, max(64, len(p.text)))
+	if p.items == nil {
+		v := rows.whole(n, nil)
+		v.members = slices.DeleteFunc(v.members, func(m Member) bool { return slices.Contains(p.quiet, m.Key) })
+		p.text = v.AppendJSON(b)
+		return p.text
+	}
+	b = append(b, '{')
+	for i := range p.items {
+		it := &p.items[i]
+		v, ok := rows.value(n, it.path)
+		if !ok {
+			p.missing = it.path
+		}
+		if v.kind == Object {
+			v = rows.whole(n, it.path)
+		}
+		if v.kind == Undefined || p.repeats(i) {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(twin.AppendString(b, it.key), ':')
+		b = v.AppendJSON(b)
+	}
+	p.text = append(b, '}')
+	return p.text
+}
+
+// repeats reports whether a later item has the same key: the last one counts.
+func (p *projection) repeats(i int) bool {
+	for j := i + 1; j < len(p.items); j++ {
+		if p.items[j].key == p.items[i].key {
+			return true
+		}
+	}
+	return false
+}
+
+// liveRow is a row as conditions read it. What was looked up is remembered,
+// for the next query that reads the same.
+type liveRow struct {
+	rows    liveRows
+	n       uint32
+	turn    uint64
+	seen    []Field
+	missing Path // that the columns could not tell
+}
+
+// Value returns what the row has at a path.
+func (r *liveRow) Value(p Path) Value {
+	for i := range r.seen {
+		if samePath(r.seen[i].Path, p) {
+			return r.seen[i].Value
+		}
+	}
+	v, ok := r.rows.value(r.n, p)
+	if !ok {
+		r.missing = p
+		return v
+	}
+	if v.kind == Object {
+		v = r.rows.whole(r.n, p)
+	}
+	if len(r.seen) < liveSeen {
+		r.seen = append(r.seen, Field{p, v})
+	}
+	return v
+}
+
+// liveSeen is how many paths a liveRow remembers: finding one among many is not
+// quicker than looking it up.
+const liveSeen = 16
+
+// rowSet is a set of ordinals.
+type rowSet []uint64
+
+func (s rowSet) has(n uint32) bool {
+	return int(n/64) < len(s) && s[n/64]&(1<<(n%64)) != 0
+}
+
+func (s *rowSet) set(n uint32) {
+	if need := int(n/64) + 1; need > len(*s) {
+		*s = append(*s, make([]uint64, max(need-len(*s), len(*s)/4))...)
+	}
+	(*s)[n/64] |= 1 << (n % 64)
+}
+
+func (s rowSet) clear(n uint32) {
+	if int(n/64) < len(s) {
+		s[n/64] &^= 1 << (n % 64)
+	}
+}
