@@ -1,11 +1,13 @@
 package engine_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/enginetest"
@@ -15,36 +17,71 @@ import (
 // twin of about 1 KB, with history and change log, from many sessions.
 func BenchmarkPatchReported(b *testing.B) {
 	for _, writers := range []int{1, 64, 256} {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) { patchReported(b, enginetest.New(b), writers) })
+	}
+}
+
+// BenchmarkLiveQueries measures the same while a hundred queries are followed
+// and read: ten ask about what is patched and the others do not, or all do.
+func BenchmarkLiveQueries(b *testing.B) {
+	for _, every := range []int{0, 10, 1} {
+		name := map[int]string{0: "none", 10: "100, 10 read what is patched", 1: "100, all read what is patched"}[every]
+		b.Run(name, func(b *testing.B) {
 			h := enginetest.New(b)
-			body := []byte(`{"text":"` + strings.Repeat("x", 700) + `","battery":50,"status":"ok","fw":{"version":"1.2.3","slot":"a"}}`)
-			devices := make([]*enginetest.Device, writers)
-			var wg sync.WaitGroup
-			for i := range devices {
-				wg.Go(func() {
-					devices[i] = enginetest.Connect(b, h, engine.TwinID{DeviceID: fmt.Sprint("device-", i)})
-					if _, err := devices[i].Session.PatchReported(b.Context(), body, -1); err != nil {
-						b.Error(err)
-					}
-				})
-			}
-			wg.Wait()
-			var left atomic.Int64
-			left.Store(int64(b.N))
-			b.ReportAllocs()
-			b.ResetTimer()
-			for _, d := range devices {
-				wg.Go(func() {
-					for n := left.Add(-1); n >= 0; n = left.Add(-1) {
-						if _, err := d.Session.PatchReported(b.Context(), fmt.Appendf(nil, `{"battery":%d,"status":"ok"}`, n%100), -1); err != nil {
-							b.Error(err)
+			ctx, stop := context.WithCancel(b.Context())
+			var readers sync.WaitGroup
+			for i := range 100 {
+				if every == 0 {
+					break
+				}
+				path := fmt.Sprint("tags.t", i%7)
+				if i%every == 0 {
+					path = "reported.battery"
+				}
+				s := follow(b, h, fmt.Sprintf("SELECT deviceId, %s FROM devices WHERE %s < %d", path, path, i), "")
+				readers.Go(func() {
+					defer s.Close()
+					for {
+						if _, err := s.Next(ctx, time.Minute); err != nil {
 							return
 						}
 					}
 				})
 			}
-			wg.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "updates/s")
+			patchReported(b, h, 256)
+			stop()
+			readers.Wait()
 		})
 	}
+}
+
+func patchReported(b *testing.B, h *engine.Hub, writers int) {
+	body := []byte(`{"text":"` + strings.Repeat("x", 700) + `","battery":50,"status":"ok","fw":{"version":"1.2.3","slot":"a"}}`)
+	devices := make([]*enginetest.Device, writers)
+	var wg sync.WaitGroup
+	for i := range devices {
+		wg.Go(func() {
+			devices[i] = enginetest.Connect(b, h, engine.TwinID{DeviceID: fmt.Sprint("device-", i)})
+			if _, err := devices[i].Session.PatchReported(b.Context(), body, -1); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, d := range devices {
+		wg.Go(func() {
+			for n := left.Add(-1); n >= 0; n = left.Add(-1) {
+				if _, err := d.Session.PatchReported(b.Context(), fmt.Appendf(nil, `{"battery":%d,"status":"ok"}`, n%100), -1); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "updates/s")
 }
