@@ -156,7 +156,8 @@ func (s *LiveQuery) Close() {
 	s.live.leave(s.principal)
 }
 
-// Cursor resumes after all that Next has returned.
+// Cursor resumes after all that Next has returned. It is empty while only the
+// one that LiveQuery was given would do: a reset is yet to come.
 func (s *LiveQuery) Cursor() string { return s.reader.Cursor() }
 
 // Batch returns the id of the list that Next returned last. shared is false

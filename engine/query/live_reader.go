@@ -67,8 +67,14 @@ func (r *LiveReader) Close() {
 	}
 }
 
-// Cursor resumes after all that Next has returned.
-func (r *LiveReader) Cursor() string { return r.live.cursor(r.query, r.number, r.edge, r.sweeping) }
+// Cursor resumes after all that Next has returned. It is empty while only the
+// one that Open was given would do: LiveReset is yet to come.
+func (r *LiveReader) Cursor() string {
+	if r.reset {
+		return ""
+	}
+	return r.live.cursor(r.query, r.number, r.edge, r.sweeping)
+}
 
 // Batch returns the name of the list that Next returned last.
 func (r *LiveReader) Batch() LiveBatch { return r.batch }

@@ -100,7 +100,7 @@ type sharedPage struct {
 func newStreamPages() *streamPages { return &streamPages{pages: map[pageKey]*sharedPage{}} }
 
 // get returns the page of a list that a subscription gave out.
-func (s *streamPages) get(kind streamKind, f eventForm, sub *engine.Subscription, list []*engine.Event) *streamPage {
+func (s *streamPages) get(kind streamKind, f eventForm, sub follower, list []*engine.Event) *streamPage {
 	id, shared := sub.Batch()
 	if !shared {
 		return newStreamPage(kind, f, list, sub.Cursor(), &s.compressors)

@@ -73,15 +73,43 @@ type sink interface {
 	alive() context.Context
 }
 
-// streamEvents begins a stream. It lives on when the request has been
-// answered, without what the request needed.
-func (c *call) streamEvents(f engine.EventFilter, cursor string, form eventForm, upgrade bool) (answer, error) {
+// follower is what a stream tells: events of the hub, or of a live query.
+type follower interface {
+	// Next waits for events; none come when idle has passed without one.
+	Next(ctx context.Context, idle time.Duration) ([]*engine.Event, error)
+	// Cursor resumes after what Next returned.
+	Cursor() string
+	// Batch names what Next returned; shared says that others have the same.
+	Batch() (id engine.BatchID, shared bool)
+	Close()
+}
+
+// upgrades reports whether the request opens a WebSocket, and streams whether
+// it wants a stream at all.
+func (c *call) upgrades() (socket, streams bool) {
+	socket = strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket")
+	return socket, c.r.Method == http.MethodGet && (socket || strings.Contains(c.r.Header.Get("Accept"), "text/event-stream"))
+}
+
+// streamCursor is where a stream resumes: a browser's header is younger than
+// its address.
+func (c *call) streamCursor() string {
+	if last := c.r.Header.Get("Last-Event-ID"); last != "" {
+		return last
+	}
+	return c.query.Get("cursor")
+}
+
+// stream begins a stream of what follow gives. It lives on when the request has
+// been answered, without what the request needed.
+func (c *call) stream(form eventForm, follow func() (follower, error)) (answer, error) {
+	upgrade, _ := c.upgrades()
 	if upgrade {
 		if err := c.sameOrigin(); err != nil {
 			return answer{}, err
 		}
 	}
-	sub, err := c.hub.Subscribe(c.r.Context(), c.caller, f, cursor)
+	sub, err := follow()
 	if err != nil {
 		c.countRefused(err)
 		return answer{}, err
@@ -149,7 +177,7 @@ func (c *call) again() func() error {
 // eventStream is a stream under way.
 type eventStream struct {
 	*streams
-	sub   *engine.Subscription
+	sub   follower
 	sink  sink
 	form  eventForm
 	known func() error // authenticates again
@@ -169,8 +197,11 @@ func (s *eventStream) run(life context.Context) {
 		}
 		if err != nil {
 			why := closing{"error", wire.CloseInternal, "the events cannot be read"}
-			if engine.AsError(err).Code == engine.CodeClosed {
+			switch engine.AsError(err).Code {
+			case engine.CodeClosed:
 				why = closing{"closing", wire.CloseGoingAway, "the hub is shutting down"}
+			case engine.CodeArgumentInvalid:
+				why = closing{"query", wire.ClosePolicy, "the query can't be followed any more; ask again to hear why"}
 			}
 			s.sink.finish(why, s.sub.Cursor())
 			return
@@ -224,6 +255,9 @@ func streamMetrics() []MetricInfo {
 		{"muster_event_streams_slow_total", "counter", "Streams of events closed because their client read too slowly.", nil},
 		{"muster_event_streams_refused_total", "counter", "Streams of events refused because as many as allowed were open.", nil},
 		{"muster_event_streams_lagged_total", "counter", "How often a stream fell behind the newest events and read the stored ones for itself.", nil},
+		{"muster_live_queries", "gauge", "Distinct queries that are followed.", nil},
+		{"muster_live_query_streams", "gauge", "Open streams of live queries; they count as streams of events, too.", nil},
+		{"muster_live_query_lagged_total", "counter", "How often a stream of a live query fell behind and got a snapshot again.", nil},
 	}
 }
 
@@ -234,6 +268,7 @@ func (h *Handler) registerStreams(registry prometheus.Registerer) {
 	s := h.streams
 	for i, read := range []func() int64{
 		s.open.Load, s.sent.Load, s.slow.Load, s.refused.Load, func() int64 { return h.hub.FeedStats().Lagged },
+		func() int64 { return h.hub.LiveQueryStats().Queries }, func() int64 { return h.hub.LiveQueryStats().Subscriptions }, func() int64 { return h.hub.LiveQueryStats().Lagged },
 	} {
 		row := streamMetrics()[i]
 		value := func() float64 { return float64(read()) }

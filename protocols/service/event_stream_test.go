@@ -32,6 +32,11 @@ type socketClient struct {
 
 func dialSocket(t testing.TB, f *fixture, query string, head http.Header) *socketClient {
 	t.Helper()
+	return dialSocketAt(t, f, "/api/v1/events?"+query, head)
+}
+
+func dialSocketAt(t testing.TB, f *fixture, path string, head http.Header) *socketClient {
+	t.Helper()
 	u, err := url.Parse(f.url)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +49,7 @@ func dialSocket(t testing.TB, f *fixture, query string, head http.Header) *socke
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.url+"/api/v1/events?"+query, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.url+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

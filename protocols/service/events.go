@@ -3,7 +3,6 @@ package service
 import (
 	"encoding/json"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
@@ -32,17 +31,14 @@ func eventRoutes() []*route {
 
 func readEvents(c *call) (answer, error) {
 	f := engine.EventFilter{Devices: c.query["device"], Kinds: c.query["kind"]}
-	cursor := c.query.Get("cursor")
 	form, err := c.eventForm()
 	if err != nil {
 		return answer{}, err
 	}
-	upgrade := strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket")
-	if c.r.Method == http.MethodGet && (upgrade || strings.Contains(c.r.Header.Get("Accept"), "text/event-stream")) {
-		if last := c.r.Header.Get("Last-Event-ID"); last != "" {
-			cursor = last // the browser's resume is younger than the address
-		}
-		return c.streamEvents(f, cursor, form, upgrade)
+	if _, streams := c.upgrades(); streams {
+		return c.stream(form, func() (follower, error) {
+			return c.hub.Subscribe(c.r.Context(), c.caller, f, c.streamCursor())
+		})
 	}
 	limit, err := c.integer("limit", pageDefault, 1, pageMost)
 	if err != nil {
@@ -52,7 +48,7 @@ func readEvents(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	list, next, err := c.hub.ReadEvents(c.r.Context(), c.caller, f, cursor, limit)
+	list, next, err := c.hub.ReadEvents(c.r.Context(), c.caller, f, c.query.Get("cursor"), limit)
 	if err != nil {
 		return answer{}, err
 	}

@@ -25,6 +25,7 @@ const (
 func routes() []*route {
 	table := append(hubRoutes(), append(ownRoutes(), eventRoutes()...)...)
 	table = append(table, queryRoutes()...)
+	table = append(table, liveRoutes()...)
 	table = append(table, queuedMethodRoutes()...)
 	table = append(table, restoreRoutes()...)
 	table = append(table, connectionRoutes()...)

@@ -1,0 +1,84 @@
+package service
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/query"
+)
+
+type livePage struct {
+	Events []liveDocument `json:"events"`
+	Cursor string         `json:"cursor" doc:"Resumes after these events."`
+}
+
+type liveDocument struct {
+	Cursor   string          `json:"cursor,omitempty" doc:"Resumes right after this event."`
+	Kind     string          `json:"kind" enum:"row,current,enter,change,leave,reset"`
+	Time     time.Time       `json:"time"`
+	DeviceID string          `json:"deviceId,omitempty"`
+	ModuleID string          `json:"moduleId,omitempty"`
+	Position uint64          `json:"position" doc:"Of the newest commit when this was so."`
+	Row      json.RawMessage `json:"row,omitempty" schema:"object" doc:"What the query shows. SELECT * shows what columns hold: the twin without etag, version, $metadata and lastActivityTime."`
+}
+
+func liveRoutes() []*route {
+	return []*route{{
+		method: http.MethodGet, pattern: "/api/v1/query/live", operation: "followQuery", tag: tagQueries, permission: auth.ServiceConnect, shape: shapeProblem,
+		summary: "Follows a query's result, with Accept: text/event-stream as server-sent events, or as a WebSocket of pages. First a row for each device that is selected, by id, and current when these are all; then enter, change and leave as devices change, in commit order. Whoever is behind gets reset, and all rows again.",
+		query: []parameter{
+			{name: "query", kind: "string", text: "A query, SELECT ... FROM devices or devices.modules. It, where, or name."},
+			{name: "where", kind: "string", text: "A bare predicate, such as tags.site == \"A\"."},
+			{name: "source", kind: "string", text: "What where is about: devices (when absent) or modules."},
+			{name: "name", kind: "string", text: "A saved query."},
+			{name: "cursor", kind: "string", text: "Resume right after the event that had this one; absent: from a snapshot. Also taken as Last-Event-ID."},
+		},
+		response: livePage{}, handle: followQuery,
+		also: map[int]string{http.StatusSwitchingProtocols: "The WebSocket is open.", http.StatusTooManyRequests: "As many streams or distinct live queries as allowed are open."},
+	}}
+}
+
+func followQuery(c *call) (answer, error) {
+	r, err := c.liveRequest()
+	if err != nil {
+		return answer{}, err
+	}
+	if _, streams := c.upgrades(); !streams {
+		return answer{}, invalid("a live query is a stream: send Accept: text/event-stream, or open a WebSocket")
+	}
+	form := eventForm{name: "query", encode: func(e *engine.Event) []byte { return eventText(e, showLive(e)) }}
+	return c.stream(form, func() (follower, error) { return c.hub.LiveQuery(c.r.Context(), c.caller, r) })
+}
+
+// liveRequest is what the request asks to follow.
+func (c *call) liveRequest() (r engine.QueryRequest, err error) {
+	given := 0
+	for _, name := range []string{"query", "where", "name"} {
+		if c.query.Get(name) != "" {
+			given++
+		}
+	}
+	if given != 1 {
+		return r, invalid("%d of the parameters query, where and name are given; expected one of them", given)
+	}
+	r = engine.QueryRequest{Text: c.query.Get("query"), Where: c.query.Get("where")}
+	switch source := c.query.Get("source"); {
+	case source != "" && r.Where == "":
+		return r, invalid("source goes with where; a query names its own behind FROM")
+	case source == "modules":
+		r.Source = query.Modules
+	case source != "" && source != "devices":
+		return r, invalid("the source is %q; expected devices or modules", clip(source))
+	}
+	r.Token = c.streamCursor()
+	return r, nil
+}
+
+func showLive(e *engine.Event) liveDocument {
+	return liveDocument{
+		Cursor: e.Cursor, Kind: e.Kind, Time: e.Time, DeviceID: e.ID.DeviceID, ModuleID: e.ID.ModuleID, Position: e.Position, Row: e.Data,
+	}
+}
