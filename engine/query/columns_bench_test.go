@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -153,4 +154,39 @@ func BenchmarkApply(b *testing.B) {
 		i = (i + 1) % len(changes)
 	}
 	b.ReportMetric(float64(processTime()-began)/float64(b.N), "cpu-ns/op")
+}
+
+// BenchmarkApplyBesideQueries shows how long changes wait for queries.
+func BenchmarkApplyBesideQueries(b *testing.B) {
+	c := benchColumns(b)
+	ctx, cancel := context.WithCancel(b.Context())
+	var readers sync.WaitGroup
+	for _, text := range []string{
+		"SELECT COUNT() AS n FROM devices WHERE CONCAT(tags.site, reported.model) = 'site-7m7'",
+		"SELECT tags.rack, AVG(reported.temperature) AS t FROM devices GROUP BY tags.rack",
+	} {
+		q, err := Parse(text, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = c.Run(ctx, q, Ask{Limit: 100, Now: testNow, Documents: noDocuments{}})
+			}
+		})
+	}
+	r := rand.New(rand.NewPCG(7, 7))
+	var waits []time.Duration
+	for b.Loop() {
+		change := []Change{{ID: benchID(r.IntN(*benchRows)), Fields: []Field{{Path{"properties", "reported", "battery"}, NumberValue(float64(r.IntN(10000)) / 100)}}}}
+		began := time.Now()
+		c.Apply(change)
+		waits = append(waits, time.Since(began))
+	}
+	cancel()
+	readers.Wait()
+	slices.Sort(waits)
+	b.ReportMetric(float64(waits[len(waits)/2]), "p50-ns")
+	b.ReportMetric(float64(waits[len(waits)*99/100]), "p99-ns")
+	b.ReportMetric(float64(waits[len(waits)-1]), "max-ns")
 }

@@ -125,6 +125,39 @@ func TestRandomQueries(t *testing.T) {
 	}
 }
 
+// TestLargeDictionary: of a column with more values than two bytes can number.
+func TestLargeDictionary(t *testing.T) {
+	f := newFleet(ColumnOptions{})
+	const rows = 70_000
+	b := f.columns.Build()
+	l := b.Loader()
+	for i := range rows {
+		id, text := fmt.Sprintf("d%06d", i), StringValue(fmt.Sprintf("text %d", i))
+		if i%1000 == 0 {
+			text = NullValue()
+		}
+		f.docs[id] = ObjectValue([]Member{{"deviceId", StringValue(id)}, {"tags", ObjectValue([]Member{{"t", text}, {"n", NumberValue(float64(i % 7))}})}})
+		l.Add(id, []Field{{Path{"tags"}, f.docs[id].Member("tags")}})
+	}
+	b.Done()
+	f.check(t)
+	for _, text := range []string{
+		"SELECT * FROM devices WHERE tags.t = 'text 69999'",
+		"SELECT * FROM devices WHERE tags.t IN ['text 5', 'text 66000', null, 'text 66001', 7]",
+		"SELECT * FROM devices WHERE NOT (tags.t != 'text 66001') OR tags.t = 'text 3'",
+		"SELECT COUNT() AS n FROM devices WHERE tags.t != 'text 66001' AND tags.n = 3",
+		"SELECT COUNT() AS n FROM devices WHERE STARTSWITH(tags.t, 'text 69') OR tags.t < 'text 2'",
+		"SELECT COUNT(DISTINCT tags.t) AS n FROM devices WHERE tags.n IN [1, 2]",
+		"SELECT TOP 5 tags.t, COUNT() AS n FROM devices GROUP BY tags.t ORDER BY n DESC",
+		"SELECT TOP 5 tags.t FROM devices ORDER BY tags.t DESC",
+	} {
+		got, plan := f.all(t, text, 1000)
+		if want := f.naive(t, text); !slices.Equal(got, want) {
+			t.Errorf("%s\ngot  %s\nwant %s\n%s", text, short(got, want), short(want, got), plan)
+		}
+	}
+}
+
 // short returns a list from a little before it differs from another.
 func short(a, b []string) string {
 	i := 0

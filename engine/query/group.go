@@ -58,6 +58,9 @@ const (
 	distinctBytes = 48
 )
 
+// costGroup is what a row takes for each aggregate, in nanoseconds, roughly.
+const costGroup = 15
+
 // groups answers a query whose rows are groups.
 func (r *run) groups() (*Page, error) {
 	g := &grouping{run: r, byKey: map[string]int32{}, numbers: map[cell]int32{}, tuples: map[string]int32{}}
@@ -95,6 +98,7 @@ func (r *run) groups() (*Page, error) {
 	}
 	r.plan.Steps = append(r.plan.Steps, g.step)
 	g.only = len(g.keys) == 0 && !slices.ContainsFunc(g.calls, func(c aggregateCall) bool { return c.binding != nil })
+	r.sinkCost = costGroup * float64(len(g.keys)*len(g.keys)+len(g.calls))
 	if err := r.feed(g, fromColumns); err != nil {
 		return nil, err
 	}

@@ -36,11 +36,12 @@ type columnTest struct {
 
 	equals  []Value // the values that pass, if that can be said; else nil
 	numbers numberTest
-	column  *column // that the table is of
-	asked   uint64  // the dictionary's changes that the table knows
-	table   []uint8 // by code
-	lazy    bool    // not all codes have been asked
-	coded   bool    // a row that is not an inline number may pass
+	column  *column  // that the table is of
+	asked   uint64   // the dictionary's changes that the table knows
+	table   []uint8  // by code
+	codes   []uint32 // those that pass, in place of a table of a large dictionary
+	lazy    bool     // not all codes have been asked
+	coded   bool     // a row that is not an inline number may pass
 }
 
 // judge evaluates the expression for a value.
@@ -64,7 +65,7 @@ func (t *columnTest) prepare() {
 	if c == nil {
 		if t.column != nil || t.table == nil {
 			t.table = []uint8{answer(t.judge(Value{}))}
-			t.column = nil
+			t.column, t.codes = nil, nil
 		}
 		return
 	}
@@ -77,14 +78,7 @@ func (t *columnTest) prepare() {
 	t.asked = c.changes
 	t.coded = false
 	if t.equals != nil {
-		t.table = slices.Grow(t.table[:0], len(c.entries))[:len(c.entries)]
-		clear(t.table)
-		for _, v := range t.equals {
-			if code, ok := c.find(v); ok {
-				t.table[code] = passes
-				t.coded = true
-			}
-		}
+		t.prepareEquals(c)
 		return
 	}
 	for code := len(t.table); code < len(c.entries); code++ {
@@ -103,8 +97,35 @@ func (t *columnTest) prepare() {
 	}
 }
 
+// prepareEquals finds the codes of the values that pass.
+func (t *columnTest) prepareEquals(c *column) {
+	t.table, t.codes, t.lazy = nil, []uint32{}, false
+	for _, v := range t.equals {
+		if code, ok := c.find(v); ok {
+			t.codes = append(t.codes, code)
+		}
+	}
+	t.coded = len(t.codes) > 0
+	if len(c.entries) > 1<<16 {
+		slices.Sort(t.codes)
+		return
+	}
+	t.table = make([]uint8, len(c.entries))
+	for _, code := range t.codes {
+		t.table[code] = passes
+	}
+	t.codes = nil
+}
+
 // pass tells about a code.
 func (t *columnTest) pass(code uint32) bool {
+	if t.codes != nil {
+		if len(t.codes) == 1 {
+			return t.codes[0] == code
+		}
+		_, found := slices.BinarySearch(t.codes, code)
+		return found
+	}
 	p := t.table[code]
 	if p == notAsked {
 		p = answer(t.judge(t.column.value(code)))
@@ -192,8 +213,8 @@ func (t *columnTest) filterOne(b *block, codes []uint8) {
 	// The dictionary may have many codes more; of these 256 all are asked.
 	var table [256]uint8
 	passing, last := 0, uint8(0)
-	for code := range min(len(t.table), len(table)) {
-		if t.table[code] == passes || t.table[code] == notAsked && t.column.entries[code].count > 0 && t.pass(uint32(code)) {
+	for code := range min(len(t.column.entries), len(table)) {
+		if t.column.entries[code].count > 0 && t.pass(uint32(code)) || code == int(codeUndefined) && t.pass(codeUndefined) {
 			table[code] = 1
 			passing, last = passing+1, uint8(code)
 		}
@@ -243,7 +264,7 @@ func (t *columnTest) filterTwo(b *block, codes []uint16) {
 			continue
 		}
 		row := (*[64]uint16)(codes[i<<6:])
-		if t.lazy || bits.OnesCount64(w) < few {
+		if table == nil || t.lazy || bits.OnesCount64(w) < few {
 			for rest := w; rest != 0; rest &= rest - 1 {
 				if k := bits.TrailingZeros64(rest); !t.pass(uint32(row[k])) {
 					w &^= 1 << (k & 63)
@@ -263,13 +284,11 @@ func (t *columnTest) filterTwo(b *block, codes []uint16) {
 }
 
 func (t *columnTest) filterFour(b *block, codes []uint32) {
-	table := t.table
 	for i, w := range b.bits {
 		var m uint64
 		for rest := w; rest != 0; rest &= rest - 1 {
 			k := bits.TrailingZeros64(rest)
-			code := codes[i<<6+k]
-			if p := table[code]; p == passes || p == notAsked && t.pass(code) {
+			if t.pass(codes[i<<6+k]) {
 				m |= 1 << (k & 63)
 			}
 		}

@@ -120,14 +120,16 @@ func (r *run) byID() (*Page, error) {
 		return nil, err
 	}
 	r.plan.Steps = append(r.plan.Steps, out.step)
-	for !list.done && len(out.ids) < look {
-		ords, err := list.next(r, max(64, min(verifyBatch, skip+look-len(out.ids))))
+	batch := 64
+	for (!list.done || len(list.rest) > 0) && len(out.ids) < look {
+		ords, err := list.next(r, min(verifyBatch, max(batch, skip+look-len(out.ids))))
 		if err != nil {
 			return nil, err
 		}
-		if err := r.take(out, ords, &skip, look); err != nil {
+		if list.rest, err = r.take(out, ords, &skip, look); err != nil {
 			return nil, err
 		}
+		batch *= 2 // few of them pass, it seems
 	}
 	page := &Page{}
 	if len(out.ids) > want {
@@ -147,8 +149,9 @@ func (o *output) give(page *Page) {
 }
 
 // take looks at rows in their order and puts those on the page that pass, until
-// it has look of them. Each row is judged and rendered as it is at one moment.
-func (r *run) take(out *output, ords []uint32, skip *int, look int) error {
+// it has look of them; it returns those it did not come to. Each row is judged and
+// rendered as it is at one moment.
+func (r *run) take(out *output, ords []uint32, skip *int, look int) (rest []uint32, err error) {
 	type row struct {
 		id   string
 		json []byte
@@ -159,10 +162,11 @@ func (r *run) take(out *output, ords []uint32, skip *int, look int) error {
 	var ids []string
 	exact := r.cond == nil || r.cond.exact()
 	if err := r.lock(); err != nil {
-		return err
+		return nil, err
 	}
-	for _, ord := range ords {
+	for i, ord := range ords {
 		if exact && len(out.ids)+len(rows) >= look {
+			rest = ords[i:]
 			break
 		}
 		out.step.Rows++
@@ -197,7 +201,7 @@ func (r *run) take(out *output, ords []uint32, skip *int, look int) error {
 		}
 		more, err := r.documents(ids[len(docs):min(len(ids), len(docs)+documentsBatch)], out.fetch)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		docs = append(docs, more...)
 	}
@@ -225,10 +229,10 @@ func (r *run) take(out *output, ords []uint32, skip *int, look int) error {
 		out.step.Selected++
 		out.ids, out.rows = append(out.ids, this.id), append(out.rows, this.json)
 		if err := r.hold(int64(len(this.json)+len(this.id)+40), out.step.Kind); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return r.check(out.step.Kind)
+	return rest, r.check(out.step.Kind)
 }
 
 // candidates are rows in the order of their ids that may pass.
@@ -239,6 +243,7 @@ type candidates struct {
 	// listed is set when the rows were few enough to be sorted.
 	listed bool
 	done   bool
+	rest   []uint32 // given out, but not come to
 }
 
 // candidates finds rows that may pass, in the way that costs least when target
@@ -314,6 +319,9 @@ func (r *run) sortList(list *candidates) error {
 
 // next returns up to n rows that come next.
 func (c *candidates) next(r *run, n int) ([]uint32, error) {
+	if len(c.rest) > 0 {
+		return c.rest, nil
+	}
 	if c.listed {
 		n = min(n, len(c.list))
 		ords := c.list[:n]
@@ -337,15 +345,16 @@ func (c *candidates) next(r *run, n int) ([]uint32, error) {
 			c.done = true
 			break
 		}
-		for _, ord := range all {
+		last := len(all) - 1
+		for k, ord := range all {
 			if c.bits == nil || int(ord>>6) < len(c.bits) && c.bits[ord>>6]>>(ord&63)&1 == 1 {
-				ords = append(ords, ord)
-			}
-			c.after = r.store.ids[ord]
-			if len(ords) == n {
-				break
+				if ords = append(ords, ord); len(ords) == n {
+					last = k
+					break
+				}
 			}
 		}
+		c.after = r.store.ids[all[last]]
 	}
 	return ords, nil
 }

@@ -26,8 +26,11 @@ type ranking struct {
 	step    *Step
 }
 
-// rankedBytes is what a row takes in a ranking besides its texts, roughly.
-const rankedBytes = 120
+// What a row takes in a ranking, roughly: bytes besides its texts, nanoseconds.
+const (
+	rankedBytes = 120
+	costSort    = 200
+)
 
 func (k *ranking) compare(a, b *ranked) int {
 	return cmp.Or(k.run.query.compareOrder(a.order, b.order), strings.Compare(a.id, b.id))
@@ -120,6 +123,7 @@ func (r *run) ordered() (*Page, error) {
 	}
 	k.step = &Step{Kind: "sort", Path: strings.Join(names, ", "), Estimate: -1}
 	r.plan.Steps = append(r.plan.Steps, k.step)
+	r.sinkCost = costSort
 	if err := r.feed(k, fromColumns); err != nil {
 		return nil, err
 	}
@@ -136,9 +140,10 @@ func (r *run) ordered() (*Page, error) {
 		if err != nil {
 			return nil, err
 		}
-		none := 0
-		if err := r.take(out, ords, &none, want); err != nil {
-			return nil, err
+		for none := 0; len(ords) > 0 && len(out.ids) < want; {
+			if ords, err = r.take(out, ords, &none, want); err != nil {
+				return nil, err
+			}
 		}
 		list = list[n:]
 	}

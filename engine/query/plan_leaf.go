@@ -85,6 +85,10 @@ func (r *run) planLeaf(e expr, want bool) (*condition, error) {
 	}
 	c.share = r.estimate(c)
 	c.step.Estimate = c.share
+	if t, is := c.test.(*columnTest); is {
+		c.step.Memory = int64(len(t.table))
+		return c, r.hold(c.step.Memory, c.step.Kind)
+	}
 	return c, nil
 }
 
@@ -146,20 +150,24 @@ func (t *columnTest) counted(rows int) float64 {
 	t.prepare()
 	n := 0
 	k := t.binding.column
-	if k != nil {
-		for code, p := range t.table {
-			if p == passes && uint32(code) != codeUndefined {
-				n += int(k.entries[code].count)
-			}
-		}
-		rows = max(rows, 1)
+	if k == nil {
 		if t.pass(codeUndefined) {
-			n += rows - k.used
+			return 1
 		}
-	} else if t.pass(codeUndefined) {
-		n = rows
+		return 0
 	}
-	return float64(n) / float64(rows)
+	for _, code := range t.codes {
+		n += int(k.entries[code].count)
+	}
+	for code, p := range t.table {
+		if p == passes && uint32(code) != codeUndefined {
+			n += int(k.entries[code].count)
+		}
+	}
+	if t.codes == nil && t.pass(codeUndefined) {
+		n += rows - k.used
+	}
+	return float64(n) / float64(max(rows, 1))
 }
 
 // relationOf is what must hold between two numbers for a comparison to be true,

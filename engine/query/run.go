@@ -10,7 +10,7 @@ import (
 
 // How long a lock is held, and how much is asked of Documents at once.
 const (
-	lockTime       = time.Millisecond
+	lockTime       = 250 * time.Microsecond
 	documentsBatch = 500
 	verifyBatch    = 512
 	replans        = 5
@@ -30,6 +30,7 @@ type run struct {
 	seeded   bool
 	words    int // of bits for the rows that there were when the query began
 	plan     *Plan
+	sinkCost float64 // nanoseconds that a selected row takes then, roughly
 	began    time.Time
 	locked   time.Time // since when the lock is held
 	holding  int64     // bytes
@@ -248,13 +249,15 @@ func (r *run) missing(b *binding) {
 	}
 }
 
-// blockRows returns how many rows may be filtered under one lock.
+// blockRows returns how many rows may be looked at under one lock.
 func (r *run) blockRows() uint32 {
-	n := uint32(stripeRows)
+	cost := r.sinkCost
 	if r.cond != nil {
-		for n > 64 && float64(n)*r.cond.cost > float64(lockTime) {
-			n /= 2
-		}
+		cost = cost*r.cond.share + r.cond.cost
+	}
+	n := uint32(stripeRows)
+	for n > 64 && float64(n)*cost > float64(lockTime) {
+		n /= 2
 	}
 	return n
 }
@@ -267,13 +270,15 @@ func (r *run) scan(cheap bool, f func(b *block) error, between func() error) err
 	words := make([]uint64, rows/64)
 	for stripe := 0; ; stripe++ {
 		for from := uint32(0); from < stripeRows; from += rows {
+			base := stripe<<stripeBits + int(from)
+			if base >= r.words*64 {
+				return nil
+			}
+			if r.seeded && !slices.ContainsFunc(r.seeds, func(ord uint32) bool { return int(ord) >= base && int(ord) < base+int(rows) }) {
+				continue
+			}
 			if err := r.lock(); err != nil {
 				return err
-			}
-			base := stripe<<stripeBits + int(from)
-			if base >= len(r.store.ids) {
-				r.unlock()
-				return nil
 			}
 			b := &block{stripe, from, words}
 			copy(words, r.store.alive[base/64:])
