@@ -9,7 +9,7 @@ import (
 
 // What bounds how much one row can do to the columns of all.
 const (
-	evictions       = 16  // columns that one change may take from rarer paths
+	evictions       = 64  // columns that one change may take from rarer paths
 	columnsByRowMax = 500 // columns of paths that one row had first
 )
 
@@ -68,7 +68,7 @@ func (s *store) refuse(n *node, key string) {
 // there are columns enough, the column goes that fewest rows have, if it is the
 // only row's that has it; else nil is returned and the path is known to be
 // missing.
-func (s *store) newPath(n *node, key string, ord uint32, quota *int) *node {
+func (s *store) newPath(n *node, key string, ord uint32, q *quota) *node {
 	if s.refused.has(n, key) || s.created[ord] >= min(columnsByRowMax, max(1, s.options.MaxColumns/4)) {
 		s.refuse(n, key)
 		return nil
@@ -78,11 +78,7 @@ func (s *store) newPath(n *node, key string, ord uint32, quota *int) *node {
 		return nil
 	}
 	if s.columns >= s.options.MaxColumns {
-		victim := (*node)(nil)
-		if *quota > 0 {
-			*quota--
-			victim = s.rarest(ord, n)
-		}
+		victim := s.rarest(ord, n, q)
 		if victim == nil {
 			s.refuse(n, key)
 			return nil
@@ -100,20 +96,40 @@ func (s *store) newPath(n *node, key string, ord uint32, quota *int) *node {
 	return c
 }
 
+// quota is what one change may still take.
+type quota struct {
+	looked  bool    // victims were looked for
+	victims []*node // the best one last
+}
+
 // rarest returns the path without others below it that only one row has, of the
 // row that made the most such paths; nil when there is none of another row. The
-// node above is not considered.
-func (s *store) rarest(but uint32, above *node) *node {
-	var found *node
-	most := 0
-	s.each(func(n *node) {
-		if c := n.column; c.used <= 1 && len(n.children) == 0 && c.creator != but && n != above {
-			if k := s.created[c.creator]; k > most {
-				found, most = n, k
+// node above is not considered. All paths are looked at once for a change.
+func (s *store) rarest(but uint32, above *node, q *quota) *node {
+	rare := func(n *node) bool {
+		return n.column != nil && n.column.used <= 1 && len(n.children) == 0 && n.column.creator != but && n != above
+	}
+	if !q.looked {
+		q.looked = true
+		s.each(func(n *node) {
+			if rare(n) {
+				q.victims = append(q.victims, n)
 			}
+		})
+		slices.SortFunc(q.victims, func(a, b *node) int {
+			return cmp.Compare(s.created[a.column.creator], s.created[b.column.creator])
+		})
+		q.victims = q.victims[max(0, len(q.victims)-evictions):]
+	}
+	for len(q.victims) > 0 {
+		last := len(q.victims) - 1
+		n := q.victims[last]
+		q.victims = q.victims[:last]
+		if rare(n) {
+			return n
 		}
-	})
-	return found
+	}
+	return nil
 }
 
 // each calls f for each path with a column.

@@ -187,6 +187,16 @@ func (c *condition) seeds() ([]uint32, bool) {
 				return s, true
 			}
 		}
+	case anyOf:
+		var all []uint32
+		for _, p := range c.parts {
+			s, ok := p.seeds()
+			if !ok {
+				return nil, false
+			}
+			all = append(all, s...)
+		}
+		return all, true
 	}
 	return nil, false
 }
@@ -226,6 +236,9 @@ func (r *run) hold(bytes int64, step string) error {
 func (r *run) documents(ids []string, step *Step) ([]Value, error) {
 	if b := r.ask.Budget.Rows; b > 0 && r.plan.Documents+int64(len(ids)) > b {
 		return nil, &BudgetError{Exceeded: "rows", Limit: fmt.Sprintf("%d documents", b), Step: step.Kind, Advice: r.advice()}
+	}
+	if r.ask.Documents == nil {
+		return nil, errors.New("query: documents are needed, and there is no way to load them")
 	}
 	begin := time.Now()
 	values, err := r.ask.Documents.Documents(r.ctx, ids)

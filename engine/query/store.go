@@ -111,14 +111,14 @@ func (s *store) apply(ch *Change) {
 	case ch.Replace:
 		s.clear(s.root, ord)
 	}
-	quota := evictions
+	var q quota
 	for i := range ch.Fields {
-		s.set(ord, ch.Fields[i].Path, ch.Fields[i].Value, &quota)
+		s.set(ord, ch.Fields[i].Path, ch.Fields[i].Value, &q)
 	}
 }
 
 // set puts a value at a path of a row.
-func (s *store) set(ord uint32, p Path, v Value, quota *int) {
+func (s *store) set(ord uint32, p Path, v Value, q *quota) {
 	n := s.root
 	for _, key := range p {
 		c := n.children[key]
@@ -127,7 +127,7 @@ func (s *store) set(ord uint32, p Path, v Value, quota *int) {
 				if c == nil {
 					return
 				}
-			} else if c = s.newPath(n, key, ord, quota); c == nil {
+			} else if c = s.newPath(n, key, ord, q); c == nil {
 				s.objects(n, ord)
 				return
 			}
@@ -144,7 +144,7 @@ func (s *store) set(ord uint32, p Path, v Value, quota *int) {
 	if v.kind != Undefined && (n.column == nil || n.column.get(ord) == codeCell(codeUndefined)) {
 		s.objects(n.parent, ord)
 	}
-	s.put(n, ord, v, quota)
+	s.put(n, ord, v, q)
 }
 
 // fresh reports whether no row had the path so far, or none has had it for a while.
@@ -160,7 +160,7 @@ func (s *store) objects(n *node, ord uint32) {
 }
 
 // put stores a value at a node, in place of what the row has there and below.
-func (s *store) put(n *node, ord uint32, v Value, quota *int) {
+func (s *store) put(n *node, ord uint32, v Value, q *quota) {
 	if len(n.children) > 0 && (n.column == nil || n.column.get(ord) == codeCell(codeObject)) {
 		s.clear(n, ord)
 	}
@@ -173,12 +173,12 @@ func (s *store) put(n *node, ord uint32, v Value, quota *int) {
 	for _, m := range v.members {
 		c := n.children[m.Key]
 		if c.fresh() {
-			if c = s.newPath(n, m.Key, ord, quota); c == nil {
+			if c = s.newPath(n, m.Key, ord, q); c == nil {
 				continue
 			}
 		}
 		if c.role == plain {
-			s.put(c, ord, m.Value, quota)
+			s.put(c, ord, m.Value, q)
 		}
 	}
 }
