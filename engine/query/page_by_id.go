@@ -10,6 +10,10 @@ import (
 // What it takes to look at one row alone, in nanoseconds, roughly.
 const costLook = 500
 
+// sortedMost is up to how many rows are sorted by their ids; of more, those that
+// are wanted are found soon by going through all ids in their order.
+const sortedMost = 4096
+
 // output makes a page's rows.
 type output struct {
 	run   *run
@@ -254,6 +258,10 @@ func (r *run) candidates(target int) (*candidates, error) {
 	if r.cond == nil {
 		return list, nil
 	}
+	if r.seeded {
+		list.list, list.listed = slices.Clone(r.seeds), true
+		return list, r.sortList(list)
+	}
 	look := float64(costLook)
 	if !r.cond.exact() {
 		look *= 10 // a document
@@ -263,10 +271,7 @@ func (r *run) candidates(target int) (*candidates, error) {
 	cheap := n*cheapCost + min(n*cheapShare, float64(target)*cheapShare/max(r.cond.share, 1e-9))*look
 	full := n*r.cond.cost + min(n*r.cond.share, float64(target))*look
 	step := &Step{Kind: "scan", Estimate: r.cond.share}
-	switch {
-	case r.seeded:
-		step.Kind = "id lookup"
-	case walk <= cheap && walk <= full:
+	if walk <= cheap && walk <= full {
 		step.Kind, step.Note = "walk by id", "enough rows should pass soon"
 		r.plan.Steps = append(r.plan.Steps, step)
 		return list, nil
@@ -292,28 +297,41 @@ func (r *run) candidates(target int) (*candidates, error) {
 	step.Rows, step.Selected, step.Time = int64(n), int64(found), time.Since(begin)
 	step.Memory = int64(len(list.bits)) * 8
 	r.plan.Steps = append(r.plan.Steps, step)
-	if found <= max(1000, int(n/32)) {
-		return list, r.sortList(list)
+	if found > sortedMost {
+		return list, nil
 	}
-	return list, nil
+	for i, w := range list.bits {
+		for ; w != 0; w &= w - 1 {
+			list.list = append(list.list, uint32(i<<6+bits.TrailingZeros64(w)))
+		}
+	}
+	list.bits, list.listed = nil, true
+	return list, r.sortList(list)
 }
 
-// sortList makes a list of the few rows in the bits.
+// sortList brings the rows of a list in their order.
 func (r *run) sortList(list *candidates) error {
+	type row struct {
+		id  string
+		ord uint32
+	}
+	rows := make([]row, 0, len(list.list))
 	if err := r.lock(); err != nil {
 		return err
 	}
-	defer r.unlock()
-	for i, w := range list.bits {
-		for ; w != 0; w &= w - 1 {
-			if ord := uint32(i<<6 + bits.TrailingZeros64(w)); r.store.ids[ord] > list.after {
-				list.list = append(list.list, ord)
-			}
+	for _, ord := range list.list {
+		if id := r.store.ids[ord]; id > list.after {
+			rows = append(rows, row{id, ord})
 		}
 	}
-	ids := r.store.ids
-	slices.SortFunc(list.list, func(a, b uint32) int { return strings.Compare(ids[a], ids[b]) })
-	list.bits, list.listed = nil, true
+	r.unlock()
+	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.id, b.id) })
+	rows = slices.Compact(rows)
+	list.list = list.list[:len(rows)]
+	for i := range rows {
+		list.list[i] = rows[i].ord
+	}
+	list.done = len(rows) == 0
 	return nil
 }
 

@@ -60,7 +60,7 @@ func (s *Step) write(b *strings.Builder, depth int) {
 	}
 	fmt.Fprintf(b, " (%d rows, %d pass", s.Rows, s.Selected)
 	if s.Estimate >= 0 {
-		fmt.Fprintf(b, ", %.2g%% expected", s.Estimate*100)
+		fmt.Fprintf(b, ", %.3g%% expected", s.Estimate*100)
 	}
 	fmt.Fprintf(b, ", %s", shortTime(s.Time))
 	if s.Memory > 0 {
