@@ -1,6 +1,7 @@
 package query
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -122,4 +123,76 @@ func TestReadersSeeWholeChanges(t *testing.T) {
 	if s := c.store; len(s.dirty) > 0 || len(s.rows.retired) > 0 {
 		t.Errorf("%d columns and %d rows wait to be reclaimed though no query runs", len(s.dirty), len(s.rows.retired))
 	}
+}
+
+// TestQueriesDuringBuild: until Done queries see the rows from before, then all of
+// the new ones, and columns that come and go for want of memory change no answer.
+func TestQueriesDuringBuild(t *testing.T) {
+	const rows = 3000
+	c := NewColumns(ColumnOptions{ID: Path{"deviceId"}, Memory: 150_000})
+	docs := documentsOf(func(id string) Value {
+		return ObjectValue([]Member{{"deviceId", StringValue(id)}, {"tags", ObjectValue([]Member{{"id", StringValue(id)}, {"n", NumberValue(7)}})}})
+	})
+	load := func() {
+		b := c.Build()
+		var all sync.WaitGroup
+		for k := range 2 {
+			l := b.Loader()
+			all.Go(func() {
+				for i := k; i < rows; i += 2 {
+					id := fmt.Sprintf("d%06d", i)
+					l.Add(id, []Field{{Path{"tags", "id"}, StringValue(id)}, {Path{"tags", "n"}, NumberValue(7)}})
+				}
+			})
+		}
+		all.Wait()
+		b.Done()
+	}
+	load()
+	var builder, readers sync.WaitGroup
+	stop := make(chan struct{})
+	builder.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				load()
+			}
+		}
+	})
+	for _, one := range []struct{ text, last string }{
+		{"SELECT COUNT() AS n FROM devices WHERE tags.id >= 'd000001' AND tags.n = 7", `{"n":2999}`},
+		{"SELECT TOP 1 tags.id, tags.n FROM devices WHERE tags.id != '' ORDER BY tags.id DESC", `{"id":"d002999","n":7}`},
+	} {
+		readers.Go(func() {
+			q, err := Parse(one.text, Options{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for range 30 {
+				page, err := c.Run(t.Context(), q, Ask{Limit: 10, Now: testNow, Documents: docs})
+				if err != nil || len(page.Rows) != 1 || string(page.Rows[0]) != one.last {
+					t.Errorf("%s: %v %v", one.text, err, page)
+					return
+				}
+			}
+		})
+	}
+	readers.Wait()
+	close(stop)
+	builder.Wait()
+}
+
+// documentsOf makes documents when they are asked for.
+type documentsOf func(id string) Value
+
+// Documents implements Documents.
+func (f documentsOf) Documents(_ context.Context, ids []string) ([]Value, error) {
+	list := make([]Value, len(ids))
+	for i, id := range ids {
+		list[i] = f(id)
+	}
+	return list, nil
 }

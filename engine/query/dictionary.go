@@ -118,7 +118,17 @@ func (d *dictionary) take(v Value) uint32 {
 	var b [8]byte
 	switch v.kind {
 	case Number:
-		text = string(putNumber(&b, v.number))
+		// The text is made only for an entry that is new.
+		hash := d.hash(Number, string(putNumber(&b, v.number)))
+		code, ok := d.index.find(hash, func(code uint32) bool {
+			e := &d.entries[code]
+			return e.kind == Number && e.text == string(b[:])
+		})
+		if !ok {
+			return d.insert(hash, v, string(b[:]), 1)
+		}
+		d.entries[code].count++
+		return code
 	case String:
 		text = v.text
 	case Array:

@@ -1,7 +1,7 @@
 package query
 
 import (
-	bytesof "encoding/binary"
+	bytesof "encoding/binary" // binary is an expression
 	"math"
 	"math/bits"
 	"slices"
