@@ -223,10 +223,16 @@ func TestQueriesSayWhenTheyAreNotReady(t *testing.T) {
 		h.queries.total.Store(1000)
 		_, err := h.Query(t.Context(), everybody(), QueryRequest{Text: "SELECT * FROM devices"})
 		refusal(t, err, CodeUnavailable, "300 of 1000 rows")
+		if f := h.doctorQueries(); f.Level != "warn" || !strings.Contains(f.Text, "300 of 1000") {
+			t.Errorf("the doctor says %+v", f)
+		}
 		if err := h.Ready(); err != nil {
 			t.Errorf("the hub itself: %v", err)
 		}
 		h.queries.ready = ready
+		if f := h.doctorQueries(); f.Level != "ok" {
+			t.Errorf("the doctor says %+v", f)
+		}
 	})
 }
 

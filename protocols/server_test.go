@@ -60,6 +60,7 @@ func TestRoutes(t *testing.T) {
 	}{
 		{"/healthz", 200, "text/plain", "ok"},
 		{"/readyz", 200, "application/json", `"ready":true`},
+		{"/readyz", 200, "application/json", `"queries":{"ready":`},
 		{"/", 200, "text/html", "Muster"},
 		{"/assets/status.js", 200, "text/javascript", "sessionStorage"},
 		{"/assets/status.css", 200, "text/css", "color-scheme"},

@@ -126,7 +126,7 @@ func TestQueryChecklist(t *testing.T) {
 		f.do("POST", "/devices/query", `{}`).refused(400, "ArgumentNull")
 		f.do("POST", "/devices/query", `{"query":null}`).refused(400, "ArgumentNull")
 		f.do("POST", "/devices/query", `{"query":7}`).refused(400, "IotHubFormatError")
-		f.queried("SELECT * FROM devices WHERE tags.a = '" + strings.Repeat("x", 8200) + "'").refused(400, "ArgumentInvalid")
+		f.queried("SELECT * FROM devices WHERE tags.a = '"+strings.Repeat("x", 8200)+"'").refused(400, "ArgumentInvalid")
 	})
 	t.Run("75 nothing", func(t *testing.T) {
 		a := f.queried("SELECT * FROM devices WHERE tags.site = 'nowhere'")
@@ -180,8 +180,10 @@ func TestQueryShowsWhatTwinReadsShow(t *testing.T) {
 	f.do("PATCH", "/twins/live", `{"tags":{"a":{"b":"c"},"é'b\"":1},"properties":{"desired":{"x":{"y":{}}}}}`).want(200)
 	f.do("PATCH", "/twins/live/modules/m", `{"tags":{"k":true},"properties":{"desired":{"x":1}}}`).want(200)
 	for source, path := range map[string]func(row any) string{
-		"devices":         func(row any) string { return fmt.Sprint("/twins/", dig(row, "deviceId")) },
-		"devices.modules": func(row any) string { return fmt.Sprint("/twins/", dig(row, "deviceId"), "/modules/", dig(row, "moduleId")) },
+		"devices": func(row any) string { return fmt.Sprint("/twins/", dig(row, "deviceId")) },
+		"devices.modules": func(row any) string {
+			return fmt.Sprint("/twins/", dig(row, "deviceId"), "/modules/", dig(row, "moduleId"))
+		},
 	} {
 		rows := f.queried("SELECT * FROM " + source).rows("Twin")
 		if len(rows) < 3 {

@@ -10,7 +10,7 @@
 #                             and disk stay flat. -h lists the flags.
 #   test/fleet/run.sh storm   5,000 devices lose their network in one moment, beside what a bare TLS
 #                             server takes for as many; -h lists the flags.
-#   test/fleet/run.sh nightly kill, a soak of an hour and storm, one after the other.
+#   test/fleet/run.sh nightly kill, a soak of an hour, storm and a million pairs of queries and changes, one after the other.
 #
 # Needs Go, and enough open files: three for each device (ulimit -n). Figures go to standard output.
 set -eu
@@ -36,6 +36,7 @@ nightly)
 	kill_rounds
 	"$root/test/bench/run.sh" soak -duration 1h
 	"$root/test/bench/run.sh" storm
+	(cd "$root" && MUSTER_QUERY_PAIRS=1000000 go test ./engine -run '^TestQueryHistory$' -count=1 -v -timeout 60m)
 	;;
 *)
 	sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2
