@@ -20,17 +20,25 @@ type hubDocuments struct {
 // Documents implements query.Documents.
 func (d hubDocuments) Documents(ctx context.Context, ids []string) ([]query.Value, error) {
 	list := make([]query.Value, len(ids))
+	most := d.hub.limits.QueryMemory / documentFactor
+	bytes := int64(0)
 	err := d.hub.db.View(ctx, func(r storage.Reader) error {
 		for i, row := range ids {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			v, err := d.document(r, twinIDOfRow(row))
+			v, size, err := d.document(r, twinIDOfRow(row))
 			if isGone(err) {
 				continue
 			}
 			if err != nil {
 				return err
+			}
+			if bytes += int64(size); bytes > most {
+				return &query.BudgetError{
+					Exceeded: "memory", Limit: plural(int(most), "byte") + " of twins at once", Step: "document fetch",
+					Advice: "these twins are large: compare and select properties that have a column, or narrow the condition to fewer twins",
+				}
 			}
 			list[i] = v
 		}
@@ -39,22 +47,25 @@ func (d hubDocuments) Documents(ctx context.Context, ids []string) ([]query.Valu
 	return list, err
 }
 
-// document is a twin as a twin read shows it.
-func (d hubDocuments) document(r storage.Reader, id TwinID) (query.Value, error) {
+// documentFactor is how much more than a twin's size its document takes in memory.
+const documentFactor = 4
+
+// document is a twin as a twin read shows it, and its size.
+func (d hubDocuments) document(r storage.Reader, id TwinID) (v query.Value, size int, err error) {
 	h := d.hub
 	identity, t, err := h.loadTwin(r, id)
 	if err != nil {
-		return query.Value{}, err
+		return v, 0, err
 	}
 	p, err := presenceTable.Get(r, id.key())
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return query.Value{}, err
+		return v, 0, err
 	}
 	waiting := 0
 	if id.ModuleID == "" {
 		queue, err := deviceboundQueueOf(r, id.DeviceID)
 		if err != nil {
-			return query.Value{}, err
+			return v, 0, err
 		}
 		waiting = queue.Count
 	}
@@ -68,12 +79,12 @@ func (d hubDocuments) document(r storage.Reader, id TwinID) (query.Value, error)
 		for _, s := range [...]*twin.Section{t.Desired, t.Reported} {
 			whole, err := query.ParseValue(s.JSON(nil, true))
 			if err != nil {
-				return query.Value{}, fmt.Errorf("the metadata of %s: %w", id, err)
+				return v, 0, fmt.Errorf("the metadata of %s: %w", id, err)
 			}
 			f.add(sectionRows[s.Kind()].metadata, whole.Member("$metadata"))
 		}
 	}
-	return f.document(), nil
+	return f.document(), t.Tags.Bytes() + t.Desired.Bytes() + t.Reported.Bytes(), nil
 }
 
 // document makes one object of all fields.

@@ -291,3 +291,35 @@ func TestQueryRefusals(t *testing.T) {
 		t.Errorf("%+v, %v", page, err)
 	}
 }
+
+// Large rows make shorter pages, and neither they nor large documents fill the
+// memory.
+func TestPagesOfLargeRowsAreShorter(t *testing.T) {
+	h := queryHub(t)
+	const devices, size = 200, 4000
+	makeDevices(t, h, devices, func(int) string { return fmt.Sprintf(`{"a":"%[1]s","b":"%[1]s"}`, strings.Repeat("x", size)) })
+	h.limits.QueryMemory = 400 << 10
+	h.limits.QueryPageBytes = 100 << 10
+	for text, most := range map[string]int{"SELECT deviceId, tags FROM devices": 50, "SELECT * FROM devices": 13} {
+		rows, pages := 0, 0
+		for ask := (QueryRequest{Text: text}); ; pages++ {
+			page, err := h.Query(t.Context(), everybody(), ask)
+			if err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			if n := len(page.Rows) + len(page.Twins); n == 0 || n > most {
+				t.Fatalf("%s: a page of %d rows", text, n)
+			}
+			rows += len(page.Rows) + len(page.Twins)
+			if ask.Token = page.Token; ask.Token == "" {
+				break
+			}
+		}
+		if rows != devices {
+			t.Errorf("%s: %d rows on %d pages", text, rows, pages)
+		}
+	}
+	h.limits.QueryMemory = 60 << 10
+	_, err := h.Query(t.Context(), everybody(), QueryRequest{Text: "SELECT * FROM devices WHERE version > 1000"})
+	refusal(t, err, CodeQueryBudget, "large")
+}

@@ -120,6 +120,10 @@ func (q *queries) answer(ctx context.Context, r QueryRequest) (QueryPage, error)
 		return q.sorted(ctx, parsed, at, most)
 	}
 	page, err := q.run(ctx, parsed, at, most)
+	for most > 1 && isLarge(err) { // a shorter page of large rows may do
+		most = max(1, most/8)
+		page, err = q.run(ctx, parsed, at, most)
+	}
 	if err != nil {
 		return QueryPage{}, err
 	}
@@ -145,6 +149,12 @@ func (q *queries) answer(ctx context.Context, r QueryRequest) (QueryPage, error)
 		out.Token = q.token(queryPlace{query: at.query, given: given, last: page.Last})
 	}
 	return out, nil
+}
+
+// isLarge reports whether a page took too much memory.
+func isLarge(err error) bool {
+	e, over := errors.AsType[*query.BudgetError](err)
+	return over && e.Exceeded == "memory"
 }
 
 func raw(rows [][]byte) []json.RawMessage {
