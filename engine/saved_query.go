@@ -61,6 +61,8 @@ var (
 	savedQueryVersionTable = storage.NewTable("queryversion", 1, storage.JSON[savedQueryRecord]())
 )
 
+const counterSavedQueries = "queries"
+
 // show returns the record as callers see it.
 func (r savedQueryRecord) show(epoch uint32, name string) SavedQuery {
 	return SavedQuery{
@@ -195,9 +197,14 @@ func (h *Hub) PutSavedQuery(ctx context.Context, c Caller, s SavedQuery, etag st
 		case isNew && etag != "":
 			return errf(CodeQueryNotFound, "there is no saved query %q", s.Name)
 		case isNew:
-			if err := h.countSavedQueries(tx); err != nil {
+			n, err := storage.Counter(tx, counterSavedQueries)
+			if err != nil {
 				return err
 			}
+			if n >= int64(h.limits.SavedQueries) {
+				return errf(CodeQuotaExceeded, "the hub has %d saved queries, and the limit is %d; delete one first", n, h.limits.SavedQueries)
+			}
+			tx.Add(counterSavedQueries, 1)
 			old.Created = tx.Now()
 		case err != nil:
 			return err
@@ -227,20 +234,6 @@ func checkSavedETag(etag, now, what string) error {
 		return nil
 	}
 	return errf(CodePreconditionFailed, "%s has changed; expected the ETag %q", what, now)
-}
-
-func (h *Hub) countSavedQueries(tx *storage.Tx) error {
-	n := 0
-	for _, err := range savedQueryTable.Scan(tx, storage.Range{}) {
-		if err != nil {
-			return err
-		}
-		n++
-	}
-	if n >= h.limits.SavedQueries {
-		return errf(CodeQuotaExceeded, "the hub has %d saved queries, which is the limit; delete one first", h.limits.SavedQueries)
-	}
-	return nil
 }
 
 func (h *Hub) storeSavedQueryTx(tx *storage.Tx, c Caller, name string, r savedQueryRecord) error {
@@ -292,6 +285,7 @@ func (h *Hub) DeleteSavedQuery(ctx context.Context, c Caller, name, etag string)
 				return err
 			}
 		}
+		tx.Add(counterSavedQueries, -1)
 		details, err := savedQueryDetails(name, record.Version)
 		return errors.Join(
 			err,

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/muster-hub/muster/engine"
@@ -117,12 +118,24 @@ func TestSavedQueriesAreBounded(t *testing.T) {
 	if err != nil || len(versions) != limits.SavedQueryVersions || versions[0].Version != uint64(limits.SavedQueryVersions+5) {
 		t.Errorf("%d versions, %v", len(versions), err)
 	}
-	for i := range limits.SavedQueries - 1 {
-		save(t, h, engine.SavedQuery{Name: fmt.Sprint("q-", i), Text: "connected"})
+	var wg sync.WaitGroup
+	for worker := range 64 { // their commits share syncs
+		wg.Go(func() {
+			for i := worker; i < limits.SavedQueries-1; i += 64 {
+				if _, err := h.PutSavedQuery(t.Context(), owner, engine.SavedQuery{Name: fmt.Sprint("q-", i), Text: "connected"}, ""); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
+	wg.Wait()
 	_, err = h.PutSavedQuery(t.Context(), owner, engine.SavedQuery{Name: "more", Text: "connected"}, "")
 	wantCode(t, err, engine.CodeQuotaExceeded)
 	save(t, h, engine.SavedQuery{Name: "q", Text: "connected"})
+	if err := h.DeleteSavedQuery(t.Context(), owner, "q-7", ""); err != nil {
+		t.Fatal(err)
+	}
+	save(t, h, engine.SavedQuery{Name: "more", Text: "connected"})
 }
 
 func TestSavedQueriesNeedPermission(t *testing.T) {
