@@ -16,7 +16,6 @@ import (
 const (
 	monitorWait  = 30 * time.Second // of one request
 	monitorLimit = 500
-	backoffMost  = 15 * time.Second
 )
 
 type monitorCmd struct {
@@ -46,12 +45,9 @@ func (c *monitorCmd) Run(a *app) error {
 		// its first event misses nothing.
 		q.Cursor = ""
 	}
-	seen, pause, reached := 0, time.Duration(0), false
+	seen, keep := 0, following{app: a}
 	see := func(e client.Event) error {
-		if pause > 0 {
-			a.note("The hub is back.")
-			pause = 0
-		}
+		keep.heard()
 		if err := c.show(a, e); err != nil {
 			return err
 		}
@@ -67,26 +63,10 @@ func (c *monitorCmd) Run(a *app) error {
 			return nil
 		}
 		if err == nil || q.Cursor != before {
-			reached = true
-			if pause > 0 {
-				a.note("The hub is back.")
-			}
-			pause = 0
+			keep.heard()
 		}
-		if err == nil {
-			continue
-		}
-		if !reached || !comesBack(err) {
+		if err := keep.wait(err); err != nil {
 			return err
-		}
-		if pause == 0 {
-			a.note("The hub does not answer; going on when it is back.")
-		}
-		pause = min(max(2*pause, 500*time.Millisecond), backoffMost)
-		select {
-		case <-a.ctx.Done():
-			return nil
-		case <-time.After(pause):
 		}
 	}
 }
@@ -113,15 +93,6 @@ func (c *monitorCmd) read(a *app, s *client.Service, q *client.EventQuery, see f
 	}
 	q.Cursor = next
 	return nil
-}
-
-// comesBack reports whether an error is one that passes by itself.
-func comesBack(err error) bool {
-	if _, ok := errors.AsType[*client.ConnectError](err); ok {
-		return true
-	}
-	e, ok := errors.AsType[*client.Error](err)
-	return ok && (e.Status >= 500 || e.Status == 429)
 }
 
 func (c *monitorCmd) show(a *app, e client.Event) error {

@@ -27,6 +27,7 @@ type QueryFlags struct {
 	Limit   int           `help:"At most so many rows; 0 shows all." default:"1000"`
 	Explain bool          `help:"Show how the rows are found instead of them: steps, rows touched, time."`
 	Watch   bool          `help:"Ask again and again, and mark what changed: + new, ~ changed, - gone. With -o jsonl only changes are written."`
+	Live    bool          `help:"Follow the result instead: all rows, then each that enters (+), changes (~) or leaves (-), as it happens. With -o jsonl every event as it comes."`
 	Every   time.Duration `help:"How often, with --watch." default:"2s"`
 }
 
@@ -53,7 +54,8 @@ func (c *queryAskCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.answer(c.QueryFlags, func(s *client.Service) asker {
+	live := client.LiveAsk{Query: ask.Query, Where: ask.Where, Source: ask.Source}
+	return a.answer(c.QueryFlags, live, func(s *client.Service) asker {
 		return func(ctx context.Context, q client.QueryAsk) (client.QueryPage, error) {
 			q.Query, q.Where, q.Source = ask.Query, ask.Where, ask.Source
 			return s.Query(ctx, q)
@@ -101,12 +103,18 @@ func withoutComments(text string) string {
 }
 
 // answer shows a query's result as the flags say.
-func (a *app) answer(f QueryFlags, of func(*client.Service) asker) error {
+func (a *app) answer(f QueryFlags, live client.LiveAsk, of func(*client.Service) asker) error {
 	switch {
 	case f.Limit < 0:
 		return usage("--limit is negative", "Give 0 for all rows, or how many.")
 	case f.Watch && f.Explain:
 		return usage("--watch and --explain are both given", "Give one of them.")
+	case f.Live && (f.Watch || f.Explain):
+		return usage("--live goes without --watch and --explain", "Give one of them.")
+	case f.Live && f.Output != "table" && f.Output != "jsonl":
+		return usage("--live goes with -o table or jsonl", "Leave -o out, or give -o jsonl for one event a line.")
+	case f.Live:
+		return a.followQuery(f, live)
 	case f.Watch && f.Output != "table" && f.Output != "jsonl":
 		return usage("--watch goes with -o table or jsonl", "Leave -o out, or give -o jsonl for one change a line.")
 	}
@@ -188,7 +196,7 @@ type queryRunCmd struct {
 
 // Run answers a saved query.
 func (c *queryRunCmd) Run(a *app) error {
-	return a.answer(c.QueryFlags, func(s *client.Service) asker {
+	return a.answer(c.QueryFlags, client.LiveAsk{Name: c.Name}, func(s *client.Service) asker {
 		return func(ctx context.Context, q client.QueryAsk) (client.QueryPage, error) {
 			return s.SavedQueryResult(ctx, c.Name, q)
 		}

@@ -126,10 +126,22 @@ const followLine = 4 << 20
 // when the hub refused it or said why it ends, else a *ConnectError. cursor is
 // where the stream can be resumed, whatever the error is.
 func (s *Service) Follow(ctx context.Context, q EventQuery, see func(Event) error) (cursor string, err error) {
-	cursor = q.Cursor
+	return s.follow(ctx, "/api/v1/events", q.values(), func(data []byte) (string, error) {
+		e, err := q.decode(data)
+		if err != nil {
+			return "", fmt.Errorf("read the hub's event: %w", err)
+		}
+		return e.Cursor, see(e)
+	})
+}
+
+// follow reads a stream of server-sent events. see is given each one's data,
+// which it may keep, and returns the cursor behind it.
+func (s *Service) follow(ctx context.Context, path string, values url.Values, see func(data []byte) (string, error)) (cursor string, err error) {
+	cursor = values.Get("cursor")
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	req, err := s.request(ctx, Request{Method: http.MethodGet, Path: "/api/v1/events", Query: q.values()})
+	req, err := s.request(ctx, Request{Method: http.MethodGet, Path: path, Query: values})
 	if err != nil {
 		return cursor, err
 	}
@@ -165,14 +177,11 @@ func (s *Service) Follow(ctx context.Context, q EventQuery, see func(Event) erro
 				_ = json.Unmarshal(value, &why) // an odd reason is none
 				return cursor, &Error{Status: http.StatusServiceUnavailable, Code: why.Code, Message: "the hub ended the stream: " + why.Reason}
 			}
-			e, err := q.decode(bytes.Clone(value))
+			next, err := see(bytes.Clone(value))
 			if err != nil {
-				return cursor, fmt.Errorf("read the hub's event: %w", err)
-			}
-			if err := see(e); err != nil {
 				return cursor, err
 			}
-			cursor = e.Cursor
+			cursor = next
 		case "":
 			if id != "" {
 				cursor = id // of what is complete

@@ -73,6 +73,13 @@ func (c *call) liveRequest() (r engine.QueryRequest, err error) {
 	case source != "" && source != "devices":
 		return r, invalid("the source is %q; expected devices or modules", clip(source))
 	}
+	if name := c.query.Get("name"); name != "" {
+		saved, err := c.hub.SavedQuery(c.r.Context(), c.caller, name, 0)
+		if err != nil {
+			return r, err
+		}
+		r = saved.Request()
+	}
 	r.Token = c.streamCursor()
 	return r, nil
 }

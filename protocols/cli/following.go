@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"errors"
+	"time"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+// following is how a command that follows the hub outlives the hub's absence.
+type following struct {
+	app     *app
+	pause   time.Duration // before the next attempt; 0 while the hub answers
+	reached bool          // it has answered before
+}
+
+const backoffMost = 15 * time.Second
+
+// heard notes that the hub has answered.
+func (f *following) heard() {
+	f.reached = true
+	if f.pause > 0 {
+		f.app.note("The hub is back.")
+	}
+	f.pause = 0
+}
+
+// wait waits before the next attempt when err is one that passes by itself and
+// the hub has answered before; it returns any other. It returns nil when the
+// command is interrupted, too.
+func (f *following) wait(err error) error {
+	if err == nil {
+		return nil
+	}
+	if !f.reached || !comesBack(err) {
+		return err
+	}
+	if f.pause == 0 {
+		f.app.note("The hub does not answer; going on when it is back.")
+	}
+	f.pause = min(max(2*f.pause, 500*time.Millisecond), backoffMost)
+	select {
+	case <-f.app.ctx.Done():
+	case <-time.After(f.pause):
+	}
+	return nil
+}
+
+// comesBack reports whether an error is one that passes by itself.
+func comesBack(err error) bool {
+	if _, ok := errors.AsType[*client.ConnectError](err); ok {
+		return true
+	}
+	e, ok := errors.AsType[*client.Error](err)
+	return ok && (e.Status >= 500 || e.Status == 429)
+}
