@@ -47,7 +47,7 @@ func randomCondition(r *rand.Rand, depth int) string {
 	case 10:
 		return fmt.Sprintf("STARTSWITH(%s, '%s')", a, []string{"A", "d000", "text 1"}[r.IntN(3)])
 	case 11:
-		return a
+		return fmt.Sprintf("(%s = %s OR %s = 'A' OR %s = %s OR %s = %s)", a, constant(), b, constant(), a, b, constant())
 	case 12:
 		return fmt.Sprintf("%s / %s %s %d", a, b, op, r.IntN(3))
 	}
@@ -145,6 +145,8 @@ func TestLargeDictionary(t *testing.T) {
 		"SELECT * FROM devices WHERE tags.t = 'text 69999'",
 		"SELECT * FROM devices WHERE tags.t IN ['text 5', 'text 66000', null, 'text 66001', 7]",
 		"SELECT * FROM devices WHERE NOT (tags.t != 'text 66001') OR tags.t = 'text 3'",
+		"SELECT * FROM devices WHERE tags.t = 'text 66001' OR 'text 3' = tags.t OR tags.n = 3 AND tags.t = 'text 10' OR tags.t = null",
+		"SELECT * FROM devices WHERE deviceId = 'd000003' OR deviceId = 'd000002' OR deviceId = 'none' OR deviceId = 'd000003'",
 		"SELECT COUNT() AS n FROM devices WHERE tags.t != 'text 66001' AND tags.n = 3",
 		"SELECT COUNT() AS n FROM devices WHERE STARTSWITH(tags.t, 'text 69') OR tags.t < 'text 2'",
 		"SELECT COUNT(DISTINCT tags.t) AS n FROM devices WHERE tags.n IN [1, 2]",

@@ -3,6 +3,7 @@ package query
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -59,6 +60,11 @@ func (r *run) planCondition(e expr, want bool) (*condition, error) {
 			}
 			c := &condition{kind: kind, step: &Step{Kind: name}}
 			sides, _ := leaves(n.op, n, nil, nil)
+			if n.op == opOr && want {
+				if sides = joinEqualities(sides); len(sides) == 1 {
+					return r.planLeaf(sides[0], want)
+				}
+			}
 			for _, side := range sides {
 				part, err := r.planCondition(side, want)
 				if err != nil {
@@ -75,6 +81,40 @@ func (r *run) planCondition(e expr, want bool) (*condition, error) {
 		}
 	}
 	return r.planLeaf(e, want)
+}
+
+// joinEqualities makes one IN of the equalities with constants that ask for the
+// same path, of what OR joins.
+func joinEqualities(parts []expr) []expr {
+	out := make([]expr, 0, len(parts))
+	at := map[string]int{} // in out, by path
+	for _, e := range parts {
+		op, v, ok := sides(e)
+		if !ok || op != opEqual {
+			out = append(out, e)
+			continue
+		}
+		n := e.(*binary)
+		path, is := n.left.(*ref)
+		if !is {
+			path = n.right.(*ref)
+		}
+		key := strings.Join(path.path, "\x00")
+		k, seen := at[key]
+		if !seen {
+			at[key] = len(out)
+			out = append(out, e)
+			continue
+		}
+		item := &literal{n.at, v}
+		if in, is := out[k].(*binary); is && in.op == opIn {
+			in.right.(*list).items = append(in.right.(*list).items, item)
+			continue
+		}
+		_, first, _ := sides(out[k])
+		out[k] = &binary{n.at, opIn, path, &list{n.at, []expr{&literal{n.at, first}, item}}}
+	}
+	return out
 }
 
 // arrange puts the parts in the order in which they rule out most for least.

@@ -169,7 +169,7 @@ func (r *run) take(out *output, ords []uint32, skip *int, look int) (rest []uint
 		return nil, err
 	}
 	for i, ord := range ords {
-		if exact && len(out.ids)+len(rows) >= look {
+		if exact && (len(out.ids)+len(rows) >= look || i&7 == 7 && time.Since(r.locked) > lockTime) {
 			rest = ords[i:]
 			break
 		}
