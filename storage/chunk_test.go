@@ -17,7 +17,9 @@ func TestChunksHoldAllRecordsOnce(t *testing.T) {
 	for i := range 1000 {
 		id := fmt.Sprintf("%04d", i)
 		want = append(want, id)
-		update(t, db, func(tx *Tx) error { return tab.Put(tx, Tuple(id), doc{City: "x", Number: int64(i), Text: text(i%50+1, "x")}) })
+		update(t, db, func(tx *Tx) error {
+			return tab.Put(tx, Tuple(id), doc{City: "x", Number: int64(i), Text: text(i%50+1, "x")})
+		})
 	}
 	for _, size := range []int{1, 7, 64, 1000, 4096} {
 		var chunks []Chunk[doc]

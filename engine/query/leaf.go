@@ -27,12 +27,10 @@ const (
 // distinct value, and looked up for each row.
 type columnTest struct {
 	binding *binding
-	store   *store
 	program *program
 	want    bool
 	now     time.Time
 	row     single
-	text    func() string
 
 	equals  []Value // the values that pass, if that can be said; else nil
 	numbers numberTest

@@ -328,14 +328,14 @@ func (n naive) call(e *call) Value {
 		}
 		return StringValue(strings.ToUpper(text(0)))
 	case "CONCAT":
-		var s string
+		var s strings.Builder
 		for i := range args {
 			if kind(i) != String {
 				return Value{}
 			}
-			s += text(i)
+			s.WriteString(text(i))
 		}
-		return StringValue(s)
+		return StringValue(s.String())
 	case "SUBSTRING":
 		return naiveSubstring(args)
 	case "AS_NUMBER":
@@ -511,11 +511,11 @@ func naiveGroups(q *Query, rows []naiveRow, now time.Time) (out []string) {
 		groups[""] = nil
 	}
 	for _, r := range rows {
-		key := ""
+		var key strings.Builder
 		for _, p := range q.group {
-			key += naiveKey(naiveAt(r.document, p)) + "\x00"
+			key.WriteString(naiveKey(naiveAt(r.document, p)) + "\x00")
 		}
-		groups[key] = append(groups[key], r.document)
+		groups[key.String()] = append(groups[key.String()], r.document)
 	}
 	keys := slices.Sorted(maps.Keys(groups))
 	slices.SortStableFunc(keys, func(a, b string) int {

@@ -89,11 +89,12 @@ func TestKnown(t *testing.T) {
 }
 
 func TestCompileRefuses(t *testing.T) {
-	doubling := `{"$defs":{`
+	var doubling strings.Builder
+	doubling.WriteString(`{"$defs":{`)
 	for i := range 30 {
-		doubling += fmt.Sprintf(`"d%d":{"allOf":[{"$ref":"#/$defs/d%d"},{"$ref":"#/$defs/d%d"}]},`, i, i+1, i+1)
+		doubling.WriteString(fmt.Sprintf(`"d%d":{"allOf":[{"$ref":"#/$defs/d%d"},{"$ref":"#/$defs/d%d"}]},`, i, i+1, i+1))
 	}
-	doubling += `"d30":{"type":"string"}},"$ref":"#/$defs/d0"}`
+	doubling.WriteString(`"d30":{"type":"string"}},"$ref":"#/$defs/d0"}`)
 	for _, c := range []struct{ name, schema, want string }{
 		{"not json", `{"type":`, "it is not JSON"},
 		{"two values", `{} {}`, "more than one JSON value"},
@@ -109,7 +110,7 @@ func TestCompileRefuses(t *testing.T) {
 		{"lookahead", `{"pattern":"(?=a)b"}`, "a regular expression: "},
 		{"large pattern", `{"pattern":"(a{30}){30}"}`, "steps a character"},
 		{"long pattern", `{"pattern":"` + strings.Repeat("a", 2000) + `"}`, "2000 bytes"},
-		{"doubling", doubling, "looked at up to"},
+		{"doubling", doubling.String(), "looked at up to"},
 		{"doubling by depth", `{"allOf":[{"properties":{"a":{"$ref":"#"}}},{"properties":{"a":{"$ref":"#"}}}]}`, "looked at up to"},
 		{"patterns by depth", `{"patternProperties":{"a":{"$ref":"#"},"b":{"$ref":"#"},"c":{"$ref":"#"}}}`, "looked at up to"},
 		{"long enum", `{"enum":[` + strings.Repeat("1,", 600) + `2]}`, "looked at up to"},

@@ -3,6 +3,7 @@ package twin
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -93,11 +94,12 @@ func TestCompareTellsAll(t *testing.T) {
 
 // BenchmarkCompare finds one property among twenty.
 func BenchmarkCompare(b *testing.B) {
-	text := `{"a":1`
+	var text strings.Builder
+	text.WriteString(`{"a":1`)
 	for i := range 20 {
-		text += `,"property` + string(rune('a'+i)) + `":"value"`
+		text.WriteString(`,"property` + string(rune('a'+i)) + `":"value"`)
 	}
-	s := section(b, Reported, text+"}")
+	s := section(b, Reported, text.String()+"}")
 	next, _, err := s.Merge(patch(b, `{"propertyj":"other"}`), noon, azure)
 	if err != nil {
 		b.Fatal(err)
