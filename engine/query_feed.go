@@ -53,7 +53,7 @@ func newQueries(memory int64, limits *Limits) *queries {
 	if memory <= 0 {
 		memory = columnMemory
 	}
-	q := &queries{ready: make(chan struct{}), slots: make(chan struct{}, queriesAtOnce), lists: newResultLists()}
+	q := &queries{ready: make(chan struct{}), slots: make(chan struct{}, queriesAtOnce()), lists: newResultLists()}
 	// There are far fewer modules than devices, if any.
 	q.columns[query.Devices] = query.NewColumns(query.ColumnOptions{Memory: memory / 4 * 3, ID: rowPaths.deviceID, Outside: outsidePaths()})
 	q.columns[query.Modules] = query.NewColumns(query.ColumnOptions{Memory: memory / 4, Outside: outsidePaths()})

@@ -239,7 +239,7 @@ func TestQueriesSayWhenTheyAreNotReady(t *testing.T) {
 func TestQueriesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := queryHub(t)
-		for range queriesAtOnce {
+		for range queriesAtOnce() {
 			h.queries.slots <- struct{}{}
 		}
 		_, err := h.Query(t.Context(), everybody(), QueryRequest{Text: "SELECT COUNT() AS n FROM devices"})

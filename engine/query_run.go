@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"runtime"
 	"strings"
 	"time"
 
@@ -256,12 +257,13 @@ func (q *queries) waitReady(ctx context.Context) error {
 	return errf(CodeUnavailable, "queries are not ready: %d of %d rows are read; everything else is served", min(p.Done, p.Total), p.Total)
 }
 
-// Bounds of queries that run at once. One takes a processor; more of them than
-// processors would only take them from everything else.
-const (
-	queriesAtOnce = 8
-	queryQueue    = 5 * time.Second
-)
+// queryQueue is how long a query waits for its turn.
+const queryQueue = 5 * time.Second
+
+// queriesAtOnce is how many run at once. One takes a processor; more of them
+// than processors only take them from everything else, but a slow one must not
+// keep all others waiting.
+func queriesAtOnce() int { return max(4, runtime.NumCPU()) }
 
 // enter waits for a slot; leave gives it back.
 func (q *queries) enter(ctx context.Context) (leave func(), err error) {
@@ -280,7 +282,7 @@ func (q *queries) enter(ctx context.Context) (leave func(), err error) {
 		return nil, wrapf(CodeCanceled, ctx.Err(), "the caller went away before its query's turn")
 	case <-t.C:
 		q.count.refused.Add(1)
-		return nil, errf(CodeThrottled, "%d queries run and this one waited %d s for its turn; look at the slow-query log for what takes so long", queriesAtOnce, int(queryQueue.Seconds()))
+		return nil, errf(CodeThrottled, "%d queries run and this one waited %d s for its turn; look at the slow-query log for what takes so long", cap(q.slots), int(queryQueue.Seconds()))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -203,6 +204,7 @@ func (c *condition) seeds() ([]uint32, bool) {
 
 // check returns why the query must stop, if it must.
 func (r *run) check(step string) error {
+	runtime.Gosched() // who waits for a commit takes turns with queries, and needs little
 	if err := r.ctx.Err(); err != nil {
 		return err
 	}
