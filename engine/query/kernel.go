@@ -94,7 +94,10 @@ func (v *columnVector) load(dst *[64]float64, number int, from uint32) {
 	switch s.form {
 	case floats:
 		for i, x := range (*[64]cell)(s.floats[from:]) {
-			dst[i] = math.Float64frombits(uint64(x)) // a code is a NaN
+			dst[i] = math.Float64frombits(uint64(x))
+			if dst[i] != dst[i] { // a code, which a number that came early has, too
+				dst[i] = c.number(x)
+			}
 		}
 	case one:
 		v.prepare(c)

@@ -32,6 +32,7 @@ func randomPaths() []randomPath {
 		{Path{"properties", "reported", "on"}, "reported.on", "b"},
 		{Path{"properties", "reported", "text"}, "reported.text", "s"},
 		{Path{"properties", "reported", "wide"}, "reported.wide", "n"}, // a value for each twin
+		{Path{"properties", "reported", "high"}, "reported.high", "n"}, // the same
 		{Path{"properties", "reported", "name"}, "reported.name", "s"}, // a value for each twin
 		{Path{"properties", "reported", "seen"}, "reported.seen", "t"}, //
 		{Path{"properties", "reported", "list"}, "reported.list", "a"}, //
@@ -113,10 +114,8 @@ func (r randomQueries) field() Field {
 	p := pick(r, r.paths...)
 	path, v := p.path, r.value(p.of)
 	switch {
-	case p.text == "reported.wide" && r.chance(80):
-		v = NumberValue(float64(r.IntN(100_000)) / 16)
-	case p.text == "reported.name" && r.chance(80):
-		v = StringValue("name-" + strconv.Itoa(r.IntN(100_000)))
+	case r.chance(80) && slices.Contains([]string{"reported.wide", "reported.high", "reported.name"}, p.text):
+		v = r.unique(p)
 	case r.chance(8) && len(path) > 2 && path[0] == "tags" || r.chance(2):
 		path, v = path[:len(path)-1], r.value(pick(r, "o", "o", "n", "s"))
 	}
@@ -130,6 +129,14 @@ func (r randomQueries) field() Field {
 		v = Value{}
 	}
 	return Field{Path: path, Value: v}
+}
+
+// unique returns a value that few twins have alike.
+func (r randomQueries) unique(p randomPath) Value {
+	if p.of == "s" {
+		return StringValue("name-" + strconv.Itoa(r.IntN(100_000)))
+	}
+	return NumberValue(float64(r.IntN(100_000)) / 16)
 }
 
 // twin returns a new twin's fields.
@@ -147,9 +154,13 @@ func (r randomQueries) twin(source Source, id string) []Field {
 	if source == Modules {
 		fields = append(fields, Field{Path{"moduleId"}, StringValue(module)})
 	}
+	for _, p := range r.paths {
+		if strings.Contains(" reported.wide reported.high reported.name ", " "+p.text+" ") && r.chance(85) {
+			fields = append(fields, Field{p.path, r.unique(p)})
+		}
+	}
 	for range 6 + r.IntN(30) {
-		f := r.field()
-		fields = append(fields, f)
+		fields = append(fields, r.field())
 	}
 	return fields
 }
@@ -222,7 +233,7 @@ func (r randomQueries) query(source Source) string {
 	b.WriteString(strings.Join(items, ", "))
 	b.WriteString(" FROM " + source.String())
 	if r.chance(90) {
-		b.WriteString(" WHERE " + r.condition(3))
+		b.WriteString(" WHERE " + r.condition(r.IntN(4)))
 	}
 	if len(groups) > 0 {
 		b.WriteString(" GROUP BY " + strings.Join(groups, ", "))
@@ -347,11 +358,15 @@ func (r randomQueries) condition(depth int) string {
 		return r.any() + r.compareWith()
 	case n < 38:
 		return r.numeric(2) + " " + r.comparison() + " " + r.numeric(1)
-	case n < 43: // two columns
-		return r.of("n").text + " " + r.comparison() + " " + r.of("n").text
-	case n < 46:
+	case n < 45: // two columns
+		left, right := r.of("n").text, r.of("n").text
+		if r.chance(50) {
+			left, right = "reported.wide", "reported.high"
+		}
+		return left + " " + r.comparison() + " " + right
+	case n < 48:
 		return r.stringy(1) + " " + r.comparison() + " " + r.stringy(2)
-	case n < 53:
+	case n < 54:
 		var list []string
 		for range 1 + r.IntN(4) {
 			list = append(list, r.constant())
