@@ -2,7 +2,7 @@
 # make test   everything that must hold, with what it needs installed
 # make bench  the measurements against other databases and servers
 # make soak   ten minutes of steady work: memory, goroutines, files and disk
-# make nightly  a fleet under kill -9, an hour of soak, a reconnect storm
+# make nightly  a million random queries, a fleet under kill -9, an hour of soak, a reconnect storm
 # make build  the binary, ./muster
 # make deb    a Debian package, in dist/
 # make container  a container image, with buildah, podman or docker

@@ -195,7 +195,11 @@ func TestColumnsAgreeOnManyRows(t *testing.T) {
 	f.full = NewColumns(ColumnOptions{})
 	for i := range 70_000 {
 		id := "d" + strconv.Itoa(i)
-		fields := append(f.twin(f.source, id), Field{Path{"properties", "reported", "name"}, StringValue("name-" + strconv.Itoa(i))})
+		fields := f.twin(f.source, id)
+		if i%4 > 0 { // which is quicker
+			fields = fields[:min(len(fields), 14)]
+		}
+		fields = append(fields, Field{Path{"properties", "reported", "name"}, StringValue("name-" + strconv.Itoa(i))})
 		v := ObjectValue(nil)
 		for _, x := range fields {
 			v = naiveSet(v, x.Path, x.Value)
@@ -206,7 +210,7 @@ func TestColumnsAgreeOnManyRows(t *testing.T) {
 	}
 	f.restart()
 	var seen queryCoverage
-	for range fromEnvironment(t, "MUSTER_QUERY_COMPARISONS", 20_000) / 4000 {
+	for range max(5, fromEnvironment(t, "MUSTER_QUERY_COMPARISONS", 20_000)/4000) {
 		if !f.compare(t, 99, &seen) {
 			return
 		}

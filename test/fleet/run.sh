@@ -10,7 +10,10 @@
 #                             and disk stay flat. -h lists the flags.
 #   test/fleet/run.sh storm   5,000 devices lose their network in one moment, beside what a bare TLS
 #                             server takes for as many; -h lists the flags.
-#   test/fleet/run.sh nightly kill, a soak of an hour, storm and a million pairs of queries and changes, one after the other.
+#   test/fleet/run.sh queries a million random queries against a plain evaluator, with and without
+#                             columns, through changes and restarts. COMPARISONS and SEED change it.
+#   test/fleet/run.sh nightly queries, kill, a soak of an hour, storm and a million pairs of queries and
+#                             changes, one after the other.
 #
 # Needs Go, and enough open files: three for each device (ulimit -n). Figures go to standard output.
 set -eu
@@ -29,10 +32,19 @@ kill_rounds() {
 		go test . -run '^TestFleetSurvivesKills$' -count=1 -v -timeout 90m
 }
 
+queries() {
+	echo "commit: $(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown), $(go version)"
+	cd "$root"
+	MUSTER_QUERY_COMPARISONS=${COMPARISONS:-1000000} MUSTER_QUERY_SEED=${SEED:-$(date +%s)} \
+		go test ./engine/query -run '^TestColumnsAgree' -count=1 -v -timeout 3h
+}
+
 case "$sub" in
+queries) queries ;;
 kill) kill_rounds ;;
 soak | storm) "$root/test/bench/run.sh" "$sub" "$@" ;;
 nightly)
+	queries
 	kill_rounds
 	"$root/test/bench/run.sh" soak -duration 1h
 	"$root/test/bench/run.sh" storm
