@@ -20,7 +20,7 @@ func (h *Hub) checkDeclared(now time.Time, id TwinID, before, after *twin.Sectio
 		return nil, nil
 	}
 	var wrong []schema.Violation
-	for _, v := range current.sections[after.Kind()].Check(before.Plain(nil), after.Plain(nil)) {
+	for _, v := range current.sections[after.Kind()].Check(func() any { return plainValue(before.View()) }, plainValue(after.View())) {
 		if !v.Known {
 			wrong = append(wrong, v)
 		}
@@ -73,6 +73,39 @@ func (h *Hub) tellViolationsTx(tx *storage.Tx, c Caller, id TwinID, after *twin.
 		}
 	})
 	return appendChange(tx, c, changeSchemaViolated, id, after.Version(), details)
+}
+
+// plainValue is a section as package schema takes it. A section holds no number
+// beyond the range.
+func plainValue(v twin.View) any {
+	switch v.Form() {
+	case 't', 'f':
+		return v.Form() == 't'
+	case '0':
+		if n, err := strconv.ParseInt(v.Text(), 10, 64); err == nil {
+			return n
+		}
+		f, _ := strconv.ParseFloat(v.Text(), 64)
+		return f
+	case '"':
+		return v.Text()
+	case '[':
+		list := make([]any, v.Len())
+		for i := range list {
+			_, item := v.At(i)
+			list[i] = plainValue(item)
+		}
+		return list
+	case '{':
+		members := make(map[string]any, v.Len())
+		for i := range v.Len() {
+			key, value := v.At(i)
+			members[key] = plainValue(value)
+		}
+		return members
+	default:
+		return nil
+	}
 }
 
 // violationsTold is how many violations an event tells.

@@ -27,21 +27,16 @@ type Violation struct {
 }
 
 // Check returns what is wrong with a document after a change, at most a hundred
-// violations in the order of their paths. before is the document before the
-// change, nil when there was none; both are JSON objects.
-func (s *Schema) Check(before, after []byte) []Violation {
-	now, err := decode(after)
-	if err != nil {
-		return []Violation{{Expected: "a document that can be checked", Found: err.Error()}}
-	}
+// violations in the order of their paths. Documents are made of map[string]any,
+// []any, string, bool, nil, int64 and finite float64. before gives the document
+// before the change, and is asked only when something is wrong; nil when there
+// was none.
+func (s *Schema) Check(before func() any, now any) []Violation {
 	list := s.violations(now)
 	if len(list) == 0 || before == nil {
 		return list
 	}
-	then, err := decode(before)
-	if err != nil {
-		return list
-	}
+	then := before()
 	old := map[string]bool{}
 	for _, v := range s.violations(then) {
 		old[v.Path+" "+v.keyword] = true

@@ -19,6 +19,15 @@ func compile(t *testing.T, text string) *Schema {
 	return s
 }
 
+func document(t *testing.T, text string) any {
+	t.Helper()
+	v, err := decode([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 func TestCheck(t *testing.T) {
 	const schema = `{
 		"type": "object", "additionalProperties": false, "required": ["site"],
@@ -55,7 +64,7 @@ func TestCheck(t *testing.T) {
 		{`{"site":"A","mode":"manual"}`, `mode: found "manual", expected "auto"`},
 	} {
 		var got []string
-		for _, v := range s.Check(nil, []byte(c.doc)) {
+		for _, v := range s.Check(nil, document(t, c.doc)) {
 			got = append(got, fmt.Sprintf("%s: found %s, expected %s", v.Path, v.Found, v.Expected))
 		}
 		if strings.Join(got, "|") != c.want {
@@ -79,7 +88,7 @@ func TestKnown(t *testing.T) {
 		{`{"site":"A","in":{"a":1,"b":1,"c":1}}`, `{"site":"A","in":{"a":2}}`, `in=false`},
 	} {
 		var got []string
-		for _, v := range s.Check([]byte(c.before), []byte(c.after)) {
+		for _, v := range s.Check(func() any { return document(t, c.before) }, document(t, c.after)) {
 			got = append(got, fmt.Sprintf("%s=%t", v.Path, v.Known))
 		}
 		if strings.Join(got, " ") != c.want {
@@ -127,10 +136,10 @@ func TestCompileRefuses(t *testing.T) {
 // A tree that refers to itself is a schema that people write.
 func TestCompileTakesTrees(t *testing.T) {
 	s := compile(t, `{"type":"object","additionalProperties":{"$ref":"#"},"properties":{"left":{"$ref":"#"},"right":{"$ref":"#"}}}`)
-	if list := s.Check(nil, []byte(`{"left":{"right":{"x":{}}}}`)); len(list) != 0 {
+	if list := s.Check(nil, document(t, `{"left":{"right":{"x":{}}}}`)); len(list) != 0 {
 		t.Error(list)
 	}
-	if list := s.Check(nil, []byte(`{"left":{"right":{"x":{"y":1}}}}`)); len(list) != 1 || list[0].Path != "left.right.x.y" {
+	if list := s.Check(nil, document(t, `{"left":{"right":{"x":{"y":1}}}}`)); len(list) != 1 || list[0].Path != "left.right.x.y" {
 		t.Error(list)
 	}
 	for _, draft := range []string{"http://json-schema.org/draft-04/schema#", "http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2019-09/schema", "https://json-schema.org/draft/2020-12/schema"} {
@@ -140,7 +149,7 @@ func TestCompileTakesTrees(t *testing.T) {
 
 func TestCheckRefusesWhatIsTooDear(t *testing.T) {
 	s := compile(t, `{"properties":{"list":{"items":{"enum":[`+strings.Repeat(`"x",`, 450)+`"y"]}}}}`)
-	list := s.Check(nil, []byte(`{"list":[`+strings.Repeat(`"a",`, 50_000)+`"a"]}`))
+	list := s.Check(nil, document(t, `{"list":[`+strings.Repeat(`"a",`, 50_000)+`"a"]}`))
 	if len(list) != 1 || !strings.Contains(list[0].Expected, "values, as many as this schema can be checked on") {
 		t.Error(list)
 	}
@@ -159,7 +168,11 @@ func FuzzCompileAndCheck(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, v := range s.Check([]byte(doc), []byte(doc)) {
+		v, err := decode([]byte(doc))
+		if err != nil {
+			return
+		}
+		for _, v := range s.Check(func() any { return v }, v) {
 			if v.Expected == "" || v.Found == "" {
 				t.Errorf("a violation says nothing: %+v", v)
 			}
@@ -175,9 +188,12 @@ func BenchmarkCheck(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	doc := []byte(`{"battery":20,"firmware":"1.2.3","site":"A","network":{"rssi":-60,"name":"wlan"},"uptime":123456}`)
+	doc, err := decode([]byte(`{"battery":20,"firmware":"1.2.3","site":"A","network":{"rssi":-60,"name":"wlan"},"uptime":123456}`))
+	if err != nil {
+		b.Fatal(err)
+	}
 	for b.Loop() {
-		if len(s.Check(doc, doc)) > 0 {
+		if len(s.Check(nil, doc)) > 0 {
 			b.Fatal("it has a violation")
 		}
 	}
