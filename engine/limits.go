@@ -97,6 +97,7 @@ type Limits struct {
 	QuerySlow       time.Duration // from then on a query is logged
 
 	SavedQueries       int
+	SavedQueryBytes    int // of the text of one
 	SavedQueryVersions int // that are kept of one
 	SchemaBytes        int // a declared schema of one section
 
@@ -279,6 +280,7 @@ var limitTable = [...]LimitRow{
 	span("query_slow", "From when on a query is written to the log as slow.", time.Second, time.Second, func(l *Limits) *time.Duration { return &l.QuerySlow }),
 	perSecond("query_rate", "Queries of the whole hub, a page each.", 0, 1000.0/60, func(l *Limits) *float64 { return &l.QueryRate }),
 	count("saved_queries", "Saved queries.", "", 1000, 1000, func(l *Limits) *int { return &l.SavedQueries }),
+	count("saved_query_bytes", "Length of a saved query, UTF-8.", "bytes", 8*kib, 8*kib, func(l *Limits) *int { return &l.SavedQueryBytes }),
 	count("saved_query_versions", "Versions that are kept of a saved query.", "", 100, 100, func(l *Limits) *int { return &l.SavedQueryVersions }),
 	count("schema_bytes", "Size of the declared schema of tags, desired or reported properties, each.", "bytes", 64*kib, 64*kib, func(l *Limits) *int { return &l.SchemaBytes }),
 

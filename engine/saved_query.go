@@ -171,6 +171,9 @@ func (h *Hub) checkSavedQuery(s *SavedQuery) error {
 			return errf(CodeArgumentInvalid, "the label %q has %d bytes; expected at most %d", key, n, labelValueBytes)
 		}
 	}
+	if most := h.limits.SavedQueryBytes; len(s.Text) > most {
+		return errf(CodeArgumentInvalid, "the query has %d bytes; expected at most %d to save it", len(s.Text), most)
+	}
 	q, err := h.ParseQuery(s.Request())
 	if err != nil {
 		return err

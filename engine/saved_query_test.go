@@ -100,6 +100,7 @@ func TestSavedQueriesAreBounded(t *testing.T) {
 		"no name":     {Text: "connected"},
 		"a long name": {Name: strings.Repeat("n", 65), Text: "connected"},
 		"a bad name":  {Name: "a/b", Text: "connected"},
+		"a long text": {Name: "x", Text: "connected" + strings.Repeat(" and connected", 1000)},
 		"no text":     {Name: "x", Text: " \n"},
 		"bad text":    {Name: "x", Text: "SELECT * FROM nowhere"},
 		"bad where":   {Name: "x", Text: "tags.site =="},
