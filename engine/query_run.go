@@ -79,7 +79,9 @@ func (h *Hub) ParseQuery(r QueryRequest) (*query.Query, error) {
 		q, err = query.Parse(r.Text, query.Options{Strict: h.limits.Profile == ProfileAzure})
 	}
 	if err != nil {
-		return nil, wrapf(CodeArgumentInvalid, err, "the query can't be read: %s", err.Error())
+		e := wrapf(CodeArgumentInvalid, err, "the query can't be read: %s", err.Error())
+		e.Next = "Mend the query at that place; `muster schema` shows which properties there are."
+		return nil, e
 	}
 	return q, nil
 }
