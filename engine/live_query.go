@@ -186,8 +186,17 @@ func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]*Event, err
 		if err != nil {
 			return nil, liveError(err)
 		}
-		for _, e := range list {
-			s.list = append(s.list, e.Made(liveEvent).(*Event))
+		var made []liveEvent
+		for i, e := range list {
+			s.list = append(s.list, e.Made(func(e *query.LiveEvent) any {
+				if made == nil { // together: one by one they would cost more
+					made = make([]liveEvent, 0, len(list)-i)
+				}
+				made = append(made, newLiveEvent(e))
+				m := &made[len(made)-1]
+				m.event.forms = &m.forms
+				return &m.event
+			}).(*Event))
 		}
 		if len(s.list) > 0 {
 			if b := s.reader.Batch(); b.Query > 0 {
@@ -206,11 +215,15 @@ func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]*Event, err
 }
 
 // liveEvent is an event of a live query as those of the hub are.
-func liveEvent(e *query.LiveEvent) any {
-	return &Event{
+type liveEvent struct {
+	event Event
+	forms eventForms
+}
+
+func newLiveEvent(e *query.LiveEvent) liveEvent {
+	return liveEvent{event: Event{
 		Cursor: e.Cursor, Kind: e.Kind.String(), Time: e.Time.UTC(), ID: twinIDOfRow(e.ID), Data: e.Row, Position: e.Position,
-		forms: &eventForms{},
-	}
+	}}
 }
 
 // run wakes subscribers, and does what time does, until ctx ends.

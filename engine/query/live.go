@@ -283,8 +283,8 @@ func (l *Live) wake(q *liveQuery) {
 	if !q.dirty {
 		q.dirty = true
 		l.dirty = append(l.dirty, q)
+		l.attend()
 	}
-	l.attend()
 }
 
 func (l *Live) attend() {

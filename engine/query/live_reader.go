@@ -23,6 +23,7 @@ type LiveReader struct {
 	reset    bool // LiveReset comes first
 
 	list  []*LiveEvent // what Next returned, reused
+	ends  []int        // reused
 	batch LiveBatch    // of list
 }
 
@@ -113,19 +114,7 @@ func (r *LiveReader) Next(most int) (list []*LiveEvent, more <-chan struct{}, er
 		r.begin()
 		return r.list, l.ready, nil
 	case !r.sweeping && len(events) > 0:
-		from, bytes := r.number, 0
-		for i := range events {
-			e := &events[i]
-			if bytes += len(e.row); i > 0 && bytes > l.pace.bytes {
-				break
-			}
-			r.number++
-			if e.event == nil {
-				e.event = e.tell(r.Cursor())
-			}
-			r.list = append(r.list, e.event)
-		}
-		r.batch = LiveBatch{q.number, from, r.number}
+		r.give(events)
 		return r.list, l.ready, nil
 	case !r.sweeping:
 		if q.moved == nil {
@@ -135,6 +124,41 @@ func (r *LiveReader) Next(most int) (list []*LiveEvent, more <-chan struct{}, er
 	}
 	r.sweep(events)
 	return r.list, l.ready, nil
+}
+
+// give lists events behind the snapshot, as far as a page holds them. Those that
+// nobody has taken before are made together, which costs less than one by one.
+func (r *LiveReader) give(events []liveEntry) {
+	l, q := r.live, r.query
+	n, fresh, bytes := 0, 0, 0
+	for ; n < len(events); n++ {
+		if bytes += len(events[n].row); n > 0 && bytes > l.pace.bytes {
+			break
+		}
+		if events[n].event == nil {
+			fresh++
+		}
+	}
+	r.batch = LiveBatch{q.number, r.number, r.number + uint64(n)}
+	made, ends := make([]LiveEvent, 0, fresh), r.ends[:0]
+	text := make([]byte, 0, 64*fresh)
+	for i := range events[:n] {
+		r.number++
+		e := &events[i]
+		if e.event == nil {
+			made = append(made, LiveEvent{Kind: e.kind, ID: e.id, Row: e.row, Position: e.position, Time: time.Unix(0, e.time)})
+			e.event = &made[len(made)-1]
+			text = l.appendCursor(text, q, r.number, "", false)
+			ends = append(ends, len(text))
+		}
+		r.list = append(r.list, e.event)
+	}
+	cursors, from := string(text), 0
+	for i, end := range ends {
+		made[i].Cursor = cursors[from:end]
+		from = end
+	}
+	r.ends = ends
 }
 
 // livePart is how many rows are looked at before it is seen whether a page is
@@ -191,7 +215,7 @@ func (r *LiveReader) sweep(events []liveEntry) {
 	}
 }
 
-// tell makes the event that readers get.
+// tell makes an event for one reader.
 func (e *liveEntry) tell(cursor string) *LiveEvent {
 	return &LiveEvent{Kind: e.kind, ID: e.id, Row: e.row, Position: e.position, Time: time.Unix(0, e.time), Cursor: cursor}
 }
@@ -199,7 +223,10 @@ func (e *liveEntry) tell(cursor string) *LiveEvent {
 // cursor names a place: what is before event number, and while a snapshot is
 // under way the last row that was given out.
 func (l *Live) cursor(q *liveQuery, number uint64, edge string, sweeping bool) string {
-	b := make([]byte, 0, len(l.options.Instance)+48+2*len(edge))
+	return string(l.appendCursor(make([]byte, 0, len(l.options.Instance)+48+2*len(edge)), q, number, edge, sweeping))
+}
+
+func (l *Live) appendCursor(b []byte, q *liveQuery, number uint64, edge string, sweeping bool) []byte {
 	b = append(append(b, l.options.Instance...), '.')
 	b = append(append(b, q.hash...), '.')
 	b = append(strconv.AppendUint(b, q.number, 36), '.')
@@ -207,7 +234,7 @@ func (l *Live) cursor(q *liveQuery, number uint64, edge string, sweeping bool) s
 	if sweeping {
 		b = base64.RawURLEncoding.AppendEncode(append(b, '.'), []byte(edge))
 	}
-	return string(b)
+	return b
 }
 
 // resume moves to a cursor. What it names may be gone: then LiveReset comes.
