@@ -148,7 +148,8 @@ func (l *Live) change(one []Change) {
 		}
 	case c.Replace || !known:
 		for _, q := range l.queries {
-			l.touch(q).compare = true
+			l.touch(q)
+			q.compare, q.turned = true, true
 		}
 	default:
 		l.touchFields(rows, n, c.Fields)
@@ -182,7 +183,7 @@ func (l *Live) change(one []Change) {
 func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 	for i := range fields {
 		f := &fields[i]
-		if !l.index.find(f.Path, nil) {
+		if !l.index.has(f.Path) {
 			continue
 		}
 		// What is below an object is not looked at here; it is compared as it
@@ -192,8 +193,12 @@ func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 		if plain && same(old, f.Value) {
 			continue
 		}
+		var m *move
+		if plain {
+			m = &move{old, f.Value}
+		}
 		quiet := len(f.Path) > 0 && slices.Contains(l.options.Quiet, f.Path[0])
-		l.index.find(f.Path, func(u pathUse, below bool) {
+		l.index.find(f.Path, m, func(u pathUse, below bool) {
 			if quiet && u.projected && u.query.projection.items == nil {
 				return
 			}
@@ -201,6 +206,8 @@ func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 			if u.projected {
 				q.compare = true
 				q.certain = q.certain || plain && !below
+			} else {
+				q.turned = true
 			}
 		})
 	}
@@ -209,7 +216,7 @@ func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 // touch lists a query among those that a change concerns.
 func (l *Live) touch(q *liveQuery) *liveQuery {
 	if q.mark != l.turn {
-		q.mark, q.compare, q.certain = l.turn, false, false
+		q.mark, q.compare, q.certain, q.turned = l.turn, false, false, false
 		l.touched = append(l.touched, q)
 	}
 	return q
@@ -220,7 +227,11 @@ func (l *Live) evaluate(rows liveRows, q *liveQuery, id string, n uint32) {
 	if n >= q.built && !q.whole {
 		return // build comes to it
 	}
-	was, is := q.members.has(n), l.selects(rows, q, n)
+	was := q.members.has(n)
+	is := was
+	if q.turned {
+		is = l.selects(rows, q, n)
+	}
 	if q.err != nil {
 		return
 	}
@@ -304,7 +315,7 @@ func (l *Live) ringBytes() int {
 func (l *Live) Follows(p Path) (yes bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.index.find(p, func(u pathUse, _ bool) { yes = yes || !u.projected || u.query.projection.items != nil })
+	l.index.find(p, nil, func(u pathUse, _ bool) { yes = yes || !u.projected || u.query.projection.items != nil })
 	return yes
 }
 
@@ -366,7 +377,7 @@ func (l *Live) advance(now time.Time) {
 		}
 		if id, ok := rows.id(d.n); ok {
 			l.turn++
-			d.query.compare = false
+			d.query.compare, d.query.turned = false, true
 			l.evaluate(rows, d.query, id, d.n)
 		}
 	}

@@ -1,6 +1,9 @@
 package query
 
-import "slices"
+import (
+	"slices"
+	"sort"
+)
 
 // pathIndex finds the live queries that a change of a path concerns: those
 // that read the path, an object in which it lies, or something below it.
@@ -9,6 +12,7 @@ type pathIndex struct{ root pathNode }
 type pathNode struct {
 	children map[string]*pathNode
 	uses     []pathUse // of this very path
+	compared compared
 }
 
 // pathUse is a query that reads a path.
@@ -17,8 +21,127 @@ type pathUse struct {
 	projected bool // in what it shows, else in its condition
 }
 
-// add notes that a query reads a path.
-func (x *pathIndex) add(p Path, u pathUse) {
+// compared are the uses of a path in comparisons with constants alone: they can
+// turn out differently only when a value moves across one of their constants.
+type compared struct {
+	uses    []pathUse
+	numbers []numberUse // by number
+	texts   map[string][]pathUse
+}
+
+type numberUse struct {
+	number float64
+	use    pathUse
+}
+
+// add notes a use with its constants.
+func (c *compared) add(u pathUse, constants []Value) {
+	c.uses = append(c.uses, u)
+	for _, v := range constants {
+		switch v.kind {
+		case Number:
+			at := sort.Search(len(c.numbers), func(i int) bool { return c.numbers[i].number >= v.number })
+			c.numbers = slices.Insert(c.numbers, at, numberUse{v.number, u})
+		case String:
+			if c.texts == nil {
+				c.texts = map[string][]pathUse{}
+			}
+			c.texts[v.text] = append(c.texts[v.text], u)
+		}
+	}
+}
+
+func (c *compared) remove(u pathUse) {
+	is := func(other pathUse) bool { return other == u }
+	c.uses = slices.DeleteFunc(c.uses, is)
+	c.numbers = slices.DeleteFunc(c.numbers, func(n numberUse) bool { return n.use == u })
+	for text, uses := range c.texts {
+		if uses = slices.DeleteFunc(uses, is); len(uses) > 0 {
+			c.texts[text] = uses
+		} else {
+			delete(c.texts, text)
+		}
+	}
+}
+
+// moved calls yield for the uses that a move from one value to another may
+// concern.
+func (c *compared) moved(m *move, yield func(u pathUse, below bool)) {
+	switch {
+	case m == nil || m.old.kind != m.new.kind || m.old.kind != Number && m.old.kind != String:
+		for _, u := range c.uses {
+			yield(u, false)
+		}
+	case m.old.kind == Number:
+		low, high := min(m.old.number, m.new.number), max(m.old.number, m.new.number)
+		from := sort.Search(len(c.numbers), func(i int) bool { return c.numbers[i].number >= low })
+		for _, n := range c.numbers[from:] {
+			if n.number > high {
+				break
+			}
+			yield(n.use, false)
+		}
+	default:
+		for _, text := range [...]string{m.old.text, m.new.text} {
+			for _, u := range c.texts[text] {
+				yield(u, false)
+			}
+		}
+	}
+}
+
+// move is how a value changed, neither of both being an object.
+type move struct{ old, new Value }
+
+// constantsOf returns the constants that an expression compares a path with;
+// only is false when it asks anything else about the path.
+func constantsOf(e expr, p Path) (constants []Value, only bool) {
+	reads, compares := 0, 0
+	is := func(e expr) bool {
+		r, ok := e.(*ref)
+		return ok && samePath(r.path, p)
+	}
+	walk(e, func(e expr) {
+		if is(e) {
+			reads++
+		}
+		b, ok := e.(*binary)
+		if !ok {
+			return
+		}
+		side, other := b.left, b.right
+		if is(other) {
+			side, other = other, side
+		}
+		if !is(side) {
+			return
+		}
+		var values []expr
+		switch b.op {
+		case opEqual, opNotEqual, opLess, opLessEqual, opGreater, opGreaterEqual:
+			values = []expr{other}
+		case opIn, opNotIn:
+			if l, ok := other.(*list); ok {
+				values = l.items
+			}
+		}
+		for _, v := range values {
+			l, ok := v.(*literal)
+			ordered := b.op >= opLess && b.op <= opGreaterEqual
+			if !ok || ordered && l.value.kind == String {
+				return // texts are looked up, and not by their order
+			}
+			constants = append(constants, l.value)
+		}
+		if len(values) > 0 {
+			compares++
+		}
+	})
+	return constants, reads == compares
+}
+
+// add notes that a query reads a path, in a condition if it is not nil.
+func (x *pathIndex) add(p Path, u pathUse, where expr) {
 	n := &x.root
 	for _, key := range p {
 		child := n.children[key]
@@ -31,6 +154,12 @@ func (x *pathIndex) add(p Path, u pathUse) {
 		}
 		n = child
 	}
+	if where != nil {
+		if constants, only := constantsOf(where, p); only {
+			n.compared.add(u, constants)
+			return
+		}
+	}
 	if !slices.Contains(n.uses, u) {
 		n.uses = append(n.uses, u)
 	}
@@ -42,39 +171,49 @@ func (x *pathIndex) remove(p Path, u pathUse) { x.root.remove(p, u) }
 func (n *pathNode) remove(p Path, u pathUse) (empty bool) {
 	if len(p) == 0 {
 		n.uses = slices.DeleteFunc(n.uses, func(other pathUse) bool { return other == u })
+		n.compared.remove(u)
 	} else if child := n.children[p[0]]; child != nil && child.remove(p[1:], u) {
 		delete(n.children, p[0])
 	}
-	return len(n.uses) == 0 && len(n.children) == 0
+	return len(n.uses) == 0 && len(n.compared.uses) == 0 && len(n.children) == 0
+}
+
+// has reports whether find would find anything.
+func (x *pathIndex) has(p Path) bool {
+	n := &x.root
+	for i := 0; ; i++ {
+		if len(n.uses) > 0 || len(n.compared.uses) > 0 {
+			return true
+		}
+		if i == len(p) {
+			return len(n.children) > 0
+		}
+		if n = n.children[p[i]]; n == nil {
+			return false
+		}
+	}
 }
 
 // find calls yield for each use of a path, of an object in which it lies, and
-// of what lies below it: then below is true. It reports whether there is any,
-// and with a nil yield does no more.
-func (x *pathIndex) find(p Path, yield func(u pathUse, below bool)) (found bool) {
+// of what lies below it: then below is true. When it is known how the value at
+// the path moved, it leaves out those that the move can't concern; a use may come
+// twice.
+func (x *pathIndex) find(p Path, m *move, yield func(u pathUse, below bool)) {
 	n := &x.root
 	for i := 0; ; i++ {
 		for _, u := range n.uses {
-			found = true
-			if yield == nil {
-				return true
-			}
 			yield(u, false)
 		}
 		if i == len(p) {
+			n.compared.moved(m, yield)
 			break
 		}
+		n.compared.moved(nil, yield)
 		if n = n.children[p[i]]; n == nil {
-			return found
+			return
 		}
 	}
-	if len(n.children) == 0 {
-		return found
-	}
-	if yield != nil {
-		n.below(yield)
-	}
-	return true
+	n.below(yield)
 }
 
 func (n *pathNode) below(yield func(u pathUse, below bool)) {
@@ -82,6 +221,7 @@ func (n *pathNode) below(yield func(u pathUse, below bool)) {
 		for _, u := range child.uses {
 			yield(u, true)
 		}
+		child.compared.moved(nil, func(u pathUse, _ bool) { yield(u, true) })
 		child.below(yield)
 	}
 }

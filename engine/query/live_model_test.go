@@ -222,7 +222,21 @@ func modelQueries() []*Query {
 		}
 		return out
 	}
-	return []*Query{
+	var list []*Query
+	for _, text := range []string{
+		"SELECT deviceId FROM devices WHERE reported.battery IN [1, 3, 'B', null] AND NOT (tags.site = 'A')",
+		"SELECT tags.site FROM devices WHERE reported.battery >= 2 AND reported.battery != 4 OR reported.battery = 'B'",
+		"SELECT deviceId FROM devices WHERE tags.deep.x != 1 OR tags.site > 'B' OR tags.site = true",
+		"SELECT deviceId, tags.deep FROM devices WHERE tags.site NIN ['A', 'B'] AND IS_DEFINED(reported.battery)",
+		"SELECT reported.other FROM devices WHERE 3 > reported.battery AND reported.battery + 1 > 2",
+	} {
+		q, err := Parse(text, Options{})
+		if err != nil {
+			panic(err)
+		}
+		list = append(list, q)
+	}
+	return append(list, []*Query{
 		{text: "all", star: true, top: -1},
 		{text: "site A", star: true, where: equal(site, StringValue("A")), top: -1},
 		{text: "battery", items: items(battery), where: less(battery, 3), top: -1},
@@ -232,7 +246,7 @@ func modelQueries() []*Query {
 		{text: "deep all", items: items(name), top: -1},
 		{text: "stale", items: items(seen), where: &binary{op: opLess, left: &ref{path: seen}, right: now(-7 * time.Second)}, top: -1},
 		{text: "fresh", items: items(seen, site), where: &binary{op: opAnd, left: &unary{op: opNot, x: equal(site, StringValue("A"))}, right: &binary{op: opLessEqual, left: now(-5 * time.Second), right: &ref{path: seen}}}, top: -1},
-	}
+	}...)
 }
 
 func randomLiveChange(r *rand.Rand, now time.Time) Change {
@@ -270,7 +284,7 @@ func related(a, b Path) bool {
 // and resume while rows change, and compares it with what each query selects
 // at each position.
 func TestLiveModel(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(5) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { runLiveModel(t, rand.New(rand.NewPCG(seed, 1))) })
 	}
 }
@@ -278,7 +292,7 @@ func TestLiveModel(t *testing.T) {
 func runLiveModel(t *testing.T, r *rand.Rand) {
 	plain, now := newPlainTable(), time.Unix(1000, 0)
 	columns := NewColumns(ColumnOptions{ID: Path{"deviceId"}})
-	l := NewLive(columns, LiveOptions{Queries: 10, Bytes: 300 << 10, Linger: time.Minute, Instance: "i1"})
+	l := NewLive(columns, LiveOptions{Queries: 20, Bytes: 300 << 10, Linger: time.Minute, Instance: "i1"})
 	l.pace = livePace{build: 7, scan: 6, page: 3, bytes: 100}
 	queries, past := modelQueries(), history{}
 	var readers []*model
@@ -334,7 +348,7 @@ func runLiveModel(t *testing.T, r *rand.Rand) {
 			plain.Apply(list)
 			past.note(plain, queries, position)
 			l.Apply(position, now, list)
-		case k == 5 && len(readers) < 14:
+		case k == 5 && len(readers) < 20:
 			readers = append(readers, &model{query: queries[r.IntN(len(queries))], rows: map[string]string{}})
 		case k == 6 && len(readers) > 0: // leaves, and may come back with what it has
 			if m := readers[r.IntN(len(readers))]; m.reader != nil {

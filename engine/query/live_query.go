@@ -35,6 +35,7 @@ type liveQuery struct {
 	mark    uint64
 	compare bool   // what is shown may have changed
 	certain bool   // it has
+	turned  bool   // its condition may have turned out differently
 	before  []byte // what was shown
 }
 
@@ -97,10 +98,10 @@ func (l *Live) join(query *Query) (*liveQuery, error) {
 	q.number = l.made
 	q.projection = l.project(query)
 	for _, p := range q.reads {
-		l.index.add(p, pathUse{q, false})
+		l.index.add(p, pathUse{q, false}, query.where)
 	}
 	for _, p := range q.projection.paths {
-		l.index.add(p, pathUse{q, true})
+		l.index.add(p, pathUse{q, true}, nil)
 	}
 	l.queries[hash] = q
 	return q, nil
