@@ -28,6 +28,8 @@ type Live struct {
 	index       pathIndex
 	projections map[string]*projection
 	due         dueHeap
+	serial      uint64  // of rows in due so far
+	tidyAt      int     // so many rows in due are tidied
 	turn        uint64  // changes and rows looked at so far
 	row         liveRow // that is evaluated
 	touched     []*liveQuery
@@ -389,16 +391,25 @@ func (l *Live) expect(q *liveQuery, n uint32, at time.Time) {
 		q.forget(n)
 		return
 	}
-	if pending, ok := q.pending[n]; ok && !pending.After(at) {
+	if pending, ok := q.pending[n]; ok && !pending.at.After(at) {
 		return // then it is seen that it has to wait longer
 	}
-	q.pending[n] = at
+	l.serial++
+	q.pending[n] = pendingRow{at, l.serial}
 	first := len(l.due) == 0 || at.Before(l.due[0].at)
-	l.due.push(dueRow{at, q, n})
+	l.due.push(dueRow{at, q, n, l.serial})
+	if len(l.due) > l.tidyAt {
+		// A device that takes its times back again and again must not fill memory.
+		l.due.tidy()
+		l.tidyAt = max(liveTidy, 2*len(l.due))
+	}
 	if first {
 		l.attend()
 	}
 }
+
+// liveTidy is how many rows in due are too few to be tidied.
+const liveTidy = 1024
 
 // isPlain reports whether a value is neither an object nor undefined: nothing is
 // below it.

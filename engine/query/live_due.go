@@ -4,13 +4,23 @@ import "time"
 
 // dueRow is a row that a query is to look at again at a time.
 type dueRow struct {
-	at    time.Time
-	query *liveQuery
-	n     uint32
+	at     time.Time
+	query  *liveQuery
+	n      uint32
+	serial uint64 // of all that were made
+}
+
+// stands reports whether the row still waits for this.
+func (d *dueRow) stands() bool { return d.query.pending[d.n].serial == d.serial }
+
+// pendingRow is what a row waits for.
+type pendingRow struct {
+	at     time.Time
+	serial uint64
 }
 
 // dueHeap has the earliest first. A row that no longer waits stays until its
-// time comes.
+// time comes, or until there are many such.
 type dueHeap []dueRow
 
 func (h *dueHeap) push(d dueRow) {
@@ -52,12 +62,12 @@ func (h dueHeap) down(i int) {
 	}
 }
 
-// without takes the rows of a query out.
-func (h *dueHeap) without(q *liveQuery) {
+// tidy takes out the rows that wait no longer.
+func (h *dueHeap) tidy() {
 	keep := (*h)[:0]
-	for _, d := range *h {
-		if d.query != q {
-			keep = append(keep, d)
+	for i := range *h {
+		if d := &(*h)[i]; d.stands() {
+			keep = append(keep, *d)
 		}
 	}
 	clear((*h)[len(keep):])

@@ -22,7 +22,7 @@ type liveQuery struct {
 	members rowSet
 	built   uint32 // rows below were evaluated
 	whole   bool   // all were; later ones are as they come
-	pending map[uint32]time.Time
+	pending map[uint32]pendingRow
 
 	ring    liveRing
 	moved   chan struct{} // closed when there is more; nil while nobody waits
@@ -55,8 +55,7 @@ func (q *liveQuery) forget(n uint32) { delete(q.pending, n) }
 
 // takes reports whether a row still waits for what came due.
 func (q *liveQuery) takes(d dueRow) bool {
-	at, ok := q.pending[d.n]
-	if !ok || !at.Equal(d.at) || q.err != nil {
+	if !d.stands() || q.err != nil {
 		return false
 	}
 	delete(q.pending, d.n)
@@ -81,7 +80,7 @@ func (l *Live) join(query *Query) (*liveQuery, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &liveQuery{hash: hash, timed: timedPaths(query.where), ring: liveRing{first: 1}, idle: l.now, pending: map[uint32]time.Time{}}
+	q := &liveQuery{hash: hash, timed: timedPaths(query.where), ring: liveRing{first: 1}, idle: l.now, pending: map[uint32]pendingRow{}}
 	if query.where != nil {
 		if q.where, err = compile(query.where); err != nil {
 			return nil, err
@@ -151,7 +150,7 @@ func (l *Live) drop(q *liveQuery) {
 		delete(l.projections, q.projection.key)
 	}
 	clear(q.pending)
-	l.due.without(q)
+	l.due.tidy()
 	delete(l.queries, q.hash)
 }
 
