@@ -101,7 +101,7 @@ func rowsOf(answer []byte) ([]string, error) {
 		}
 		var values []string
 		d := json.NewDecoder(bytes.NewReader(row))
-		d.UseNumber() // a million is not 1e+06
+		d.UseNumber()        // a million is not 1e+06
 		for i := -1; ; i++ { // "{", a name, a value, a name, a value, "}"
 			t, err := d.Token()
 			if errors.Is(err, io.EOF) {
