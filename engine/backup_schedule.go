@@ -254,7 +254,7 @@ func readBackup(ctx context.Context, name string) (BackupInfo, error) {
 func (h *Hub) makeBackup(ctx context.Context, cause string) error {
 	b := h.backups
 	now := time.Now()
-	run := BackupRun{File: storage.BackupName(now), Cause: cause, Started: now.UTC(), Epoch: h.db.Epoch().ID}
+	run := BackupRun{File: storage.FreeBackupName(b.plan.Dir, now), Cause: cause, Started: now.UTC(), Epoch: h.db.Epoch().ID}
 	step, end, err := b.begin(BackupProgress{File: run.File, Started: now})
 	if err != nil {
 		return err

@@ -246,6 +246,19 @@ func BackupName(at time.Time) string {
 	return backupPrefix + at.UTC().Format(backupStamp) + backupSuffix
 }
 
+// FreeBackupName is BackupName for a directory: when it holds a backup of that second already, the
+// name is that of the next second without one.
+func FreeBackupName(dir string, at time.Time) string {
+	for range maxBackupFiles {
+		name := BackupName(at)
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			return name // if it is not missing, who makes the backup is told why
+		}
+		at = at.Add(time.Second)
+	}
+	return BackupName(at)
+}
+
 func backupNamed(name string) (time.Time, bool) {
 	stamp, ok := strings.CutPrefix(name, backupPrefix)
 	if ok {

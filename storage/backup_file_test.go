@@ -333,3 +333,20 @@ func TestBackupKeepsWhatRetentionTakes(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Two backups of one second have two names, in the order of their making.
+func TestFreeBackupName(t *testing.T) {
+	dir, at := t.TempDir(), time.Date(2026, 11, 29, 20, 0, 59, 0, time.UTC)
+	var names []string
+	for range 3 {
+		name := FreeBackupName(dir, at)
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	want := []string{BackupName(at), BackupName(at.Add(time.Second)), BackupName(at.Add(2 * time.Second))}
+	if !slices.Equal(names, want) {
+		t.Errorf("the names are %v, want %v", names, want)
+	}
+}
