@@ -74,6 +74,20 @@ func (a *app) connect(h HubFlags) (*client.Service, context.Context, context.Can
 	return s, ctx, stop, nil
 }
 
+// connectConfirmed is connect after a question: --timeout bounds the calls, not
+// the time that a person takes to answer.
+func (a *app) connectConfirmed(h HubFlags, yes bool, question string) (*client.Service, context.Context, context.CancelFunc, error) {
+	s, err := a.service(h)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := a.confirm(yes, question); err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, stop := a.with(h)
+	return s, ctx, stop, nil
+}
+
 func (a *app) userAgent() string { return "muster-cli/" + a.version() }
 
 // with bounds a command's calls by --timeout.

@@ -137,15 +137,11 @@ type moduleDeleteCmd struct {
 
 // Run deletes a module.
 func (c *moduleDeleteCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	id := printable(c.Device + "/" + c.Module)
+	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, fmt.Sprintf("Delete module %s with its twin?", id))
 	if err != nil {
 		return err
 	}
-	id := printable(c.Device + "/" + c.Module)
-	if err := a.confirm(c.Yes, fmt.Sprintf("Delete module %s with its twin?", id)); err != nil {
-		return err
-	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	if err := s.DeleteIdentity(ctx, c.Device, c.Module, c.ETag); err != nil {
 		return err

@@ -157,14 +157,10 @@ type policyRotateCmd struct {
 
 // Run gives a policy a new key.
 func (c *policyRotateCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, fmt.Sprintf("Replace the %s key of %s? Whoever uses it is locked out at once.", c.Slot, printable(c.Name)))
 	if err != nil {
 		return err
 	}
-	if err := a.confirm(c.Yes, fmt.Sprintf("Replace the %s key of %s? Whoever uses it is locked out at once.", c.Slot, printable(c.Name))); err != nil {
-		return err
-	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	p, err := s.RotatePolicy(ctx, c.Name, c.Slot)
 	if err != nil {
@@ -181,14 +177,10 @@ type policyDeleteCmd struct {
 
 // Run deletes a policy.
 func (c *policyDeleteCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, fmt.Sprintf("Delete the policy %s? Whoever uses it is locked out at once.", printable(c.Name)))
 	if err != nil {
 		return err
 	}
-	if err := a.confirm(c.Yes, fmt.Sprintf("Delete the policy %s? Whoever uses it is locked out at once.", printable(c.Name))); err != nil {
-		return err
-	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	if err := s.DeletePolicy(ctx, c.Name); err != nil {
 		return err

@@ -311,14 +311,10 @@ type queryDeleteCmd struct {
 
 // Run deletes a saved query.
 func (c *queryDeleteCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, fmt.Sprintf("Delete the saved query %s with its versions?", printable(c.Name)))
 	if err != nil {
 		return err
 	}
-	if err := a.confirm(c.Yes, fmt.Sprintf("Delete the saved query %s with its versions?", printable(c.Name))); err != nil {
-		return err
-	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	if err := s.DeleteSavedQuery(ctx, c.Name, c.ETag); err != nil {
 		return err

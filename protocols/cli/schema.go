@@ -182,14 +182,10 @@ type schemaDropCmd struct {
 
 // Run drops the declared schema.
 func (c *schemaDropCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, "Drop the declared schema? Twins are no longer checked.")
 	if err != nil {
 		return err
 	}
-	if err := a.confirm(c.Yes, "Drop the declared schema? Twins are no longer checked."); err != nil {
-		return err
-	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	if err := s.DropDeclaredSchema(ctx, ""); err != nil {
 		return err

@@ -268,14 +268,10 @@ func (c *twinReplaceCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, fmt.Sprintf("Replace the twin of %s? What the document leaves out of a section is lost.", printable(c.ID)))
 	if err != nil {
 		return err
 	}
-	if err := a.confirm(c.Yes, fmt.Sprintf("Replace the twin of %s? What the document leaves out of a section is lost.", printable(c.ID))); err != nil {
-		return err
-	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	t, err := s.ReplaceTwin(ctx, device, module, doc, c.ETag)
 	if err != nil {

@@ -268,14 +268,10 @@ type webhookDeleteCmd struct {
 
 // Run deletes a webhook.
 func (c *webhookDeleteCmd) Run(a *app) error {
-	s, err := a.service(c.HubFlags)
+	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, fmt.Sprintf("Delete the webhook %s with its dead letters?", printable(c.Name)))
 	if err != nil {
 		return err
 	}
-	if err := a.confirm(c.Yes, fmt.Sprintf("Delete the webhook %s with its dead letters?", printable(c.Name))); err != nil {
-		return err
-	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	if err := s.DeleteWebhook(ctx, c.Name); err != nil {
 		return err
@@ -486,18 +482,14 @@ func (c *deadDeleteCmd) Run(a *app) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	s, err := a.service(c.HubFlags)
-	if err != nil {
-		return err
-	}
 	what := fmt.Sprintf("%d dead letters", len(c.Number))
 	if c.All {
 		what = "all dead letters"
 	}
-	if err := a.confirm(c.Yes, fmt.Sprintf("Delete %s of %s? Their events are lost.", what, printable(c.Name))); err != nil {
+	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, fmt.Sprintf("Delete %s of %s? Their events are lost.", what, printable(c.Name)))
+	if err != nil {
 		return err
 	}
-	ctx, stop := a.with(c.HubFlags)
 	defer stop()
 	numbers := c.Number
 	if c.All {
