@@ -20,20 +20,7 @@ import (
 // stream posts for a backup and returns the answer, which the caller reads.
 func (f *fixture) stream(ctx context.Context, body string, options ...option) *http.Response {
 	f.Helper()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+"/api/v1/backups/stream", strings.NewReader(body))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.as("iothubowner")(r)
-	for _, o := range options {
-		o(r)
-	}
-	w, err := f.client.Do(r)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { _ = w.Body.Close() })
-	return w
+	return f.send(ctx, http.MethodPost, "/api/v1/backups/stream", body, options...)
 }
 
 func TestBackupStream(t *testing.T) {

@@ -3,7 +3,6 @@ package service
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -18,23 +17,7 @@ func notifying(o *engine.Options) { o.FileNotifications = true }
 // download reads a file's content without the fixture's look at JSON.
 func (f *fixture) download(path string, options ...option) (status int, head http.Header, content string) {
 	f.Helper()
-	r, err := http.NewRequestWithContext(f.Context(), http.MethodGet, f.url+path, nil)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.as("service")(r)
-	for _, o := range options {
-		o(r)
-	}
-	w, err := f.client.Do(r)
-	if err != nil {
-		f.Fatal(err)
-	}
-	defer w.Body.Close()
-	data, err := io.ReadAll(w.Body)
-	if err != nil {
-		f.Fatal(err)
-	}
+	w, data := f.read(f.send(f.Context(), http.MethodGet, path, "", append([]option{f.as("service")}, options...)...))
 	return w.StatusCode, w.Header, string(data)
 }
 

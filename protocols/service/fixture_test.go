@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"io"
@@ -94,6 +95,41 @@ type reply struct {
 	doc    any
 }
 
+// send sends a request as iothubowner unless an option says otherwise. The
+// caller reads the answer's body, which is closed at the test's end.
+func (f *fixture) send(ctx context.Context, method, path, body string, options ...option) *http.Response {
+	f.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, f.url+path, reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.as("iothubowner")(r)
+	for _, o := range options {
+		o(r)
+	}
+	w, err := f.client.Do(r)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = w.Body.Close() })
+	return w
+}
+
+// read reads an answer whole.
+func (f *fixture) read(w *http.Response) (*http.Response, []byte) {
+	f.Helper()
+	data, err := io.ReadAll(w.Body)
+	if err != nil {
+		f.Fatal(err)
+	}
+	_ = w.Body.Close()
+	return w, data
+}
+
 // do sends a request as iothubowner unless an option says otherwise, and
 // checks what every answer must have.
 func (f *fixture) do(method, path, body string, options ...option) *reply {
@@ -106,27 +142,7 @@ func (f *fixture) do(method, path, body string, options ...option) *reply {
 		}
 		path += separator + "api-version=2021-04-12"
 	}
-	var reader io.Reader
-	if body != "" {
-		reader = strings.NewReader(body)
-	}
-	r, err := http.NewRequestWithContext(f.Context(), method, f.url+path, reader)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.as("iothubowner")(r)
-	for _, o := range options {
-		o(r)
-	}
-	w, err := f.client.Do(r)
-	if err != nil {
-		f.Fatal(err)
-	}
-	defer w.Body.Close()
-	data, err := io.ReadAll(w.Body)
-	if err != nil {
-		f.Fatal(err)
-	}
+	w, data := f.read(f.send(f.Context(), method, path, body, options...))
 	a := &reply{TB: f.TB, what: method + " " + path, status: w.StatusCode, header: w.Header, body: data}
 	if len(data) > 0 {
 		if !strings.Contains(w.Header.Get("Content-Type"), "json") {
@@ -142,7 +158,7 @@ func (f *fixture) do(method, path, body string, options ...option) *reply {
 		f.Errorf("%s: no x-ms-request-id", a.what)
 	}
 	effective := method
-	if r.Header.Get("X-Http-Method-Override") != "" {
+	if w.Request.Header.Get("X-Http-Method-Override") != "" {
 		effective = http.MethodPatch
 	}
 	if m, err := f.handler.routes.match(effective, escaped); err == nil && m.route.later == "" {

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"encoding/csv"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -43,23 +41,7 @@ func (f *fixture) fleet(n int) {
 // export asks for a query's rows as a stream.
 func (f *fixture) export(method, path, body string, options ...option) (status int, contentType, text string) {
 	f.Helper()
-	r, err := http.NewRequestWithContext(f.Context(), method, f.url+path, strings.NewReader(body))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.as("iothubowner")(r)
-	for _, o := range options {
-		o(r)
-	}
-	w, err := f.client.Do(r)
-	if err != nil {
-		f.Fatal(err)
-	}
-	defer w.Body.Close()
-	data, err := io.ReadAll(w.Body)
-	if err != nil {
-		f.Fatal(err)
-	}
+	w, data := f.read(f.send(f.Context(), method, path, body, options...))
 	return w.StatusCode, w.Header.Get("Content-Type"), string(data)
 }
 
