@@ -142,6 +142,10 @@ func (p *parser) unexpectedEnd(q *Query) {
 		p.unexpected(e)
 		return
 	}
+	if !p.strict && p.tok.isAny("WHERE", "GROUP", "HAVING", "ORDER") { // a suggestion would be what stands there
+		p.unexpected("each clause once and in its order: WHERE, GROUP BY, HAVING, ORDER BY, LIMIT")
+		return
+	}
 	for i, w := range words {
 		words[i] = strings.TrimSuffix(w, " BY")
 	}

@@ -3,7 +3,7 @@
 #
 #   test/bench/run.sh [storage|mqtt|telemetry|method|events|webhooks|backup|start|idle|storm|query|soak [FLAGS]]
 #
-# Without a subcommand all but backup, query and soak run, with their defaults: about an hour and a
+# Without a subcommand all but backup and soak run, with their defaults: about an hour and a
 # half. Add -h after a subcommand for its flags. Needs Go and a Linux machine
 # with nothing else to do; for storage, mqtt and query also PostgreSQL, for query
 # Python 3 (for its SQLite), for telemetry Mosquitto, which it installs with apt-get when they are missing (as root, or by
@@ -71,7 +71,7 @@ measure() {
 		*" -postgres=false "*) ;;
 		*) need_postgresql "$@" ;;
 		esac
-		"$build/bench" query -muster "$build/muster" "$@"
+		"$build/bench" query -muster "$build/muster" -memory 4GiB "$@" # a later -memory wins
 		;;
 	telemetry)
 		need_mosquitto "$@"
@@ -84,7 +84,7 @@ measure() {
 if [ $# -gt 0 ]; then
 	measure "$@"
 else
-	for sub in storage mqtt telemetry method events webhooks start idle storm; do
+	for sub in storage mqtt telemetry method events webhooks query start idle storm; do
 		measure "$sub"
 		echo
 	done
