@@ -44,6 +44,13 @@ const (
 	changeSchemaDeclared  = "schema.declared"
 	changeSchemaDropped   = "schema.dropped"
 	changeSchemaViolated  = "schema.violated" // of the device
+	changeJobCreated      = "job.created"     // of no device, as the other two of a job
+	changeJobStatus       = "job.status"      // also by the hub: a threshold, a gate, the end
+	changeJobDeleted      = "job.deleted"
+	changeExecution       = "job.execution" // of the device: one of its executions ended
+	changeConfiguration   = "configuration.saved"
+	changeConfigDeleted   = "configuration.deleted"
+	changeConfigured      = "configuration.applied" // of the device: which configurations it has
 )
 
 func appendChange(tx *storage.Tx, c Caller, kind string, id TwinID, version int64, data json.RawMessage) error {

@@ -55,6 +55,20 @@ const (
 	CodeChecksum
 	CodeQuotaExceeded
 	CodeQueryBudget
+	CodeJobNotFound
+	CodeJobAlreadyExists
+	CodeJobState
+	CodeJobPreviewChanged
+	CodeJobTemplateNotFound
+	CodeTooManyJobs
+	CodeJobQuotaExceeded
+	CodeBlobContainer
+	CodeConfigurationNotFound
+	CodeConfigurationAlreadyExists
+	CodeConfigurationCondition
+	CodeConfigurationContent
+	CodeConfigurationMetrics
+	CodeTooManyConfigurations
 	CodeThrottled
 	CodeUnavailable
 	CodeReadOnly
@@ -118,6 +132,20 @@ var codeTable = [...]CodeInfo{
 	{CodeChecksum, "Md5Mismatch", "The content is not what its checksum says.", "Send it again.", true},
 	{CodeQuotaExceeded, "IotHubQuotaExceeded", "A quota of the hub is used up.", "Free what the message names, or wait until it expires.", true},
 	{CodeQueryBudget, "QueryBudgetExceeded", "The query costs more than one query may.", "Narrow it: WHERE with a comparison on a property, fewer rows, no function over every row.", false},
+	{CodeJobNotFound, "JobNotFound", "There is no such job, or it ended too long ago.", "`muster job list` shows what is kept.", false},
+	{CodeJobAlreadyExists, "JobAlreadyExists", "A job with this id exists.", "Choose another id, or leave it out and the hub makes one.", false},
+	{CodeJobState, "OperationNotAllowedInCurrentState", "The job is in a state in which this can't be done.", "`muster job show JOB` says how it stands.", false},
+	{CodeJobPreviewChanged, "JobRunPreconditionFailed", "The job's targets are no longer those of the preview.", "Preview it again, look at what changed, and start it with the new token.", false},
+	{CodeJobTemplateNotFound, "JobTemplateNotFound", "There is no such job template.", "`muster job template list` shows what exists.", false},
+	{CodeTooManyJobs, "ThrottlingMaxActiveJobCountExceeded", "As many jobs are active as may be.", "Wait until one has ended, or cancel one.", true},
+	{CodeJobQuotaExceeded, "JobQuotaExceeded", "An import or export is under way; there is one at a time.", "Wait until it has ended, or cancel it.", true},
+	{CodeBlobContainer, "BlobContainerValidationError", "The blob container can't be used.", "Use a container of this hub: `muster device import` and `muster device export` make one.", false},
+	{CodeConfigurationNotFound, "ConfigurationNotFound", "There is no such configuration.", "`muster configuration list` shows what exists.", false},
+	{CodeConfigurationAlreadyExists, "ConfigurationAlreadyExists", "A configuration with this id exists.", "Choose another id, or update the one that exists with If-Match.", false},
+	{CodeConfigurationCondition, "InvalidConfigurationTargetCondition", "The configuration's target condition can't be used.", "Correct it at the place that the message names; `muster query` tries conditions.", false},
+	{CodeConfigurationContent, "InvalidConfigurationContent", "The configuration's content is not one that can be applied.", "Give desired properties under keys such as properties.desired.path.", false},
+	{CodeConfigurationMetrics, "InvalidConfigurationCustomMetricsQuery", "A query of the configuration's metrics can't be used.", "Correct the query that the message names.", false},
+	{CodeTooManyConfigurations, "ConfigurationCountLimitExceeded", "The hub has as many configurations as it may have.", "Delete one first.", false},
 	{CodeThrottled, "ThrottlingException", "The caller asks more often than it may.", "Wait some seconds and try again.", true},
 	{CodeUnavailable, "ServiceUnavailable", "The hub is not ready.", "Wait; /readyz says for what.", true},
 	{CodeReadOnly, "StoreReadOnly", "The store takes no writes now: the disk is nearly full or has failed.", "Run `muster doctor`; free disk space, or restart after a disk failure.", true},

@@ -27,6 +27,9 @@ type Options struct {
 	Columns int64
 	// FileNotifications keeps a notification for the service of each file that a device uploads.
 	FileNotifications bool
+	// Reached is called at each named step of long work, right before and right
+	// after its transaction; nil calls nothing. Tests end the process there.
+	Reached func(step string)
 }
 
 // Hub is one hub: identities, twins, sessions and all rules about them. Its
@@ -46,8 +49,8 @@ type Hub struct {
 
 	traffic
 	followers
-	webhooks *webhooks
-	backups  *backups
+	longWork
+	backups *backups
 }
 
 // traffic is the state of what devices and services leave for one another, and
@@ -108,10 +111,11 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	}
 	h := &Hub{
 		db: db, log: o.Logger, about: about{o.Hosts, o.Version, time.Now().UTC()}, limits: limits,
-		throttles: newThrottles(limits), audits: auditState{refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst)}, sessions: newSessionTable(), webhooks: newWebhooks(o.Deliver), backups: backups,
+		throttles: newThrottles(limits), audits: auditState{refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst)}, sessions: newSessionTable(), backups: backups,
 	}
 	h.methods.queue = newMethodQueue()
-	h.events, h.queries = newFeed(h), queries
+	h.events, h.queries, h.webhooks = newFeed(h), queries, newWebhooks(o.Deliver)
+	h.reached = o.Reached
 	queries.hub = h
 	if err := h.openPolicies(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -101,6 +101,22 @@ type Limits struct {
 	SavedQueryVersions int // that are kept of one
 	SchemaBytes        int // a declared schema of one section
 
+	JobsActive        int           // not ended, in the whole hub
+	JobTargets        int           // of one job
+	JobNamedTargets   int           // listed one by one in a job
+	JobsInFlight      int           // executions that wait for devices at once, in the whole hub
+	JobStartAhead     time.Duration // from now to the start of a job
+	JobAge            time.Duration // how long an ended job is kept
+	JobTemplates      int
+	JobBytes          int     // of a job as it is sent
+	JobDeviceRate     float64 // executions started, in the whole hub
+	JobRate           float64
+	Configurations    int
+	ConfigMetrics     int // custom metrics of one configuration
+	ConfigBytes       int // of a configuration as it is sent
+	ConfigRevisions   int // kept of one configuration
+	ConfigurationRate float64
+
 	RegistryRate   float64 // registry operations a second, whole hub
 	TwinReadRate   float64
 	TwinUpdateRate float64
@@ -283,6 +299,22 @@ var limitTable = [...]LimitRow{
 	count("saved_query_bytes", "Length of a saved query, UTF-8.", "bytes", 8*kib, 8*kib, func(l *Limits) *int { return &l.SavedQueryBytes }),
 	count("saved_query_versions", "Versions that are kept of a saved query.", "", 100, 100, func(l *Limits) *int { return &l.SavedQueryVersions }),
 	count("schema_bytes", "Size of the declared schema of tags, desired or reported properties, each.", "bytes", 64*kib, 64*kib, func(l *Limits) *int { return &l.SchemaBytes }),
+
+	count("jobs_active", "Jobs that have not ended, in the whole hub; the azure column is one S3 unit.", "", 10_000, 10, func(l *Limits) *int { return &l.JobsActive }),
+	count("job_targets", "Targets of one job.", "", 2_000_000, 2_000_000, func(l *Limits) *int { return &l.JobTargets }),
+	count("job_named_targets", "Targets and exclusions that a job lists one by one.", "", 10_000, 10_000, func(l *Limits) *int { return &l.JobNamedTargets }),
+	count("jobs_in_flight", "Executions of jobs that wait for their device's answer at once, in the whole hub.", "", 2000, 2000, func(l *Limits) *int { return &l.JobsInFlight }),
+	span("job_start_ahead", "How far ahead a job may be scheduled.", 2*365*24*time.Hour, 168*time.Hour, func(l *Limits) *time.Duration { return &l.JobStartAhead }),
+	span("job_age", "Age of an ended job with its executions; then it is removed.", 30*24*time.Hour, 30*24*time.Hour, func(l *Limits) *time.Duration { return &l.JobAge }),
+	count("job_templates", "Job templates.", "", 1000, 1000, func(l *Limits) *int { return &l.JobTemplates }),
+	count("job_bytes", "Size of a job or a template as it is sent.", "bytes", 1024*kib, 1024*kib, func(l *Limits) *int { return &l.JobBytes }),
+	perSecond("job_device_rate", "Executions of jobs that are started, in the whole hub; the azure column is one S3 unit.", 0, 50, func(l *Limits) *float64 { return &l.JobDeviceRate }),
+	perSecond("job_rate", "Operations on jobs of the whole hub; the azure column is one S3 unit.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.JobRate }),
+	count("configurations", "Configurations.", "", 1000, 100, func(l *Limits) *int { return &l.Configurations }),
+	count("configuration_metrics", "Custom metrics of one configuration.", "", 20, 5, func(l *Limits) *int { return &l.ConfigMetrics }),
+	count("configuration_bytes", "Size of a configuration as it is sent.", "bytes", 512*kib, 512*kib, func(l *Limits) *int { return &l.ConfigBytes }),
+	count("configuration_revisions", "Revisions that are kept of one configuration.", "", 100, 100, func(l *Limits) *int { return &l.ConfigRevisions }),
+	perSecond("configuration_rate", "Operations on configurations of the whole hub; the azure column is one S3 unit.", 0, 20.0/60*10, func(l *Limits) *float64 { return &l.ConfigurationRate }),
 
 	perSecond("registry_rate", "Registry operations of the whole hub; the azure column is one S3 unit.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.RegistryRate }),
 	perSecond("twin_read_rate", "Twin reads of the whole hub.", 0, 500, func(l *Limits) *float64 { return &l.TwinReadRate }),

@@ -55,6 +55,18 @@ const (
 	opSavedQueryWrite
 	opSchemaRead
 	opSchemaWrite
+	opJobRead
+	opJobCreate
+	opJobControl
+	opJobApprove
+	opJobTemplateWrite
+	opConfigurationRead
+	opConfigurationWrite
+	opConfigurationApply
+	opExplain
+	opIdentityImport
+	opIdentityExport
+	opIdentityJobRead
 	opAuditRead
 	opStatusRead
 	opBackupRead
@@ -77,6 +89,8 @@ const (
 	throttleMethod
 	throttleConnect
 	throttleUpload
+	throttleJob
+	throttleConfiguration
 	throttleEnd
 )
 
@@ -129,6 +143,18 @@ var operationTable = [...]OperationInfo{
 	{"query.saved.write", auth.ServiceConnect, "Save or delete a query.", throttleNone},
 	{"schema.read", auth.ServiceConnect, "See which paths twins have, and the declared schema.", throttleNone},
 	{"schema.write", auth.HubManage, "Declare a schema for twins, or drop it.", throttleNone},
+	{"job.read", auth.ServiceConnect, "Read jobs, their executions and templates, or preview a job.", throttleJob},
+	{"job.create", auth.ServiceConnect, "Create a job.", throttleJob},
+	{"job.control", auth.ServiceConnect, "Pause, resume, cancel or retry a job.", throttleJob},
+	{"job.approve", auth.ServiceConnect, "Let a job that waits for approval go on.", throttleJob},
+	{"job.template.write", auth.ServiceConnect, "Save or delete a job template.", throttleNone},
+	{"configuration.read", auth.ServiceConnect, "Read configurations, their revisions and metrics, or test their queries.", throttleConfiguration},
+	{"configuration.write", auth.ServiceConnect, "Create, change, roll back or delete a configuration.", throttleConfiguration},
+	{"configuration.apply", auth.ServiceConnect, "Apply configuration content to one edge device.", throttleConfiguration},
+	{"explain", auth.ServiceConnect, "See who set each desired property of a device, and why.", throttleTwinRead},
+	{"identity.import", auth.RegistryWrite, "Import identities as a job, or cancel it.", throttleRegistry},
+	{"identity.export", auth.RegistryWrite, "Export identities as a job, with their keys unless these are left out, or cancel it.", throttleRegistry},
+	{"identity.job.read", auth.RegistryRead, "Read import and export jobs.", throttleRegistry},
 	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
 	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
 	{"backup.read", auth.StatusRead, "List backups and see how they stand.", throttleNone},
@@ -161,6 +187,7 @@ func newThrottles(l Limits) throttles {
 	for k, perSecond := range map[throttle]float64{
 		throttleRegistry: l.RegistryRate, throttleTwinRead: l.TwinReadRate, throttleTwinUpdate: l.TwinUpdateRate,
 		throttleQuery: l.QueryRate, throttleMethod: l.MethodRate, throttleConnect: l.ConnectRate, throttleUpload: l.UploadRate,
+		throttleJob: l.JobRate, throttleConfiguration: l.ConfigurationRate,
 	} {
 		if perSecond > 0 {
 			t[k] = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*throttleBurst)))

@@ -12,10 +12,11 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-// followers are what takes each change of the hub: events and queries.
+// followers are what takes each change of the hub: events, queries, webhooks.
 type followers struct {
-	events  *feed
-	queries *queries
+	events   *feed
+	queries  *queries
+	webhooks *webhooks
 }
 
 // querySources are the sources whose rows are columns: devices and modules.

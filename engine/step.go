@@ -1,0 +1,32 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// longWork is the state of what goes on for longer than a call.
+type longWork struct {
+	reached func(step string) // see Options.Reached
+}
+
+// step is update for a transaction of long work, which a kill may precede or
+// follow: everything that it left must be taken up from there. Names are
+// "subject.what" and unique: a test finds a transaction of these files that has
+// none, and another one ends the process before and after each of them.
+func (h *Hub) step(ctx context.Context, name string, f func(tx *storage.Tx) error) error {
+	h.reach(name + ":before")
+	err := h.update(ctx, name, f)
+	if err == nil {
+		h.reach(name + ":after")
+	}
+	return err
+}
+
+// reach tells that a place between two steps was come to.
+func (h *Hub) reach(place string) {
+	if h.reached != nil {
+		h.reached(place)
+	}
+}
