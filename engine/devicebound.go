@@ -147,6 +147,15 @@ func (r *deviceboundRecord) queued(sequence uint64) QueuedMessage {
 	}
 }
 
+// messagesWaiting is how many cloud-to-device messages wait for an identity.
+func (h *Hub) messagesWaiting(r storage.Reader, id TwinID) (int, error) {
+	if id.ModuleID != "" {
+		return 0, nil
+	}
+	q, err := deviceboundQueueOf(r, id.DeviceID)
+	return q.Count, err
+}
+
 func deviceboundQueueOf(r storage.Reader, deviceID string) (deviceboundQueue, error) {
 	q, err := deviceboundQueueTable.Get(r, deviceKey(deviceID))
 	if errors.Is(err, storage.ErrNotFound) {

@@ -14,12 +14,9 @@ import (
 // addPresence fills in what the hub knows of an identity's connection: exact
 // while it is connected, else what was stored last.
 func (h *Hub) addPresence(r storage.Reader, i *Identity) error {
-	if i.ModuleID == "" {
-		q, err := deviceboundQueueOf(r, i.DeviceID)
-		if err != nil {
-			return err
-		}
-		i.CloudToDeviceMessages = q.Count
+	var err error
+	if i.CloudToDeviceMessages, err = h.messagesWaiting(r, i.ID()); err != nil {
+		return err
 	}
 	if s := h.sessions.get(i.ID()); s != nil {
 		i.Connected, i.ConnectionUpdated = true, s.since

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/engine/twin"
 	"github.com/muster-hub/muster/storage"
@@ -126,5 +127,44 @@ func BenchmarkQueryFeed(b *testing.B) {
 		f.sectionChange(twin.Reported, after[(i-1)%100], after[i%100])
 		h.queries.pending[source] = append(h.queries.pending[source], query.Change{ID: row, Fields: f.list})
 		h.queries.published(1)
+	}
+}
+
+// BenchmarkQueryTwins measures a page of 100 whole twins that lie anywhere in
+// the store: what the columns choose, and what reading them takes. See
+// BenchmarkBuildColumns for the variables.
+func BenchmarkQueryTwins(b *testing.B) {
+	devices := 20_000
+	if s := os.Getenv("MUSTER_BENCH_DEVICES"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			b.Fatal(err)
+		}
+		devices = n
+	}
+	dir := os.Getenv("MUSTER_BENCH_DIR")
+	if dir == "" {
+		dir = b.TempDir()
+	}
+	o := Options{Storage: storage.Options{Dir: dir, Memory: 256 << 20}, Columns: 1 << 30}
+	_, missing := os.Stat(dir + "/journal")
+	h, err := Open(b.Context(), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer h.Close()
+	if missing != nil {
+		fillHub(b, h, devices)
+	}
+	<-h.queries.ready
+	c := Caller{Principal: auth.Principal{Permissions: auth.ServiceConnect}}
+	site := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		site = (site + 7) % 1000
+		page, err := h.Query(b.Context(), c, QueryRequest{Text: fmt.Sprintf("SELECT TOP 100 * FROM devices WHERE tags.site = 'site-%d' AND properties.reported.battery < 50", site)})
+		if err != nil || len(page.Twins) == 0 {
+			b.Fatal(len(page.Twins), err)
+		}
 	}
 }

@@ -334,7 +334,7 @@ func (h *Hub) readTwins(r storage.Reader, rows []string) ([]Twin, error) {
 				id := twinIDOfRow(rows[i])
 				identity, record, err := h.loadTwin(r, id)
 				if err == nil {
-					list[i], err = h.twinView(r, id, identity, record)
+					list[i], err = h.queriedTwin(r, rows[i], id, identity, record)
 				}
 				if !isGone(err) {
 					errs[w] = err
@@ -344,6 +344,29 @@ func (h *Hub) readTwins(r storage.Reader, rows []string) ([]Twin, error) {
 	}
 	running.Wait()
 	return list, errors.Join(errs...)
+}
+
+// queriedTwin is twinView for a row of the columns: when it was active last is
+// known there, and need not be looked up.
+func (h *Hub) queriedTwin(r storage.Reader, row string, id TwinID, identity identityRecord, t twinRecord) (Twin, error) {
+	source, _ := id.row()
+	v, ok := h.queries.columns[source].Value(row, rowPaths.lastActivityTime)
+	stored, err := time.Parse(twinTimeLayout, v.Text())
+	if !ok || err != nil || h.sessions.get(id) != nil {
+		return h.twinView(r, id, identity, t)
+	}
+	i, err := h.fromRecord(id, identity, false)
+	if err != nil {
+		return Twin{}, err
+	}
+	if i.CloudToDeviceMessages, err = h.messagesWaiting(r, id); err != nil {
+		return Twin{}, err
+	}
+	if stored.Year() > 1 {
+		i.LastActivity = stored
+	}
+	i.LastActivity = h.sessions.activity.latest(id, i.LastActivity)
+	return h.twinOf(&i, t), nil
 }
 
 func isGone(err error) bool {

@@ -243,10 +243,14 @@ func (h *Hub) twinView(r storage.Reader, id TwinID, identity identityRecord, t t
 	if err := h.addPresence(r, &i); err != nil {
 		return Twin{}, err
 	}
+	return h.twinOf(&i, t), nil
+}
+
+func (h *Hub) twinOf(i *Identity, t twinRecord) Twin {
 	return Twin{
-		Identity: i, ETag: twinETag(h.db.Epoch().Ordinal, t.Revision), Version: t.Version, ModelID: t.ModelID,
+		Identity: *i, ETag: twinETag(h.db.Epoch().Ordinal, t.Revision), Version: t.Version, ModelID: t.ModelID,
 		Tags: t.Tags, Desired: t.Desired, Reported: t.Reported,
-	}, nil
+	}
 }
 
 // twinETag spells a twin's revision as IoT Hub does, with the epoch in its
