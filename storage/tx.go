@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"slices"
 	"time"
 )
 
@@ -27,6 +28,8 @@ type Tx struct {
 	adds      []counterAdd
 	callbacks []func(seq uint64)
 	known     []knownValue // what was read, for tables that look at the old record again
+	trying    bool
+	replaced  []pair // while trying: writes as they were before it, the oldest first
 
 	size    int // bytes toward the bound of a group
 	puts    int // records
@@ -164,6 +167,9 @@ func (tx *Tx) put(key, value []byte) error {
 		return fmt.Errorf("%w: a key has %d bytes, at most %d are allowed", ErrTooLarge, len(key), maxKey)
 	}
 	if i := tx.find(key); i >= 0 {
+		if tx.trying {
+			tx.replaced = append(tx.replaced, tx.writes[i])
+		}
 		tx.size += len(value) - len(tx.writes[i].value)
 		tx.writes[i].value = value
 		return tx.checkSize()
@@ -180,6 +186,46 @@ func (tx *Tx) put(key, value []byte) error {
 		}
 	}
 	return tx.checkSize()
+}
+
+// Try runs f as a part of the transaction: when it returns an error, all that f wrote, appended,
+// counted and registered is taken back, the rest of the transaction stays, and the error is
+// returned. What f read stays among what the commit depends on. Parts do not nest.
+func (tx *Tx) Try(f func() error) (err error) {
+	if tx.trying {
+		return errors.New("storage: Try within Try")
+	}
+	before := *tx
+	before.adds = slices.Clone(tx.adds) // additions to one counter are summed in place
+	tx.trying = true
+	done := false
+	defer func() {
+		if !done || err != nil {
+			tx.takeBack(&before)
+		}
+		clear(tx.replaced)
+		tx.trying, tx.replaced = false, tx.replaced[:0]
+	}()
+	err = f()
+	done = true
+	return err
+}
+
+// takeBack makes the transaction's effects what they were.
+func (tx *Tx) takeBack(before *Tx) {
+	for i := len(tx.replaced) - 1; i >= 0; i-- {
+		w := tx.replaced[i]
+		tx.writes[tx.find(w.key)].value = w.value
+	}
+	for _, w := range tx.writes[len(before.writes):] {
+		delete(tx.index, string(w.key)) // nil while there are few
+	}
+	clear(tx.writes[len(before.writes):])
+	clear(tx.appends[len(before.appends):])
+	clear(tx.callbacks[len(before.callbacks):])
+	tx.writes, tx.appends = tx.writes[:len(before.writes)], tx.appends[:len(before.appends)]
+	tx.adds, tx.callbacks = before.adds, tx.callbacks[:len(before.callbacks)]
+	tx.size, tx.puts, tx.deletes, tx.setSize = before.size, before.puts, before.deletes, before.setSize
 }
 
 // recall returns what the transaction has read of the key; nil when it has not.
