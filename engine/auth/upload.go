@@ -4,8 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -52,33 +50,11 @@ func signUpload(key []byte, id, blob string, expiry time.Time) []byte {
 // parameters are ignored, repeated ones of the token refused. Errors never
 // quote the signature.
 func ParseUploadToken(query url.Values) (UploadToken, error) {
-	var t UploadToken
-	one := map[string]string{}
-	for _, name := range []string{"sv", "sr", "si", "sp", "se", "sig"} {
-		list := query[name]
-		if len(list) != 1 {
-			return t, fmt.Errorf("the query has %s %d times, expected the sasToken as the hub gave it", name, len(list))
-		}
-		one[name] = list[0]
+	id, expiry, sum, err := parseSharedAccess(query, uploadResource, uploadPermission)
+	if err != nil {
+		return UploadToken{}, err
 	}
-	if one["sv"] != uploadVersion || one["sr"] != uploadResource || one["sp"] != uploadPermission {
-		return t, errors.New("sv, sr or sp is not as the hub gave it")
-	}
-	if !uploadID(one["si"]) {
-		return t, fmt.Errorf("si is no upload's id, expected 1 to %d letters, digits, dashes and underscores", uploadIDBytes)
-	}
-	expiry, err := time.Parse(time.RFC3339, one["se"])
-	if err != nil || expiry.UTC().Format(time.RFC3339) != one["se"] {
-		return t, errors.New("se is no time such as 2026-01-31T12:00:00Z")
-	}
-	// Some clients take a plus sign of base64 for a space.
-	sum, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(one["sig"], " ", "+"))
-	if err != nil || len(sum) != sha256.Size {
-		return t, fmt.Errorf("sig is not base64 of %d bytes", sha256.Size)
-	}
-	t.ID, t.Expiry = one["si"], expiry.UTC()
-	copy(t.signature[:], sum)
-	return t, nil
+	return UploadToken{ID: id, Expiry: expiry, signature: sum}, nil
 }
 
 func uploadID(s string) bool {
