@@ -29,6 +29,16 @@ func (id TwinID) String() string {
 	return id.DeviceID + "/" + id.ModuleID
 }
 
+// MarshalText writes the form of String.
+func (id TwinID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads the form of String. Whether there may be such an id it
+// does not say.
+func (id *TwinID) UnmarshalText(text []byte) error {
+	id.DeviceID, id.ModuleID, _ = strings.Cut(string(text), "/")
+	return nil
+}
+
 // path returns the identity's path as scopes of tokens spell it, decoded.
 func (id TwinID) path() string {
 	if id.ModuleID == "" {
