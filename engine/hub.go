@@ -116,6 +116,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	h.methods.queue = newMethodQueue()
 	h.events, h.queries, h.webhooks = newFeed(h), queries, newWebhooks(o.Deliver)
 	h.reached = o.Reached
+	h.jobs.wake = make(chan struct{}, 1)
 	queries.hub = h
 	if err := h.openPolicies(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -178,6 +179,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(expiryEvery, "injected faults", func(ctx context.Context) error { return h.runFaults(ctx, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
+	wg.Go(func() { h.runJobs(ctx) })
 	if h.webhooks.deliver != nil {
 		wg.Go(func() { h.runWebhooks(ctx) })
 	}

@@ -9,6 +9,7 @@ import (
 // longWork is the state of what goes on for longer than a call.
 type longWork struct {
 	reached func(step string) // see Options.Reached
+	jobs    jobRunner
 }
 
 // step is update for a transaction of long work, which a kill may precede or
