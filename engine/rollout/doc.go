@@ -17,7 +17,7 @@
 //     jump back keeps what is in it and goes on from the new time.
 //   - Windows have no memory: one is open or closed by the time that it is. A
 //     window that was open before a jump back opens again at its time.
-//   - The end is taken once ([State.Ended]); a jump back doesn't undo it.
+//   - The end is taken once (State.Ended); a jump back doesn't undo it.
 //   - A soak that began "in the future" begins again now: it may last longer,
 //     never shorter than the clock says.
 //   - An occurrence of a recurring job is known by its time, and only later

@@ -4,18 +4,6 @@ import (
 	"time"
 )
 
-// Bounds of a policy.
-const (
-	WavesMost      = 100
-	WindowsMost    = 20
-	ThresholdsMost = 10
-	AttemptsMost   = 10
-	PriorityMost   = 100 // either way
-	DurationMost   = Duration(maxDays * 24 * time.Hour)
-	conditionMost  = 8192 // bytes of a health check's condition
-	maxDays        = 365
-)
-
 // Policy says how fast and how safely an action spreads over its targets. Its
 // JSON form is what operators write. The zero value of a member is its default
 // as [Policy.SetDefaults] says. A policy does not change once its job exists.
@@ -193,17 +181,6 @@ const (
 	PerJob  Scope = "job"  // all executions
 )
 
-// Fault is what is wrong with one member of a policy.
-type Fault struct {
-	Path     string // such as "policy.windows[0].cron"
-	Reason   string // what was found
-	Expected string // what would have been right; may be empty
-}
-
-// Faults is the error of what an operator wrote: all that is wrong, in the order
-// of its members, at most twenty.
-type Faults []Fault
-
 // Parse reads a policy from its JSON form and sets its defaults. Members that it
 // doesn't know are errors. Path is what errors call the policy, such as
 // "policy". The error is [Faults].
@@ -214,10 +191,91 @@ func Parse(text []byte, path string) (Policy, error) {
 	return p, err
 }
 
+// Defaults of a policy.
+const (
+	defaultTimeout        = day
+	defaultAttemptTimeout = Duration(5 * time.Minute)
+	defaultBackoff        = Duration(30 * time.Second)
+	defaultBackoffMost    = Duration(10 * time.Minute)
+	defaultBackoffFactor  = 2
+	defaultZone           = "UTC"
+	rateMost              = 1_000_000 // a minute
+)
+
+// SetDefaults sets what was left out. It is the one place where defaults are,
+// and changes nothing of a policy that has them.
+func (p *Policy) SetDefaults() {
+	if len(p.Waves) == 0 {
+		p.Waves = []Wave{{Size: Percent(100)}}
+	}
+	for i := range p.Waves {
+		if h := p.Waves[i].Health; h != nil {
+			setDefault(&h.Otherwise, HealthPauses)
+		}
+	}
+	for i := range p.Windows {
+		setDefault(&p.Windows[i].TimeZone, defaultZone)
+	}
+	if r := p.Rate; r != nil {
+		setDefault(&r.Factor, 1)
+		if r.Factor != 1 {
+			setDefault(&r.Of, RateOfStarted)
+			setDefault(&r.Most, rateMost)
+		}
+	}
+	if !p.End.IsZero() {
+		setDefault(&p.AtEnd, EndStops)
+	}
+	if p.Repeat != "" {
+		setDefault(&p.RepeatZone, defaultZone)
+	}
+	setDefault(&p.Timeout, defaultTimeout)
+	setDefault(&p.AttemptTimeout, min(defaultAttemptTimeout, p.Timeout))
+	if r := p.Retry; r != nil {
+		if len(r.On) == 0 {
+			r.On = []AttemptOutcome{AttemptFailed, AttemptTimedOut, AttemptOffline}
+		}
+		setDefault(&r.Backoff, defaultBackoff)
+		setDefault(&r.Factor, defaultBackoffFactor)
+		setDefault(&r.Most, max(defaultBackoffMost, r.Backoff))
+	}
+	for _, list := range [][]Threshold{p.Pause, p.Abort} {
+		for i := range list {
+			if len(list[i].Of) == 0 {
+				list[i].Of = BadPhases()
+			}
+			setDefault(&list[i].Least, 1)
+			setDefault(&list[i].Per, PerWave)
+		}
+	}
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// BadPhases are the phases that a threshold may count as bad.
+func BadPhases() []Phase {
+	return []Phase{PhaseFailed, PhaseTimedOut, PhaseRejected, PhaseUncertain}
+}
+
 // WaveSizes lays total targets out: how many belong to each wave, in order. The
 // sum is total. A wave of a small fleet may have none.
 func (p *Policy) WaveSizes(total int) []int {
-	return nil
+	sizes := make([]int, len(p.Waves))
+	reached := 0
+	for i, w := range p.Waves {
+		reach := max(reached, w.Size.Of(total))
+		if i == len(p.Waves)-1 {
+			reach = total
+		}
+		sizes[i] = reach - reached
+		reached = reach
+	}
+	return sizes
 }
 
 // ZoneTag is the path of the tag by which devices tell their zone, and empty if
@@ -231,12 +289,10 @@ func (p *Policy) ZoneTag() string {
 	return ""
 }
 
-// Validate says what is wrong with a policy that is to begin now over total
-// targets (negative if not known): as an error what can't work, and as warnings
-// what may not be meant. The error is [Faults].
-func (p *Policy) Validate(path string, now time.Time, total int) (warnings []Fault, err error) {
-	return nil, nil
+// wave is the wave of an index, and one that asks for nothing if there is none.
+func (p *Policy) wave(i int) Wave {
+	if i < 0 || i >= len(p.Waves) {
+		return Wave{}
+	}
+	return p.Waves[i]
 }
-
-// SetDefaults sets what was left out. It is the one place where defaults are.
-func (p *Policy) SetDefaults() {}
