@@ -105,6 +105,3 @@ func wholeNumber(n *node) int64 {
 	}
 	return v
 }
-
-// View returns the patch's members for reading.
-func (p Patch) View() View { return View{&p.root} }

@@ -11,6 +11,15 @@ type View struct{ n *node }
 // members.
 func (s *Section) View() View { return View{&s.root} }
 
+// View returns the patch's members as an object; nulls are what the patch
+// removes. One that IsNull is null.
+func (p Patch) View() View {
+	if p.null {
+		return View{}
+	}
+	return View{&node{kind: kindObject, members: p.root.members}}
+}
+
 // Form returns the first mark of the value's JSON: one of n t f " [ {, and 0 for
 // a number.
 func (v View) Form() byte {
@@ -30,6 +39,27 @@ func (v View) Len() int { return len(v.n.members) }
 func (v View) At(i int) (key string, value View) {
 	m := &v.n.members[i]
 	return m.key, View{&m.value}
+}
+
+// Member returns the member of an object with this key; of anything else there
+// is none.
+func (v View) Member(key string) (value View, ok bool) {
+	if v.n == nil || v.n.kind != kindObject {
+		return View{}, false
+	}
+	i := v.n.find(key)
+	if i < 0 {
+		return View{}, false
+	}
+	return View{&v.n.members[i].value}, true
+}
+
+// AppendJSON appends the value to dst as compact JSON.
+func (v View) AppendJSON(dst []byte) []byte {
+	if v.n == nil {
+		return append(dst, "null"...)
+	}
+	return v.n.appendJSON(dst)
 }
 
 // Compare calls f for each place at which two sections differ, or may differ:
