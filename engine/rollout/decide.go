@@ -138,6 +138,12 @@ func (s *State) Reach() int {
 func (p *Plan) Advance(s *State, in Input) Decision {
 	before := s.Clone()
 	d := p.advance(s, in)
+	switch {
+	case s.Status.Final():
+		d = Decision{}
+	case s.Status == JobCanceling: // by what was found on the way, perhaps
+		d = Decision{Cancel: d.Cancel}
+	}
 	before.Tokens, before.TokensAt = s.Tokens, s.TokensAt
 	d.Changed = !reflect.DeepEqual(before, *s)
 	return d

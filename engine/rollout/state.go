@@ -190,7 +190,16 @@ func (s *State) Join(n int) (wave int, err error) {
 	wave = len(s.Waves) - 1
 	s.Waves[wave].Size += n
 	s.Waves[wave].Pending += n
+	s.again(wave)
 	return wave, nil
+}
+
+// again says that a wave has something to do: if it was under way or before, its
+// soak and its check are for after that.
+func (s *State) again(wave int) {
+	if wave < s.Reach() {
+		s.SoakSince, s.Healthy = time.Time{}, false
+	}
 }
 
 // over reports whether no target is taken any more.
@@ -218,8 +227,9 @@ func (s *State) Retry(wave int, from Phase, n int) error {
 	}
 	*t.of(from) -= n
 	t.Retrying += n
+	s.again(wave)
 	if s.Status.Final() {
-		s.Status, s.Verdict, s.Reason = JobRunning, "", ""
+		s.Status, s.Verdict, s.Reason = s.ready(), "", ""
 	}
 	return nil
 }
@@ -274,16 +284,19 @@ func (s *State) Resume() error {
 	case PausedByHealth:
 		s.Healthy = true
 	}
+	s.Status, s.PausedBy, s.Reason = s.ready(), "", ""
+	return nil
+}
+
+// ready is the status of a job that nothing stops.
+func (s *State) ready() JobStatus {
 	switch {
 	case !s.LaidOut:
-		s.Status = JobQueued
-	case s.Wave == 0 && !s.Opened:
-		s.Status = JobScheduled
-	default:
-		s.Status = JobRunning
+		return JobQueued
+	case s.Wave == 0 && !s.Opened: // its start may be ahead
+		return JobScheduled
 	}
-	s.PausedBy, s.Reason = "", ""
-	return nil
+	return JobRunning
 }
 
 // Cancel ends the job: nothing starts any more, what waits is canceled, attempts
