@@ -181,6 +181,7 @@ for shell in zsh fish; do
   command -v "$shell" > /dev/null || install "$shell" 'a shell to press the tab key in' || skip "completion in $shell" 'it could not be installed'
 done
 tests 'tests, architecture and documents included' "${race[@]}" -timeout 15m ./...
+tests 'rollouts: 100,000 random policies against a model, which are too many for the race detector' -run 'TestModel$' ./engine/rollout
 
 if command -v dpkg-deb > /dev/null; then
   for tool in lintian systemd-analyze:systemd fakeroot man:man-db; do

@@ -1,16 +1,15 @@
 package rollout
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
-
-var modelCases = flag.Int("rollouts", 100_000, "random policies that TestModel runs; a tenth with -short")
 
 // model checks what a job does by its policy's words alone: it looks at each
 // device, remembers what happened when, and knows nothing of counters, buckets
@@ -482,10 +481,21 @@ func (m *model) checkEnd() error {
 
 // TestModel runs jobs with random policies over random devices, with operators,
 // jumps of the clock, late answers and deletions at random moments, and checks
-// each step against the model.
+// each step against the model. MUSTER_ROLLOUT_CASES asks for another number of
+// jobs than CI's 100,000.
 func TestModel(t *testing.T) {
 	t.Parallel()
-	cases := *modelCases
+	cases := 100_000
+	if raceDetector {
+		cases = 4000 // nothing here is concurrent but tests; CI runs all of them without it
+	}
+	if text := os.Getenv("MUSTER_ROLLOUT_CASES"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			t.Fatalf("MUSTER_ROLLOUT_CASES is %q, a number of cases is expected", text)
+		}
+		cases = n
+	}
 	if testing.Short() {
 		cases /= 10
 	}

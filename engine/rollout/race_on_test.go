@@ -1,0 +1,6 @@
+//go:build race
+
+package rollout
+
+// raceDetector says that tests run some twenty times as slowly.
+const raceDetector = true
