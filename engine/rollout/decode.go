@@ -113,6 +113,9 @@ func (d *decoding) list(text []byte, path string, v reflect.Value) {
 		d.faults.add(path, "has "+strconv.Itoa(len(elements))+" elements", "at most "+strconv.Itoa(listMost))
 		return
 	}
+	if len(elements) == 0 {
+		return // as if it were not there
+	}
 	list := reflect.MakeSlice(v.Type(), len(elements), len(elements))
 	for i, e := range elements {
 		at := path + "[" + strconv.Itoa(i) + "]"

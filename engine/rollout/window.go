@@ -8,7 +8,8 @@ import (
 
 const (
 	zonesMost    = 1000 // that a plan remembers
-	openingsMost = 1000 // of one window that are looked at for one question
+	openingsMost = 64   // of one window, without a gap, that are looked at for one question
+	looksMost    = 1000 // from one change to the next, for the sum of open times
 	zoneNameMost = 64
 )
 
@@ -117,7 +118,7 @@ func (w *window) look(now time.Time, zone *time.Location) (open bool, change tim
 // its own zone; ok is false if it takes too many openings to tell.
 func openTime(windows []window, from, to time.Time) (total time.Duration, ok bool) {
 	c := calendar{windows: windows}
-	for range 10 * openingsMost {
+	for range looksMost {
 		if !from.Before(to) {
 			return total, true
 		}
