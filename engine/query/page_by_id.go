@@ -246,6 +246,7 @@ type candidates struct {
 	list  []uint32 // with listed: these, and no others
 	// listed is set when the rows were few enough to be sorted.
 	listed bool
+	sure   bool // all that bits or list have passed, when they were found
 	done   bool
 	rest   []uint32 // given out, but not come to
 }
@@ -256,6 +257,7 @@ func (r *run) candidates(target int) (*candidates, error) {
 	list := &candidates{after: r.ask.After}
 	n := float64(r.plan.Rows)
 	if r.cond == nil {
+		list.sure = true
 		return list, nil
 	}
 	if r.seeded {
@@ -282,6 +284,7 @@ func (r *run) candidates(target int) (*candidates, error) {
 		return nil, err
 	}
 	found := 0
+	list.sure = cheap >= full && r.cond.exact()
 	err := r.scan(cheap < full, func(b *block) error {
 		at := int(b.base() / 64)
 		if at+len(b.bits) > len(list.bits) {
