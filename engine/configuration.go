@@ -3,7 +3,11 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"slices"
 	"time"
+
+	"github.com/muster-hub/muster/storage"
 )
 
 // Configuration is an automatic configuration: desired properties that every
@@ -37,22 +41,6 @@ type ConfigurationContent struct {
 	Modules json.RawMessage `json:"modulesContent,omitempty"` // of an edge device
 }
 
-// ConfigurationMetrics are queries by name, and how many rows each selects.
-// Results are set by the hub; one that can't be counted now is missing.
-type ConfigurationMetrics struct {
-	Queries map[string]string
-	Results map[string]int64
-}
-
-// Names of the system metrics. Those of what was reported are of edge
-// configurations only.
-const (
-	MetricTargeted           = "targetedCount"
-	MetricApplied            = "appliedCount"
-	MetricReportedSuccessful = "reportedSuccessfulCount"
-	MetricReportedFailed     = "reportedFailedCount"
-)
-
 // PutConfiguration makes a configuration when the condition is absent, and
 // changes it otherwise; what it leaves out is taken away. Twins follow at once,
 // in the background. Under the azure limits the content of one that exists stays
@@ -61,81 +49,161 @@ const (
 // CodePreconditionFailed, CodeConfigurationCondition, CodeConfigurationContent,
 // CodeConfigurationMetrics, CodeTooManyConfigurations. It needs ServiceConnect.
 func (h *Hub) PutConfiguration(ctx context.Context, c Caller, g Configuration, m IfMatch) (Configuration, error) {
-	return Configuration{}, errf(CodeUnavailable, "configurations are not built yet")
+	if err := h.authorize(ctx, c, opConfigurationWrite, g.ID); err != nil {
+		return Configuration{}, err
+	}
+	if err := h.checkConfiguration(&g); err != nil {
+		return Configuration{}, err
+	}
+	next := configurationRecord{
+		Schema: g.SchemaVersion, ContentType: g.ContentType, Labels: g.Labels, Content: g.Content, Condition: g.TargetCondition,
+		Priority: g.Priority, Metrics: g.Metrics.Queries,
+	}
+	var stored configurationRecord
+	err := h.step(ctx, "configuration.put", func(tx *storage.Tx) (err error) {
+		old, err := loadConfiguration(tx, g.ID)
+		switch e, is := errors.AsType[*Error](err); {
+		case err == nil && !m.Present:
+			return errf(CodeConfigurationAlreadyExists, "the configuration %q exists; expected an If-Match header with its ETag to change it", g.ID)
+		case err == nil:
+			stored, err = h.changeConfigurationTx(tx, c, g.ID, old, next, m)
+		case is && e.Code == CodeConfigurationNotFound && !m.Present:
+			stored, err = h.createConfigurationTx(tx, c, g.ID, next)
+		}
+		return err
+	})
+	if err != nil {
+		return Configuration{}, err
+	}
+	return h.showConfiguration(ctx, g.ID, &stored), nil
 }
 
-// Configuration returns a configuration with the results of its metrics. It
-// needs ServiceConnect.
-func (h *Hub) Configuration(ctx context.Context, c Caller, id string) (Configuration, error) {
-	return Configuration{}, errf(CodeUnavailable, "configurations are not built yet")
+func (h *Hub) createConfigurationTx(tx *storage.Tx, c Caller, id string, r configurationRecord) (configurationRecord, error) {
+	n, err := storage.Counter(tx, counterConfigurations)
+	if err != nil {
+		return r, err
+	}
+	if most := int64(h.limits.Configurations); n >= most {
+		return r, errf(CodeTooManyConfigurations, "the hub has %d configurations, and the limit is %d", n, most)
+	}
+	if n == 0 { // nobody followed the changes before, and all that the first one selects is looked for
+		_, last, err := changeLog.Bounds(tx)
+		if err != nil {
+			return r, err
+		}
+		tx.SetCursor(cursorConfigurations, last)
+	}
+	tx.Add(counterConfigurations, 1)
+	r.Created, r.Revision, r.Effect = tx.Now(), 1, 1
+	return h.storeConfigurationTx(tx, c, id, nil, r)
 }
 
-// Configurations lists configurations by id, those behind the id after; at most
-// limit of them (0: as many as the hub gives at once), fewer when they are large.
-// next is the after of the next page, empty at the end. It needs ServiceConnect.
-func (h *Hub) Configurations(ctx context.Context, c Caller, after string, limit int) (list []Configuration, next string, err error) {
-	return nil, "", errf(CodeUnavailable, "configurations are not built yet")
+// changeConfigurationTx stores what a caller wants a configuration to be, if it
+// meets the condition and anything differs.
+func (h *Hub) changeConfigurationTx(tx *storage.Tx, c Caller, id string, old, next configurationRecord, m IfMatch) (configurationRecord, error) {
+	if !m.matches(old.etag(h.db.Epoch().Ordinal)) {
+		return old, errf(CodePreconditionFailed, "the configuration %q has changed; expected the ETag %q", id, old.etag(h.db.Epoch().Ordinal))
+	}
+	if h.limits.Profile == ProfileAzure {
+		next.Content = old.Content
+	}
+	if next.Content.kind() != old.Content.kind() {
+		return old, errf(CodeConfigurationContent, "the content is %s, and that of the configuration is %s; expected the same: make another configuration", next.Content.kind(), old.Content.kind())
+	}
+	next.Created, next.Revision, next.Effect = old.Created, old.Revision+1, old.Effect
+	if next.same(&old) {
+		return old, nil
+	}
+	if !next.sameEffect(&old) {
+		next.Effect = next.Revision
+	}
+	return h.storeConfigurationTx(tx, c, id, &old, next)
+}
+
+// storeConfigurationTx stores a revision, and has the twins follow it.
+func (h *Hub) storeConfigurationTx(tx *storage.Tx, c Caller, id string, old *configurationRecord, r configurationRecord) (configurationRecord, error) {
+	r.Updated, r.Owner = tx.Now(), configurationOwner{c.Kind, c.Name}
+	bytes, err := storage.Counter(tx, counterConfigurationBytes)
+	if err != nil {
+		return r, err
+	}
+	more := r.size()
+	if old != nil {
+		more -= old.size()
+	}
+	if most := int64(h.limits.ConfigsBytes); more > 0 && bytes+more > most {
+		return r, errf(CodeTooManyConfigurations, "all configurations together would have %d bytes; expected at most %d", bytes+more, most)
+	}
+	tx.Add(counterConfigurationBytes, more)
+	if n, most := r.Revision, uint64(h.limits.ConfigRevisions); n > most {
+		if err := configurationRevisionTable.Delete(tx, configurationRevisionKey(id, n-most)); err != nil {
+			return r, err
+		}
+	}
+	if r.Effect == r.Revision {
+		if err := h.spreadConfigurationTx(tx, id); err != nil {
+			return r, err
+		}
+	}
+	details, err := configurationDetails(id, r.Revision)
+	return r, errors.Join(
+		err,
+		configurationTable.Put(tx, configurationKey(id), r),
+		configurationRevisionTable.Put(tx, configurationRevisionKey(id, r.Revision), r),
+		appendChange(tx, c, changeConfiguration, TwinID{}, int64(r.Revision), details),
+		h.auditTx(tx, c, opConfigurationWrite, id, details),
+	)
+}
+
+func configurationDetails(id string, revision uint64) (json.RawMessage, error) {
+	return marshal(struct {
+		Configuration string `json:"configuration"`
+		Revision      uint64 `json:"revision"`
+	}{id, revision})
 }
 
 // DeleteConfiguration removes a configuration; an absent condition means any.
 // What it has set stays in the twins, where no other one sets it. It needs
 // ServiceConnect.
 func (h *Hub) DeleteConfiguration(ctx context.Context, c Caller, id string, m IfMatch) error {
-	return errf(CodeUnavailable, "configurations are not built yet")
+	if err := h.authorize(ctx, c, opConfigurationWrite, id); err != nil {
+		return err
+	}
+	return h.step(ctx, "configuration.delete", func(tx *storage.Tx) error {
+		old, err := loadConfiguration(tx, id)
+		if err != nil {
+			return err
+		}
+		if now := old.etag(h.db.Epoch().Ordinal); !m.matches(now) {
+			return errf(CodePreconditionFailed, "the configuration %q has changed; expected the ETag %q", id, now)
+		}
+		var keys []storage.Key
+		for item, err := range configurationRevisionTable.Scan(tx, storage.Range{Prefix: storage.Tuple(id)}) {
+			if err != nil {
+				return err
+			}
+			keys = append(keys, slices.Clone(item.Key))
+		}
+		for _, k := range keys {
+			if err := configurationRevisionTable.Delete(tx, k); err != nil {
+				return err
+			}
+		}
+		tx.Add(counterConfigurations, -1)
+		tx.Add(counterConfigurationBytes, -old.size())
+		details, err := configurationDetails(id, old.Revision)
+		return errors.Join(
+			err,
+			h.spreadConfigurationTx(tx, id),
+			configurationTable.Delete(tx, configurationKey(id)),
+			appendChange(tx, c, changeConfigDeleted, TwinID{}, int64(old.Revision), details),
+			h.auditTx(tx, c, opConfigurationWrite, id, json.RawMessage(`{"deleted":true}`)),
+		)
+	})
 }
 
 // ConfigurationTest says what is wrong with the queries of a configuration.
 type ConfigurationTest struct {
 	TargetCondition string            // empty: nothing
 	Metrics         map[string]string // by name, of those that are wrong
-}
-
-// TestConfigurationQueries checks a target condition and metrics as
-// PutConfiguration would. What is wrong with them is a result, not an error. It
-// needs ServiceConnect.
-func (h *Hub) TestConfigurationQueries(ctx context.Context, c Caller, condition string, metrics map[string]string) (ConfigurationTest, error) {
-	return ConfigurationTest{}, errf(CodeUnavailable, "configurations are not built yet")
-}
-
-// ApplyConfigurationContent replaces the desired properties of an edge device's
-// modules, once, and makes those that it has not. The content is modulesContent
-// with properties.desired as the only key of each module; anything else is
-// CodeConfigurationContent, a device that is no edge device CodeArgumentInvalid.
-// It needs ServiceConnect.
-func (h *Hub) ApplyConfigurationContent(ctx context.Context, c Caller, deviceID string, content ConfigurationContent) error {
-	return errf(CodeUnavailable, "configurations are not built yet")
-}
-
-// ConfigurationRevisions lists the revisions of a configuration that are kept,
-// newest first and without metric results; at most limit of those below before,
-// fewer when they are large. 0 stands for all of either. next is the before of
-// the next page, 0 at the end. It needs ServiceConnect.
-func (h *Hub) ConfigurationRevisions(ctx context.Context, c Caller, id string, before uint64, limit int) (list []Configuration, next uint64, err error) {
-	return nil, 0, errf(CodeUnavailable, "configurations are not built yet")
-}
-
-// RollbackConfiguration makes a new revision that is as an earlier one was:
-// content, condition, priority, metrics and labels. The condition is as in
-// DeleteConfiguration. Under the azure limits the content stays. It needs
-// ServiceConnect.
-func (h *Hub) RollbackConfiguration(ctx context.Context, c Caller, id string, revision uint64, m IfMatch) (Configuration, error) {
-	return Configuration{}, errf(CodeUnavailable, "configurations are not built yet")
-}
-
-// ConfigurationProgress says how far a configuration is spread over the twins
-// that its condition selects now.
-type ConfigurationProgress struct {
-	Revision uint64
-	Working  bool  // twins are being looked for, or worked through
-	Targeted int64 // twins that the condition selects
-	Settled  int64 // that have this revision: all it sets is there, or set by another one
-	Applied  int64 // in which it sets one path at least
-	Pending  int64 // targeted, and not settled yet
-	Failed   int64 // that can't take it: their size or the declared schema refuses it
-}
-
-// ConfigurationProgress returns how far a configuration is spread. It is cheap.
-// It needs ServiceConnect.
-func (h *Hub) ConfigurationProgress(ctx context.Context, c Caller, id string) (ConfigurationProgress, error) {
-	return ConfigurationProgress{}, errf(CodeUnavailable, "configurations are not built yet")
 }

@@ -15,11 +15,21 @@ import (
 // stayed as it was is not held against the change, else a device could not
 // report anything until all of its twin is right.
 func (h *Hub) checkDeclared(now time.Time, id TwinID, before, after *twin.Section) ([]schema.Violation, error) {
+	wrong, refusal := h.compareDeclared(id, before, after)
+	if refusal == nil {
+		return wrong, nil
+	}
+	h.count.schemaRejected.Add(1)
+	h.declared.note(now, id, after.Kind(), wrong, true)
+	return nil, refusal
+}
+
+// compareDeclared says what checkDeclared would, and notes nothing.
+func (h *Hub) compareDeclared(id TwinID, before, after *twin.Section) (wrong []schema.Violation, refusal error) {
 	current := h.declared.current.Load()
 	if current == nil || id.ModuleID != "" || current.sections[after.Kind()] == nil {
 		return nil, nil
 	}
-	var wrong []schema.Violation
 	for _, v := range current.sections[after.Kind()].Check(func() any { return plainValue(before.View()) }, plainValue(after.View())) {
 		if !v.Known {
 			wrong = append(wrong, v)
@@ -28,13 +38,11 @@ func (h *Hub) checkDeclared(now time.Time, id TwinID, before, after *twin.Sectio
 	if len(wrong) == 0 || current.mode != SchemaReject {
 		return wrong, nil
 	}
-	h.count.schemaRejected.Add(1)
-	h.declared.note(now, id, after.Kind(), wrong, true)
 	more := ""
 	if len(wrong) > 1 {
 		more = "; " + strconv.Itoa(len(wrong)-1) + " more are wrong"
 	}
-	return nil, &Error{
+	return wrong, &Error{
 		Code:    CodeArgumentInvalid,
 		Message: sectionPath(after.Kind(), wrong[0].Path) + ": found " + wrong[0].Found + ", expected " + wrong[0].Expected + more,
 		Next:    "Send what the declared schema allows; GET /api/v1/schema/declared shows it.",

@@ -115,7 +115,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	}
 	h.methods.queue = newMethodQueue()
 	h.events, h.queries, h.webhooks = newFeed(h), queries, newWebhooks(o.Deliver)
-	h.reached = o.Reached
+	h.reached, h.configurations = o.Reached, newConfigurations()
 	h.jobs.wake = make(chan struct{}, 1)
 	queries.hub = h
 	if err := h.openPolicies(ctx); err != nil {
@@ -132,6 +132,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	if err := h.openDeclared(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := h.openConfigurations(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if err := h.methods.queue.open(ctx, h); err != nil {
@@ -183,6 +186,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	if h.webhooks.deliver != nil {
 		wg.Go(func() { h.runWebhooks(ctx) })
 	}
+	wg.Go(func() { h.runConfigurations(ctx) })
 	if h.backups.plan.Dir != "" {
 		wg.Go(func() { h.runBackups(ctx) })
 	}

@@ -388,6 +388,7 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 		subscriptionTable.Delete(tx, id.key()),
 		h.dropQueueTx(tx, id),
 		dropConnectionsTx(tx, id),
+		forgetConfiguredTx(tx, id),
 		dropFault,
 		appendTwinChange(tx, c, changeIdentityDeleted, id, 0, nil, t.Version, whole),
 		h.auditTx(tx, c, opIdentityDelete, id.String(), nil),

@@ -114,6 +114,7 @@ type Limits struct {
 	Configurations    int
 	ConfigMetrics     int // custom metrics of one configuration
 	ConfigBytes       int // of a configuration as it is sent
+	ConfigsBytes      int // of all configurations together
 	ConfigRevisions   int // kept of one configuration
 	ConfigurationRate float64
 
@@ -313,6 +314,7 @@ var limitTable = [...]LimitRow{
 	count("configurations", "Configurations.", "", 1000, 100, func(l *Limits) *int { return &l.Configurations }),
 	count("configuration_metrics", "Custom metrics of one configuration.", "", 20, 5, func(l *Limits) *int { return &l.ConfigMetrics }),
 	count("configuration_bytes", "Size of a configuration as it is sent.", "bytes", 512*kib, 512*kib, func(l *Limits) *int { return &l.ConfigBytes }),
+	count("configurations_bytes", "Size of all configurations together.", "bytes", 64<<20, 64<<20, func(l *Limits) *int { return &l.ConfigsBytes }),
 	count("configuration_revisions", "Revisions that are kept of one configuration.", "", 100, 100, func(l *Limits) *int { return &l.ConfigRevisions }),
 	perSecond("configuration_rate", "Operations on configurations of the whole hub; the azure column is one S3 unit.", 0, 20.0/60*10, func(l *Limits) *float64 { return &l.ConfigurationRate }),
 

@@ -143,11 +143,13 @@ func (q *queries) loadChunk(r storage.Reader, c storage.Chunk[twinRecord], loade
 	}
 	ids := map[TwinID]identityRecord{}
 	seen := map[TwinID]presenceRecord{}
+	configured := map[TwinID]configuredRecord{}
 	both := storage.Range{Start: first, End: append(last, 0)}
 	err = errors.Join(
 		addRange(ids, deviceTable, r, storage.Range{Start: deviceKey(from.DeviceID), End: append(deviceKey(to.DeviceID), 0)}, TwinID.fromDeviceKey),
 		addRange(ids, moduleTable, r, both, TwinID.fromKey),
 		addRange(seen, presenceTable, r, both, TwinID.fromKey),
+		addRange(configured, configuredTable, r, both, TwinID.fromKey),
 	)
 	if err != nil {
 		return err
@@ -167,7 +169,7 @@ func (q *queries) loadChunk(r storage.Reader, c storage.Chunk[twinRecord], loade
 		}
 		item.Value.enter(epoch)
 		source, row := id.row()
-		loaders[source].Add(row, q.hub.wholeRow(id, &identity, &item.Value, seen[id]))
+		loaders[source].Add(row, q.hub.wholeRow(id, &identity, &item.Value, seen[id], configured[id]))
 	}
 	q.done.Add(int64(c.Len()))
 	return nil
@@ -199,7 +201,7 @@ func (id TwinID) fromDeviceKey(k storage.Key) (TwinID, error) {
 }
 
 // wholeRow returns all that columns hold of a row.
-func (h *Hub) wholeRow(id TwinID, identity *identityRecord, t *twinRecord, stored presenceRecord) []query.Field {
+func (h *Hub) wholeRow(id TwinID, identity *identityRecord, t *twinRecord, stored presenceRecord, configured configuredRecord) []query.Field {
 	f := rowFields{make([]query.Field, 0, 22)}
 	f.identity(id, identity)
 	f.twin(t)
@@ -208,6 +210,7 @@ func (h *Hub) wholeRow(id TwinID, identity *identityRecord, t *twinRecord, store
 		p = stored
 	}
 	f.presence(p, connected)
+	f.configurations(&configured)
 	return f.list
 }
 
@@ -259,7 +262,11 @@ func (q *queries) readAgain(ctx context.Context, rows [querySources]map[string]s
 				if err != nil && !errors.Is(err, storage.ErrNotFound) {
 					return err
 				}
-				changes = append(changes, query.Change{ID: row, Replace: true, Fields: q.hub.wholeRow(id, &identity, &t, p)})
+				configured, err := q.hub.configured(r, id)
+				if err != nil {
+					return err
+				}
+				changes = append(changes, query.Change{ID: row, Replace: true, Fields: q.hub.wholeRow(id, &identity, &t, p, configured)})
 			}
 			q.columns[source].Apply(changes)
 		}

@@ -70,7 +70,11 @@ func (d hubDocuments) document(r storage.Reader, id TwinID) (v query.Value, size
 		waiting = queue.Count
 	}
 	epoch := h.db.Epoch().Ordinal
-	f := rowFields{h.wholeRow(id, &identity, &t, p)}
+	configured, err := h.configured(r, id)
+	if err != nil {
+		return v, 0, err
+	}
+	f := rowFields{h.wholeRow(id, &identity, &t, p, configured)}
 	f.text(rowPaths.etag, twinETag(epoch, t.Revision))
 	f.text(rowPaths.deviceETag, identityETag(epoch, identity.Revision))
 	f.add(rowPaths.version, query.NumberValue(float64(t.Version)))

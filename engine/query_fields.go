@@ -11,7 +11,7 @@ import (
 // Nobody changes them.
 var rowPaths = struct {
 	deviceID, moduleID, status, statusReason, statusUpdateTime, authenticationType, primaryThumbprint, secondaryThumbprint,
-	iotEdge, deviceScope, parentScopes, connectionState, lastActivityTime, modelID, etag, deviceETag, version, messageCount query.Path
+	iotEdge, deviceScope, parentScopes, connectionState, lastActivityTime, modelID, etag, deviceETag, version, messageCount, configurations query.Path
 }{
 	deviceID: query.Path{"deviceId"}, moduleID: query.Path{"moduleId"}, status: query.Path{"status"}, statusReason: query.Path{"statusReason"},
 	statusUpdateTime: query.Path{"statusUpdateTime"}, authenticationType: query.Path{"authenticationType"},
@@ -19,6 +19,7 @@ var rowPaths = struct {
 	iotEdge: query.Path{"capabilities", "iotEdge"}, deviceScope: query.Path{"deviceScope"}, parentScopes: query.Path{"parentScopes"},
 	connectionState: query.Path{"connectionState"}, lastActivityTime: query.Path{"lastActivityTime"}, modelID: query.Path{"modelId"},
 	etag: query.Path{"etag"}, deviceETag: query.Path{"deviceEtag"}, version: query.Path{"version"}, messageCount: query.Path{"cloudToDeviceMessageCount"},
+	configurations: query.Path{"configurations"},
 }
 
 // sectionPaths are those of a section: itself, its $version and its $metadata.

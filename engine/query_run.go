@@ -180,15 +180,21 @@ func (q *queries) run(ctx context.Context, parsed *query.Query, at queryPlace, m
 		After: at.last, Given: at.given, Limit: most, Now: time.Now().UTC(), Documents: documents,
 		Budget: query.Budget{Rows: int64(l.QueryDocuments), Time: l.QueryTime, Memory: l.QueryMemory},
 	})
-	switch e, over := errors.AsType[*query.BudgetError](err); {
-	case over:
-		return nil, wrapf(CodeQueryBudget, err, "%s", e.Error())
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return nil, wrapf(CodeCanceled, err, "the caller went away before the query was answered")
-	case err != nil:
-		return nil, storeError(err, "answer a query")
+	if err != nil {
+		return nil, queryRunError(err)
 	}
 	return page, nil
+}
+
+// queryRunError gives an error of the columns its code.
+func queryRunError(err error) error {
+	switch e, over := errors.AsType[*query.BudgetError](err); {
+	case over:
+		return wrapf(CodeQueryBudget, err, "%s", e.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return wrapf(CodeCanceled, err, "the caller went away before the query was answered")
+	}
+	return storeError(err, "answer a query")
 }
 
 // sorted runs a query whose rows only stand as a whole, and keeps them for the
@@ -366,7 +372,11 @@ func (h *Hub) queriedTwin(r storage.Reader, row string, id TwinID, identity iden
 		i.LastActivity = stored
 	}
 	i.LastActivity = h.sessions.activity.latest(id, i.LastActivity)
-	return h.twinOf(&i, t), nil
+	configured, err := h.configured(r, id)
+	if err != nil {
+		return Twin{}, err
+	}
+	return h.twinOf(&i, t, configured), nil
 }
 
 func isGone(err error) bool {

@@ -10,7 +10,7 @@ import (
 )
 
 // Bounds of the change log: at least a day, and until every webhook that is
-// enabled has passed, within a size.
+// enabled and the configurations have passed, within a size.
 const (
 	changeLogAge   = 24 * time.Hour
 	changeLogBytes = 1 << 30 // or a tenth of the disk: a small one must not be full of it before a day is over
@@ -24,6 +24,11 @@ const (
 // those who wait.
 func (h *Hub) retain(ctx context.Context, now time.Time) error {
 	keep, err := h.webhooksKeep(ctx)
+	if err == nil {
+		var followed uint64
+		followed, err = h.configurationsKeep(ctx)
+		keep = min(keep, followed)
+	}
 	if err == nil {
 		_, err = changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), Keep: keep})
 	}

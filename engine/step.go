@@ -8,8 +8,9 @@ import (
 
 // longWork is the state of what goes on for longer than a call.
 type longWork struct {
-	reached func(step string) // see Options.Reached
-	jobs    jobRunner
+	reached        func(step string) // see Options.Reached
+	jobs           jobRunner
+	configurations *configurations
 }
 
 // step is update for a transaction of long work, which a kill may precede or

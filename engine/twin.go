@@ -19,6 +19,8 @@ type Twin struct {
 	Tags     *twin.Section
 	Desired  *twin.Section
 	Reported *twin.Section
+	// Configurations are those that select the twin, by id; nil when there are none.
+	Configurations map[string]ConfigurationStatus
 }
 
 // TwinUpdate is a service's change of a twin: JSON objects, nil = absent.
@@ -243,13 +245,17 @@ func (h *Hub) twinView(r storage.Reader, id TwinID, identity identityRecord, t t
 	if err := h.addPresence(r, &i); err != nil {
 		return Twin{}, err
 	}
-	return h.twinOf(&i, t), nil
+	configured, err := h.configured(r, id)
+	if err != nil {
+		return Twin{}, err
+	}
+	return h.twinOf(&i, t, configured), nil
 }
 
-func (h *Hub) twinOf(i *Identity, t twinRecord) Twin {
+func (h *Hub) twinOf(i *Identity, t twinRecord, configured configuredRecord) Twin {
 	return Twin{
 		Identity: *i, ETag: twinETag(h.db.Epoch().Ordinal, t.Revision), Version: t.Version, ModelID: t.ModelID,
-		Tags: t.Tags, Desired: t.Desired, Reported: t.Reported,
+		Tags: t.Tags, Desired: t.Desired, Reported: t.Reported, Configurations: configured.statuses(),
 	}
 }
 

@@ -30,18 +30,31 @@ type Step struct {
 	Patch         []byte // JSON merge patch of the desired properties
 }
 
+// Fate says what becomes of a path that no configuration sets any more.
+type Fate uint8
+
+// The fates.
+const (
+	Remove Fate = iota // if it still has the value that was set
+	Leave              // as it is, and nobody owns it: the configuration was deleted
+	Keep               // as it is, and owned: the twin does not take what it should have instead
+)
+
 // Apply says how a twin comes to what a resolution decides: the merge patches to
 // apply, in order, and who owns its paths afterwards, sorted by path. There is no
-// patch when nothing differs. former is who owned them before, sorted by path;
-// deleted tells whether the configuration of an owner is no more.
-func (r *Resolution) Apply(desired *twin.Section, former []Owner, deleted func(Owner) bool) ([]Step, []Owner) {
+// patch when nothing differs. former is who owned them before, sorted by path.
+func (r *Resolution) Apply(desired *twin.Section, former []Owner, fate func(Owner) Fate) ([]Step, []Owner) {
 	a := application{r: r, root: desired.View(), removed: map[string]bool{}, dropped: map[string]bool{}, steps: map[string][]Setting{}}
-	a.remove(former, deleted)
+	a.remove(former, fate)
 	a.set()
-	owners := make([]Owner, len(r.Won))
+	owners := make([]Owner, len(r.Won), len(r.Won)+len(a.kept))
 	for i, w := range r.Won {
 		c := &r.Candidates[w.By]
 		owners[i] = Owner{w.Path, c.ID, c.Created, Mark(w.Value)}
+	}
+	if len(a.kept) > 0 {
+		owners = append(owners, a.kept...)
+		slices.SortFunc(owners, func(a, b Owner) int { return strings.Compare(a.Path, b.Path) })
 	}
 	return a.list(), owners
 }
@@ -52,6 +65,7 @@ type application struct {
 	root    twin.View
 	text    []byte          // of the value in hand
 	gone    []gone          // paths that end and were a configuration's
+	kept    []Owner         // of paths that nobody sets, and that stay
 	removed map[string]bool // nothing is at these afterwards; false: something is
 	dropped map[string]bool // a step removes these
 	steps   map[string][]Setting
@@ -63,9 +77,16 @@ type gone struct{ path, by string }
 
 // remove finds what was set and is set no more, and the objects that become empty
 // by it: they are there for nothing else.
-func (a *application) remove(former []Owner, deleted func(Owner) bool) {
+func (a *application) remove(former []Owner, fate func(Owner) Fate) {
 	for _, o := range former {
-		if _, ok := a.r.byPath[o.Path]; ok || deleted(o) || a.covered(o.Path) {
+		if _, ok := a.r.byPath[o.Path]; ok || a.covered(o.Path) {
+			continue
+		}
+		switch fate(o) {
+		case Leave:
+			continue
+		case Keep:
+			a.kept = append(a.kept, o)
 			continue
 		}
 		// What somebody else has written since then is not the configuration's.

@@ -44,7 +44,8 @@ func TestApply(t *testing.T) {
 		first  []string
 		manual string // a patch by somebody else in between
 		then   []string
-		gone   string // ids of configurations that were deleted in between
+		gone   string // id of a configuration that was deleted in between
+		kept   string // id of one whose new content the twin does not take
 		steps  string // of then: id patch; id patch
 		after  string
 	}{
@@ -56,6 +57,8 @@ func TestApply(t *testing.T) {
 		{name: "it leaves what another one takes over", before: `{}`, first: []string{"c 2 a=1", "d 1 a=2"}, then: []string{"d 1 a=2"}, steps: `d {"a":2}`, after: `{"a":2}`},
 		{name: "it was deleted", before: `{}`, first: []string{"c 1 a=1"}, gone: "c", after: `{"a":1}`},
 		{name: "it was deleted and another one takes over", before: `{}`, first: []string{"c 2 a=1 b=1", "d 1 a=2"}, then: []string{"d 1 a=2"}, gone: "c", steps: `d {"a":2}`, after: `{"a":2,"b":1}`},
+		{name: "its new content is not taken", before: `{}`, first: []string{"c 1 a=1 b=1"}, kept: "c", after: `{"a":1,"b":1}`},
+		{name: "its new content is not taken and another one takes over", before: `{}`, first: []string{"c 2 a.x=1 b=1"}, then: []string{"d 1 a=2"}, kept: "c", steps: `d {"a":2}`, after: `{"a":2,"b":1}`},
 		{name: "a person's value is overwritten", before: `{}`, first: []string{"c 1 a=1"}, manual: `{"a":9}`, then: []string{"c 1 a=1"}, steps: `c {"a":1}`, after: `{"a":1}`},
 		{name: "a person's value stays when it leaves", before: `{}`, first: []string{"c 1 a=1"}, manual: `{"a":9}`, after: `{"a":9}`},
 		{name: "a person's removal is taken back", before: `{}`, first: []string{"c 1 a.b=1"}, manual: `{"a":null}`, then: []string{"c 1 a.b=1"}, steps: `c {"a":{"b":1}}`, after: `{"a":{"b":1}}`},
@@ -85,8 +88,16 @@ func TestApply(t *testing.T) {
 			}
 			var list []string
 			r := Resolve(candidates(c.then...))
-			deleted := func(o Owner) bool { return o.Configuration == c.gone && o.Created.Equal(noon) }
-			for _, s := range w.apply(t, r, deleted) {
+			fate := func(o Owner) Fate {
+				switch o.Configuration {
+				case c.gone:
+					return Leave
+				case c.kept:
+					return Keep
+				}
+				return Remove
+			}
+			for _, s := range w.apply(t, r, fate) {
 				list = append(list, s.Configuration+" "+string(s.Patch))
 			}
 			if text := strings.Join(list, "; "); text != c.steps {
@@ -95,7 +106,7 @@ func TestApply(t *testing.T) {
 			if got := string(encode(t, decode(t, w.desired.Plain(nil)))); got != c.after {
 				t.Errorf("it becomes %s, expected %s", got, c.after)
 			}
-			if steps, owners := r.Apply(w.desired, w.owners, deleted); len(steps) > 0 || len(owners) != len(r.Won) {
+			if steps, owners := r.Apply(w.desired, w.owners, fate); len(steps) > 0 || len(owners) != len(w.owners) {
 				t.Errorf("it is changed again: %s", steps[0].Patch)
 			}
 		})

@@ -271,6 +271,12 @@ func (c *Content) Modules() []string {
 	return slices.Sorted(maps.Keys(c.settings))
 }
 
+// Names reports whether a content of OfModules names a module.
+func (c *Content) Names(module string) bool {
+	_, ok := c.settings[module]
+	return ok && c.kind == OfModules
+}
+
 // Whole returns all desired properties of each module, when the content of
 // OfModules gives them all: nothing of it is a layer. It is an *Error otherwise.
 func (c *Content) Whole() (map[string][]byte, error) {

@@ -228,7 +228,7 @@ func merge(t *testing.T, s *twin.Section, text []byte) *twin.Section {
 	return next
 }
 
-func present(Owner) bool { return false }
+func present(Owner) Fate { return Remove }
 
 // twinOf is a twin with who owns its paths.
 type twinOf struct {
@@ -236,9 +236,9 @@ type twinOf struct {
 	owners  []Owner
 }
 
-func (w *twinOf) apply(t *testing.T, r *Resolution, deleted func(Owner) bool) []Step {
+func (w *twinOf) apply(t *testing.T, r *Resolution, fate func(Owner) Fate) []Step {
 	t.Helper()
-	steps, owners := r.Apply(w.desired, w.owners, deleted)
+	steps, owners := r.Apply(w.desired, w.owners, fate)
 	for _, s := range steps {
 		w.desired = merge(t, w.desired, s.Patch)
 	}

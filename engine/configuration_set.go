@@ -1,0 +1,318 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/muster-hub/muster/engine/configuration"
+	"github.com/muster-hub/muster/engine/query"
+	"github.com/muster-hub/muster/engine/twin"
+	"github.com/muster-hub/muster/storage"
+)
+
+// configurations is what the hub keeps of configurations while it runs.
+type configurations struct {
+	used    atomic.Bool // there are some, or were: twins may have something of them
+	mu      sync.Mutex
+	changed chan struct{} // closed when one was stored or deleted
+	set     *configurationSet
+}
+
+func newConfigurations() *configurations {
+	return &configurations{changed: make(chan struct{}), set: &configurationSet{version: -1}}
+}
+
+// openConfigurations finds out whether there is anything to do with them.
+func (h *Hub) openConfigurations(ctx context.Context) error {
+	return h.view(ctx, "read configurations", func(r storage.Reader) error {
+		for _, err := range configurationTable.Scan(r, storage.Range{}) {
+			h.configurations.used.Store(true)
+			return err
+		}
+		for _, err := range configuredTable.Scan(r, storage.Range{}) {
+			h.configurations.used.Store(true)
+			return err
+		}
+		return nil
+	})
+}
+
+// stored wakes who follows configurations. It runs when the change is visible.
+func (c *configurations) stored() {
+	c.used.Store(true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *configurations) next() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// configurationSet is all configurations at one moment, ready to be evaluated. It
+// is immutable but for what it remembers of earlier evaluations, and safe for
+// concurrent use.
+type configurationSet struct {
+	version int64            // of counterConfigurationSet
+	list    []*setMember     // by id
+	reads   [2]pathTree      // what conditions read, of tags and of reported properties
+	sets    pathTree         // what is set
+	edge    bool             // some are of modules of edge devices
+	kinds   [3][]*setMember  // by kind of content
+	memory  resolutionMemory // of candidates
+}
+
+// setMember is a configuration of a set.
+type setMember struct {
+	id      string
+	number  int // in the set's list
+	record  configurationRecord
+	content *configuration.Content
+	where   *query.Predicate // nil: it selects nothing
+}
+
+// configurationSet returns the set as it is now.
+func (h *Hub) configurationSet(ctx context.Context) (*configurationSet, error) {
+	var set *configurationSet
+	err := h.view(ctx, "read configurations", func(r storage.Reader) (err error) {
+		set, err = h.configurationSetAt(r)
+		return err
+	})
+	return set, err
+}
+
+// configurationSetAt returns the set as a reader sees it. What has not changed
+// since it was read last is not read again.
+func (h *Hub) configurationSetAt(r storage.Reader) (*configurationSet, error) {
+	version, err := storage.Counter(r, counterConfigurationSet)
+	if err != nil {
+		return nil, err
+	}
+	h.configurations.mu.Lock()
+	before := h.configurations.set
+	h.configurations.mu.Unlock()
+	if before.version == version {
+		return before, nil
+	}
+	set, err := readConfigurationSet(r, version, before)
+	if err != nil {
+		return nil, err
+	}
+	h.configurations.mu.Lock()
+	defer h.configurations.mu.Unlock()
+	if h.configurations.set.version < version {
+		h.configurations.set = set
+	}
+	return set, nil
+}
+
+func readConfigurationSet(r storage.Reader, version int64, before *configurationSet) (*configurationSet, error) {
+	set := &configurationSet{version: version}
+	for item, err := range configurationTable.Scan(r, storage.Range{}) {
+		if err != nil {
+			return nil, err
+		}
+		id, err := configurationOfKey(item.Key)
+		if err != nil {
+			return nil, err
+		}
+		m, err := newSetMember(id, item.Value, before.member(id))
+		if err != nil {
+			return nil, err
+		}
+		set.add(m)
+	}
+	return set, nil
+}
+
+// newSetMember compiles a configuration, unless it was compiled before. What is
+// stored was checked under the limits of then: those of now don't count.
+func newSetMember(id string, r configurationRecord, before *setMember) (*setMember, error) {
+	m := &setMember{id: id, record: r}
+	if before != nil && before.record.Created.Equal(r.Created) && before.record.Effect == r.Effect {
+		m.content, m.where = before.content, before.where
+		return m, nil
+	}
+	var err error
+	if m.content, err = configuration.Parse(configuration.Raw{Device: r.Content.Device, Module: r.Content.Module, Modules: r.Content.Modules}, twin.Limits{}); err != nil {
+		return nil, wrapf(CodeInternal, err, "the stored configuration %q can't be read: %v", id, err)
+	}
+	if strings.TrimSpace(r.Condition) == "" {
+		return m, nil
+	}
+	source := query.Devices
+	if m.content.Kind() == configuration.OfModule {
+		source = query.Modules
+	}
+	q, err := query.ParseTarget(source, r.Condition, query.Options{})
+	if err != nil {
+		return nil, wrapf(CodeInternal, err, "the condition of the stored configuration %q can't be read: %v", id, err)
+	}
+	m.where = q.Predicate()
+	return m, nil
+}
+
+func (s *configurationSet) add(m *setMember) {
+	m.number = len(s.list)
+	s.list = append(s.list, m)
+	kind := m.content.Kind()
+	s.kinds[kind] = append(s.kinds[kind], m)
+	s.edge = s.edge || kind == configuration.OfModules
+	if m.where != nil {
+		for _, p := range m.where.Paths() {
+			switch p[0] {
+			case "tags":
+				s.reads[0].add(p[1:])
+			case "properties":
+				s.reads[1].add(p[2:])
+			}
+		}
+	}
+	modules := m.content.Modules()
+	if kind != configuration.OfModules {
+		modules = []string{""}
+	}
+	for _, module := range modules {
+		for _, setting := range m.content.Settings(module) {
+			s.sets.add(strings.Split(setting.Path, "."))
+		}
+	}
+}
+
+// member returns a configuration of the set; nil: it has none of that id.
+func (s *configurationSet) member(id string) *setMember {
+	i, ok := slices.BinarySearchFunc(s.list, id, func(m *setMember, id string) int { return strings.Compare(m.id, id) })
+	if !ok {
+		return nil
+	}
+	return s.list[i]
+}
+
+// has reports whether a configuration is still the one that was created then.
+func (s *configurationSet) has(id string, created time.Time) bool {
+	m := s.member(id)
+	return m != nil && m.record.Created.Equal(created)
+}
+
+// pathTree is a set of paths. The zero tree is empty.
+type pathTree struct {
+	end  bool // of a path; what is below it counts, too
+	next map[string]*pathTree
+}
+
+func (t *pathTree) add(path []string) {
+	for _, key := range path {
+		if t.end {
+			return
+		}
+		if t.next == nil {
+			t.next = map[string]*pathTree{}
+		}
+		below := t.next[key]
+		if below == nil {
+			below = &pathTree{}
+			t.next[key] = below
+		}
+		t = below
+	}
+	t.end, t.next = true, nil
+}
+
+func (t *pathTree) empty() bool { return !t.end && len(t.next) == 0 }
+
+// touched reports whether a merge patch changes something at, above or below one
+// of the paths.
+func (t *pathTree) touched(patch twin.View) bool {
+	if t.end {
+		return true
+	}
+	for i := range patch.Len() {
+		key, v := patch.At(i)
+		if below := t.next[key]; below != nil && (v.Form() != '{' || below.touched(v)) {
+			return true
+		}
+	}
+	return false
+}
+
+// resolutionMemory remembers what was resolved: most twins have the candidates
+// that another one had.
+type resolutionMemory struct {
+	mu    sync.Mutex
+	known map[string]*resolved
+	cost  int
+}
+
+// resolved is a resolution with the configurations behind its candidates.
+type resolved struct {
+	*configuration.Resolution
+	members []*setMember // by candidate
+}
+
+const resolutionsMost = 200_000 // settings that are remembered
+
+// resolve returns the resolution of some configurations of the set for a twin.
+// module is the module's id, empty for a device; layered holds those for modules of
+// an edge device.
+func (s *configurationSet) resolve(module string, plain, layered []*setMember) *resolved {
+	key := make([]byte, 0, 64)
+	for _, m := range plain {
+		key = binary.AppendUvarint(key, uint64(m.number)+1)
+	}
+	if len(layered) > 0 {
+		key = append(key, 0)
+		for _, m := range layered {
+			key = binary.AppendUvarint(key, uint64(m.number)+1)
+		}
+		key = append(append(key, 0), module...)
+	}
+	s.memory.mu.Lock()
+	known := s.memory.known[string(key)]
+	s.memory.mu.Unlock()
+	if known != nil {
+		return known
+	}
+	made := s.makeResolved(module, plain, layered)
+	s.memory.mu.Lock()
+	defer s.memory.mu.Unlock()
+	cost := len(made.Won) + len(made.Lost) + 10
+	if s.memory.known == nil || s.memory.cost+cost > resolutionsMost {
+		s.memory.known, s.memory.cost = map[string]*resolved{}, 0
+	}
+	s.memory.known[string(key)] = made
+	s.memory.cost += cost
+	return made
+}
+
+func (s *configurationSet) makeResolved(module string, plain, layered []*setMember) *resolved {
+	var list []configuration.Candidate
+	for _, m := range plain {
+		list = append(list, m.candidate(""))
+	}
+	var edge []configuration.EdgeCandidate
+	for _, m := range layered {
+		edge = append(edge, configuration.EdgeCandidate{Candidate: m.candidate(module), Content: m.content})
+	}
+	for _, c := range configuration.Layers(edge) {
+		if len(c.Settings) > 0 || s.member(c.ID).content.Names(module) {
+			list = append(list, c)
+		}
+	}
+	out := &resolved{Resolution: configuration.Resolve(list)}
+	for _, c := range out.Candidates {
+		out.members = append(out.members, s.member(c.ID))
+	}
+	return out
+}
+
+func (m *setMember) candidate(module string) configuration.Candidate {
+	return configuration.Candidate{ID: m.id, Priority: m.record.Priority, Created: m.record.Created, Settings: m.content.Settings(module)}
+}
