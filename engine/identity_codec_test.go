@@ -77,3 +77,26 @@ func BenchmarkIdentityCodec(b *testing.B) {
 		})
 	}
 }
+
+// What the codec writes by itself is what encoding/json reads.
+func TestIdentityCodecWrites(t *testing.T) {
+	now := time.Date(2026, 11, 29, 18, 0, 0, 123456789, time.UTC)
+	c := identityCodec{storage.JSON[identityRecord]()}
+	for _, r := range []identityRecord{
+		{}, {GenerationID: "638000000000000000", Revision: 1 << 60, Type: AuthSAS, SealedKeys: []byte("sealed"), Created: now, Updated: now, History: 1},
+		{Disabled: true, StatusReason: "lost", StatusUpdated: now, Type: AuthSelfSigned, Thumbprints: [2]string{"AB", "C\"D"}, Edge: true, DeviceScope: "ms-azure-iot-edge://e-1", ParentScopes: []string{"a", "b"}, ManagedBy: "me"},
+		{StatusReason: "q\"\\\u2028é<&>\x01", ParentScopes: []string{""}, Thumbprints: [2]string{"", "x"}},
+	} {
+		b, err := c.Append([]byte("before"), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := storage.JSON[identityRecord]().Decode(b[len("before"):])
+		if err != nil || !reflect.DeepEqual(got, r) {
+			t.Errorf("%s is read as %+v, %v, want %+v", b, got, err, r)
+		}
+		if got, err = c.Decode(b[len("before"):]); err != nil || !reflect.DeepEqual(got, r) {
+			t.Errorf("%s is read as %+v, %v, want %+v", b, got, err, r)
+		}
+	}
+}

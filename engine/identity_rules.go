@@ -166,7 +166,7 @@ func (h *Hub) storeIdentityTx(tx *storage.Tx, c Caller, op operation, kind strin
 	); err != nil {
 		return err
 	}
-	var f rowFields
+	f := rowFields{make([]query.Field, 0, rowFieldsUsual)}
 	f.identity(id, next)
 	if op == opIdentityCreate {
 		t := newTwinRecord(next.GenerationID)
@@ -204,55 +204,57 @@ func (h *Hub) keysDiffer(id TwinID, a, b identityRecord) (bool, error) {
 // identityDelta describes a change of an identity as a merge patch and its
 // inverse. Keys never appear, only that they changed.
 func (h *Hub) identityDelta(id TwinID, before, next identityRecord) (patch, undo json.RawMessage, err error) {
-	f, u := map[string]any{}, map[string]any{}
-	put := func(name string, a, b any) {
-		if a != b {
-			f[name], u[name] = b, a
+	f, u := beginMembers(make([]byte, 0, 128)), beginMembers(make([]byte, 0, 128))
+	text := func(m *members, name, v string) {
+		if v == "" {
+			m.raw(name, nil)
+		} else {
+			m.text(name, v)
 		}
 	}
-	status := func(r identityRecord) any {
+	put := func(name, a, b string) {
+		if a != b {
+			text(&f, name, b)
+			text(&u, name, a)
+		}
+	}
+	status := func(r identityRecord) string {
 		switch {
 		case r.GenerationID == "" || id.ModuleID != "":
-			return nil
+			return ""
 		case r.Disabled:
 			return "disabled"
 		default:
 			return "enabled"
 		}
 	}
-	text := func(s string) any {
-		if s == "" {
-			return nil
-		}
-		return s
-	}
-	first := func(s []string) any {
+	first := func(s []string) string {
 		if len(s) == 0 {
-			return nil
+			return ""
 		}
 		return s[0]
 	}
-	put("status", status(before), status(next))
-	put("statusReason", text(before.StatusReason), text(next.StatusReason))
-	put("authenticationType", text(string(before.Type)), text(string(next.Type)))
-	put("primaryThumbprint", text(before.Thumbprints[0]), text(next.Thumbprints[0]))
-	put("secondaryThumbprint", text(before.Thumbprints[1]), text(next.Thumbprints[1]))
-	put("iotEdge", before.Edge, next.Edge)
-	put("deviceScope", text(before.DeviceScope), text(next.DeviceScope))
-	put("parentScope", first(before.ParentScopes), first(next.ParentScopes))
-	put("managedBy", text(before.ManagedBy), text(next.ManagedBy))
+	// In the order of their names.
+	put("authenticationType", string(before.Type), string(next.Type))
+	put("deviceScope", before.DeviceScope, next.DeviceScope)
+	if before.Edge != next.Edge {
+		f.raw("iotEdge", strconv.AppendBool(nil, next.Edge))
+		u.raw("iotEdge", strconv.AppendBool(nil, before.Edge))
+	}
 	if before.GenerationID != "" {
 		changed, err := h.keysDiffer(id, before, next)
 		if err != nil {
 			return nil, nil, err
 		}
 		if changed {
-			f["keysChanged"] = true
+			f.raw("keysChanged", []byte("true"))
 		}
 	}
-	if patch, err = json.Marshal(f); err != nil {
-		return nil, nil, err
-	}
-	undo, err = json.Marshal(u)
-	return patch, undo, err
+	put("managedBy", before.ManagedBy, next.ManagedBy)
+	put("parentScope", first(before.ParentScopes), first(next.ParentScopes))
+	put("primaryThumbprint", before.Thumbprints[0], next.Thumbprints[0])
+	put("secondaryThumbprint", before.Thumbprints[1], next.Thumbprints[1])
+	put("status", status(before), status(next))
+	put("statusReason", before.StatusReason, next.StatusReason)
+	return f.end(), u.end(), nil
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/muster-hub/muster/engine/twin"
 )
@@ -50,6 +51,12 @@ func (m *members) numberUnlessZero(name string, v int64) {
 	if v != 0 {
 		m.number(name, v)
 	}
+}
+
+// time adds a time as encoding/json writes it.
+func (m *members) time(name string, t time.Time) {
+	m.name(name)
+	m.b = append(t.AppendFormat(append(m.b, '"'), time.RFC3339Nano), '"')
 }
 
 // raw adds a value that is JSON; none is null.

@@ -44,6 +44,9 @@ func outsidePaths() []query.Path {
 // read shows them; a test of that edge compares the two.
 type rowFields struct{ list []query.Field }
 
+// rowFieldsUsual is how many a new row has.
+const rowFieldsUsual = 22
+
 func (f *rowFields) add(path query.Path, v query.Value) {
 	f.list = append(f.list, query.Field{Path: path, Value: v})
 }

@@ -97,11 +97,10 @@ type sealedKeys struct {
 }
 
 func (h *Hub) sealKeys(context string, primary, secondary auth.Secret) ([]byte, error) {
-	b, err := json.Marshal(sealedKeys{primary.Reveal(), secondary.Reveal()})
-	if err != nil {
-		return nil, err
-	}
-	return h.db.Seal(b, context)
+	m := beginMembers(make([]byte, 0, 256)) // of sealedKeys
+	m.text("p", primary.Reveal())
+	m.text("s", secondary.Reveal())
+	return h.db.Seal(m.end(), context)
 }
 
 func (h *Hub) unsealKeys(context string, sealed []byte) (primary, secondary auth.Secret, err error) {

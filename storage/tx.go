@@ -27,7 +27,8 @@ type Tx struct {
 	appends   []logAppend
 	adds      []counterAdd
 	callbacks []func(seq uint64)
-	known     []knownValue // what was read, for tables that look at the old record again
+	known     []knownValue // what was read last, for tables that look at the old record again
+	oldest    int          // of known, once it is full
 	trying    bool
 	replaced  []pair // while trying: writes as they were before it, the oldest first
 
@@ -115,10 +116,21 @@ func (tx *Tx) get(key []byte) ([]byte, error) {
 	hash := hashKey(tx.db.hash, key)
 	tx.reads = append(tx.reads, hash)
 	value, err := tx.getCommitted(key, hash)
-	if (err == nil || errors.Is(err, ErrNotFound)) && len(tx.known) < 8 {
-		tx.known = append(tx.known, knownValue{key: key, value: value})
+	if err == nil || errors.Is(err, ErrNotFound) {
+		tx.know(knownValue{key: key, value: value})
 	}
 	return value, err
+}
+
+// know remembers a value in the place of the one that was read first.
+func (tx *Tx) know(v knownValue) {
+	const most = 8
+	if len(tx.known) < most {
+		tx.known = append(tx.known, v)
+		return
+	}
+	tx.known[tx.oldest] = v
+	tx.oldest = (tx.oldest + 1) % most
 }
 
 func (tx *Tx) getCommitted(key []byte, hash uint64) ([]byte, error) {

@@ -86,6 +86,9 @@ func (m *merger) merge(n *node, patch []member) (after node, undo []member) {
 
 // undo notes how to get the former value back; nil is none.
 func (m *merger) undo(list []member, key string, former *node) []member {
+	if list == nil && !m.quiet {
+		list = make([]member, 0, 8)
+	}
 	switch {
 	case m.quiet:
 		return list
