@@ -63,6 +63,9 @@ const (
 	CodeTooManyJobs
 	CodeJobQuotaExceeded
 	CodeBlobContainer
+	CodeBlobContainerNotFound
+	CodeBlobContainerExists
+	CodeBlobNotFound
 	CodeConfigurationNotFound
 	CodeConfigurationAlreadyExists
 	CodeConfigurationCondition
@@ -140,6 +143,9 @@ var codeTable = [...]CodeInfo{
 	{CodeTooManyJobs, "ThrottlingMaxActiveJobCountExceeded", "As many jobs are active as may be.", "Wait until one has ended, or cancel one.", true},
 	{CodeJobQuotaExceeded, "JobQuotaExceeded", "An import or export is under way; there is one at a time.", "Wait until it has ended, or cancel it.", true},
 	{CodeBlobContainer, "BlobContainerValidationError", "The blob container can't be used.", "Use a container of this hub: `muster device import` and `muster device export` make one.", false},
+	{CodeBlobContainerNotFound, "ContainerNotFound", "There is no such container.", "`muster container list` shows what exists.", false},
+	{CodeBlobContainerExists, "ContainerAlreadyExists", "A container with this name exists.", "Choose another name, or leave it out and the hub makes one.", false},
+	{CodeBlobNotFound, "BlobNotFound", "The container has no such blob.", "`muster container blobs CONTAINER` shows what it has.", false},
 	{CodeConfigurationNotFound, "ConfigurationNotFound", "There is no such configuration.", "`muster configuration list` shows what exists.", false},
 	{CodeConfigurationAlreadyExists, "ConfigurationAlreadyExists", "A configuration with this id exists.", "Choose another id, or update the one that exists with If-Match.", false},
 	{CodeConfigurationCondition, "InvalidConfigurationTargetCondition", "The configuration's target condition can't be used.", "Correct it at the place that the message names; `muster query` tries conditions.", false},

@@ -131,6 +131,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err := h.openFiles(ctx, o.FileNotifications); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if err := h.openImports(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if err := h.openDeclared(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -178,11 +181,13 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.methods.queue.sweep(ctx, h, time.Now()) })
 	every(expiryEvery, "cloud-to-device messages", h.sweepMessages)
 	every(expiryEvery, "files", h.sweepFiles)
+	every(blobsEvery, "containers", h.sweepContainers)
 	every(blobsEvery, "contents", h.sweepBlobs)
 	every(expiryEvery, "injected faults", func(ctx context.Context) error { return h.runFaults(ctx, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
 	wg.Go(func() { h.runJobs(ctx) })
+	wg.Go(func() { h.runIdentityJobs(ctx) })
 	if h.webhooks.deliver != nil {
 		wg.Go(func() { h.runWebhooks(ctx) })
 	}

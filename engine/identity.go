@@ -61,6 +61,10 @@ type Identity struct {
 	CloudToDeviceMessages int
 	Created               time.Time
 	Updated               time.Time
+
+	// imported: out of a file that another hub may have written. An edge device
+	// keeps the scope that it had there, and a parent may come later.
+	imported bool
 }
 
 // ID returns the identity's name.
@@ -117,6 +121,15 @@ func (h *Hub) createIdentity(ctx context.Context, c Caller, i Identity, u TwinUp
 }
 
 func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdate) (identityRecord, error) {
+	return h.createWithTwinTx(tx, c, i, func(t *twinRecord) error {
+		_, err := h.applyTwinUpdateTx(tx, c, i.ID(), t, u, true)
+		return err
+	})
+}
+
+// createWithTwinTx makes an identity whose twin begins with what fill changes
+// of it.
+func (h *Hub) createWithTwinTx(tx *storage.Tx, c Caller, i Identity, fill func(t *twinRecord) error) (identityRecord, error) {
 	if i.ModuleID != "" {
 		if _, err := loadDevice(tx, i.DeviceID); err != nil {
 			return identityRecord{}, err
@@ -141,7 +154,7 @@ func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdat
 	r := identityRecord{
 		GenerationID: newGenerationID(now), Revision: newRevision(), Created: now, Edge: i.Edge, DeviceScope: i.DeviceScope,
 	}
-	if i.Edge {
+	if i.Edge && !(i.imported && isEdgeScope(i.DeviceScope, i.DeviceID)) {
 		r.DeviceScope = edgeScope(i.DeviceID, now)
 	}
 	if err := h.fillRecordTx(tx, &r, i); err != nil {
@@ -154,7 +167,7 @@ func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdat
 		return identityRecord{}, err
 	}
 	t.Version-- // what it begins with is its first version
-	if _, err := h.applyTwinUpdateTx(tx, c, i.ID(), &t, u, true); err != nil {
+	if err := fill(&t); err != nil {
 		return identityRecord{}, err
 	}
 	t.Version++
@@ -235,7 +248,9 @@ func (h *Hub) updateIdentityTx(tx *storage.Tx, c Caller, i Identity, m IfMatch) 
 	next.Edge, next.DeviceScope = i.Edge, i.DeviceScope
 	switch {
 	case i.Edge && before.Edge:
-		if i.DeviceScope != before.DeviceScope {
+		if i.imported {
+			next.DeviceScope = before.DeviceScope
+		} else if i.DeviceScope != before.DeviceScope {
 			return identityRecord{}, errf(CodeInvalidDeviceScope, "Device scope is immutable: %q must be sent back as it is", before.DeviceScope)
 		}
 	case i.Edge:
@@ -331,30 +346,32 @@ func (h *Hub) deleteIdentity(ctx context.Context, c Caller, id TwinID, m IfMatch
 	if !m.Present {
 		return errf(CodePreconditionFailed, "Etag missing: a delete needs an If-Match header with the identity's ETag, or *")
 	}
-	return h.update(ctx, "delete identity", func(tx *storage.Tx) error {
-		r, err := loadIdentity(tx, id)
-		if err != nil {
-			return err
-		}
-		if !m.matches(identityETag(h.db.Epoch().Ordinal, r.Revision)) {
-			return errf(CodePreconditionFailed, "PreconditionFailed, ETag may be invalid.")
-		}
-		if id.ModuleID == "" {
-			for item, err := range moduleTable.Scan(tx, storage.Range{Prefix: storage.Tuple(id.DeviceID)}) {
-				if err != nil {
-					return err
-				}
-				module, err := (TwinID{}).fromKey(item.Key)
-				if err != nil {
-					return err
-				}
-				if err := h.deleteIdentityTx(tx, c, module, item.Value); err != nil {
-					return err
-				}
+	return h.update(ctx, "delete identity", func(tx *storage.Tx) error { return h.deleteWithModulesTx(tx, c, id, m) })
+}
+
+func (h *Hub) deleteWithModulesTx(tx *storage.Tx, c Caller, id TwinID, m IfMatch) error {
+	r, err := loadIdentity(tx, id)
+	if err != nil {
+		return err
+	}
+	if !m.matches(identityETag(h.db.Epoch().Ordinal, r.Revision)) {
+		return errf(CodePreconditionFailed, "PreconditionFailed, ETag may be invalid.")
+	}
+	if id.ModuleID == "" {
+		for item, err := range moduleTable.Scan(tx, storage.Range{Prefix: storage.Tuple(id.DeviceID)}) {
+			if err != nil {
+				return err
+			}
+			module, err := (TwinID{}).fromKey(item.Key)
+			if err != nil {
+				return err
+			}
+			if err := h.deleteIdentityTx(tx, c, module, item.Value); err != nil {
+				return err
 			}
 		}
-		return h.deleteIdentityTx(tx, c, id, r)
-	})
+	}
+	return h.deleteIdentityTx(tx, c, id, r)
 }
 
 func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRecord) error {

@@ -24,6 +24,12 @@ func edgeScope(id string, now time.Time) string {
 	return edgeScopePrefix + id + "-" + strconv.FormatInt(now.UnixNano()/100+ticksToUnixEpoch, 10)
 }
 
+// isEdgeScope reports whether a hub may have given the scope to this edge device.
+func isEdgeScope(scope, id string) bool {
+	ticks, ok := strings.CutPrefix(scope, edgeScopePrefix+id)
+	return ok && (ticks == "" || ticks[0] == '-' && strings.Trim(ticks[1:], "0123456789") == "" && len(ticks) < 24)
+}
+
 // checkIdentity applies the registry's rules to what a caller sent and
 // normalises it.
 func (h *Hub) checkIdentity(i *Identity, create bool) error {
@@ -135,17 +141,22 @@ func parentScopesTx(tx *storage.Tx, r *identityRecord, i Identity) ([]string, er
 	}
 	// The scope holds the parent's id, followed by -ticks unless it became an
 	// edge device later; ids may themselves hold dashes.
+	known := false
 	for _, candidate := range []string{id[:max(0, strings.LastIndexByte(id, '-'))], id} {
 		if candidate == "" || candidate == i.DeviceID {
 			continue
 		}
 		p, err := deviceTable.Get(tx, deviceKey(candidate))
+		known = known || err == nil
 		if err == nil && p.Edge && p.DeviceScope == parent {
 			return []string{parent}, nil
 		}
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
 			return nil, err
 		}
+	}
+	if i.imported && !known && id != "" && len(id) < 2*len(i.DeviceID)+256 {
+		return []string{parent}, nil // as when the parent was deleted
 	}
 	return nil, errf(CodeInvalidDeviceScope, "device scope %q is not that of an edge device on this hub", parent)
 }

@@ -68,6 +68,17 @@ type Limits struct {
 	UploadTime       time.Duration // from its beginning to its notification
 	UploadRate       float64
 
+	Containers         int           // of blobs, in the whole hub
+	ContainerBlobs     int           // of one container
+	ContainerBlocks    int           // of one container, waiting to be joined
+	ContainerBlobBytes int64         // one blob
+	ContainerShare     int64         // bytes of all containers, unless a tenth of the disk is less
+	ContainerAge       time.Duration // since something in it was changed
+	IdentityJobs       int           // ended imports and exports that are kept
+	IdentityJobsOpen   int           // that have not ended
+	ImportLineBytes    int
+	ImportLogBytes     int // of importErrors.log
+
 	KeepAliveMax     time.Duration // largest idle time of a session
 	TokenClockSkew   time.Duration
 	TokenExpiryGrace time.Duration // how long a session outlives its token
@@ -278,6 +289,16 @@ var limitTable = [...]LimitRow{
 	span("file_age", "Age of an uploaded file; then it is removed.", 30*24*time.Hour, 30*24*time.Hour, func(l *Limits) *time.Duration { return &l.FileAge }),
 	count("uploads_per_device", "Uploads of one device that are under way.", "", 10, 10, func(l *Limits) *int { return &l.UploadsPerDevice }),
 	count("upload_blocks", "Blocks of an upload.", "", 1000, 1000, func(l *Limits) *int { return &l.UploadBlocks }),
+	count("containers", "Containers of blobs, for imports and exports.", "", 1000, 1000, func(l *Limits) *int { return &l.Containers }),
+	count("container_blobs", "Blobs of one container.", "", 1000, 1000, func(l *Limits) *int { return &l.ContainerBlobs }),
+	count("container_blocks", "Blocks of one container that wait to be joined.", "", 10_000, 10_000, func(l *Limits) *int { return &l.ContainerBlocks }),
+	bytes64("container_blob_bytes", "Size of a blob of a container.", 5<<30, 5<<30, func(l *Limits) *int64 { return &l.ContainerBlobBytes }),
+	bytes64("container_share_bytes", "Size of all blobs of all containers, blocks that wait to be joined included; at most a tenth of the disk.", 10<<30, 10<<30, func(l *Limits) *int64 { return &l.ContainerShare }),
+	span("container_age", "How long a container is kept after something in it was changed.", 7*24*time.Hour, 7*24*time.Hour, func(l *Limits) *time.Duration { return &l.ContainerAge }),
+	count("identity_jobs", "Ended imports and exports that are kept, for job_age at most.", "", 1000, 1000, func(l *Limits) *int { return &l.IdentityJobs }),
+	count("identity_jobs_open", "Imports and exports that have not ended; one of them runs at a time.", "", 100, 1, func(l *Limits) *int { return &l.IdentityJobsOpen }),
+	count("import_line_bytes", "Length of a line of an import.", "bytes", 4096*kib, 4096*kib, func(l *Limits) *int { return &l.ImportLineBytes }),
+	count("import_log_bytes", "Size of an import's importErrors.log; then it says that it was cut.", "bytes", 16<<20, 16<<20, func(l *Limits) *int { return &l.ImportLogBytes }),
 	span("upload_time", "How long an upload may take from its beginning to its notification.", time.Hour, time.Hour, func(l *Limits) *time.Duration { return &l.UploadTime }),
 	perSecond("upload_rate", "Uploads of the whole hub begun.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.UploadRate }),
 

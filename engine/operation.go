@@ -67,6 +67,8 @@ const (
 	opIdentityImport
 	opIdentityExport
 	opIdentityJobRead
+	opContainerRead
+	opContainerWrite
 	opAuditRead
 	opStatusRead
 	opBackupRead
@@ -155,6 +157,8 @@ var operationTable = [...]OperationInfo{
 	{"identity.import", auth.RegistryWrite, "Import identities as a job, or cancel it.", throttleRegistry},
 	{"identity.export", auth.RegistryWrite, "Export identities as a job, with their keys unless these are left out, or cancel it.", throttleRegistry},
 	{"identity.job.read", auth.RegistryRead, "Read import and export jobs.", throttleRegistry},
+	{"container.read", auth.RegistryRead, "List containers of blobs.", throttleNone},
+	{"container.write", auth.RegistryWrite, "Create or delete a container of blobs, or open it: its blobs may hold keys of identities.", throttleNone},
 	{"audit.read", auth.AuditRead, "Read or verify the audit chain.", throttleNone},
 	{"status.read", auth.StatusRead, "Read the status page's data.", throttleNone},
 	{"backup.read", auth.StatusRead, "List backups and see how they stand.", throttleNone},

@@ -37,7 +37,7 @@ func (h *Hub) retain(ctx context.Context, now time.Time) error {
 		_, berr = changeLog.Trim(ctx, h.db, storage.TrimPolicy{MaxBytes: most, Keep: math.MaxUint64})
 	}
 	_, merr := h.db.Messages().Trim(now.Add(-h.limits.MessageAge), 0)
-	return errors.Join(err, berr, merr, h.retainHistory(ctx, now), h.retainAnswers(ctx, now))
+	return errors.Join(err, berr, merr, h.retainHistory(ctx, now), h.retainAnswers(ctx, now), h.retainIdentityJobs(ctx))
 }
 
 func (h *Hub) retainHistory(ctx context.Context, now time.Time) error {

@@ -11,6 +11,7 @@ type longWork struct {
 	reached        func(step string) // see Options.Reached
 	jobs           jobRunner
 	configurations *configurations
+	imports        importState // identity jobs and the containers that they use
 }
 
 // step is update for a transaction of long work, which a kill may precede or
@@ -24,6 +25,16 @@ func (h *Hub) step(ctx context.Context, name string, f func(tx *storage.Tx) erro
 		h.reach(name + ":after")
 	}
 	return err
+}
+
+// stepBlob is step for a transaction that makes a blob.
+func (h *Hub) stepBlob(ctx context.Context, name string, w *storage.BlobWriter, f func(tx *storage.Tx, b storage.Blob) error) error {
+	h.reach(name + ":before")
+	made, err := w.Commit(ctx, f)
+	if err == nil {
+		h.reach(name + ":after")
+	}
+	return h.stored(made, err)
 }
 
 // reach tells that a place between two steps was come to.

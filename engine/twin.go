@@ -126,15 +126,20 @@ func (h *Hub) applyTwinUpdateTx(tx *storage.Tx, c Caller, id TwinID, r *twinReco
 		}
 		changed = true
 		if part.kind == twin.Desired {
-			version := r.Desired.Version()
-			notice := change.Forward.JSONWithVersion(nil, version)
-			tx.OnCommit(func(uint64) {
-				h.count.desiredUpdates.Add(1)
-				h.notifyDesired(id, version, notice)
-			})
+			h.tellDesiredTx(tx, id, r.Desired.Version(), change)
 		}
 	}
 	return changed, nil
+}
+
+// tellDesiredTx tells a connected device of its new desired properties once
+// they are durable.
+func (h *Hub) tellDesiredTx(tx *storage.Tx, id TwinID, version int64, change twin.Change) {
+	notice := change.Forward.JSONWithVersion(nil, version)
+	tx.OnCommit(func(uint64) {
+		h.count.desiredUpdates.Add(1)
+		h.notifyDesired(id, version, notice)
+	})
 }
 
 // sectionRules says where a section's history, version and change kind are.
@@ -154,23 +159,32 @@ type sectionRule struct {
 	merge   bool // else the section is replaced
 	special twin.SpecialKeys
 	whole   bool // the change log tells the whole twin
+	stamps  bool // merged with the stamps of its metadata
 }
 
 // applySectionTx changes one section, with its history and change-log entry.
 // The caller counts up the twin's version, and its revision where a service
 // changed it, and stores the record.
 func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k twin.Kind, body []byte, rule sectionRule) (twin.Change, error) {
-	limits := h.limits.twinLimits(k)
-	limits.Special = rule.special
 	// The bound on the text is generous: a whole document that is sent back
 	// holds metadata, which the size formula does not count.
-	p, err := twin.ParsePatch(body, 24*limits.MaxBytes+64*kib)
+	p, err := twin.ParsePatch(body, 24*h.limits.twinLimits(k).MaxBytes+64*kib)
 	if err != nil {
 		return twin.Change{}, twinError(err)
 	}
+	return h.applyPatchTx(tx, c, id, r, k, p, rule)
+}
+
+// applyPatchTx is applySectionTx of a patch that was read already.
+func (h *Hub) applyPatchTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k twin.Kind, p twin.Patch, rule sectionRule) (twin.Change, error) {
+	limits := h.limits.twinLimits(k)
+	limits.Special = rule.special
 	section := r.section(k)
 	apply := (*section).Merge
-	if !rule.merge {
+	switch {
+	case rule.stamps:
+		apply = (*section).Import
+	case !rule.merge:
 		apply = (*section).Replace
 	}
 	next, change, err := apply(p, tx.Now(), limits)
