@@ -76,7 +76,7 @@ func parametersOf(pattern string) []obj {
 			continue
 		}
 		name = strings.TrimSuffix(name, "}")
-		text := map[string]string{"id": "Device id, percent-encoded.", "mid": "Module id, percent-encoded.", "name": "Name of a policy, webhook or saved query, or of a file with its slashes as %2F.", "token": "Lock token."}[name]
+		text := map[string]string{"id": "Device id, percent-encoded.", "mid": "Module id, percent-encoded.", "name": "Name of a policy, webhook or saved query, or of a file with its slashes as %2F.", "token": "Lock token.", "configuration": "Id of a configuration, percent-encoded."}[name]
 		list = append(list, obj{"name": name, "in": "path", "required": true, "description": text, "schema": obj{"type": "string"}})
 	}
 	return list

@@ -39,6 +39,9 @@ func routes() []*route {
 	table = append(table, savedQueryRoutes()...)
 	table = append(table, declaredRoutes()...)
 	table = append(table, schemaRoutes()...)
+	table = append(table, configurationRoutes()...)
+	table = append(table, ownConfigurationRoutes()...)
+	table = append(table, explainRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
@@ -236,9 +239,6 @@ func laterRoutes() []*route {
 		{"/jobs/create", "import and export jobs", auth.RegistryWrite, []string{http.MethodPost}},
 		{"/jobs/{id}", "import and export jobs", auth.RegistryRead, []string{http.MethodGet, http.MethodDelete}},
 		{"/jobs/v2/{rest...}", "jobs", auth.ServiceConnect, []string{http.MethodGet, http.MethodPut, http.MethodPost}},
-		{"/configurations", "configurations", auth.ServiceConnect, []string{http.MethodGet}},
-		{"/configurations/{rest...}", "configurations", auth.ServiceConnect, []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete}},
-		{"/devices/{id}/applyConfigurationContent", "configurations", auth.ServiceConnect, []string{http.MethodPost}},
 		{"/messages/{rest...}", "cloud-to-device messages", auth.ServiceConnect, []string{http.MethodGet, http.MethodPost, http.MethodDelete}},
 		{"/digitaltwins/{rest...}", "digital twins", auth.ServiceConnect, []string{http.MethodGet, http.MethodPatch, http.MethodPost}},
 	} {

@@ -167,7 +167,7 @@ suite('service: authentication, transport and errors', { concurrency: 6 }, ({ te
 
   test('service 11: a trailing slash and another case of the literals are tolerated', async ({ service, hub }) => {
     const one = await newDevice(service);
-    for (const target of ['/devices/', `${path(one.deviceId)}/`, `/Devices/${one.deviceId}`, `/DEVICES/${one.deviceId}/`, `/Twins/${one.deviceId}`, `/twins/${one.deviceId}/`, '/statistics/devices/', `${path(one.deviceId)}/modules/`]) {
+    for (const target of ['/devices/', `${path(one.deviceId)}/`, `/Devices/${one.deviceId}`, `/DEVICES/${one.deviceId}/`, `/Twins/${one.deviceId}`, `/twins/${one.deviceId}/`, '/statistics/devices/', '/configurations/', `${path(one.deviceId)}/modules/`]) {
       const reply = await service.get(target);
       assert.equal(reply.status, 200, `${target}: ${reply.text}`);
     }
