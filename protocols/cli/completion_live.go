@@ -93,6 +93,14 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 				}
 			}
 		})
+	case w.arg == "configuration":
+		return matching(w.last, func(yield func(string, string) bool) {
+			for g, err := range s.Configurations(ctx) {
+				if err != nil || !yield(g.ID, g.TargetCondition) {
+					return
+				}
+			}
+		})
 	case w.arg == "query", w.arg == "prefix":
 		return pathCandidates(ctx, s, w.last)
 	case w.arg == "method":

@@ -21,6 +21,7 @@ type deviceGroup struct {
 	Disable          deviceDisableCmd     `cmd:"" help:"Cut devices off and refuse their connections."`
 	Connections      deviceConnectionsCmd `cmd:"" help:"List the last connections and why they ended."`
 	ConnectionString deviceConnectionCmd  `cmd:"" help:"Print a device's connection string, in IoT Hub's form."`
+	Explain          deviceExplainCmd     `cmd:"" help:"Say who set each desired property, which configurations lost and why, and what other tags would change."`
 }
 
 // CredentialFlags say how an identity proves itself.

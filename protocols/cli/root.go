@@ -34,6 +34,8 @@ type root struct {
 	Query  queryGroup  `cmd:"" group:"Devices" help:"Find devices and modules: queries, bare predicates, saved queries."`
 	Schema schemaGroup `cmd:"" group:"Devices" help:"Which properties twins have, and which they should have."`
 
+	Configuration configurationGroup `cmd:"" group:"Devices" aliases:"config" help:"Automatic configurations: desired properties of all twins for which a condition holds."`
+
 	Message messageGroup `cmd:"" group:"Devices" help:"Cloud-to-device messages."`
 	File    fileGroup    `cmd:"" group:"Devices" help:"Files that devices have uploaded."`
 	Fault   faultGroup   `cmd:"" group:"Devices" help:"Make a device's connection bad on purpose, for a while."`

@@ -111,6 +111,7 @@ const (
 	answerTopic   = "$iothub/twin/res/"
 	methodTopic   = "$iothub/methods/POST/"
 	resultTopic   = "$iothub/methods/res/200/?$rid="
+	desiredTopic  = "$iothub/twin/PATCH/properties/desired/"
 )
 
 // patch reports properties with QoS 1 and waits for both the acknowledgement
@@ -148,13 +149,21 @@ func (d *device) patch(body []byte) error {
 }
 
 // answerMethods answers each direct method at once until the connection ends.
-func (d *device) answerMethods() error {
+func (d *device) answerMethods() error { return d.serve(func(string, []byte) {}) }
+
+// serve is answerMethods that also tells of every other message, until the
+// connection ends. What it tells of is good until told returns.
+func (d *device) serve(told func(topic string, payload []byte)) error {
 	var p wire.Packet
 	for {
 		if err := d.reader.ReadPacket(&p); err != nil {
 			return err
 		}
-		if p.Type != wire.TypePublish || !strings.HasPrefix(p.Topic, methodTopic) {
+		if p.Type != wire.TypePublish {
+			continue
+		}
+		if !strings.HasPrefix(p.Topic, methodTopic) {
+			told(p.Topic, p.Payload)
 			continue
 		}
 		_, rid, ok := strings.Cut(p.Topic, "$rid=")

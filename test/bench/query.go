@@ -120,7 +120,7 @@ func (o *queryOptions) fillHub(ctx context.Context, h *hub, stdout io.Writer) (*
 		return nil, 0, err
 	}
 	served := time.Since(began)
-	q, err := newQueryHub(h)
+	q, err := newQueryHub(h, 1)
 	if err != nil {
 		return nil, 0, err
 	}

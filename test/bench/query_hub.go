@@ -15,21 +15,21 @@ import (
 	"github.com/muster-hub/muster/engine/auth"
 )
 
-// queryHub asks a hub through REST, over one connection that is kept open.
+// queryHub asks a hub through REST, over connections that are kept open.
 type queryHub struct {
 	hub    *hub
 	client *http.Client
 	token  string
 }
 
-func newQueryHub(h *hub) (*queryHub, error) {
+func newQueryHub(h *hub, connections int) (*queryHub, error) {
 	key, err := h.key.SharedAccessKey.Bytes()
 	if err != nil {
 		return nil, err
 	}
 	return &queryHub{
 		hub:    h,
-		client: &http.Client{Transport: &http.Transport{TLSClientConfig: h.tls(), MaxConnsPerHost: 1}},
+		client: &http.Client{Transport: &http.Transport{TLSClientConfig: h.tls(), MaxConnsPerHost: connections, MaxIdleConnsPerHost: connections}},
 		token:  auth.SignToken(hostName, key, h.key.SharedAccessKeyName, time.Now().Add(24*time.Hour)),
 	}, nil
 }
@@ -39,11 +39,20 @@ func (q *queryHub) text(t texts) string { return t.muster }
 func (q *queryHub) close()              { q.client.CloseIdleConnections() }
 
 func (q *queryHub) post(ctx context.Context, path string, body any) ([]byte, error) {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
+	return q.call(ctx, http.MethodPost, path, body)
+}
+
+// call sends a request, with body as JSON unless it is nil, and returns the
+// answer of one that the hub took.
+func (q *queryHub) call(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var data []byte
+	if body != nil {
+		var err error
+		if data, err = json.Marshal(body); err != nil {
+			return nil, err
+		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+q.hub.https+path, bytes.NewReader(data))
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+q.hub.https+path, bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
@@ -57,8 +66,8 @@ func (q *queryHub) post(ctx context.Context, path string, body any) ([]byte, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s was answered with %d: %s", path, resp.StatusCode, answer)
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("%s %s was answered with %d: %s", method, path, resp.StatusCode, answer)
 	}
 	return answer, err
 }

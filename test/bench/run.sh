@@ -1,10 +1,10 @@
 #!/bin/sh
 # Measures Muster beside other software. Usage:
 #
-#   test/bench/run.sh [storage|mqtt|telemetry|method|events|webhooks|backup|start|idle|storm|query|soak [FLAGS]]
+#   test/bench/run.sh [storage|mqtt|telemetry|method|events|webhooks|backup|start|idle|storm|query|jobs|soak [FLAGS]]
 #
-# Without a subcommand all but backup and soak run, with their defaults: about an hour and a
-# half. Add -h after a subcommand for its flags. Needs Go and a Linux machine
+# Without a subcommand all but backup and soak run, with their defaults: about two
+# hours. Add -h after a subcommand for its flags. Needs Go and a Linux machine
 # with nothing else to do; for storage, mqtt and query also PostgreSQL, for query
 # Python 3 (for its SQLite), for telemetry Mosquitto, which it installs with apt-get when they are missing (as root, or by
 # sudo without a password). Data goes to a temporary directory: set TMPDIR to the disk that is
@@ -66,6 +66,9 @@ measure() {
 		need_postgresql "$@"
 		"$build/bench" mqtt -muster "$build/muster" "$@"
 		;;
+	jobs)
+		"$build/bench" jobs -muster "$build/muster" -memory 4GiB "$@" # a later -memory wins
+		;;
 	query)
 		case " $* " in
 		*" -postgres=false "*) ;;
@@ -84,7 +87,7 @@ measure() {
 if [ $# -gt 0 ]; then
 	measure "$@"
 else
-	for sub in storage mqtt telemetry method events webhooks query start idle storm; do
+	for sub in storage mqtt telemetry method events webhooks query jobs start idle storm; do
 		measure "$sub"
 		echo
 	done
