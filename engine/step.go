@@ -12,6 +12,7 @@ type longWork struct {
 	jobs           jobRunner
 	configurations *configurations
 	imports        importState // identity jobs and the containers that they use
+	jobFollowers   jobFollowers
 }
 
 // step is update for a transaction of long work, which a kill may precede or

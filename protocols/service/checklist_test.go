@@ -151,7 +151,7 @@ func TestTransport(t *testing.T) {
 		f.do("GET", "/nothing", "").refused(404, "GenericNotFound")
 		f.do("GET", "/", "").refused(404, "GenericNotFound")
 		f.do("PATCH", "/devices", "{}").refused(405, "GenericMethodNotAllowed")
-		f.do("GET", "/jobs/v2/query", "").refused(404, "GenericNotFound").golden("error-not-built")
+		f.do("GET", "/digitaltwins/d", "").refused(404, "GenericNotFound").golden("error-not-built")
 		f.do("GET", "/api/v1/nothing", "").want(404).is("code", `"PathNotFound"`).golden("problem-not-found")
 	})
 	t.Run("request ids", func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/query"
+	"github.com/muster-hub/muster/engine/rollout"
 )
 
 // shape is the form of a route's error answers.
@@ -142,6 +143,7 @@ type failure struct {
 	next   string
 	allow  string // header Allow
 	query  *query.Error
+	faults rollout.Faults
 }
 
 // Error returns the code and the text.
@@ -170,6 +172,9 @@ func failureOf(err error, s shape) *failure {
 	if q, ok := errors.AsType[*query.Error](e); ok {
 		f.query = q
 	}
+	if faults, ok := errors.AsType[rollout.Faults](e); ok {
+		f.faults = faults
+	}
 	if w.own != 0 {
 		f.status = w.own
 	}
@@ -189,8 +194,18 @@ type problem struct {
 	Next      string `json:"next" doc:"What the caller can do."`
 	RequestID string `json:"requestId" doc:"The answer's x-ms-request-id."`
 
-	Query *queryFault `json:"query,omitempty" doc:"Of a query that can't be read: where and why."`
+	Query  *queryFault `json:"query,omitempty" doc:"Of a query that can't be read: where and why."`
+	Faults []jobFault  `json:"faults,omitempty" doc:"Of a job's or a configuration's policy: all that is wrong with it, at most twenty."`
 }
+
+// jobFault says what is wrong with one member of a document.
+type jobFault struct {
+	Path     string `json:"path" doc:"From the document's root, such as policy.windows[0].cron."`
+	Reason   string `json:"reason" doc:"What was found."`
+	Expected string `json:"expected,omitempty"`
+}
+
+func showJobFault(f rollout.Fault) jobFault { return jobFault{f.Path, f.Reason, f.Expected} }
 
 // queryFault says what is wrong with the text of a query.
 type queryFault struct {
@@ -251,7 +266,7 @@ func (c *call) fail(err error) {
 		head.Set("Content-Type", "application/problem+json; charset=utf-8")
 		c.write(f.status, problem{
 			Type: "urn:muster:error:" + f.code, Title: titleOf(f), Status: f.status, Code: f.code,
-			Detail: f.text, Next: f.next, RequestID: c.requestID, Query: showQueryFault(f.query),
+			Detail: f.text, Next: f.next, RequestID: c.requestID, Query: showQueryFault(f.query), Faults: show(f.faults, showJobFault),
 		})
 		return
 	}

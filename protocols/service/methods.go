@@ -49,16 +49,19 @@ func invokeMethod(c *call) (answer, error) {
 // parseMethod reads the body of a method call. The engine judges the timeouts;
 // only an explicit zero must be refused here, since it means the default there.
 func parseMethod(body []byte) (engine.MethodCall, error) {
-	var m engine.MethodCall
 	f, err := object(body, "")
 	if err != nil {
-		return m, err
+		return engine.MethodCall{}, err
 	}
+	return methodOf(f)
+}
+
+func methodOf(f fields) (m engine.MethodCall, err error) {
 	if m.Name, err = f.text("methodName"); err != nil {
 		return m, err
 	}
 	if m.Name == "" {
-		return m, &engine.Error{Code: engine.CodeArgumentNull, Message: "methodName is missing; expected the method's name"}
+		return m, &engine.Error{Code: engine.CodeArgumentNull, Message: f.name("methodName") + " is missing; expected the method's name"}
 	}
 	if raw, ok := f.members["payload"]; ok {
 		m.Payload = raw
@@ -72,7 +75,7 @@ func parseMethod(body []byte) (engine.MethodCall, error) {
 			return m, err
 		}
 		if n < 0 || n > 1e6 || ok && n == 0 && t.to == &m.ResponseTimeout {
-			return m, invalid("%s is out of range; expected 5 to 300 for the response and 0 to 300 for the connection", t.key)
+			return m, invalid("%s is out of range; expected 5 to 300 for the response and 0 to 300 for the connection", f.name(t.key))
 		}
 		*t.to = time.Duration(n) * time.Second
 	}

@@ -76,7 +76,7 @@ func parametersOf(pattern string) []obj {
 			continue
 		}
 		name = strings.TrimSuffix(name, "}")
-		text := map[string]string{"id": "Device id, percent-encoded.", "mid": "Module id, percent-encoded.", "name": "Name of a policy, webhook or saved query, or of a file with its slashes as %2F.", "token": "Lock token.", "configuration": "Id of a configuration, percent-encoded."}[name]
+		text := map[string]string{"id": "Device id, percent-encoded.", "job": "Job id, percent-encoded.", "mid": "Module id, percent-encoded.", "name": "Name of a policy, webhook, saved query or job template, or of a file with its slashes as %2F.", "token": "Lock token.", "configuration": "Id of a configuration, percent-encoded."}[name]
 		list = append(list, obj{"name": name, "in": "path", "required": true, "description": text, "schema": obj{"type": "string"}})
 	}
 	return list
@@ -169,6 +169,7 @@ func (s *schemas) of(t reflect.Type) obj {
 	case reflect.TypeFor[[]byte]():
 		return obj{"type": "string", "contentEncoding": "base64"}
 	}
+	t = described(t)
 	switch t.Kind() {
 	case reflect.Pointer:
 		return orNullSchema(s.of(t.Elem()))
@@ -200,6 +201,15 @@ func (s *schemas) of(t reflect.Type) obj {
 	}
 }
 
+// described is the type that has the words about another one, which reads and
+// writes itself.
+func described(t reflect.Type) reflect.Type {
+	if t == reflect.TypeFor[engine.JobSpec]() {
+		return reflect.TypeFor[jobSpecDocument]()
+	}
+	return t
+}
+
 func orNullSchema(inner obj) obj {
 	if kind, ok := inner["type"].(string); ok {
 		inner["type"] = []string{kind, "null"}
@@ -216,7 +226,7 @@ func (s *schemas) structure(t reflect.Type) obj {
 }
 
 func (s *schemas) members(t reflect.Type, properties obj, needed *[]string) {
-	for f := range t.Fields() {
+	for f := range described(t).Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "-" {
 			continue

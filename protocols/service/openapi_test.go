@@ -109,6 +109,7 @@ func TestOpenAPIComponents(t *testing.T) {
 	owner := map[string]reflect.Type{}
 	var walk func(reflect.Type)
 	walk = func(t2 reflect.Type) {
+		t2 = described(t2)
 		switch t2.Kind() {
 		case reflect.Pointer, reflect.Slice, reflect.Map:
 			walk(t2.Elem())

@@ -42,6 +42,11 @@ func routes() []*route {
 	table = append(table, configurationRoutes()...)
 	table = append(table, ownConfigurationRoutes()...)
 	table = append(table, explainRoutes()...)
+	table = append(table, hubJobRoutes()...)
+	table = append(table, ownJobRoutes()...)
+	table = append(table, executionRoutes()...)
+	table = append(table, templateRoutes()...)
+	table = append(table, jobStreamRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
@@ -238,7 +243,6 @@ func laterRoutes() []*route {
 		{"/jobs", "import and export jobs", auth.RegistryRead, []string{http.MethodGet}},
 		{"/jobs/create", "import and export jobs", auth.RegistryWrite, []string{http.MethodPost}},
 		{"/jobs/{id}", "import and export jobs", auth.RegistryRead, []string{http.MethodGet, http.MethodDelete}},
-		{"/jobs/v2/{rest...}", "jobs", auth.ServiceConnect, []string{http.MethodGet, http.MethodPut, http.MethodPost}},
 		{"/messages/{rest...}", "cloud-to-device messages", auth.ServiceConnect, []string{http.MethodGet, http.MethodPost, http.MethodDelete}},
 		{"/digitaltwins/{rest...}", "digital twins", auth.ServiceConnect, []string{http.MethodGet, http.MethodPatch, http.MethodPost}},
 	} {
