@@ -18,6 +18,7 @@ type Error struct {
 	Next      string // what to do; only Muster's own paths say it
 	RequestID string
 	Query     *QueryFault // of a query that can't be read
+	Faults    []JobFault     // of a job: all that is wrong with it
 }
 
 // QueryFault says where a query is wrong.
@@ -121,6 +122,7 @@ type problem struct {
 	ErrorCode        json.RawMessage `json:"errorCode"`
 	TrackingID       string          `json:"trackingId"`
 	Query            *QueryFault     `json:"query"`
+	Faults           []JobFault         `json:"faults"`
 }
 
 // parseError makes an Error of an answer whose status is not 2xx.
@@ -134,7 +136,7 @@ func parseError(status int, h http.Header, body []byte) *Error {
 	if p.Code != "" || p.Detail != "" {
 		e.Code, e.Message, e.Next = firstOf(p.Code, e.Code), firstOf(p.Detail, p.Title), p.Next
 		e.RequestID = firstOf(p.RequestID, e.RequestID)
-		e.Query = p.Query
+		e.Query, e.Faults = p.Query, p.Faults
 		return e
 	}
 	text := p.Message

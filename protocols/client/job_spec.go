@@ -11,15 +11,17 @@ type JobSpec struct {
 	Targets     JobTargets        `json:"targets,omitzero"`
 	Action      JobAction         `json:"action,omitzero"`
 	Policy      JobPolicy         `json:"policy,omitzero"`
+	AllowEmpty  bool              `json:"allowEmpty,omitempty"` // make it even if nothing matches now
 }
 
 // JobTargets are the devices or modules of a job: those of a predicate, of a
 // saved query, or named one by one.
 type JobTargets struct {
 	Where        string   `json:"where,omitempty"`
-	Source       string   `json:"source,omitempty"` // of Where: devices (when empty) or modules
-	Query        string   `json:"query,omitempty"`  // name of a saved query
-	IDs          []string `json:"ids,omitempty"`    // DEVICE or DEVICE/MODULE
+	Source       string   `json:"source,omitempty"`    // of Where: devices (when empty) or modules
+	Condition    string   `json:"condition,omitempty"` // what stands behind WHERE in IoT Hub's language
+	Query        string   `json:"query,omitempty"`     // name of a saved query
+	IDs          []string `json:"ids,omitempty"`       // DEVICE or DEVICE/MODULE
 	Exclude      []string `json:"exclude,omitempty"`
 	ExcludeWhere string   `json:"excludeWhere,omitempty"`
 	Dynamic      bool     `json:"dynamic,omitempty"` // also those that come to match while the job runs
@@ -27,10 +29,11 @@ type JobTargets struct {
 
 // JobAction is what is done to each target: one of Twin and Method.
 type JobAction struct {
-	Twin    *JobTwin   `json:"twin,omitempty"`
-	Method  *JobMethod `json:"method,omitempty"`
-	Offline string     `json:"offline,omitempty"` // of a method: wait (when empty) or fail
-	Confirm string     `json:"confirm,omitempty"` // predicate on the target's twin that shows that the action took effect
+	Twin      *JobTwin   `json:"twin,omitempty"`
+	Method    *JobMethod `json:"method,omitempty"`
+	Offline   string     `json:"offline,omitempty"`   // of a method: wait (when empty) or fail
+	AnyAnswer bool       `json:"anyAnswer,omitempty"` // of a method: whatever the device answers is success
+	Confirm   string     `json:"confirm,omitempty"`   // predicate on the target's twin that shows that the action took effect
 }
 
 // JobTwin is a merge patch of a twin.
