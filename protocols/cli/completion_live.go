@@ -101,6 +101,22 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 				}
 			}
 		})
+	case w.arg == "job":
+		return matching(w.last, func(yield func(string, string) bool) {
+			for j, err := range s.Jobs(ctx, client.JobFilter{}) {
+				if err != nil || !yield(j.ID, j.Status+", "+actionText(&j.JobSpec)) {
+					return
+				}
+			}
+		})
+	case w.arg == "name" && w.group() == "template":
+		return matching(w.last, func(yield func(string, string) bool) {
+			for t, err := range s.JobTemplates(ctx) {
+				if err != nil || !yield(t.Name, t.Description) {
+					return
+				}
+			}
+		})
 	case w.arg == "query", w.arg == "prefix":
 		return pathCandidates(ctx, s, w.last)
 	case w.arg == "method":

@@ -124,6 +124,13 @@ func explainRefusal(e *client.Error) *problem {
 	if e.Query != nil {
 		p.place = e.Query.Caret
 	}
+	if len(e.Faults) > 1 {
+		lines := make([]string, len(e.Faults))
+		for i, f := range e.Faults {
+			lines[i] = faultText(f)
+		}
+		p.what, p.place = fmt.Sprintf("%d things are wrong with it", len(lines)), strings.Join(lines, "\n")
+	}
 	if row, ok := refusals()[e.Code]; ok {
 		p.exit = row.exit
 		if p.next == "" {
@@ -170,6 +177,12 @@ func refusals() map[string]refusal {
 		"ModuleNotFound":                      {ExitNotFound, "`muster module list DEVICE` shows what exists."},
 		"WebhookNotFound":                     {ExitNotFound, "`muster webhook list` shows what exists."},
 		"QueryNotFound":                       {ExitNotFound, "`muster query list` shows what exists."},
+		"JobNotFound":                         {ExitNotFound, "`muster job list` shows what is kept."},
+		"JobTemplateNotFound":                 {ExitNotFound, "`muster job template list` shows what exists."},
+		"JobAlreadyExists":                    {ExitConflict, "Choose another id, or leave it out."},
+		"OperationNotAllowedInCurrentState":   {ExitConflict, "`muster job show JOB` says how it stands."},
+		"JobRunPreconditionFailed":            {ExitConflict, "Preview it again, look at what changed, and start it with the new token."},
+		"ThrottlingMaxActiveJobCountExceeded": {ExitLimited, "Wait until a job has ended, or cancel one."},
 		"SchemaNotFound":                      {ExitNotFound, "`muster schema declare FILE` declares one."},
 		"QueryBudgetExceeded":                 {ExitLimited, "Narrow the query."},
 		"PolicyNotFound":                      {ExitNotFound, "`muster policy list` shows what exists."},

@@ -91,8 +91,9 @@ func validSpan(text string) bool {
 	return err == nil && d >= 0
 }
 
-// jobDraft is a job as its file, its template and its flags say it.
-func (a *app) jobDraft(f JobFlags, patch []string) (client.JobDraft, error) {
+// jobDraft is a job as its file, its template and its flags say it. whole: they
+// are all that there is.
+func (a *app) jobDraft(f JobFlags, patch []string, whole bool) (client.JobDraft, error) {
 	draft := client.JobDraft{Template: f.Template}
 	var base map[string]any
 	if f.File != "" {
@@ -109,7 +110,7 @@ func (a *app) jobDraft(f JobFlags, patch []string) (client.JobDraft, error) {
 	if err != nil {
 		return draft, err
 	}
-	if base == nil && f.Template == "" {
+	if base == nil && f.Template == "" && whole {
 		if _, ok := given["targets"]; !ok {
 			return draft, usage("the job has no targets", "Give --where, --query or --ids, or a whole job with -f FILE; --where true is every device.")
 		}

@@ -235,6 +235,11 @@ const columnGap = "  "
 // writeTable aligns the columns and cuts the widest one when the terminal is
 // too narrow; elsewhere nothing is cut.
 func (a *app) writeTable(s *sheet) error {
+	_, err := io.WriteString(a.io.Out, a.tableText(s))
+	return err
+}
+
+func (a *app) tableText(s *sheet) string {
 	text := make([][]string, 0, len(s.rows)+1)
 	text = append(text, s.columns)
 	right := make([]bool, len(s.columns))
@@ -276,8 +281,7 @@ func (a *app) writeTable(s *sheet) error {
 		}
 		b.WriteString(strings.TrimRight(l.String(), " ") + "\n")
 	}
-	_, err := io.WriteString(a.io.Out, b.String())
-	return err
+	return b.String()
 }
 
 // narrow takes from the widest column until the table fits the terminal.

@@ -32,6 +32,7 @@ type root struct {
 	Method methodGroup `cmd:"" group:"Devices" help:"Direct methods."`
 
 	Query  queryGroup  `cmd:"" group:"Devices" help:"Find devices and modules: queries, bare predicates, saved queries."`
+	Job    jobGroup    `cmd:"" group:"Devices" help:"Jobs: change twins or call methods of many devices, in waves, at a pace, with care."`
 	Schema schemaGroup `cmd:"" group:"Devices" help:"Which properties twins have, and which they should have."`
 
 	Configuration configurationGroup `cmd:"" group:"Devices" aliases:"config" help:"Automatic configurations: desired properties of all twins for which a condition holds."`
@@ -121,6 +122,7 @@ func newParser(grammar any, out, errOut io.Writer) (*kong.Kong, error) {
 			{Key: "Hub", Title: "Hub:"}, {Key: "Devices", Title: "Devices:"}, {Key: "Access", Title: "Access:"},
 			{Key: "Care", Title: "Care:"}, {Key: "More", Title: "More:"},
 			{Key: "Store", Title: "Store:"}, {Key: "Network", Title: "Network:"}, {Key: "TLS", Title: "TLS:"}, {Key: "Backup", Title: "Backup:"},
+			{Key: "Job", Title: "Job:"}, {Key: "Targets", Title: "Targets:"}, {Key: "Action", Title: "Action:"}, {Key: "Policy", Title: "Policy:"},
 			{Key: "Operation", Title: "Operation:"}, {Key: "Which hub", Title: "Which hub:"},
 		}),
 	)

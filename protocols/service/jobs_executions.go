@@ -47,13 +47,16 @@ func executionRoutes() []*route {
 	return table
 }
 
+// waveNumbers is above every number of a wave.
+const waveNumbers = 1000
+
 // executionFilter reads the parameters status, wave and run.
 func (c *call) executionFilter() (f engine.ExecutionFilter, err error) {
 	f.Status = rollout.ExecutionStatus(c.query.Get("status"))
 	if f.Status != "" && !slices.Contains(rollout.ExecutionStatuses(), f.Status) {
 		return f, invalid("the query parameter status is %q; expected one of %s", clip(string(f.Status)), strings.Join(texts(rollout.ExecutionStatuses()), ", "))
 	}
-	wave, err := c.integer("wave", 0, 1, rollout.WavesMost)
+	wave, err := c.integer("wave", 0, 1, waveNumbers)
 	if err != nil {
 		return f, err
 	}

@@ -202,7 +202,7 @@ func approveJob(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if given && (wave < 1 || wave > rollout.WavesMost) {
+	if given && (wave < 1 || wave > waveNumbers) {
 		return answer{}, invalid("wave is %d; expected the number of a wave, from 1", wave)
 	}
 	return shownJob(c.hub.ApproveJob(c.r.Context(), c.caller, c.params[0], int(wave)-1, c.condition()))

@@ -1,0 +1,313 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+const (
+	watchLine     = 5 * time.Second // between two lines where there is no terminal
+	watchRedraw   = time.Second     // of a terminal, for the clock
+	watchFailures = 5 * time.Second // between two counts of failures by code
+	watchPace     = 10 * time.Second
+	watchBar      = 24 // columns
+)
+
+type jobWatchCmd struct {
+	WhichHub
+	Output string        `short:"o" help:"table, or jsonl for every event as it comes." enum:"table,jsonl" default:"table" placeholder:"FORM"`
+	For    time.Duration `help:"Stop watching after so long, with the exit code 7; the job goes on." placeholder:"SPAN"`
+	Job    string        `arg:"" help:"Id of the job."`
+}
+
+// Run follows a job.
+func (c *jobWatchCmd) Run(a *app) error {
+	s, err := a.service(HubFlags{WhichHub: c.WhichHub})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return a.watchJob(s, c.Job, c.Output, c.For)
+}
+
+// errEnded ends the stream of a job that has ended.
+var errEnded = errors.New("the job has ended")
+
+// watchJob follows a job until it has ended, and fails as its outcome says: 8
+// when some targets ended badly, 1 when it failed, 9 when it was canceled. A
+// hub that goes away is waited for.
+func (a *app) watchJob(s *client.Service, id, output string, most time.Duration) error {
+	ctx, stop := context.WithCancel(a.ctx)
+	defer stop()
+	var late <-chan time.Time
+	if most > 0 {
+		timer := time.NewTimer(most)
+		defer timer.Stop()
+		late = timer.C
+	}
+	events := make(chan client.JobEvent)
+	ended := make(chan error, 1)
+	go func() { ended <- a.followJob(ctx, s, id, events) }()
+	w := jobWatch{app: a, service: s, id: id, output: output, began: time.Now()}
+	tick := time.NewTicker(watchRedraw)
+	defer tick.Stop()
+	var err error
+	for followed := true; followed; {
+		select {
+		case e := <-events:
+			err = w.take(ctx, e)
+		case <-tick.C:
+			err = w.draw(ctx, false)
+		case <-late:
+			err = &problem{exit: ExitTimeout, what: fmt.Sprintf("the job has not ended within %s; it goes on", most), next: fmt.Sprintf("`muster job watch %s` follows it again.", id)}
+		case err = <-ended:
+			followed = false
+		}
+		if err != nil && followed {
+			stop()
+			<-ended
+			followed = false
+		}
+	}
+	w.finish()
+	switch {
+	case errors.Is(err, errEnded):
+		return w.verdict()
+	case a.ctx.Err() != nil:
+		return &problem{exit: ExitCancelled, what: "the watching has ended; the job goes on", next: fmt.Sprintf("`muster job watch %s` follows it again, `muster job cancel %s` ends it.", id, id)}
+	}
+	return err
+}
+
+// followJob hands over what the hub tells of a job, until it has ended.
+func (a *app) followJob(ctx context.Context, s *client.Service, id string, events chan<- client.JobEvent) error {
+	keep := following{app: a}
+	for cursor := ""; ; {
+		next, err := s.FollowJob(ctx, id, cursor, func(e client.JobEvent) error {
+			keep.heard()
+			select {
+			case events <- e:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if e.Final() {
+				return errEnded
+			}
+			return nil
+		})
+		cursor = next
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, errEnded) || client.HasCode(err, "deleted") {
+			return err
+		}
+		if err := keep.wait(err); err != nil {
+			return err
+		}
+	}
+}
+
+// jobWatch shows how a job stands.
+type jobWatch struct {
+	app     *app
+	service *client.Service
+	id      string
+	output  string
+	began   time.Time
+
+	now      client.JobEvent
+	has      bool
+	samples  []endedAt // of the last watchPace
+	failures []client.JobFailure
+	counted  int       // bad ones when failures were counted
+	asked    time.Time // when that was
+	lines    int       // on the terminal
+	said     time.Time // when the last line was written
+	status   string    // in it
+}
+
+// endedAt is how many executions had ended at a time.
+type endedAt struct {
+	at time.Time
+	n  int
+}
+
+// take takes a new event.
+func (w *jobWatch) take(ctx context.Context, e client.JobEvent) error {
+	if w.output == "jsonl" {
+		w.now = e
+		return writeJSONLine(w.app.io.Out, e.Raw)
+	}
+	if !w.has || e.Run != w.now.Run {
+		w.samples = nil
+	}
+	w.now, w.has = e, true
+	at := time.Now()
+	w.samples = append(w.samples, endedAt{at, e.Total.Ended()})
+	for len(w.samples) > 2 && at.Sub(w.samples[1].at) > watchPace {
+		w.samples = w.samples[1:]
+	}
+	return w.draw(ctx, true)
+}
+
+// pace is how many executions ended a second lately.
+func (w *jobWatch) pace() float64 {
+	if len(w.samples) < 2 {
+		return 0
+	}
+	first, last := w.samples[0], w.samples[len(w.samples)-1]
+	return float64(last.n-first.n) / max(time.Since(first.at).Seconds(), 0.001)
+}
+
+// draw writes how the job stands: on a terminal over what was there, elsewhere
+// as a line now and then.
+func (w *jobWatch) draw(ctx context.Context, moved bool) error {
+	if !w.has || w.output == "jsonl" {
+		return nil
+	}
+	if w.app.width > 0 {
+		w.countFailures(ctx)
+		text := w.picture()
+		up := ""
+		if w.lines > 0 {
+			up = fmt.Sprintf("\x1b[%dA", w.lines)
+		}
+		w.lines = strings.Count(text, "\n")
+		_, err := io.WriteString(w.app.io.Out, up+"\r\x1b[J"+text)
+		return err
+	}
+	status := w.now.Status + w.now.WaitsFor
+	if moved && status == w.status && time.Since(w.said) < watchLine || !moved && time.Since(w.said) < watchLine {
+		return nil
+	}
+	w.said, w.status = time.Now(), status
+	_, err := fmt.Fprintln(w.app.io.Out, w.line())
+	return err
+}
+
+// line is how the job stands in one line.
+func (w *jobWatch) line() string {
+	p := &w.now.JobProgress
+	parts := []string{time.Now().In(w.app.zone).Format(time.TimeOnly), printable(w.app.standing(p)), doneOf(p)}
+	if len(p.Waves) > 1 {
+		parts = append(parts, fmt.Sprintf("wave %d/%d", p.Wave, len(p.Waves)))
+	}
+	if text := tallyText(&p.Total); text != "" {
+		parts = append(parts, text)
+	}
+	if !p.Final() {
+		parts = append(parts, fmt.Sprintf("%.1f/s", w.pace()))
+		if !p.ETA.IsZero() {
+			parts = append(parts, "eta "+since(time.Until(p.ETA.Time)))
+		}
+	}
+	return strings.Join(parts, "  ")
+}
+
+// picture is how the job stands on a terminal, each line within its width.
+func (w *jobWatch) picture() string {
+	p := &w.now.JobProgress
+	lines := []string{fmt.Sprintf("job %s  %s", printable(w.id), printable(w.app.standing(p)))}
+	shown := p.Waves
+	const most = 12 // waves on the screen
+	if len(shown) > most {
+		begin := min(max(p.Wave-most/2, 0), len(shown)-most)
+		shown = shown[begin : begin+most]
+	}
+	for i := range shown {
+		x := &shown[i]
+		lines = append(lines, fmt.Sprintf("  wave %-3d %s %*d/%d  %s", x.Number, bar(&x.JobTally), len(fmt.Sprint(x.Size)), x.Ended(), x.Size, waveStanding(x)))
+	}
+	if len(p.Waves) != 1 {
+		lines = append(lines, fmt.Sprintf("  all      %s %s", bar(&p.Total), doneOf(p)))
+	}
+	last := fmt.Sprintf("  %s   %.1f/s   %s", tallyText(&p.Total), w.pace(), since(time.Since(w.began)))
+	if !p.ETA.IsZero() {
+		last += "   eta " + since(time.Until(p.ETA.Time))
+	}
+	lines = append(lines, last)
+	if len(w.failures) > 0 {
+		var parts []string
+		for _, f := range w.failures {
+			code := f.Code
+			if code == "" {
+				code = f.Status
+			}
+			parts = append(parts, fmt.Sprintf("%s %d", printable(code), f.Count))
+		}
+		lines = append(lines, "  failed by code: "+strings.Join(parts, ", "))
+	}
+	if next := jobNext(w.id, p); next != "" && !p.Final() {
+		lines = append(lines, "  "+printable(next))
+	}
+	for i := range lines {
+		lines[i] = cut(lines[i], w.app.width-1)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// bar shows how much of a tally has ended well, badly, and is under way.
+func bar(t *client.JobTally) string {
+	if t.Size == 0 {
+		return strings.Repeat("░", watchBar)
+	}
+	place := func(n int) int { return (n*watchBar + t.Size - 1) / t.Size }
+	good := t.Ended() - t.Bad()
+	bad := min(place(t.Bad()), watchBar)
+	end := min(place(t.Ended()), watchBar)
+	if t.Ended() < t.Size && end == watchBar {
+		end-- // not before all of it
+	}
+	begun := min(max(place(t.Size-t.Pending), end), watchBar)
+	if good == 0 {
+		bad = end
+	}
+	bad = min(bad, end)
+	return strings.Repeat("█", end-bad) + strings.Repeat("▓", bad) + strings.Repeat("▒", begun-end) + strings.Repeat("░", watchBar-begun)
+}
+
+// countFailures asks for the failures by code when there are new ones, and not
+// too often. What can't be told is not shown.
+func (w *jobWatch) countFailures(ctx context.Context) {
+	bad := w.now.Total.Bad()
+	if bad == w.counted || time.Since(w.asked) < watchFailures && !w.now.Final() {
+		return
+	}
+	w.asked = time.Now()
+	ctx, stop := context.WithTimeout(ctx, watchFailures)
+	defer stop()
+	if list, _, err := w.service.JobFailures(ctx, w.id, w.now.Run); err == nil {
+		w.failures, w.counted = list, bad
+	}
+}
+
+// finish leaves how the job stands now where it was not written yet.
+func (w *jobWatch) finish() {
+	if w.has && w.output != "jsonl" && w.app.width == 0 && w.status != w.now.Status+w.now.WaitsFor {
+		w.app.printf("%s\n", w.line())
+	}
+}
+
+// verdict is what the exit code says of a job that has ended.
+func (w *jobWatch) verdict() error {
+	p := &w.now.JobProgress
+	bad := p.Total.Bad()
+	switch {
+	case p.Status == "canceled":
+		return &problem{exit: ExitCancelled, what: "the job was canceled", why: p.Reason, next: fmt.Sprintf("`muster job show %s` says how far it came.", w.id)}
+	case p.Status == "failed":
+		return &problem{exit: ExitFailed, what: "the job failed", why: p.Reason, next: fmt.Sprintf("`muster job show %s` says how far it came.", w.id)}
+	case bad > 0 && p.Total.Succeeded == 0:
+		return &problem{exit: ExitFailed, what: fmt.Sprintf("all of %s ended badly", targetCount(int64(bad))), next: jobNext(w.id, p)}
+	case bad > 0:
+		return &problem{exit: ExitPartly, what: fmt.Sprintf("%d of %d targets ended badly", bad, p.Total.Size), next: jobNext(w.id, p)}
+	}
+	return nil
+}
