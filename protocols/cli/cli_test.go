@@ -29,6 +29,8 @@ type call struct {
 	in    string
 	hooks Hooks
 	width int
+
+	terminal bool // questions can be asked
 }
 
 func (c call) run(t *testing.T) outcome {
@@ -37,7 +39,7 @@ func (c call) run(t *testing.T) outcome {
 	a := newApp(t.Context(), IO{
 		In: strings.NewReader(c.in), Out: &out, Err: &errOut, Env: func(name string) string { return c.env[name] },
 	}, c.hooks)
-	a.zone, a.width = time.UTC, c.width
+	a.zone, a.width, a.inTerminal = time.UTC, c.width, c.terminal
 	code := a.run(c.args)
 	return outcome{code, out.String(), errOut.String()}
 }

@@ -378,8 +378,9 @@ func (c *jobDeleteCmd) Run(a *app) error {
 }
 
 // policyText is a policy in one line.
-func policyText(p *client.JobPolicy) string {
-	var parts []string
+func policyText(p *client.JobPolicy) string { return strings.Join(policyParts(p), "; ") }
+
+func policyParts(p *client.JobPolicy) (parts []string) {
 	add := func(there bool, format string, args ...any) {
 		if there {
 			parts = append(parts, fmt.Sprintf(format, args...))
@@ -415,7 +416,7 @@ func policyText(p *client.JobPolicy) string {
 	}
 	add(p.Timeout != "", "%s for each target", p.Timeout)
 	add(p.Priority != 0, "priority %d", p.Priority)
-	return strings.Join(parts, "; ")
+	return parts
 }
 
 func thresholdText(t client.JobThreshold) string {

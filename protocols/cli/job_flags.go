@@ -303,6 +303,9 @@ func (f *JobFlags) action(to *client.JobAction, patch []string) error {
 // waves turns the flags about waves into waves: the first ones are canaries,
 // between two there are soak, health and approval.
 func (f *JobFlags) waves(p *client.JobPolicy) error {
+	if f.Health == "" && (f.HealthMost != "" || f.HealthElse != "") {
+		return usage("--health-most and --health-else go with --health", "Give --health PREDICATE.")
+	}
 	if len(f.Waves) == 0 {
 		if f.Diverse || f.Soak != "" || f.ApproveFrom > 1 {
 			return usage("--diverse, --soak and --approve-from are about waves, and there are none", "Give --waves, such as --waves 1,10%,100%.")
@@ -314,9 +317,6 @@ func (f *JobFlags) waves(p *client.JobPolicy) error {
 	}
 	if f.ApproveFrom < 0 || f.ApproveFrom > len(f.Waves) {
 		return usage(fmt.Sprintf("--approve-from is %d and there are %d waves", f.ApproveFrom, len(f.Waves)), "Give the number of a wave; 1 is the first.")
-	}
-	if f.Health == "" && (f.HealthMost != "" || f.HealthElse != "") {
-		return usage("--health-most and --health-else go with --health", "Give --health PREDICATE.")
 	}
 	for i, size := range f.Waves {
 		last := i == len(f.Waves)-1

@@ -23,8 +23,12 @@ func (a *app) showPreview(w io.Writer, p *client.JobPreview) error {
 	}
 	text := fmt.Sprintf("%s: %s\n%s\n", targetCount(p.Count), printable(targetText(&spec.Targets)), printable(actionText(&spec)))
 	text += a.drawWaves(p, &spec)
-	if policy := policyText(&spec.Policy); policy != "" {
-		text += "Policy     " + printable(policy) + "\n"
+	for i, part := range policyParts(&spec.Policy) {
+		name := "Policy"
+		if i > 0 {
+			name = ""
+		}
+		text += fmt.Sprintf("%-10s %s\n", name, printable(part))
 	}
 	switch {
 	case p.First.IsZero():
