@@ -43,6 +43,7 @@ func (executionCodec) Append(dst []byte, r executionRecord) ([]byte, error) {
 		dst = appendText(dst, string(r.Answer))
 	}
 	dst = binary.AppendUvarint(dst, uint64(r.Attempts))
+	dst = binary.AppendUvarint(dst, uint64(r.Retried))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Last)))
 	for _, a := range r.Last {
 		dst = appendText(dst, a.ID)
@@ -85,7 +86,7 @@ func (executionCodec) Decode(b []byte) (executionRecord, error) {
 		r.AnswerCode = int(d.varint())
 		r.Answer = json.RawMessage(d.text())
 	}
-	r.Attempts = d.small()
+	r.Attempts, r.Retried = d.small(), d.small()
 	n := d.small()
 	if n > executionAttempts {
 		return r, errors.New("execution record has more attempts than are kept")

@@ -186,6 +186,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(expiryEvery, "injected faults", func(ctx context.Context) error { return h.runFaults(ctx, time.Now()) })
 	every(presenceEvery, "presence", func(ctx context.Context) error { return h.flushPresence(ctx) })
 	every(retentionEvery, "retention", func(ctx context.Context) error { return h.retain(ctx, time.Now()) })
+	every(expiryEvery, "ended jobs", func(ctx context.Context) error { return h.sweepJobs(ctx, time.Now()) })
 	wg.Go(func() { h.runJobs(ctx) })
 	wg.Go(func() { h.runIdentityJobs(ctx) })
 	if h.webhooks.deliver != nil {

@@ -48,6 +48,9 @@ type JobTargets struct {
 	// Dynamic takes what comes to match while the job runs, too: only with Where,
 	// Condition or Query.
 	Dynamic bool `json:"dynamic,omitempty"`
+	// DiverseBy are the paths by which a diverse wave is chosen, the weightiest
+	// first; none are where fleets tell model, firmware and site.
+	DiverseBy []string `json:"diverseBy,omitempty"`
 }
 
 // JobAction is what is done to each target: Twin or Method, one of them.

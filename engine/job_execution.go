@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"encoding/json"
 	"time"
 
@@ -47,7 +46,10 @@ type executionRecord struct {
 	Generation string // of the identity when its turn came
 	Wave       int
 	BlockedBy  string
-	Attempts   int
+	Attempts   int // ever begun: their ids are never used again
+	// Retried is how many of them were made before somebody had the execution
+	// retried: the policy counts from there on, and from Created, which is then.
+	Retried    int
 	Last       []attemptRecord // the newest last, at most executionAttempts
 	Code       string
 	Message    string
@@ -78,28 +80,22 @@ const executionAttempts = 10
 // final reports whether nothing moves the execution any more.
 func (r *executionRecord) final() bool { return !r.Ended.IsZero() }
 
-// ExecutionFilter selects executions; what is empty, or negative of Wave, selects all.
-type ExecutionFilter struct {
-	Run    uint64 // 0: the newest
-	Status rollout.ExecutionStatus
-	Wave   int
+// show returns the record as callers see it.
+func (r *executionRecord) show(job string, run uint64, kind JobKind, id TwinID) Execution {
+	e := Execution{
+		Job: job, Kind: kind, Run: run, Target: id, Wave: r.Wave, Status: r.Status, BlockedBy: r.BlockedBy, Attempts: r.Attempts,
+		Code: r.Code, Message: r.Message, Created: r.Created, Started: r.Started, Updated: r.Updated, Ended: r.Ended, Due: r.Due,
+	}
+	for _, a := range r.Last {
+		e.Last = append(e.Last, Attempt(a))
+	}
+	if r.Answered {
+		e.Result = &MethodResult{Status: r.AnswerCode, Payload: r.Answer}
+	}
+	return e
 }
 
-// Executions lists the executions of a job by device, those that have begun
-// before those that are pending. A page may hold fewer than limit; next is empty
-// at the end. It needs ServiceConnect.
-func (h *Hub) Executions(ctx context.Context, c Caller, job string, f ExecutionFilter, cursor string, limit int) (list []Execution, next string, err error) {
-	return nil, "", errf(CodeInternal, "not built")
-}
-
-// Execution returns how a job stands with one device or module. It needs
-// ServiceConnect.
-func (h *Hub) Execution(ctx context.Context, c Caller, job string, run uint64, id TwinID) (Execution, error) {
-	return Execution{}, errf(CodeInternal, "not built")
-}
-
-// DeviceJobs lists the executions of all jobs on a device or module, by job. It
-// needs ServiceConnect.
-func (h *Hub) DeviceJobs(ctx context.Context, c Caller, id TwinID, cursor string, limit int) (list []Execution, next string, err error) {
-	return nil, "", errf(CodeInternal, "not built")
+// pendingExecution is that of a target whose turn has not come.
+func pendingExecution(job string, record *jobRecord, wave int, id TwinID) Execution {
+	return Execution{Job: job, Kind: record.Kind, Run: record.Run, Target: id, Wave: wave, Status: rollout.ExecutionPending, Created: record.Created.UTC(), Updated: record.Created.UTC()}
 }

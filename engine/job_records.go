@@ -34,9 +34,8 @@ type jobOwner struct {
 
 // jobSpecRecord is what a job was made with.
 type jobSpecRecord struct {
-	Spec JobSpec `json:"s"`
-	// Text is that of the saved query, of the time of creation.
-	Text string `json:"q,omitempty"`
+	Spec  JobSpec   `json:"s"`
+	Saved savedText `json:"q,omitzero"` // the query that the spec names
 }
 
 var (
@@ -48,7 +47,7 @@ var (
 			return []storage.Key{storage.Tuple(string(r.State.Status), r.Created)}
 		}},
 		storage.Index[jobRecord]{Name: "ended", Keys: func(_ storage.Key, r jobRecord) []storage.Key {
-			if !r.State.Status.Final() {
+			if !r.ended() {
 				return nil
 			}
 			return []storage.Key{storage.Tuple(r.Ended)}

@@ -1,13 +1,21 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
 	"time"
+
+	"github.com/muster-hub/muster/engine/rollout"
+	"github.com/muster-hub/muster/storage"
 )
 
-// JobTemplate is a job's spec with a name. Each change makes a version; the
-// versions before are kept, as many as of a saved query.
+// JobTemplate is a job's spec with a name, or a part of one. Each change makes
+// a version; the versions before are kept, as many as of a saved query.
 type JobTemplate struct {
 	Name        string
 	Description string
@@ -19,31 +27,277 @@ type JobTemplate struct {
 	Updated     time.Time // when this version was made
 }
 
+type jobTemplateRecord struct {
+	Description string          `json:"t,omitempty"`
+	Spec        json.RawMessage `json:"s"`
+	Version     uint64          `json:"n"`
+	Principal   string          `json:"p"`
+	Created     time.Time       `json:"c"`
+	Updated     time.Time       `json:"u"`
+}
+
+var (
+	jobTemplateTable        = storage.NewTable[jobTemplateRecord]("job_template", 1, plainJSON[jobTemplateRecord]{storage.JSON[jobTemplateRecord]()})
+	jobTemplateVersionTable = storage.NewTable[jobTemplateRecord]("job_template_version", 1, plainJSON[jobTemplateRecord]{storage.JSON[jobTemplateRecord]()})
+)
+
+const (
+	counterJobTemplates = "jobs.templates"
+	jobTemplateName     = 64
+)
+
+func (r *jobTemplateRecord) show(epoch uint32, name string) JobTemplate {
+	return JobTemplate{
+		Name: name, Description: r.Description, Spec: r.Spec, Version: r.Version, ETag: savedETag(epoch, r.Created, r.Version),
+		Principal: r.Principal, Created: r.Created.UTC(), Updated: r.Updated.UTC(),
+	}
+}
+
+// ParseJobSpec reads a job's JSON form. What it does not know is
+// CodeArgumentInvalid with rollout.Faults as its cause, which say where.
+func ParseJobSpec(text []byte) (s JobSpec, err error) {
+	if err := rollout.Decode(text, "job", &s); err != nil {
+		return s, wrapf(CodeArgumentInvalid, err, "%s", err.Error())
+	}
+	return s, nil
+}
+
 // JobTemplates lists the templates by name. It needs ServiceConnect.
 func (h *Hub) JobTemplates(ctx context.Context, c Caller) ([]JobTemplate, error) {
-	return nil, errf(CodeInternal, "not built")
+	if err := h.authorize(ctx, c, opJobRead, "*"); err != nil {
+		return nil, err
+	}
+	list := []JobTemplate{}
+	err := h.view(ctx, "list job templates", func(r storage.Reader) error {
+		list = list[:0]
+		for item, err := range jobTemplateTable.Scan(r, storage.Range{}) {
+			if err != nil {
+				return err
+			}
+			parts, err := item.Key.Parts()
+			if err != nil {
+				return err
+			}
+			name, _ := parts[0].(string)
+			list = append(list, item.Value.show(h.db.Epoch().Ordinal, name))
+		}
+		return nil
+	})
+	return list, err
 }
 
 // JobTemplate returns a template: its newest version when version is 0. It
 // needs ServiceConnect.
-func (h *Hub) JobTemplate(ctx context.Context, c Caller, name string, version uint64) (JobTemplate, error) {
-	return JobTemplate{}, errf(CodeInternal, "not built")
+func (h *Hub) JobTemplate(ctx context.Context, c Caller, name string, version uint64) (t JobTemplate, err error) {
+	if err := h.authorize(ctx, c, opJobRead, name); err != nil {
+		return t, err
+	}
+	err = h.view(ctx, "read job template", func(r storage.Reader) error {
+		record, err := getJobTemplate(r, name)
+		if err == nil && version != 0 && version != record.Version {
+			record, err = jobTemplateVersionTable.Get(r, storage.Tuple(name, version))
+			if errors.Is(err, storage.ErrNotFound) {
+				return errf(CodeJobTemplateNotFound, "the job template %q has no version %d, or it is no longer kept", name, version)
+			}
+		}
+		t = record.show(h.db.Epoch().Ordinal, name)
+		return err
+	})
+	return t, err
 }
 
-// PutJobTemplate makes a template, or a new version of one. etag is empty, "*"
-// when it must exist, or the one that it must have. It needs ServiceConnect.
+// JobTemplateVersions lists the versions of a template that are kept, newest
+// first. It needs ServiceConnect.
+func (h *Hub) JobTemplateVersions(ctx context.Context, c Caller, name string) ([]JobTemplate, error) {
+	if err := h.authorize(ctx, c, opJobRead, name); err != nil {
+		return nil, err
+	}
+	list := []JobTemplate{}
+	err := h.view(ctx, "read a job template's versions", func(r storage.Reader) error {
+		list = list[:0]
+		if _, err := getJobTemplate(r, name); err != nil {
+			return err
+		}
+		for item, err := range jobTemplateVersionTable.Scan(r, storage.Range{Prefix: storage.Tuple(name), Reverse: true}) {
+			if err != nil {
+				return err
+			}
+			list = append(list, item.Value.show(h.db.Epoch().Ordinal, name))
+		}
+		return nil
+	})
+	return list, err
+}
+
+func getJobTemplate(r storage.Reader, name string) (jobTemplateRecord, error) {
+	record, err := jobTemplateTable.Get(r, storage.Tuple(name))
+	if errors.Is(err, storage.ErrNotFound) {
+		return record, errf(CodeJobTemplateNotFound, "there is no job template %q", clip(name))
+	}
+	return record, err
+}
+
+func (h *Hub) checkJobTemplate(t *JobTemplate) error {
+	if err := checkID("name of a job template", t.Name, jobTemplateName); err != nil {
+		return err
+	}
+	if n := len(t.Description); n > jobDescriptionBytes {
+		return errf(CodeArgumentInvalid, "description has %d bytes; expected at most %d", n, jobDescriptionBytes)
+	}
+	if most := h.limits.JobBytes; len(t.Spec) > most {
+		return errf(CodeTooLarge, "the template has %d bytes; expected at most %d", len(t.Spec), most)
+	}
+	s, err := ParseJobSpec(t.Spec)
+	if err != nil {
+		return err
+	}
+	if s.ID != "" {
+		return errf(CodeArgumentInvalid, "a template has no id: each of its jobs has its own")
+	}
+	var spec bytes.Buffer
+	if err := json.Compact(&spec, t.Spec); err != nil {
+		return wrapf(CodeFormat, err, "the template is not JSON")
+	}
+	t.Spec = spec.Bytes()
+	return nil
+}
+
+// PutJobTemplate makes a template, or a new version of one when something of it
+// differs. etag is empty, "*" when it must exist, or the one that it must have.
+// It needs ServiceConnect.
 func (h *Hub) PutJobTemplate(ctx context.Context, c Caller, t JobTemplate, etag string) (JobTemplate, error) {
-	return JobTemplate{}, errf(CodeInternal, "not built")
+	if err := h.authorize(ctx, c, opJobTemplateWrite, t.Name); err != nil {
+		return JobTemplate{}, err
+	}
+	if err := h.checkJobTemplate(&t); err != nil {
+		return JobTemplate{}, err
+	}
+	var out JobTemplate
+	err := h.step(ctx, "job.template", func(tx *storage.Tx) error {
+		old, err := jobTemplateTable.Get(tx, storage.Tuple(t.Name))
+		isNew := errors.Is(err, storage.ErrNotFound)
+		switch {
+		case isNew && etag != "":
+			return errf(CodeJobTemplateNotFound, "there is no job template %q", t.Name)
+		case isNew:
+			n, err := storage.Counter(tx, counterJobTemplates)
+			if err != nil {
+				return err
+			}
+			if n >= int64(h.limits.JobTemplates) {
+				return errf(CodeQuotaExceeded, "the hub has %d job templates, and the limit is %d; delete one first", n, h.limits.JobTemplates)
+			}
+			tx.Add(counterJobTemplates, 1)
+			old.Created = tx.Now()
+		case err != nil:
+			return err
+		default:
+			if err := checkSavedETag(etag, savedETag(h.db.Epoch().Ordinal, old.Created, old.Version), "the job template "+strconv.Quote(t.Name)); err != nil {
+				return err
+			}
+			if bytes.Equal(old.Spec, t.Spec) && old.Description == t.Description {
+				out = old.show(h.db.Epoch().Ordinal, t.Name)
+				return nil
+			}
+		}
+		record := jobTemplateRecord{
+			Description: t.Description, Spec: t.Spec, Version: old.Version + 1, Principal: c.Principal.String(), Created: old.Created, Updated: tx.Now(),
+		}
+		out = record.show(h.db.Epoch().Ordinal, t.Name)
+		if most := uint64(h.limits.SavedQueryVersions); record.Version > most {
+			if err := jobTemplateVersionTable.Delete(tx, storage.Tuple(t.Name, record.Version-most)); err != nil {
+				return err
+			}
+		}
+		return errors.Join(
+			jobTemplateTable.Put(tx, storage.Tuple(t.Name), record),
+			jobTemplateVersionTable.Put(tx, storage.Tuple(t.Name, record.Version), record),
+			h.auditTx(tx, c, opJobTemplateWrite, t.Name, jobDetails(map[string]any{"template": t.Name, "version": record.Version})),
+		)
+	})
+	return out, err
 }
 
-// DeleteJobTemplate removes a template with its versions. It needs ServiceConnect.
+// DeleteJobTemplate removes a template with its versions. etag is as in
+// PutJobTemplate. It needs ServiceConnect.
 func (h *Hub) DeleteJobTemplate(ctx context.Context, c Caller, name, etag string) error {
-	return errf(CodeInternal, "not built")
+	if err := h.authorize(ctx, c, opJobTemplateWrite, name); err != nil {
+		return err
+	}
+	return h.step(ctx, "job.templateDelete", func(tx *storage.Tx) error {
+		record, err := getJobTemplate(tx, name)
+		if err != nil {
+			return err
+		}
+		if err := checkSavedETag(etag, savedETag(h.db.Epoch().Ordinal, record.Created, record.Version), "the job template "+strconv.Quote(name)); err != nil {
+			return err
+		}
+		keys, err := firstKeys(jobTemplateVersionTable, tx, storage.Range{Prefix: storage.Tuple(name)}, h.limits.SavedQueryVersions+1)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if err := jobTemplateVersionTable.Delete(tx, k); err != nil {
+				return err
+			}
+		}
+		tx.Add(counterJobTemplates, -1)
+		return errors.Join(
+			jobTemplateTable.Delete(tx, storage.Tuple(name)),
+			h.auditTx(tx, c, opJobTemplateWrite, name, json.RawMessage(`{"deleted":true}`)),
+		)
+	})
 }
 
-// JobFromTemplate returns the spec of a template's newest version, with what
-// overrides has (a JSON merge patch) in place of what the template has. It needs
-// ServiceConnect.
-func (h *Hub) JobFromTemplate(ctx context.Context, c Caller, name string, overrides json.RawMessage) (JobSpec, error) {
-	return JobSpec{}, errf(CodeInternal, "not built")
+// JobFromTemplate returns a job's spec from a template: its newest version when
+// version is 0. Overrides are the JSON form of a spec, of which members may be
+// missing: what they have, also below targets, action and policy, takes the place
+// of what the template has, and null takes it away. It needs ServiceConnect.
+func (h *Hub) JobFromTemplate(ctx context.Context, c Caller, name string, version uint64, overrides json.RawMessage) (JobSpec, error) {
+	t, err := h.JobTemplate(ctx, c, name, version)
+	if err != nil {
+		return JobSpec{}, err
+	}
+	if most := h.limits.JobBytes; len(overrides) > most {
+		return JobSpec{}, errf(CodeTooLarge, "the overrides have %d bytes; expected at most %d", len(overrides), most)
+	}
+	spec := t.Spec
+	if len(overrides) > 0 {
+		// Whatever is wrong with them is told of them, not of what they make.
+		if err := rollout.Decode(overrides, "overrides", new(JobSpec)); err != nil {
+			return JobSpec{}, wrapf(CodeArgumentInvalid, err, "%s", err.Error())
+		}
+		if spec, err = override(spec, overrides, 2); err != nil {
+			return JobSpec{}, err
+		}
+	}
+	return ParseJobSpec(spec)
 }
+
+// override puts the members of an object into another one, down to a depth.
+func override(text, with json.RawMessage, depth int) (json.RawMessage, error) {
+	var base, over map[string]json.RawMessage
+	if json.Unmarshal(with, &over) != nil || over == nil {
+		return with, nil // what is no object takes the place
+	}
+	if json.Unmarshal(text, &base) != nil || base == nil {
+		base = map[string]json.RawMessage{}
+	}
+	for _, key := range slices.Sorted(maps.Keys(over)) {
+		switch v := over[key]; {
+		case isNull(v):
+			delete(base, key)
+		case depth > 1 && slices.Contains([]string{"targets", "action", "policy"}, key):
+			merged, err := override(base[key], v, depth-1)
+			if err != nil {
+				return nil, err
+			}
+			base[key] = merged
+		default:
+			base[key] = v
+		}
+	}
+	return marshal(base)
+}
+
+func isNull(v json.RawMessage) bool { return string(bytes.TrimSpace(v)) == "null" }

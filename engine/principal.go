@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/rollout"
 )
 
 // Caller says who asks for an operation, and on whose behalf. Every exported
@@ -32,10 +34,14 @@ func (id TwinID) String() string {
 // MarshalText writes the form of String.
 func (id TwinID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
-// UnmarshalText reads the form of String. Whether there may be such an id it
+// UnmarshalJSON reads the form of String. Whether there may be such an id it
 // does not say.
-func (id *TwinID) UnmarshalText(text []byte) error {
-	id.DeviceID, id.ModuleID, _ = strings.Cut(string(text), "/")
+func (id *TwinID) UnmarshalJSON(text []byte) error {
+	var s string
+	if json.Unmarshal(text, &s) != nil {
+		return rollout.Fault{Reason: "found " + clip(string(text)), Expected: "a text, DEVICE or DEVICE/MODULE"}
+	}
+	id.DeviceID, id.ModuleID, _ = strings.Cut(s, "/")
 	return nil
 }
 

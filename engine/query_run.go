@@ -103,7 +103,7 @@ func (q *queries) answer(ctx context.Context, r QueryRequest) (QueryPage, error)
 		}
 	}
 	if parsed.Source() == query.Jobs {
-		return QueryPage{Item: QueryJobs, Rows: []json.RawMessage{}}, nil
+		return q.jobRows(ctx, parsed, at, most)
 	}
 	if err := q.waitReady(ctx); err != nil {
 		return QueryPage{}, err

@@ -17,7 +17,7 @@ import (
 const (
 	savedQueryName        = 64
 	savedQueryDescription = 512
-	savedQueryLabels      = 20
+	labelsMost            = 20
 	labelKeyBytes         = 64
 	labelValueBytes       = 256
 )
@@ -160,16 +160,8 @@ func (h *Hub) checkSavedQuery(s *SavedQuery) error {
 	if len(s.Description) > savedQueryDescription {
 		return errf(CodeArgumentInvalid, "description has %d bytes; expected at most %d", len(s.Description), savedQueryDescription)
 	}
-	if len(s.Labels) > savedQueryLabels {
-		return errf(CodeArgumentInvalid, "labels has %d members; expected at most %d", len(s.Labels), savedQueryLabels)
-	}
-	for _, key := range slices.Sorted(maps.Keys(s.Labels)) {
-		if err := checkID("label", key, labelKeyBytes); err != nil {
-			return err
-		}
-		if n := len(s.Labels[key]); n > labelValueBytes {
-			return errf(CodeArgumentInvalid, "the label %q has %d bytes; expected at most %d", key, n, labelValueBytes)
-		}
+	if err := checkLabels(s.Labels); err != nil {
+		return err
 	}
 	if most := h.limits.SavedQueryBytes; len(s.Text) > most {
 		return errf(CodeArgumentInvalid, "the query has %d bytes; expected at most %d to save it", len(s.Text), most)
@@ -179,6 +171,22 @@ func (h *Hub) checkSavedQuery(s *SavedQuery) error {
 		return err
 	}
 	s.Source = q.Source()
+	return nil
+}
+
+// checkLabels checks the labels of a record that has a name.
+func checkLabels(labels map[string]string) error {
+	if len(labels) > labelsMost {
+		return errf(CodeArgumentInvalid, "labels has %d members; expected at most %d", len(labels), labelsMost)
+	}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if err := checkID("label", key, labelKeyBytes); err != nil {
+			return err
+		}
+		if n := len(labels[key]); n > labelValueBytes {
+			return errf(CodeArgumentInvalid, "the label %q has %d bytes; expected at most %d", key, n, labelValueBytes)
+		}
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@ type longWork struct {
 	configurations *configurations
 	imports        importState // identity jobs and the containers that they use
 	jobFollowers   jobFollowers
+	zones          zoneNames
 }
 
 // step is update for a transaction of long work, which a kill may precede or

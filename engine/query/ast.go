@@ -7,7 +7,7 @@ type Source uint8
 const (
 	Devices Source = iota // a device twin each
 	Modules               // a module twin each, those of the system included
-	Jobs                  // a device of a job each; empty until there are jobs
+	Jobs                  // a device of a job each, which have no columns
 )
 
 // String returns the name as it stands behind FROM.

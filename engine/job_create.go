@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/muster-hub/muster/engine/query"
+	"github.com/muster-hub/muster/engine/rollout"
+	"github.com/muster-hub/muster/storage"
+)
+
+// CreateJob makes a job and returns it, durable and queued. With a token of
+// PreviewJob it is refused with CodeJobPreviewChanged unless the spec and its
+// targets are those of the preview; its targets are laid out at once, even if it
+// starts later, and it fails before it touches a device if they have changed by
+// then. Of targets.condition a mistake counts when the job runs, as in IoT
+// Hub; any other one is CodeArgumentInvalid. CodeJobAlreadyExists for an id that
+// is taken; CodeTooManyJobs. It needs ServiceConnect.
+func (h *Hub) CreateJob(ctx context.Context, c Caller, s JobSpec, token string) (Job, error) {
+	if err := h.authorize(ctx, c, opJobCreate, s.ID); err != nil {
+		return Job{}, err
+	}
+	now := time.Now().UTC()
+	checked, err := h.prepareJob(ctx, c, s, now)
+	if err != nil {
+		return Job{}, err
+	}
+	plan := planRecord{Run: 1}
+	if token != "" {
+		if plan.Expect, err = h.redeemPreview(ctx, checked, token, now); err != nil {
+			return Job{}, err
+		}
+	} else if err := h.checkTargets(ctx, checked); err != nil {
+		return Job{}, err
+	}
+	id := checked.spec.ID
+	if id == "" {
+		id = newJobID(now)
+	}
+	var made Job
+	err = h.step(ctx, "job.create", func(tx *storage.Tx) error {
+		made, err = h.createJobTx(tx, c, id, checked, plan)
+		return err
+	})
+	if err != nil {
+		return Job{}, err
+	}
+	if plan.Expect == nil || !checked.spec.Policy.Start.After(now) {
+		return made, nil
+	}
+	// What was previewed is fixed now. If this call is cut off, the job's start does it.
+	for {
+		if done, err := h.layOutStep(ctx, id); done || err != nil {
+			break
+		}
+	}
+	return h.Job(ctx, c, id)
+}
+
+func (h *Hub) createJobTx(tx *storage.Tx, c Caller, id string, checked *checkedJob, plan planRecord) (Job, error) {
+	for _, taken := range []func() (bool, error){
+		func() (bool, error) { return jobTable.Has(tx, jobKey(id)) },
+		func() (bool, error) { return goneJobTable.Has(tx, goneJobKey(id, 0)) },
+	} {
+		if is, err := taken(); err != nil || is {
+			return Job{}, errors.Join(err, errf(CodeJobAlreadyExists, "there is a job %q, or one was deleted so shortly ago that its executions are still being removed", id))
+		}
+	}
+	n, err := storage.Counter(tx, counterJobsActive)
+	if err != nil {
+		return Job{}, err
+	}
+	if most := h.limits.JobsActive; n >= int64(most) {
+		return Job{}, errf(CodeTooManyJobs, "%d jobs have not ended, and the limit is %d", n, most)
+	}
+	record := jobRecord{
+		Revision: 1, Kind: checked.action.kind(), Priority: checked.spec.Policy.Priority, Owner: jobOwner{c.Kind, c.Name},
+		Run: 1, State: rollout.NewState(checked.spec.Targets.Dynamic), Created: tx.Now(), Updated: tx.Now(),
+	}
+	spec := jobSpecRecord{Spec: checked.spec, Saved: checked.saved}
+	spec.Spec.ID = id
+	tx.Add(counterJobsActive, 1)
+	h.wakeJobTx(tx, id)
+	details := jobDetails(map[string]any{"job": id, "kind": record.Kind, "previewed": plan.Expect != nil})
+	err = errors.Join(
+		jobTable.Put(tx, jobKey(id), record),
+		jobSpecTable.Put(tx, jobKey(id), spec),
+		planTable.Put(tx, jobKey(id), plan),
+		appendChange(tx, c, changeJobCreated, TwinID{}, 0, details),
+		h.auditTx(tx, c, opJobCreate, id, details),
+	)
+	if err != nil {
+		return Job{}, err
+	}
+	return h.showJob(tx, id, &record)
+}
+
+// prepareJob checks a job for who makes it.
+func (h *Hub) prepareJob(ctx context.Context, c Caller, s JobSpec, now time.Time) (*checkedJob, error) {
+	var saved savedText
+	if name := s.Targets.Query; name != "" {
+		err := h.view(ctx, "read a saved query", func(r storage.Reader) error {
+			record, err := getSavedQuery(r, name)
+			saved = savedText{record.Text, record.Source}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	checked, err := h.checkJob(s, saved, now)
+	if err != nil {
+		return nil, err
+	}
+	if op := checked.action.operation(); !c.Permissions.Has(op.info().Permission) {
+		e := errf(CodeUnauthorized, "a job of the kind %s needs the permission %s, which %s does not have", checked.action.kind(), op.info().Permission, c.Principal)
+		h.auditRefused(c, opJobCreate, s.ID, e)
+		return nil, e
+	}
+	return checked, nil
+}
+
+// checkTargets refuses a job that would do nothing.
+func (h *Hub) checkTargets(ctx context.Context, checked *checkedJob) error {
+	if checked.spec.AllowEmpty || checked.spec.Targets.Condition != "" {
+		return nil
+	}
+	if err := h.queries.waitReady(ctx); err != nil {
+		return err
+	}
+	some, left := false, map[string]int{}
+	err := h.eachTarget(ctx, checked.targets, targetAsk{limit: 1, left: func(reason, _ string) { left[reason]++ }}, func([]query.Row) bool {
+		some = true
+		return false
+	})
+	if err != nil || some {
+		return err
+	}
+	return noTargets(checked, left)
+}
+
+// noTargets says why a job has no targets.
+func noTargets(checked *checkedJob, left map[string]int) error {
+	e := errf(CodeArgumentInvalid, "the job has no targets: nothing matches its condition now")
+	e.Next = "Try the condition with `muster query`, or allow for an empty job with allowEmpty."
+	switch {
+	case left[leftExclude]+left[leftExcludeWhere] > 0:
+		e.Message = "the job has no targets: all " + plural(left[leftExclude]+left[leftExcludeWhere], "device") + " that match are excluded"
+	case checked.targets.query == nil:
+		e.Message = "the job has no targets: none of the " + plural(len(checked.targets.ids), "id") + " exists"
+		e.Next = "Check the ids; `muster device list` shows what exists."
+	}
+	return e
+}
