@@ -116,7 +116,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	h.methods.queue = newMethodQueue()
 	h.events, h.queries, h.webhooks = newFeed(h), queries, newWebhooks(o.Deliver)
 	h.reached, h.configurations = o.Reached, newConfigurations()
-	h.jobs.wake = make(chan struct{}, 1)
+	h.jobs.init(&limits)
 	queries.hub = h
 	if err := h.openPolicies(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())

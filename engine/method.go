@@ -217,9 +217,16 @@ func (s *Session) CompleteMethod(requestID string, status int, payload []byte) {
 	s.mu.Lock()
 	call := s.calls[requestID]
 	delete(s.calls, requestID)
+	var late lateCall
+	if call == nil {
+		late = s.lateLocked(requestID)
+	}
 	s.mu.Unlock()
 	if call == nil {
 		s.hub.count.lateAnswers.Add(1)
+		if late.job != nil && o.err == nil {
+			s.hub.jobs.lateAnswer(s.id, late, o.result)
+		}
 		return
 	}
 	call.done <- o // never blocks: who took the call out of the map is the only sender

@@ -59,26 +59,38 @@ func (m *methodQueue) open(ctx context.Context, h *Hub) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range sending {
-		err := h.update(ctx, "end interrupted method", func(tx *storage.Tx) error {
-			q, err := loadQueue(tx, id)
-			if err != nil || q.Sending == "" {
-				return err
+	for some := range slices.Chunk(sending, interruptedBatch) {
+		err := h.step(ctx, "method.interrupted", func(tx *storage.Tx) error {
+			for _, id := range some {
+				if err := h.endInterruptedTx(tx, id); err != nil {
+					return err
+				}
 			}
-			r, err := loadQueued(tx, id, q.Sending)
-			if err != nil {
-				return err
-			}
-			r.Status, r.Code = QueuedUncertain, CodeConnectionClosed.String()
-			r.Message = "the hub stopped after the call was taken for sending and before an answer; whether the device acted is not known"
-			return h.finishQueuedTx(tx, hubCaller("restart"), id, q.Sending, &r)
+			return nil
 		})
 		// A store that takes no writes now must not keep the hub from reads.
 		if err != nil {
-			h.log.Warn("a method call that was interrupted could not be marked uncertain", slog.String("device", id.String()), slog.Any("error", err))
+			h.log.Warn("method calls that were interrupted could not be marked uncertain", slog.String("first", some[0].String()), slog.Int("calls", len(some)), slog.Any("error", err))
 		}
 	}
 	return nil
+}
+
+// interruptedBatch is how many calls one transaction of open ends.
+const interruptedBatch = 64
+
+func (h *Hub) endInterruptedTx(tx *storage.Tx, id TwinID) error {
+	q, err := loadQueue(tx, id)
+	if err != nil || q.Sending == "" {
+		return err
+	}
+	r, err := loadQueued(tx, id, q.Sending)
+	if err != nil {
+		return err
+	}
+	r.Status, r.Code = QueuedUncertain, CodeConnectionClosed.String()
+	r.Message = "the hub stopped after the call was taken for sending and before an answer; whether the device acted is not known"
+	return h.finishQueuedTx(tx, hubCaller("restart"), id, q.Sending, &r)
 }
 
 // close waits until every delivery has ended; the sessions must have.
@@ -187,7 +199,7 @@ func (m *methodQueue) sweep(ctx context.Context, h *Hub, now time.Time) error {
 		return err
 	}
 	for _, d := range list {
-		if err := h.update(ctx, "end due method call", func(tx *storage.Tx) error { return h.dueQueuedTx(tx, d.id, d.call, now) }); err != nil {
+		if err := h.step(ctx, "method.due", func(tx *storage.Tx) error { return h.dueQueuedTx(tx, d.id, d.call, now) }); err != nil {
 			return err
 		}
 	}
@@ -245,9 +257,11 @@ func (h *Hub) deliverQueued(id TwinID) bool {
 	if r.Status != QueuedSending {
 		return true // it had expired
 	}
-	result, sent, failure := h.sendQueued(s, r)
+	end := &callEnd{id: id, call: call, attempt: r.Attempt}
+	end.result, end.sent, end.failure = h.sendQueued(s, call, r)
+	sent := end.sent
 	for {
-		err := h.endQueued(id, call, r.Attempt, result, sent, failure)
+		err := h.endQueued(end, r.Job != nil)
 		if err == nil {
 			return sent
 		}
@@ -266,7 +280,7 @@ func (h *Hub) deliverQueued(id TwinID) bool {
 // nothing of it may reach the wire, so that no crash can lead to a repetition.
 func (h *Hub) takeQueued(id TwinID, s *Session) (call string, r queuedRecord, err error) {
 	s.announce()
-	err = h.update(context.Background(), "take queued method", func(tx *storage.Tx) error {
+	err = h.step(context.Background(), "method.take", func(tx *storage.Tx) error {
 		call = ""
 		q, err := loadQueue(tx, id)
 		if err != nil || len(q.Waiting) == 0 || q.Sending != "" {
@@ -286,7 +300,9 @@ func (h *Hub) takeQueued(id TwinID, s *Session) (call string, r queuedRecord, er
 		r.Status, r.Sent = QueuedSending, tx.Now()
 		r.Attempt++
 		data, err := marshal(map[string]any{"call": call, "method": r.Name, "attempt": r.Attempt})
-		tx.Add(counterQueued, -1)
+		if r.Job == nil {
+			tx.Add(counterQueued, -1)
+		}
 		return errors.Join(err,
 			queuedTable.Put(tx, queuedKey(id, call), r),
 			h.putQueueTx(tx, id, q),
@@ -301,7 +317,7 @@ func (h *Hub) takeQueued(id TwinID, s *Session) (call string, r queuedRecord, er
 
 // sendQueued writes a call and waits for its answer. sent is false when it is
 // certain that nothing reached the wire.
-func (h *Hub) sendQueued(s *Session, r queuedRecord) (result MethodResult, sent bool, failure *Error) {
+func (h *Hub) sendQueued(s *Session, id string, r queuedRecord) (result MethodResult, sent bool, failure *Error) {
 	call, rid, err := s.beginCall(h.limits.MethodsInFlight)
 	if err != nil {
 		return result, false, AsError(err)
@@ -310,49 +326,82 @@ func (h *Hub) sendQueued(s *Session, r queuedRecord) (result MethodResult, sent 
 	if err := s.connection.Outbox.Method(rid, r.Name, r.Payload); err != nil {
 		return result, false, AsError(err)
 	}
+	h.reach("method.wire:after")
 	timer := time.NewTimer(r.Response)
 	defer timer.Stop()
+	late := errf(CodeGatewayTimeout, "the device did not answer within %s; whether it acted is not known", r.Response)
 	select {
 	case o := <-call.done: // also when the session ends
+		s.overdue(rid, id, r.Job)
 		return o.result, true, o.err
 	case <-timer.C:
-		return result, true, errf(CodeGatewayTimeout, "the device did not answer within %s; whether it acted is not known", r.Response)
+	}
+	s.overdue(rid, id, r.Job)
+	select {
+	case o := <-call.done: // it came just now
+		return o.result, true, o.err
+	default:
+		return result, true, late
 	}
 }
 
-func (h *Hub) endQueued(id TwinID, call string, attempt int, result MethodResult, sent bool, failure *Error) error {
-	return h.update(context.Background(), "end queued method", func(tx *storage.Tx) error {
-		r, err := queuedTable.Get(tx, queuedKey(id, call))
-		if errors.Is(err, storage.ErrNotFound) {
-			return nil // went with its identity
-		}
-		if err != nil || r.Status != QueuedSending || r.Attempt != attempt {
-			return err
-		}
-		if !sent {
-			return h.putBackTx(tx, id, call, &r)
-		}
-		r.Status, r.AnswerCode, r.Answer = QueuedSucceeded, result.Status, result.Payload
-		if failure != nil {
-			r.AnswerCode, r.Answer = 0, nil
-			r.Code, r.Message = failure.Code.String(), failure.Message
-			r.Status = QueuedUncertain
-			if failure.Code == CodeInvalidMethodResponse || failure.Code == CodeTooLarge {
-				r.Status = QueuedFailed // the device did answer
-			}
-		}
-		details, err := marshal(struct {
-			Method string       `json:"method"`
-			Call   string       `json:"call"`
-			Result QueuedStatus `json:"result"`
-			Status int          `json:"status,omitempty"`
-			By     string       `json:"queuedBy"`
-		}{r.Name, call, r.Status, r.AnswerCode, r.Principal})
-		return errors.Join(err,
-			h.finishQueuedTx(tx, hubCaller("queue"), id, call, &r),
-			h.auditTx(tx, hubCaller("queue"), opMethodInvoke, id.String(), json.RawMessage(details)),
-		)
+// callEnd is how a call that was taken for sending ended.
+type callEnd struct {
+	id      TwinID
+	call    string
+	attempt int
+	result  MethodResult
+	sent    bool
+	failure *Error
+
+	stored bool // and err says how that went; only of those of jobs
+	err    error
+}
+
+func (h *Hub) endQueued(end *callEnd, job bool) error {
+	if job {
+		return h.endJobCall(end)
+	}
+	return h.step(context.Background(), "method.end", func(tx *storage.Tx) error {
+		return h.endQueuedTx(tx, end, func(r *queuedRecord) error {
+			return h.finishQueuedTx(tx, hubCaller("queue"), end.id, end.call, r)
+		})
 	})
+}
+
+// endQueuedTx has a call's end stored by finish, or makes it the next again.
+func (h *Hub) endQueuedTx(tx *storage.Tx, end *callEnd, finish func(r *queuedRecord) error) error {
+	r, err := queuedTable.Get(tx, queuedKey(end.id, end.call))
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil // went with its identity
+	}
+	if err != nil || r.Status != QueuedSending || r.Attempt != end.attempt {
+		return err
+	}
+	if !end.sent {
+		return h.putBackTx(tx, end.id, end.call, &r)
+	}
+	r.Status, r.AnswerCode, r.Answer = QueuedSucceeded, end.result.Status, end.result.Payload
+	if failure := end.failure; failure != nil {
+		r.AnswerCode, r.Answer = 0, nil
+		r.Code, r.Message = failure.Code.String(), failure.Message
+		r.Status = QueuedUncertain
+		if failure.Code == CodeInvalidMethodResponse || failure.Code == CodeTooLarge {
+			r.Status = QueuedFailed // the device did answer
+		}
+	}
+	details, err := marshal(struct {
+		Method string       `json:"method"`
+		Call   string       `json:"call"`
+		Result QueuedStatus `json:"result"`
+		Status int          `json:"status,omitempty"`
+		By     string       `json:"queuedBy"`
+	}{r.Name, end.call, r.Status, r.AnswerCode, r.Principal})
+	c := hubCaller("queue")
+	if r.Job != nil {
+		c = hubCaller("job:" + r.Job.Job)
+	}
+	return errors.Join(err, finish(&r), h.auditTx(tx, c, opMethodInvoke, end.id.String(), json.RawMessage(details)))
 }
 
 // putBackTx makes a call that never reached the wire the next one again.
@@ -363,6 +412,8 @@ func (h *Hub) putBackTx(tx *storage.Tx, id TwinID, call string, r *queuedRecord)
 	}
 	q.Sending, q.Waiting = "", append([]string{call}, q.Waiting...)
 	r.Status, r.Sent = QueuedWaiting, time.Time{}
-	tx.Add(counterQueued, 1)
+	if r.Job == nil {
+		tx.Add(counterQueued, 1)
+	}
 	return errors.Join(queuedTable.Put(tx, queuedKey(id, call), *r), h.putQueueTx(tx, id, q))
 }

@@ -70,6 +70,7 @@ type queuedRecord struct {
 	Message    string          `json:"m,omitempty"`
 	Principal  string          `json:"w"`
 	Cause      string          `json:"u,omitempty"`
+	Job        *queuedJob      `json:"j,omitempty"` // whose attempt the call is; nil: a user's
 }
 
 // queueRecord is what one identity's calls have in common. Whoever adds,
@@ -79,6 +80,24 @@ type queueRecord struct {
 	Waiting  []string `json:"w,omitempty"` // in the order of sending
 	Sending  string   `json:"s,omitempty"`
 	Finished []string `json:"f,omitempty"` // the oldest first
+	Job      string   `json:"j,omitempty"` // the one that is a job's, which has at most one at a time
+}
+
+// next names a new call.
+func (q *queueRecord) next() string {
+	q.Last++
+	var tail [4]byte
+	_, _ = rand.Read(tail[:]) // never fails
+	return fmt.Sprintf("%08x%s", q.Last, hex.EncodeToString(tail[:]))
+}
+
+// users counts the calls that wait and are not a job's.
+func (q *queueRecord) users() int {
+	n := len(q.Waiting)
+	if q.Job != "" && slices.Contains(q.Waiting, q.Job) {
+		n--
+	}
+	return n
 }
 
 // queuedKept is how long a finished call can be read.
@@ -163,8 +182,8 @@ func (h *Hub) QueueMethod(ctx context.Context, c Caller, id TwinID, m MethodCall
 		if err != nil {
 			return err
 		}
-		if len(q.Waiting) >= l.QueuedPerDevice {
-			return errf(CodeTooManyMethods, "%d method calls are queued for %q, which is the limit; cancel one or wait", len(q.Waiting), id)
+		if n := q.users(); n >= l.QueuedPerDevice {
+			return errf(CodeTooManyMethods, "%d method calls are queued for %q, which is the limit; cancel one or wait", n, id)
 		}
 		all, err := storage.Counter(tx, counterQueued)
 		if err != nil {
@@ -173,10 +192,7 @@ func (h *Hub) QueueMethod(ctx context.Context, c Caller, id TwinID, m MethodCall
 		if all >= int64(l.QueuedInHub) {
 			return errf(CodeTooManyMethods, "%d method calls are queued in this hub, which is its limit", all)
 		}
-		q.Last++
-		var tail [4]byte
-		_, _ = rand.Read(tail[:]) // never fails
-		call := fmt.Sprintf("%08x%s", q.Last, hex.EncodeToString(tail[:]))
+		call := q.next()
 		r := queuedRecord{
 			Generation: identity.GenerationID, Name: m.Name, Payload: m.Payload, Response: m.ResponseTimeout, Status: QueuedWaiting,
 			Created: tx.Now(), Deadline: tx.Now().Add(wait), Principal: c.Principal.String(), Cause: c.Cause,
@@ -351,8 +367,11 @@ func (h *Hub) CancelQueuedMethod(ctx context.Context, c Caller, id TwinID, call 
 }
 
 // finishQueuedTx stores a call's final state, and drops the identity's oldest
-// finished calls beyond the bound.
+// finished calls beyond the bound. That of a job's call is its execution's.
 func (h *Hub) finishQueuedTx(tx *storage.Tx, c Caller, id TwinID, call string, r *queuedRecord) error {
+	if r.Job != nil {
+		return h.inJobs(func(t *jobTx) error { return t.finishCall(c, id, call, r) })(tx)
+	}
 	q, err := loadQueue(tx, id)
 	if err != nil {
 		return err
@@ -372,6 +391,15 @@ func (h *Hub) finishQueuedTx(tx *storage.Tx, c Caller, id TwinID, call string, r
 		}
 		q.Finished = q.Finished[1:]
 	}
+	return errors.Join(
+		queuedTable.Put(tx, queuedKey(id, call), *r),
+		h.putQueueTx(tx, id, q),
+		h.tellFinishedTx(tx, c, id, call, r),
+	)
+}
+
+// tellFinishedTx writes the event of a call that ended, and counts it.
+func (h *Hub) tellFinishedTx(tx *storage.Tx, c Caller, id TwinID, call string, r *queuedRecord) error {
 	data, err := marshal(struct {
 		Call   string       `json:"call"`
 		Method string       `json:"method"`
@@ -384,11 +412,7 @@ func (h *Hub) finishQueuedTx(tx *storage.Tx, c Caller, id TwinID, call string, r
 	case QueuedExpired:
 		tx.OnCommit(func(uint64) { h.methods.queue.expired.Add(1) })
 	}
-	return errors.Join(err,
-		queuedTable.Put(tx, queuedKey(id, call), *r),
-		h.putQueueTx(tx, id, q),
-		appendChange(tx, c, changeMethodFinished, id, 0, data),
-	)
+	return errors.Join(err, appendChange(tx, c, changeMethodFinished, id, 0, data))
 }
 
 // dropQueueTx deletes the calls of an identity that goes.
@@ -409,7 +433,7 @@ func (h *Hub) dropQueueTx(tx *storage.Tx, id TwinID) error {
 			return err
 		}
 	}
-	tx.Add(counterQueued, -int64(len(q.Waiting)))
+	tx.Add(counterQueued, -int64(q.users()))
 	tx.OnCommit(func(uint64) { h.methods.queue.changed(h, id, 0) })
 	return queueTable.Delete(tx, id.key())
 }

@@ -91,6 +91,7 @@ type Session struct {
 	subs     Subscriptions
 	calls    map[string]*pendingCall // nil until the first
 	lastCall uint64                  // request ids never repeat within a session
+	late     []lateCall              // answers to which may come late, or again; the newest last
 }
 
 // Connect attaches a connection as the identity's session. An older session
@@ -128,7 +129,7 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 	if s.subs.Has(EndpointMessage) {
 		s.deliver()
 	}
-	h.methods.queue.kick(h, s.id)
+	h.takesMethods(s.id)
 	return s, nil
 }
 
@@ -285,7 +286,7 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 	s.mu.Unlock()
 	if methods {
 		s.hub.sessions.arrived(s.id)
-		s.hub.methods.queue.kick(s.hub, s.id)
+		s.hub.takesMethods(s.id)
 	}
 	if messages {
 		s.deliver()

@@ -7,6 +7,15 @@ func Select(source Source, p *Predicate) *Query {
 	return &Query{text: p.text, source: source, star: true, where: p.where, top: -1}
 }
 
+// SelectID returns the query for the ids, of devices, of what a predicate
+// selects: followed, it tells who comes and goes and of no other change.
+func SelectID(source Source, p *Predicate) *Query {
+	return &Query{
+		text: "SELECT deviceId FROM " + source.String() + " WHERE " + p.text, source: source,
+		items: []item{{key: "deviceId", path: Path{"deviceId"}}}, where: p.where, top: -1,
+	}
+}
+
 // Star reports whether the query selects whole twins.
 func (q *Query) Star() bool { return q.star }
 

@@ -1,0 +1,48 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// executionLockTable says which execution is in progress on a device or module,
+// (device, module): none begins an attempt while another one's has not ended.
+// Whoever waits is found by the index "open" of executions, not here: a lock
+// that named them would be written again for each of them.
+var executionLockTable = storage.NewTable("job_device", 1, storage.JSON[executionLock]())
+
+// executionLock names the execution in progress.
+type executionLock struct {
+	Job string `json:"j"`
+	Run uint64 `json:"r"`
+}
+
+// lockedBy returns the job that is in progress on a target, "" when none but
+// ref is.
+func lockedBy(r storage.Reader, ref executionRef) (string, error) {
+	l, err := executionLockTable.Get(r, ref.id.key())
+	if errors.Is(err, storage.ErrNotFound) || err == nil && l == (executionLock{ref.job, ref.run}) {
+		return "", nil
+	}
+	return l.Job, err
+}
+
+// lock takes the device for the execution; it must be free, or its own.
+func (t *jobTx) lock(ref executionRef) error {
+	return executionLockTable.Put(t.Tx, ref.id.key(), executionLock{ref.job, ref.run})
+}
+
+// unlock gives the device back if the execution holds it, and has the loop look
+// at who waits for it.
+func (t *jobTx) unlock(ref executionRef) error {
+	l, err := executionLockTable.Get(t.Tx, ref.id.key())
+	if errors.Is(err, storage.ErrNotFound) || err == nil && l != (executionLock{ref.job, ref.run}) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t.OnCommit(func(uint64) { t.hub.jobs.attend(ref.id) })
+	return executionLockTable.Delete(t.Tx, ref.id.key())
+}
