@@ -190,6 +190,7 @@ type activeJob struct {
 	created  time.Time
 	run      uint64
 	status   rollout.JobStatus
+	follows  bool // it has a condition that is followed
 	laidOut  bool
 	start    time.Time // its targets are those of this time
 	repeats  time.Time // when its next run begins; its run has ended
@@ -408,13 +409,15 @@ func (l *jobLoop) refresh(ctx context.Context, dirty map[string]struct{}) error 
 	err := l.hub.view(ctx, "read jobs", func(r storage.Reader) error {
 		for id := range dirty {
 			record, err := jobTable.Get(r, jobKey(id))
-			switch {
-			case errors.Is(err, storage.ErrNotFound):
+			if errors.Is(err, storage.ErrNotFound) {
 				l.drop(id)
-			case err != nil:
+				continue
+			}
+			if err == nil {
+				err = l.note(r, id, &record)
+			}
+			if err != nil {
 				return err
-			default:
-				l.note(id, &record)
 			}
 		}
 		return nil
@@ -424,10 +427,10 @@ func (l *jobLoop) refresh(ctx context.Context, dirty map[string]struct{}) error 
 }
 
 // note takes over how a job stands.
-func (l *jobLoop) note(id string, r *jobRecord) {
+func (l *jobLoop) note(reader storage.Reader, id string, r *jobRecord) error {
 	if r.State.Status.Final() && r.NextRun.IsZero() {
 		l.drop(id)
-		return
+		return nil
 	}
 	a := l.active[id]
 	if a != nil && !a.created.Equal(r.Created) { // another one of the same name
@@ -435,7 +438,15 @@ func (l *jobLoop) note(id string, r *jobRecord) {
 		a = nil
 	}
 	if a == nil {
-		a = &activeJob{id: id, priority: r.Priority, created: r.Created, batch: jobBatch, more: true}
+		work, err := l.hub.jobs.works.get(l.hub, reader, id, r)
+		if err != nil {
+			l.tell("a job can't be run", id, err)
+			return nil
+		}
+		a = &activeJob{
+			id: id, priority: r.Priority, created: r.Created, batch: jobBatch, more: true,
+			start: work.policy.Start, follows: work.confirm != nil || work.spec.Spec.Targets.Dynamic,
+		}
 		l.active[id] = a
 		i, _ := slices.BinarySearchFunc(l.order, a, compareActive)
 		l.order = slices.Insert(l.order, i, a)
@@ -448,8 +459,8 @@ func (l *jobLoop) note(id string, r *jobRecord) {
 	}
 	a.status, a.laidOut, a.repeats = r.State.Status, r.State.LaidOut, r.NextRun
 	a.ready = true
-	l.dueNow = true
 	l.follow.note(a, &r.State)
+	return nil
 }
 
 func compareActive(a, b *activeJob) int {

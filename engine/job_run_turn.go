@@ -30,6 +30,8 @@ type jobTurn struct {
 	cancel []TwinID            // executions to be canceled if the policy says so
 
 	decision rollout.Decision
+	tried    []TwinID // of again
+	refilled bool     // a page of who waits was looked at
 	begun    int // attempts, and executions that ended without one
 	ended    int // executions that were canceled
 	waits    rollout.WaitsFor
@@ -142,11 +144,12 @@ func (l *jobLoop) work(ctx context.Context, a *activeJob) error {
 	if h.jobs.rate != nil && n.begun > 0 {
 		h.jobs.rate.ReserveN(n.input.Now, n.begun)
 	}
+	a.again = slices.DeleteFunc(a.again, func(id TwinID) bool { return slices.Contains(n.tried, id) })
 	d := &n.decision
 	a.wake, a.starved = d.Wake, false
 	a.closed = n.waits == rollout.WaitsForWindow
 	switch {
-	case n.begun+n.ended > 0 || d.Changed:
+	case n.begun+n.ended+len(n.tried) > 0 || d.Changed:
 		a.ready = true // there may be more
 	case n.waits == rollout.WaitsForTurn && wait > 0:
 		if at := n.input.Now.Add(wait); a.wake.IsZero() || at.Before(a.wake) {
@@ -154,7 +157,7 @@ func (l *jobLoop) work(ctx context.Context, a *activeJob) error {
 		}
 	case n.waits == rollout.WaitsForTurn:
 		a.starved = true
-	case len(a.again) == 0 && a.more:
+	case n.refilled && a.more && len(a.again) == 0:
 		a.ready = true // the next page of who waits
 	}
 	if d.Health != nil {
@@ -235,6 +238,7 @@ func (n *jobTurn) look(r storage.Reader) error {
 		return nil
 	}
 	if len(a.again) == 0 && a.more {
+		n.refilled = true
 		if err := n.loop.refill(r, a, work); err != nil {
 			return err
 		}
@@ -287,7 +291,7 @@ func (n *jobTurn) lookOpen(r storage.Reader) error {
 // do is the turn's transaction.
 func (n *jobTurn) do(t *jobTx) error {
 	a, h := n.job, n.loop.hub
-	n.decision, n.begun, n.ended, n.waits = rollout.Decision{}, 0, 0, ""
+	n.decision, n.begun, n.ended, n.waits, n.tried = rollout.Decision{}, 0, 0, "", n.tried[:0]
 	j, err := t.job(a.id)
 	if err != nil {
 		return err
@@ -324,11 +328,12 @@ func (n *jobTurn) do(t *jobTx) error {
 			if err != nil {
 				return err
 			}
+			n.tried = append(n.tried, id)
 			if begun {
 				again--
 				left--
+				n.begun++
 			}
-			n.begun++
 		}
 	}
 	for _, zone := range d.Open {
@@ -367,7 +372,11 @@ func (n *jobTurn) first(t *jobTx, j *jobInTx, id TwinID) error {
 		j.State.Waves[e.Wave].Size--
 		return err
 	}
-	matches, err := t.hub.targetMatches(&j.work.spec, id, t.Now())
+	targets, err := j.work.targets(t.hub)
+	if err != nil {
+		return err
+	}
+	matches, err := targets.matches(t.hub, t.Tx, id, t.Now())
 	if err != nil {
 		return err
 	}

@@ -10,13 +10,18 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-// jobWork is what running a job needs of its spec, made ready. It never changes.
+// jobWork is what running a job needs of its spec, made ready. It never changes,
+// and is safe for concurrent use.
 type jobWork struct {
 	created time.Time // of the job: another one of its name has another
 	spec    jobSpecRecord
 	plan    *rollout.Plan
 	policy  *rollout.Policy
 	confirm *query.Predicate // nil: no evidence is asked for
+
+	once   sync.Once // of targets
+	parsed *jobTargets
+	fault  error
 }
 
 // jobWorks keeps the work of the jobs that ran last: a spec may be large, and is
@@ -28,7 +33,13 @@ type jobWorks struct {
 }
 
 // jobWorksMost is how many are kept.
-const jobWorksMost = 256
+const jobWorksMost = 128
+
+// targets are the job's, made ready to be compared with.
+func (w *jobWork) targets(h *Hub) (*jobTargets, error) {
+	w.once.Do(func() { w.parsed, w.fault = h.parseTargets(&w.spec.Spec, w.spec.Saved) })
+	return w.parsed, w.fault
+}
 
 // get returns the work of a job.
 func (w *jobWorks) get(h *Hub, r storage.Reader, id string, record *jobRecord) (*jobWork, error) {
@@ -53,7 +64,6 @@ func (w *jobWorks) get(h *Hub, r storage.Reader, id string, record *jobRecord) (
 			return nil, wrapf(CodeInternal, err, "the condition of the job %q can't be used: %v", id, err)
 		}
 	}
-	s.Targets.IDs = nil // whoever lays them out reads them itself
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.kept == nil {

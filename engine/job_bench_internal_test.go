@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/muster-hub/muster/storage"
+)
+
+// BenchmarkTwinJob compares a job that changes the twins of a whole fleet, 5,000
+// of it connected, with single durable updates of the same twins by 256 callers,
+// and says how long one update beside the job waits. MUSTER_BENCH_DEVICES says
+// how many devices there are.
+func BenchmarkTwinJob(b *testing.B) {
+	devices := 20_000
+	if s := os.Getenv("MUSTER_BENCH_DEVICES"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			b.Fatal(err)
+		}
+		devices = n
+	}
+	h, err := Open(b.Context(), Options{Storage: storage.Options{Dir: b.TempDir(), Memory: 512 << 20}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fillHub(b, h, devices)
+	<-h.queries.ready
+	ids := make([]TwinID, devices)
+	for i := range ids {
+		ids[i] = TwinID{DeviceID: fmt.Sprintf("device-%07d", i)}
+	}
+	rand.New(rand.NewPCG(1, 1)).Shuffle(len(ids), func(i, k int) { ids[i], ids[k] = ids[k], ids[i] })
+	for _, id := range ids[:min(5000, devices)] {
+		attach(b, h, id, func(string, json.RawMessage) (int, bool) { return 200, true })
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = h.Run(ctx) })
+	defer func() {
+		stop()
+		wg.Wait()
+		if err := h.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	singles := func(b *testing.B, n int) float64 {
+		begun := time.Now()
+		var next atomic.Int64
+		var callers sync.WaitGroup
+		for range 256 {
+			callers.Go(func() {
+				for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+					u := TwinUpdate{Desired: fmt.Appendf(nil, `{"fw":{"v":"single-%d"}}`, i)}
+					if _, err := h.PatchTwin(ctx, everything, ids[i%int64(devices)], u, IfMatch{}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		callers.Wait()
+		return float64(n) / time.Since(begun).Seconds()
+	}
+	run := 0
+	for b.Loop() {
+		plain := singles(b, devices)
+		run++
+		name := fmt.Sprint("job-", run)
+		var beside []time.Duration
+		done := make(chan struct{})
+		var caller sync.WaitGroup
+		caller.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				case <-time.After(2 * time.Millisecond):
+				}
+				begun := time.Now()
+				if _, err := h.PatchTwin(ctx, everything, ids[i%devices], TwinUpdate{Tags: fmt.Appendf(nil, `{"n":%d}`, i)}, IfMatch{}); err != nil {
+					b.Error(err)
+				}
+				beside = append(beside, time.Since(begun))
+			}
+		})
+		putJob(b, h, JobSpec{ID: name, Action: JobAction{Twin: &JobTwinPatch{Desired: fmt.Appendf(nil, `{"fw":{"v":%q}}`, name)}}}, ids)
+		begun := time.Now()
+		for !readJob(b, h, name).State.Status.Final() {
+			time.Sleep(5 * time.Millisecond)
+		}
+		took := time.Since(begun)
+		close(done)
+		caller.Wait()
+		state := readJob(b, h, name).State
+		if n := state.Total().Succeeded; n != devices {
+			b.Fatalf("%d of %d executions succeeded", n, devices)
+		}
+		slices.Sort(beside)
+		rate := float64(devices) / took.Seconds()
+		b.ReportMetric(plain, "single/s")
+		b.ReportMetric(rate, "job/s")
+		b.ReportMetric(rate/plain*100, "%")
+		b.ReportMetric(float64(beside[len(beside)*99/100])/1e6, "ms-beside-p99")
+	}
+}

@@ -1,0 +1,173 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/muster-hub/muster/engine/rollout"
+	"github.com/muster-hub/muster/storage"
+)
+
+// changeJob changes a job as an operator does.
+func changeJob(t *testing.T, h *Hub, id string, f func(r *jobRecord) error) {
+	t.Helper()
+	err := h.update(context.Background(), "test", func(tx *storage.Tx) error {
+		r, err := loadJob(tx, id)
+		if err != nil {
+			return err
+		}
+		if err := f(&r); err != nil {
+			return err
+		}
+		return h.storeJobTx(tx, everything, id, &r)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestJobsOfOneDevice lets jobs meet on one device: one is in progress, the
+// others wait and say for whom, and go on by priority and age.
+func TestJobsOfOneDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		id := jobDevices(t, h, 1)[0]
+		var order []string
+		d := attach(t, h, id, nil)
+		d.answer = func(name string, _ json.RawMessage) (int, bool) { order = append(order, name); return 0, false }
+		job := func(name string, priority int) {
+			putJob(t, h, JobSpec{ID: name, Action: method(name), Policy: rollout.Policy{Priority: priority, AttemptTimeout: minutes(60), Timeout: minutes(600)}}, []TwinID{id})
+			time.Sleep(time.Second)
+		}
+		job("first", 0)
+		job("low", -1)
+		job("second", 0)
+		job("paused", 9)
+		job("high", 5)
+		putJob(t, h, JobSpec{ID: "twin", Action: JobAction{Twin: &JobTwinPatch{Desired: []byte(`{"a":1}`)}}, Policy: rollout.Policy{Priority: 4, Timeout: minutes(600)}}, []TwinID{id})
+		time.Sleep(time.Second)
+		for _, name := range []string{"low", "second", "paused", "high", "twin"} {
+			if e := readExecution(t, h, name, id); e.Status != rollout.ExecutionWaiting || e.BlockedBy != "first" || e.Attempts != 0 {
+				t.Errorf("%s: %+v", name, e)
+			}
+		}
+		changeJob(t, h, "paused", func(r *jobRecord) error { return r.State.Pause(rollout.PausedByOperator, "test") })
+		for i := range 4 { // answers each call in turn
+			time.Sleep(time.Second)
+			d.session.CompleteMethod(fmt.Sprint(i+1), 200, nil)
+		}
+		time.Sleep(time.Second)
+		changeJob(t, h, "paused", func(r *jobRecord) error { return r.State.Resume() })
+		time.Sleep(time.Second)
+		d.session.CompleteMethod("5", 200, nil)
+		time.Sleep(time.Second)
+		if got := strings.Join(order, " "); got != "first high second low paused" {
+			t.Errorf("the device was called by %s", got)
+		}
+		if e := readExecution(t, h, "twin", id); e.Status != rollout.ExecutionSucceeded || !e.Ended.Before(readExecution(t, h, "second", id).Started.Add(time.Millisecond)) {
+			t.Errorf("twin: %+v", e)
+		}
+		checkQuiet(t, h, id)
+	})
+}
+
+// TestIdentityOfJobIsDeleted deletes targets at each point of an execution.
+func TestIdentityOfJobIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 4)
+		attach(t, h, ids[0], say()) // in flight
+		confirming := attach(t, h, ids[1], say(200))
+		_ = confirming
+		remove := func(id TwinID) {
+			t.Helper()
+			if err := h.DeleteIdentity(context.Background(), everything, id, IfMatch{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		action := method("reboot")
+		action.Confirm = "reported.done == 1"
+		remove(ids[3]) // before its turn
+		putJob(t, h, JobSpec{ID: "j", Action: action, Policy: rollout.Policy{Timeout: minutes(60)}}, ids)
+		time.Sleep(time.Second)
+		for _, id := range ids[:3] { // ids[2] waits for its device
+			remove(id)
+		}
+		if _, err := h.CreateIdentity(context.Background(), everything, Identity{DeviceID: ids[2].DeviceID}); err != nil {
+			t.Fatal(err)
+		}
+		again := attach(t, h, ids[2], say(200)) // another one of the same name
+		time.Sleep(10 * time.Second)
+		for _, id := range ids {
+			if e := readExecution(t, h, "j", id); e.Status != rollout.ExecutionRemoved || e.Code != "DeviceNotFound" {
+				t.Errorf("%s: %+v", id, e)
+			}
+			checkQuiet(t, h, id)
+		}
+		if again.called() != 0 {
+			t.Error("the new identity was called")
+		}
+		if r := readJob(t, h, "j"); r.State.Status != rollout.JobCompleted {
+			t.Errorf("%+v", r.State)
+		}
+	})
+}
+
+// TestTwinThatRefuses fails one execution, and leaves nothing of its change.
+func TestTwinThatRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 20)
+		full := ids[7]
+		section := map[string]string{}
+		for i := range 63 {
+			section[fmt.Sprint("k", i)] = strings.Repeat("x", 4090)
+		}
+		body, _ := json.Marshal(section)
+		if _, err := h.PatchTwin(context.Background(), everything, full, TwinUpdate{Desired: body}, IfMatch{}); err != nil {
+			t.Fatal(err)
+		}
+		before, err := h.Twin(context.Background(), everything, full)
+		if err != nil {
+			t.Fatal(err)
+		}
+		patch, _ := json.Marshal(map[string]string{"more": strings.Repeat("y", 4000), "andMore": strings.Repeat("y", 4000)})
+		putJob(t, h, JobSpec{ID: "j", Action: JobAction{Twin: &JobTwinPatch{Tags: []byte(`{"tagged":true}`), Desired: patch}}}, ids)
+		time.Sleep(time.Second)
+		r := readJob(t, h, "j")
+		if total := r.State.Total(); total.Failed != 1 || total.Succeeded != 19 || r.State.Status != rollout.JobCompleted {
+			t.Fatalf("%+v", r.State)
+		}
+		if e := readExecution(t, h, "j", full); e.Code != "ArgumentInvalid" || e.Message == "" || e.Attempts != 1 {
+			t.Errorf("%+v", e)
+		}
+		after, err := h.Twin(context.Background(), everything, full)
+		if err != nil || after.Version != before.Version || string(after.Tags.JSON(nil, false)) != string(before.Tags.JSON(nil, false)) {
+			t.Errorf("the twin was changed: version %d, then %d, tags %s, %v", before.Version, after.Version, after.Tags.JSON(nil, false), err)
+		}
+	})
+}
+
+// TestLargePatches divides what does not fit into one transaction.
+func TestLargePatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 300)
+		section := map[string]string{}
+		for i := range 50 {
+			section[fmt.Sprint("k", i)] = strings.Repeat("x", 4000)
+		}
+		body, _ := json.Marshal(section)
+		putJob(t, h, JobSpec{ID: "j", Action: JobAction{Twin: &JobTwinPatch{Desired: body}}}, ids)
+		time.Sleep(time.Minute)
+		r := readJob(t, h, "j")
+		if total := r.State.Total(); total.Succeeded != 300 || r.State.Status != rollout.JobCompleted {
+			t.Fatalf("%+v", r.State)
+		}
+	})
+}
