@@ -13,8 +13,8 @@ import (
 // counters move with each batch of executions.
 const jobFollowPace = 500 * time.Millisecond
 
-// jobFollowers are the streams that follow jobs, woken by commits.
-type jobFollowers struct {
+// jobStreams are the streams that follow jobs, woken by commits.
+type jobStreams struct {
 	mu         sync.Mutex
 	open       int
 	principals map[string]int
@@ -44,14 +44,14 @@ func (h *Hub) FollowJob(ctx context.Context, c Caller, id, cursor string) (*JobF
 		return nil, err
 	}
 	f := &JobFollower{hub: h, caller: c, job: id, principal: c.Principal.String(), moved: make(chan struct{}, 1), told: cursor, timer: time.NewTimer(time.Hour)}
-	if err := h.jobFollowers.enter(f, h.limits); err != nil {
+	if err := h.jobStreams.enter(f, h.limits); err != nil {
 		return nil, err
 	}
 	f.moved <- struct{}{} // the first Next looks
 	return f, nil
 }
 
-func (s *jobFollowers) enter(f *JobFollower, l Limits) error {
+func (s *jobStreams) enter(f *JobFollower, l Limits) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -75,7 +75,7 @@ func (s *jobFollowers) enter(f *JobFollower, l Limits) error {
 // Close ends the following.
 func (f *JobFollower) Close() {
 	f.timer.Stop()
-	s := &f.hub.jobFollowers
+	s := &f.hub.jobStreams
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if delete(s.jobs[f.job], f); len(s.jobs[f.job]) == 0 {
@@ -89,10 +89,10 @@ func (f *JobFollower) Close() {
 
 // jobMovedTx tells who follows a job, once the transaction is durable.
 func (h *Hub) jobMovedTx(tx *storage.Tx, job string) {
-	tx.OnCommit(func(uint64) { h.jobFollowers.wake(job) })
+	tx.OnCommit(func(uint64) { h.jobStreams.wake(job) })
 }
 
-func (s *jobFollowers) wake(job string) {
+func (s *jobStreams) wake(job string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for f := range s.jobs[job] {

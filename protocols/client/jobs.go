@@ -84,9 +84,10 @@ type JobProgress struct {
 	ETA       Time `json:"etaTime,omitzero"`
 }
 
-// Final reports whether the job does nothing more by itself.
+// Final reports whether the job does nothing more by itself, also not again at
+// another time.
 func (p *JobProgress) Final() bool {
-	return p.Status == "completed" || p.Status == "failed" || p.Status == "canceled"
+	return (p.Status == "completed" || p.Status == "failed" || p.Status == "canceled") && p.NextRun.IsZero()
 }
 
 // JobWaveState is how a wave stands.

@@ -18,7 +18,7 @@ type jobEventPage struct {
 
 type jobEvent struct {
 	Cursor string    `json:"cursor" doc:"Resumes after this event: nothing is told again that has not changed."`
-	Kind   string    `json:"kind" enum:"progress,ended" doc:"ended when the job has a final status; it may begin again when it is retried."`
+	Kind   string    `json:"kind" enum:"progress,ended" doc:"ended when nothing of the job is to come, unless it is retried."`
 	Time   time.Time `json:"time"`
 	JobID  string    `json:"jobId"`
 	jobProgress
@@ -62,7 +62,7 @@ func (s *jobStream) Next(ctx context.Context, idle time.Duration) ([]*engine.Eve
 	}
 	now := time.Now().UTC()
 	e := &engine.Event{Cursor: s.Cursor(), Kind: "progress", Time: now}
-	if j.Status().Final() {
+	if j.Status().Final() && j.NextRun.IsZero() {
 		e.Kind = "ended"
 	}
 	e.Data = json.RawMessage(encode(jobEvent{e.Cursor, e.Kind, now, s.id, showProgress(&j, now)}))
