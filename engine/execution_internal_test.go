@@ -54,7 +54,7 @@ func TestExecutionOutcomes(t *testing.T) {
 		"refuses, and is to retry": {policy: rollout.Policy{Retry: retry(3, rollout.AttemptTimedOut)}, device: say(500, 200), want: rollout.ExecutionRejected, attempts: 1, calls: 1},
 		"is away":                  {policy: rollout.Policy{Timeout: minutes(60)}, want: rollout.ExecutionTimedOut, code: "DeviceNotOnline"},
 		"is away and may not be":   {offline: JobOfflineFail, want: rollout.ExecutionFailed, attempts: 1, code: "DeviceNotOnline"},
-		"is away for a while":      {offline: JobOfflineFail, connect: time.Minute, want: rollout.ExecutionFailed, attempts: 1, code: "DeviceNotOnline"},
+		"is away for a while":      {offline: JobOfflineFail, connect: 20 * time.Second, want: rollout.ExecutionFailed, attempts: 1, code: "DeviceNotOnline"},
 		"is away, with retries":    {policy: rollout.Policy{Retry: retry(3, rollout.AttemptOffline)}, offline: JobOfflineFail, want: rollout.ExecutionFailed, attempts: 3, code: "DeviceNotOnline"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -140,7 +140,11 @@ func TestUncertainExecution(t *testing.T) {
 		},
 		"answers twice": {
 			policy: rollout.Policy{AttemptTimeout: minutes(10)}, want: rollout.ExecutionSucceeded, calls: 1, late: 1,
-			then: func(t *testing.T, h *Hub, d *testDevice) { answer(d, 1); time.Sleep(time.Second); d.session.CompleteMethod("1", 500, nil) },
+			then: func(t *testing.T, h *Hub, d *testDevice) {
+				answer(d, 1)
+				time.Sleep(time.Second)
+				d.session.CompleteMethod("1", 500, nil)
+			},
 		},
 		"goes away": {
 			want: rollout.ExecutionUncertain, calls: 1,
@@ -168,11 +172,19 @@ func TestUncertainExecution(t *testing.T) {
 		},
 		"says yes and shows it": {
 			confirm: "reported.done == 1", want: rollout.ExecutionSucceeded, calls: 1,
-			then: func(t *testing.T, h *Hub, d *testDevice) { answer(d, 1); time.Sleep(time.Minute); report(t, d, `{"done":1}`) },
+			then: func(t *testing.T, h *Hub, d *testDevice) {
+				answer(d, 1)
+				time.Sleep(time.Minute)
+				report(t, d, `{"done":1}`)
+			},
 		},
 		"shows it before it says yes": {
 			confirm: "reported.done == 1", want: rollout.ExecutionSucceeded, calls: 1,
-			then: func(t *testing.T, h *Hub, d *testDevice) { report(t, d, `{"done":1}`); time.Sleep(time.Second); answer(d, 1) },
+			then: func(t *testing.T, h *Hub, d *testDevice) {
+				report(t, d, `{"done":1}`)
+				time.Sleep(time.Second)
+				answer(d, 1)
+			},
 		},
 		"goes away, with a retry": {
 			policy: rollout.Policy{Retry: &rollout.Retry{Attempts: 2, On: []rollout.AttemptOutcome{rollout.AttemptUncertain}, Backoff: minutes(1)}},

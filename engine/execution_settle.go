@@ -19,7 +19,7 @@ func (t *jobTx) endAttempt(j *jobInTx, id TwinID, e *executionRecord, outcome ro
 	if err := t.unlock(j.ref(id)); err != nil {
 		return err
 	}
-	next := j.work.policy.AfterAttempt(outcome, e.Attempts, e.Created, t.Now(), id.String())
+	next := j.work.policy.AfterAttempt(outcome, e.Attempts-e.Retried, e.Created, t.Now(), id.String())
 	if next.Phase == rollout.PhaseRetrying {
 		e.Due = next.At
 		return t.move(j, id, e, rollout.ExecutionRetrying, false)
@@ -127,7 +127,7 @@ func (t *jobTx) settle(j *jobInTx, id TwinID, e *executionRecord, outcome rollou
 		a.Outcome, a.Code, a.Message = attemptStatus(outcome), code, message
 		to, ended := attemptStatus(outcome), true
 		if e.Status == rollout.ExecutionRetrying && outcome != rollout.AttemptSucceeded &&
-			j.work.policy.AfterAttempt(outcome, e.Attempts, e.Created, t.Now(), id.String()).Phase == rollout.PhaseRetrying {
+			j.work.policy.AfterAttempt(outcome, e.Attempts-e.Retried, e.Created, t.Now(), id.String()).Phase == rollout.PhaseRetrying {
 			to, ended = rollout.ExecutionRetrying, false // the next attempt comes all the same
 		}
 		e.Code, e.Message = code, message

@@ -128,6 +128,9 @@ func (t *jobTx) move(j *jobInTx, id TwinID, e *executionRecord, to rollout.Execu
 	if !e.Due.IsZero() && (g.due.IsZero() || e.Due.Before(g.due)) {
 		g.due = e.Due
 	}
+	if from == rollout.PhaseWaiting && ended {
+		t.OnCommit(func(uint64) { t.hub.jobs.attend(id) }) // it was the first of those that wait
+	}
 	err := executionTable.Put(t.Tx, j.ref(id).key(), *e)
 	if ended && (from != after || !was) {
 		if g.ended == nil {

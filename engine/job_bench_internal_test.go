@@ -93,7 +93,7 @@ func BenchmarkTwinJob(b *testing.B) {
 				beside = append(beside, time.Since(begun))
 			}
 		})
-		putJob(b, h, JobSpec{ID: name, Action: JobAction{Twin: &JobTwinPatch{Desired: fmt.Appendf(nil, `{"fw":{"v":%q}}`, name)}}}, ids)
+		putJob(b, h, JobSpec{ID: name, Targets: JobTargets{Where: "*"}, Action: JobAction{Twin: &JobTwinPatch{Desired: fmt.Appendf(nil, `{"fw":{"v":%q}}`, name)}}}, nil)
 		begun := time.Now()
 		for !readJob(b, h, name).State.Status.Final() {
 			time.Sleep(5 * time.Millisecond)

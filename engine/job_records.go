@@ -52,6 +52,13 @@ var (
 			}
 			return []storage.Key{storage.Tuple(r.Ended)}
 		}},
+		// Those whose run has ended and that run again.
+		storage.Index[jobRecord]{Name: "next", Keys: func(_ storage.Key, r jobRecord) []storage.Key {
+			if r.NextRun.IsZero() {
+				return nil
+			}
+			return []storage.Key{storage.Tuple(r.NextRun)}
+		}},
 	)
 	jobSpecTable = storage.NewTable[jobSpecRecord]("job_spec", 1, plainJSON[jobSpecRecord]{storage.JSON[jobSpecRecord]()})
 	// executionTable: (job, run, device, module).

@@ -506,10 +506,15 @@ func (l *jobLoop) recount(ctx context.Context) error {
 			if record.State.Total().Active == 0 {
 				continue
 			}
-			for _, err := range executionTable.Lookup(r, "status", storage.Range{Prefix: storage.Tuple(a.id, a.run, string(rollout.ExecutionRunning))}) {
+			for item, err := range executionTable.Lookup(r, "status", storage.Range{Prefix: storage.Tuple(a.id, a.run, string(rollout.ExecutionRunning))}) {
 				if err != nil {
 					return err
 				}
+				_, _, id, err := executionOfKey(item.Key)
+				if err != nil {
+					return err
+				}
+				l.hub.jobs.attend(id) // it may have been deleted right before a kill
 				running++
 			}
 		}

@@ -10,26 +10,7 @@ import (
 	"time"
 
 	"github.com/muster-hub/muster/engine/rollout"
-	"github.com/muster-hub/muster/storage"
 )
-
-// changeJob changes a job as an operator does.
-func changeJob(t *testing.T, h *Hub, id string, f func(r *jobRecord) error) {
-	t.Helper()
-	err := h.update(context.Background(), "test", func(tx *storage.Tx) error {
-		r, err := loadJob(tx, id)
-		if err != nil {
-			return err
-		}
-		if err := f(&r); err != nil {
-			return err
-		}
-		return h.storeJobTx(tx, everything, id, &r)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // TestJobsOfOneDevice lets jobs meet on one device: one is in progress, the
 // others wait and say for whom, and go on by priority and age.
@@ -56,13 +37,17 @@ func TestJobsOfOneDevice(t *testing.T) {
 				t.Errorf("%s: %+v", name, e)
 			}
 		}
-		changeJob(t, h, "paused", func(r *jobRecord) error { return r.State.Pause(rollout.PausedByOperator, "test") })
+		if _, err := h.PauseJob(context.Background(), everything, "paused", "", ""); err != nil {
+			t.Fatal(err)
+		}
 		for i := range 4 { // answers each call in turn
 			time.Sleep(time.Second)
 			d.session.CompleteMethod(fmt.Sprint(i+1), 200, nil)
 		}
 		time.Sleep(time.Second)
-		changeJob(t, h, "paused", func(r *jobRecord) error { return r.State.Resume() })
+		if _, err := h.ResumeJob(context.Background(), everything, "paused", ""); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(time.Second)
 		d.session.CompleteMethod("5", 200, nil)
 		time.Sleep(time.Second)
@@ -80,28 +65,27 @@ func TestJobsOfOneDevice(t *testing.T) {
 func TestIdentityOfJobIsDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := runningHub(t, nil)
-		ids := jobDevices(t, h, 4)
-		attach(t, h, ids[0], say()) // in flight
-		confirming := attach(t, h, ids[1], say(200))
-		_ = confirming
-		remove := func(id TwinID) {
-			t.Helper()
-			if err := h.DeleteIdentity(context.Background(), everything, id, IfMatch{}); err != nil {
+		ids := jobDevices(t, h, 4) // one that waits, one in flight, one that is to show the effect, and one whose turn has not come
+		attach(t, h, ids[1], say())
+		attach(t, h, ids[2], say(200))
+		action := method("reboot")
+		action.Confirm = "reported.done == 1"
+		putJob(t, h, JobSpec{ID: "j", Action: action, Policy: rollout.Policy{Timeout: minutes(60), Parallel: 2}}, ids)
+		time.Sleep(time.Second)
+		for i, want := range []rollout.ExecutionStatus{rollout.ExecutionWaiting, rollout.ExecutionRunning, rollout.ExecutionConfirming} {
+			if e := readExecution(t, h, "j", ids[i]); e.Status != want {
+				t.Errorf("%s: %+v", ids[i], e)
+			}
+		}
+		for _, id := range ids {
+			if err := h.DeleteIdentity(context.Background(), everything, id, IfMatch{Present: true, Any: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		action := method("reboot")
-		action.Confirm = "reported.done == 1"
-		remove(ids[3]) // before its turn
-		putJob(t, h, JobSpec{ID: "j", Action: action, Policy: rollout.Policy{Timeout: minutes(60)}}, ids)
-		time.Sleep(time.Second)
-		for _, id := range ids[:3] { // ids[2] waits for its device
-			remove(id)
-		}
-		if _, err := h.CreateIdentity(context.Background(), everything, Identity{DeviceID: ids[2].DeviceID}); err != nil {
+		if _, err := h.CreateIdentity(context.Background(), everything, Identity{DeviceID: ids[0].DeviceID}); err != nil {
 			t.Fatal(err)
 		}
-		again := attach(t, h, ids[2], say(200)) // another one of the same name
+		again := attach(t, h, ids[0], say(200)) // another one of the same name
 		time.Sleep(10 * time.Second)
 		for _, id := range ids {
 			if e := readExecution(t, h, "j", id); e.Status != rollout.ExecutionRemoved || e.Code != "DeviceNotFound" {

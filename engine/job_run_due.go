@@ -234,27 +234,36 @@ func (l *jobLoop) goes(r storage.Reader, ref executionRef, e *executionRecord, w
 
 // attend looks for executions that wait for devices which have come, or which no
 // other execution holds any more. Of those of one device the first goes on, by
-// priority of the jobs and their age.
+// priority of the jobs and their age. Executions of identities that were deleted
+// are removed.
 func (l *jobLoop) attend(ctx context.Context, devices map[TwinID]struct{}) error {
 	if len(devices) == 0 {
 		return nil
 	}
-	return l.hub.view(ctx, "look for who waits for a device", func(r storage.Reader) error {
+	var gone []executionRef
+	err := l.hub.view(ctx, "look for who waits for a device", func(r storage.Reader) error {
+		gone = nil
 		for id := range devices {
+			credentials, err := loadCredentials(r, id)
+			if err != nil && !errors.Is(err, storage.ErrNotFound) {
+				return err
+			}
 			var best *activeJob
 			for item, err := range executionTable.Lookup(r, "open", storage.Range{Prefix: id.key()}) {
 				if err != nil {
 					return err
 				}
-				if item.Value.Status != rollout.ExecutionWaiting {
-					continue
-				}
 				job, run, _, err := executionOfKey(item.Key)
 				if err != nil {
 					return err
 				}
+				if item.Value.Generation != credentials.GenerationID {
+					gone = append(gone, executionRef{job, run, id})
+					continue
+				}
 				a := l.active[job]
-				if a == nil || a.run != run || a.status != rollout.JobRunning || a.closed || best != nil && compareActive(best, a) < 0 {
+				if item.Value.Status != rollout.ExecutionWaiting || a == nil || a.run != run || a.status != rollout.JobRunning ||
+					a.closed || best != nil && compareActive(best, a) < 0 {
 					continue
 				}
 				best = a
@@ -265,6 +274,48 @@ func (l *jobLoop) attend(ctx context.Context, devices map[TwinID]struct{}) error
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(gone, jobDuePage) {
+		if err := l.removeGone(ctx, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeGone ends executions whose identities were deleted.
+func (l *jobLoop) removeGone(ctx context.Context, gone []executionRef) error {
+	h := l.hub
+	h.jobs.writing.Lock()
+	defer h.jobs.writing.Unlock()
+	return h.step(ctx, "execution.gone", h.inJobs(func(t *jobTx) error {
+		for _, ref := range gone {
+			j, err := t.job(ref.job)
+			if e, ok := errors.AsType[*Error](err); ok && e.Code == CodeJobNotFound {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			e, found, err := t.load(ref)
+			if err != nil {
+				return err
+			}
+			generation, err := t.generation(ref.id)
+			if err != nil && !errors.Is(err, storage.ErrNotFound) {
+				return err
+			}
+			if !found || e.final() || j.Run != ref.run || err == nil && generation == e.Generation {
+				continue
+			}
+			if err := t.remove(j, ref.id, &e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
 // takeLate takes answers that came late, or twice.
@@ -290,4 +341,3 @@ func (l *jobLoop) takeLate(ctx context.Context, late []lateAnswer) error {
 	}
 	return nil
 }
-

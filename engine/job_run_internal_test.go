@@ -92,29 +92,13 @@ func attach(t testing.TB, h *Hub, id TwinID, answer func(string, json.RawMessage
 	return d
 }
 
-// putJob stores a job whose targets are laid out.
+// putJob makes a job over the devices, unless it has targets.
 func putJob(t testing.TB, h *Hub, s JobSpec, ids []TwinID) {
 	t.Helper()
-	s.Policy.SetDefaults()
-	err := h.update(context.Background(), "test", func(tx *storage.Tx) error {
-		r := jobRecord{Kind: JobTwin, Priority: s.Policy.Priority, Run: 1, State: rollout.NewState(s.Targets.Dynamic), Created: tx.Now(), Updated: tx.Now()}
-		sizes := s.Policy.WaveSizes(len(ids))
-		if err := r.State.LayOut(sizes); err != nil {
-			return err
-		}
-		at := 0
-		for w, n := range sizes {
-			if err := (targetPlace{s.ID, 1, w, ""}).putTx(tx, ids[at:at+n]); err != nil {
-				return err
-			}
-			at += n
-		}
-		if err := jobSpecTable.Put(tx, jobKey(s.ID), jobSpecRecord{Spec: s}); err != nil {
-			return err
-		}
-		return h.storeJobTx(tx, everything, s.ID, &r)
-	})
-	if err != nil {
+	if s.Targets.Where == "" && s.Targets.Query == "" {
+		s.Targets.IDs = ids
+	}
+	if _, err := h.CreateJob(context.Background(), everything, s, ""); err != nil {
 		t.Fatal(err)
 	}
 }

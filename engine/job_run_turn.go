@@ -32,8 +32,8 @@ type jobTurn struct {
 	decision rollout.Decision
 	tried    []TwinID // of again
 	refilled bool     // a page of who waits was looked at
-	begun    int // attempts, and executions that ended without one
-	ended    int // executions that were canceled
+	begun    int      // attempts, and executions that ended without one
+	ended    int      // executions that were canceled
 	waits    rollout.WaitsFor
 	method   bool
 	gone     bool // the job stands otherwise than the loop knows
