@@ -32,8 +32,8 @@ const (
 type jobFollowers struct {
 	loop  *jobLoop
 	list  map[*activeJob][]*jobFollower
-	pages chan followPage // unbuffered: who follows waits until the loop has time
-	got   []followPage    // that woke the loop
+	pages chan matchPage // unbuffered: who follows waits until the loop has time
+	got   []matchPage    // that woke the loop
 	ctx   context.Context
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
@@ -53,8 +53,8 @@ type jobFollower struct {
 	joined  map[uint64]struct{} // hashes of those that joined, so that one that comes and goes does so once
 }
 
-// followPage is a part of what a follower found.
-type followPage struct {
+// matchPage is a part of what a follower found.
+type matchPage struct {
 	of       *jobFollower
 	ids      []TwinID
 	snapshot bool // not only what came to match, but whatever matches
@@ -68,7 +68,7 @@ const (
 )
 
 func (f *jobFollowers) open(ctx context.Context, l *jobLoop) {
-	f.loop, f.list, f.pages, f.seed = l, map[*activeJob][]*jobFollower{}, make(chan followPage), maphash.MakeSeed()
+	f.loop, f.list, f.pages, f.seed = l, map[*activeJob][]*jobFollower{}, make(chan matchPage), maphash.MakeSeed()
 	f.ctx, f.stop = context.WithCancel(ctx)
 }
 
@@ -185,7 +185,7 @@ func (f *jobFollowers) live(ctx context.Context, one *jobFollower) error {
 		if err != nil {
 			return err
 		}
-		page := followPage{of: one, snapshot: snapshot}
+		page := matchPage{of: one, snapshot: snapshot}
 		for _, e := range list {
 			switch e.Kind {
 			case query.LiveRow, query.LiveEnter:
@@ -221,19 +221,19 @@ func (f *jobFollowers) poll(ctx context.Context, one *jobFollower) error {
 	}
 	defer leave()
 	err = q.selectRows(ctx, one.asked, targetAsk{}, func(rows []query.Row) bool {
-		page := followPage{of: one, snapshot: true}
+		page := matchPage{of: one, snapshot: true}
 		for i := range rows {
 			page.ids = append(page.ids, twinIDOfRow(rows[i].ID))
 		}
 		return f.hand(ctx, page)
 	})
 	if err == nil {
-		f.hand(ctx, followPage{of: one, snapshot: true, whole: true})
+		f.hand(ctx, matchPage{of: one, snapshot: true, whole: true})
 	}
 	return err
 }
 
-func (f *jobFollowers) hand(ctx context.Context, p followPage) bool {
+func (f *jobFollowers) hand(ctx context.Context, p matchPage) bool {
 	select {
 	case f.pages <- p:
 		return true
@@ -274,7 +274,7 @@ func (f *jobFollowers) hash(id TwinID) uint64 {
 }
 
 // join adds devices to a dynamic job that match now and are not among its targets.
-func (f *jobFollowers) join(ctx context.Context, p *followPage) error {
+func (f *jobFollowers) join(ctx context.Context, p *matchPage) error {
 	h, one, a := f.loop.hub, p.of, p.of.job
 	var fresh []TwinID
 	err := h.view(ctx, "look for targets that join", func(r storage.Reader) error {
@@ -379,7 +379,7 @@ func (t *jobTx) join(a *activeJob, ids []TwinID) error {
 }
 
 // confirm settles executions of devices that show the evidence now.
-func (f *jobFollowers) confirm(ctx context.Context, p *followPage) error {
+func (f *jobFollowers) confirm(ctx context.Context, p *matchPage) error {
 	h, a := f.loop.hub, p.of.job
 	var settled []TwinID
 	err := h.view(ctx, "look for evidence", func(r storage.Reader) error {
