@@ -19,14 +19,8 @@ func ParseCondition(source Source, text string, o Options) (*Query, error) {
 	if e, is := errors.AsType[*Error](err); is {
 		return nil, &Error{Text: condition, At: max(0, e.At-len(before)), Found: e.Found, Expected: e.Expected}
 	}
-	if err == nil && !q.Whole() {
+	if err == nil && !q.Plain() {
 		return nil, &Error{Text: condition, At: len(condition), Found: "more than a condition", Expected: "what stands behind WHERE, and nothing else"}
 	}
 	return q, err
-}
-
-// Whole reports whether the query's result has a row for each twin that its
-// WHERE selects: it neither groups nor stops at a number of rows.
-func (q *Query) Whole() bool {
-	return len(q.group) == 0 && q.having == nil && !q.aggregates() && q.top < 0 && q.offset == 0
 }

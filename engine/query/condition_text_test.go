@@ -25,30 +25,10 @@ func TestParseCondition(t *testing.T) {
 		switch {
 		case c.column == 0 && err != nil:
 			t.Errorf("%q: %v", c.text, err)
-		case c.column == 0 && (!q.Whole() || !q.Star()):
+		case c.column == 0 && (!q.Plain() || !q.Star()):
 			t.Errorf("%q is not a query for whole twins", c.text)
 		case c.column > 0 && (!is || e.Column() != c.column || e.Text != c.text):
 			t.Errorf("%q: %v, expected an error at column %d", c.text, err, c.column)
-		}
-	}
-}
-
-func TestWhole(t *testing.T) {
-	for text, want := range map[string]bool{
-		"SELECT * FROM devices":                                         true,
-		"SELECT deviceId FROM devices WHERE tags.a = 1":                 true,
-		"SELECT * FROM devices ORDER BY tags.a":                         true,
-		"SELECT TOP 3 * FROM devices":                                   false,
-		"SELECT * FROM devices LIMIT 10 OFFSET 2":                       false,
-		"SELECT COUNT() AS n FROM devices":                              false,
-		"SELECT tags.a AS a, COUNT() AS n FROM devices GROUP BY tags.a": false,
-	} {
-		q, err := Parse(text, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if q.Whole() != want {
-			t.Errorf("%s: %v", text, q.Whole())
 		}
 	}
 }
