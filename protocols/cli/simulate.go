@@ -134,6 +134,11 @@ func (c *simulateCmd) simulate(a *app, s *client.Service, b simulator.Behaviour)
 		return err
 	}
 	a.note("%d devices, %d identities made, by %s at %s.", c.Devices, made, c.Transport, o.Address)
+	cohorts := load.Cohorts()
+	for i := range b.Cohorts {
+		name := b.Cohorts[i].Name
+		a.note("  %d of them are %s.", len(cohorts[name]), printable(name))
+	}
 	c.watch(a, load)
 	return c.print(a, load.Report())
 }

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -54,6 +55,7 @@ type Load struct {
 	o       LoadOptions
 	run     string // in the ids of its messages
 	keys    map[string]auth.Secret
+	cohorts []*Cohort // of each device; nil for none
 	started time.Time
 	marks   int64 // asked for
 
@@ -89,7 +91,7 @@ func NewLoad(o LoadOptions) (*Load, error) {
 	if o.Devices < 1 || o.Prefix == "" {
 		return nil, errors.New("a load needs a prefix and at least one device")
 	}
-	l := &Load{o: o, run: newRun(), report: LoadReport{Devices: o.Devices, ErrorReasons: map[string]int64{}}}
+	l := &Load{o: o, run: newRun(), cohorts: o.Behaviour.cohortsOf(o.Devices, o.Seed), report: LoadReport{Devices: o.Devices, ErrorReasons: map[string]int64{}}}
 	if o.Acks != nil {
 		l.run = o.Acks.run
 	}
@@ -106,9 +108,14 @@ func (l *Load) Prepare(ctx context.Context) (int, error) {
 	}
 	var missing []client.BulkItem
 	for i := range l.o.Devices {
-		if _, ok := l.keys[l.id(i)]; !ok {
-			missing = append(missing, client.BulkItem{ID: l.id(i), ImportMode: "create", Status: "enabled", Tags: json.RawMessage(`{"simulated":true}`)})
+		if _, ok := l.keys[l.id(i)]; ok {
+			continue
 		}
+		tags, err := l.o.Behaviour.tagsOf(i, l.cohorts[i])
+		if err != nil {
+			return 0, err
+		}
+		missing = append(missing, client.BulkItem{ID: l.id(i), ImportMode: "create", Status: "enabled", Tags: tags})
 	}
 	if len(missing) == 0 {
 		return 0, nil
@@ -158,9 +165,12 @@ func (l *Load) Run(ctx context.Context) error {
 	if !l.o.FullHandshakes {
 		sessions = tls.NewLRUClientSessionCache(64)
 	}
-	devices := make([]*loadDevice, l.o.Devices)
-	for i := range devices {
-		d := &loadDevice{load: l, ctx: ctx, id: l.id(i), rng: rand.NewPCG(l.o.Seed, uint64(i))}
+	devices := make([]*loadDevice, 0, l.o.Devices)
+	for i := range l.o.Devices {
+		if c := l.cohorts[i]; c != nil && c.Offline {
+			continue
+		}
+		d := &loadDevice{load: l, ctx: ctx, id: l.id(i), rng: rand.NewPCG(l.o.Seed, uint64(i)), cohort: l.cohorts[i]}
 		c, err := client.NewDevice(client.DeviceOptions{
 			ConnectionString: auth.ConnectionString{HostName: l.o.Hub, DeviceID: d.id, SharedAccessKey: l.keys[d.id]},
 			Transport:        l.o.Transport, Address: l.o.Address, RootCAs: l.o.RootCAs, Sessions: sessions, Buffers: buffers, Dial: l.o.Dial,
@@ -169,7 +179,8 @@ func (l *Load) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("device %s: %w", d.id, err)
 		}
-		d.client, devices[i] = c, d
+		d.client = c
+		devices = append(devices, d)
 	}
 	l.mu.Lock()
 	l.devices = devices
@@ -253,6 +264,8 @@ func (l *Load) Report() LoadReport {
 // work owns all but told, lost and up, which the client's Run owns by state.
 type loadDevice struct {
 	load   *Load
+	cohort *Cohort // nil if it has no trouble
+	wishes wishes
 	ctx    context.Context //nolint:containedctx // of Run, for what timers start
 	id     string
 	client *client.Device
@@ -264,6 +277,8 @@ type loadDevice struct {
 	n    int64        // newest value that was reported
 	sent int64        // messages
 	told atomic.Int64 // newest version of the desired properties
+
+	missed atomic.Bool // desired properties may have changed while it was away, and matter
 
 	up   bool
 	lost time.Time // zero before the first loss
@@ -278,6 +293,7 @@ func (d *loadDevice) state(connected bool, err error) {
 		l.report.Connects++
 		l.report.Online++
 		if !d.lost.IsZero() {
+			d.missed.Store(len(l.o.Behaviour.Cohorts) > 0)
 			l.report.Reconnects++
 			took := time.Since(d.lost)
 			l.longest = max(l.longest, took)
@@ -315,17 +331,34 @@ func reason(err error) string {
 
 func (d *loadDevice) method(ctx context.Context, name string, _ json.RawMessage) (int, any) {
 	b := &d.load.o.Behaviour
-	if !wait(ctx, b.MethodDelay) {
+	delay, status, answer := b.MethodDelay, b.MethodStatus, map[string]any{"device": d.id}
+	if c := d.troubled(); c.troubles(name) {
+		delay = cmp.Or(c.MethodDelay, delay)
+		status = cmp.Or(c.MethodStatus, status)
+		if c.MethodMessage != "" {
+			answer["message"] = c.MethodMessage
+		}
+	}
+	if !wait(ctx, delay) {
 		return 503, nil
 	}
 	d.load.count(func(r *LoadReport) { r.Methods++ })
 	d.load.o.Acks.add(Ack{Device: d.id, Kind: ackMethod, Method: name[:min(len(name), 128)], Acked: true})
-	return b.MethodStatus, map[string]any{"device": d.id, "time": time.Now().Add(b.ClockSkew).UTC()}
+	answer["time"] = time.Now().Add(b.ClockSkew).UTC()
+	return status, answer
 }
 
 // desired takes note of a version of the desired properties, which the next
 // report acknowledges.
-func (d *loadDevice) desired(version int64, _ json.RawMessage) {
+func (d *loadDevice) desired(version int64, patch json.RawMessage) {
+	if len(d.load.o.Behaviour.Cohorts) > 0 {
+		d.wishes.learn(version, patch, false)
+	}
+	d.acted(version)
+}
+
+// acted notes a version in the log of acknowledgements.
+func (d *loadDevice) acted(version int64) {
 	for known := d.told.Load(); ; known = d.told.Load() {
 		if known >= version {
 			return
@@ -411,6 +444,9 @@ func (d *loadDevice) live(*sync.WaitGroup) (next time.Duration, ok bool) {
 	if d.client.WaitConnected(d.ctx) != nil {
 		return 0, false
 	}
+	if d.missed.CompareAndSwap(true, false) {
+		d.catchUp(d.ctx)
+	}
 	d.telemetry(d.ctx)
 	if d.sent%int64(b.ReportEvery) == 0 {
 		d.patch(d.ctx)
@@ -436,7 +472,10 @@ func (d *loadDevice) resume(ctx context.Context) bool {
 			_ = json.Unmarshal(t.Reported, &have) // foreign properties: begin at 0
 			d.n = have.Sim.N
 			if v := versionOf(t.Desired); v > 1 { // somebody has set some
-				d.desired(v, nil)
+				if len(d.load.o.Behaviour.Cohorts) > 0 {
+					d.wishes.learn(v, t.Desired, true)
+				}
+				d.acted(v)
 			}
 			return true
 		}
@@ -446,6 +485,22 @@ func (d *loadDevice) resume(ctx context.Context) bool {
 		}
 	}
 	return false
+}
+
+// catchUp reads what changed while the device was away.
+func (d *loadDevice) catchUp(ctx context.Context) {
+	octx, stop := context.WithTimeout(ctx, operationTimeout)
+	defer stop()
+	t, err := d.client.Twin(octx)
+	if err != nil {
+		d.missed.Store(true)
+		d.failed(ctx, "read twin", err)
+		return
+	}
+	if v := versionOf(t.Desired); v > d.told.Load() {
+		d.wishes.learn(v, t.Desired, true)
+		d.acted(v)
+	}
 }
 
 // failed counts an error that is not the simulator's own end.
@@ -477,13 +532,45 @@ func (d *loadDevice) patch(ctx context.Context) {
 	if a.Desired > 0 {
 		sim["desired"] = a.Desired // which acknowledges that version
 	}
-	version, err := d.client.PatchReported(octx, map[string]any{
+	patch := map[string]any{
 		"sim":      sim,
 		"firmware": map[string]any{"version": b.Firmware},
-	})
+	}
+	answers, heard := d.answers(patch)
+	version, err := d.client.PatchReported(octx, patch)
+	if err == nil {
+		d.wishes.answered(answers, heard)
+	}
 	a.Version, a.Acked = version, err == nil
 	d.load.o.Acks.add(a)
 	d.settle(ctx, "report properties", err, func(r *LoadReport) { r.TwinPatches++ })
+}
+
+// answers adds to a report what a fleet with cohorts tells: its health, and
+// acknowledgements of desired properties, which it returns with the version
+// that they are of.
+func (d *loadDevice) answers(patch map[string]any) (answers map[string]any, version int64) {
+	b, c := &d.load.o.Behaviour, d.troubled()
+	if b.tellsHealth() {
+		patch["health"] = "good"
+		if c != nil && c.Ill {
+			patch["health"] = "bad"
+		}
+	}
+	if !b.acknowledges() {
+		return nil, 0
+	}
+	var refused []string
+	if c != nil {
+		refused = c.Refuse
+	}
+	answers, version = d.wishes.answers(refused)
+	for name, a := range answers {
+		if _, own := patch[name]; !own {
+			patch[name] = a
+		}
+	}
+	return answers, version
 }
 
 // settle counts the end of an operation.

@@ -18,7 +18,8 @@ var behaviours embed.FS
 // maxBehaviour is the most bytes that a behaviour file may have.
 const maxBehaviour = 64 << 10
 
-// Behaviour is what each device of a load fleet does. Durations are varied by
+// Behaviour is what each device of a load fleet does, except those of a cohort
+// that has trouble. Durations are varied by
 // half of themselves either way, except together.
 type Behaviour struct {
 	Description  string        `yaml:"description"`
@@ -31,6 +32,28 @@ type Behaviour struct {
 	MethodDelay  time.Duration `yaml:"method_delay"`  // before a method's answer
 	MethodStatus int           `yaml:"method_status"` // default 200
 	ClockSkew    time.Duration `yaml:"clock_skew"`    // added to the device's clock
+
+	Tags    map[string]Values `yaml:"tags"`    // given to devices when they are made
+	Cohorts []Cohort          `yaml:"cohorts"` // parts of the fleet that have trouble
+}
+
+// Values are the values of a tag, which devices have in turn. In a file, one may
+// stand alone.
+type Values []string
+
+// UnmarshalYAML reads a value or a list of them.
+func (v *Values) UnmarshalYAML(read func(any) error) error {
+	var one string
+	if read(&one) == nil {
+		*v = Values{one}
+		return nil
+	}
+	var list []string
+	if err := read(&list); err != nil {
+		return err
+	}
+	*v = list
+	return nil
 }
 
 // ParseBehaviour reads a behaviour strictly: unknown fields are errors, which
@@ -82,7 +105,7 @@ func (b *Behaviour) check(text []byte) error {
 			return fmt.Errorf("[%d:1] %s is out of bounds, expected %s", lineOf(string(text), c.field), c.field, c.want)
 		}
 	}
-	return nil
+	return b.checkCohorts(text)
 }
 
 // badDuration finds the line whose duration cannot be read.
