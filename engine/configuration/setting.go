@@ -32,6 +32,30 @@ func isAbove(path, other string) bool {
 	return len(other) > len(path) && other[len(path)] == '.' && strings.HasPrefix(other, path)
 }
 
+// Leaves are the values of a twin's desired properties, each with its path: those
+// that are no object, and empty objects. They are in the order of the twin.
+func Leaves(desired *twin.Section) []Setting {
+	if desired.Empty() {
+		return nil
+	}
+	return flatten(nil, "", desired.View())
+}
+
+// Touches reports whether a merge patch says what is to be at a path.
+func Touches(patch twin.View, path string) bool {
+	for key := range strings.SplitSeq(path, ".") {
+		v, ok := patch.Member(key)
+		switch {
+		case !ok:
+			return false
+		case v.Form() != '{':
+			return true
+		}
+		patch = v
+	}
+	return true
+}
+
 // flatten appends the settings of an object to a list.
 func flatten(list []Setting, path string, v twin.View) []Setting {
 	if v.Form() == '{' && v.Len() > 0 {
