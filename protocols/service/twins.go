@@ -38,6 +38,12 @@ type twinTail struct {
 	Capabilities capabilities `json:"capabilities"`
 	DeviceScope  string       `json:"deviceScope,omitempty"`
 	ParentScopes []string     `json:"parentScopes,omitempty"`
+
+	Configurations map[string]configurationStatus `json:"configurations,omitempty" doc:"Those that select it, by id; absent when there are none."`
+}
+
+type configurationStatus struct {
+	Status engine.ConfigurationStatus `json:"status" enum:"Targeted,Applied" doc:"Targeted: others set all that it would."`
 }
 
 type twinProperties struct {
@@ -73,6 +79,12 @@ func showTwin(t engine.Twin) twinDocument {
 	}
 	if t.Tags != nil && !t.Tags.Empty() {
 		d.Tags = t.Tags.JSON(nil, false)
+	}
+	if len(t.Configurations) > 0 {
+		d.Configurations = make(map[string]configurationStatus, len(t.Configurations))
+		for id, status := range t.Configurations {
+			d.Configurations[id] = configurationStatus{status}
+		}
 	}
 	return d
 }
