@@ -117,6 +117,8 @@ func setBy(p client.ExplainedPath) string {
 	switch kind, id, ok := strings.Cut(p.Cause, ":"); {
 	case p.Configuration != "":
 		return "configuration " + p.Configuration
+	case kind == "configuration": // what one has set stays when it is deleted
+		return "configuration " + id + ", which no longer does"
 	case ok:
 		return kind + " " + id
 	case p.Principal != "":

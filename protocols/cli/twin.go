@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +85,13 @@ func (a *app) printTwin(o OutputFlags, t client.Twin, section string, metadata b
 			name += "/" + t.ModuleID
 		}
 		fmt.Fprintf(&b, "%s  %s, last activity %s, etag %s\n", printable(name), strings.ToLower(t.ConnectionState), a.cell(t.LastActivityTime), printable(t.ETag))
+		if len(t.Configurations) > 0 {
+			var list []string
+			for _, id := range slices.Sorted(maps.Keys(t.Configurations)) {
+				list = append(list, id+" "+strings.ToLower(t.Configurations[id].Status))
+			}
+			fmt.Fprintf(&b, "configurations: %s\n", printable(strings.Join(list, ", ")))
+		}
 	}
 	for _, sec := range sections {
 		if section != "" && sec.name != section {

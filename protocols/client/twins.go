@@ -23,7 +23,15 @@ type Twin struct {
 	Tags             json.RawMessage `json:"tags,omitempty"`
 	Properties       TwinProperties  `json:"properties"`
 
+	// Configurations are those that select the twin, by id.
+	Configurations map[string]TwinConfiguration `json:"configurations,omitempty"`
+
 	Raw json.RawMessage `json:"-"` // the whole document as it came
+}
+
+// TwinConfiguration is how a configuration stands on a twin.
+type TwinConfiguration struct {
+	Status string `json:"status"` // Targeted or Applied
 }
 
 // TwinProperties are the two sections of properties with their $metadata.
