@@ -283,7 +283,7 @@ suite('service: configurations', { concurrency: 4, timeout: 240_000 }, ({ test }
     await newModule(service, edge, 'app');
     const content = { modulesContent: {
       $edgeAgent: { 'properties.desired': { schemaVersion: '1.1', modules: {} } },
-      app: { 'properties.desired.interval': 5 },
+      app: { 'properties.desired': { interval: 5 } },
     } };
     const { httpResponse } = await sdk.applyConfigurationContentOnDevice(edge.deviceId, content);
     assert.equal(httpResponse.statusCode, 204);
@@ -295,7 +295,7 @@ suite('service: configurations', { concurrency: 4, timeout: 240_000 }, ({ test }
     assert.equal((await rejected(sdk.applyConfigurationContentOnDevice(uniqueId('none'), content))).response.statusCode, 404);
     const apply = (body) => service.post(`${path(edge.deviceId)}/applyConfigurationContent`, body);
     assertError(await apply({ deviceContent: { 'properties.desired.a': 1 } }), 400, 'InvalidConfigurationContent');
-    assertError(await apply({ modulesContent: { app: { 'properties.desired.a': 1 } } }), 400, 'InvalidConfigurationContent');
+    assertError(await apply({ modulesContent: { $edgeAgent: { 'tags.x': 1 } } }), 400, 'InvalidConfigurationContent');
   });
 });
 
