@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -82,7 +83,7 @@ func (o *jobOptions) part(ctx context.Context, name string, run func(context.Con
 	}
 	defer clean()
 	defer func() { _ = h.signal(syscall.SIGKILL) }() // the data is thrown away
-	fmt.Fprintf(stdout, "\n%s\nmachine: %s\n", name, machine(h.data))
+	fmt.Fprintf(stdout, "\n%s\nmachine: %s\n", name, machine(filepath.Dir(h.data)))
 	return run(ctx, h, stdout)
 }
 
