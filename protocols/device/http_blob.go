@@ -16,6 +16,7 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/protocols/wire"
 )
 
 // The pace that content must keep on average, and what a request has beside it.
@@ -23,7 +24,6 @@ const (
 	blobPace  = 4 << 10 // bytes a second
 	blobExtra = 30 * time.Second
 	listMost  = 256 << 10 // bytes of a list of blocks
-	listDepth = 2
 )
 
 // blobCode is how one engine.Code looks to a client of Azure Storage.
@@ -224,8 +224,7 @@ func (h *HTTPHandler) putBlock(w http.ResponseWriter, r *http.Request, g engine.
 
 // checkBlockID applies Azure Storage's rule: base64 of 1 to 64 bytes.
 func checkBlockID(id string) error {
-	raw, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(id, " ", "+"))
-	if err != nil || len(raw) == 0 || len(raw) > 64 {
+	if _, ok := wire.BlockID(id); !ok {
 		return blobErrorf(http.StatusBadRequest, "InvalidQueryParameterValue", "the block's id is not base64 of 1 to 64 bytes")
 	}
 	return nil
@@ -233,8 +232,8 @@ func checkBlockID(id string) error {
 
 // blockName is a block's id as bytes, so that all spellings of it are one.
 func blockName(id string) string {
-	raw, _ := base64.StdEncoding.DecodeString(strings.ReplaceAll(id, " ", "+")) // was checked
-	return string(raw)
+	name, _ := wire.BlockID(id) // was checked
+	return name
 }
 
 func (h *HTTPHandler) putBlocks(w http.ResponseWriter, r *http.Request, g engine.UploadGrant) error {
@@ -262,54 +261,16 @@ func (h *HTTPHandler) putBlocks(w http.ResponseWriter, r *http.Request, g engine
 // parseBlockList reads Azure Storage's list of blocks. It takes no more than
 // most of them.
 func parseBlockList(data []byte, most int) ([]string, error) {
-	bad := blobErrorf(http.StatusBadRequest, "InvalidXmlDocument", "the body is not a list of blocks; expected <BlockList><Latest>ID</Latest>...</BlockList>")
-	ids := []string{}
-	d := xml.NewDecoder(bytes.NewReader(data))
-	depth, ended, text := 0, false, ""
-	for {
-		token, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			if !ended {
-				return nil, bad
-			}
-			return ids, nil
-		}
-		if err != nil {
-			return nil, bad
-		}
-		switch t := token.(type) {
-		case xml.StartElement:
-			depth++
-			switch {
-			case ended, depth > listDepth, depth == 1 && t.Name.Local != "BlockList",
-				depth == 2 && t.Name.Local != "Latest" && t.Name.Local != "Uncommitted" && t.Name.Local != "Committed":
-				return nil, bad
-			}
-			text = ""
-		case xml.EndElement:
-			if depth == 2 {
-				id := strings.TrimSpace(text)
-				if checkBlockID(id) != nil {
-					return nil, blobErrorf(http.StatusBadRequest, "InvalidBlockId", "a block of the list has an id that is not base64 of 1 to 64 bytes")
-				}
-				if ids = append(ids, blockName(id)); len(ids) > most {
-					return nil, &engine.Error{Code: engine.CodeTooManyBlocks, Message: fmt.Sprintf("the list has more than %d blocks; send larger ones", most)}
-				}
-			}
-			depth--
-			ended = ended || depth == 0
-		case xml.CharData:
-			if depth == 2 {
-				if text += string(t); len(text) > 256 {
-					return nil, bad
-				}
-			} else if len(bytes.Trim(t, " \t\r\n\ufeff")) > 0 {
-				return nil, bad
-			}
-		case xml.Directive: // a document type
-			return nil, bad
-		}
+	ids, err := wire.BlockList(data, most)
+	switch {
+	case errors.Is(err, wire.ErrBlockID):
+		return nil, blobErrorf(http.StatusBadRequest, "InvalidBlockId", "%s", err)
+	case errors.Is(err, wire.ErrBlocks):
+		return nil, &engine.Error{Code: engine.CodeTooManyBlocks, Message: err.Error()}
+	case err != nil:
+		return nil, blobErrorf(http.StatusBadRequest, "InvalidXmlDocument", "%s", err)
 	}
+	return ids, nil
 }
 
 // created answers that content is stored.

@@ -130,6 +130,12 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // in a handler is logged and answered as an internal error.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	if strings.HasPrefix(r.URL.Path, containersPath) {
+		rec := &recorder{ResponseWriter: w}
+		label := h.serveBlob(rec, r)
+		h.metrics.observe(label, rec.status, time.Since(start))
+		return
+	}
 	c := h.begin(w, r)
 	defer func() {
 		if v := recover(); v != nil {

@@ -47,6 +47,8 @@ func routes() []*route {
 	table = append(table, executionRoutes()...)
 	table = append(table, templateRoutes()...)
 	table = append(table, jobStreamRoutes()...)
+	table = append(table, containerRoutes()...)
+	table = append(table, identityJobRoutes()...)
 	return append(table, laterRoutes()...)
 }
 
@@ -240,9 +242,6 @@ func laterRoutes() []*route {
 		permission auth.Permission
 		methods    []string
 	}{
-		{"/jobs", "import and export jobs", auth.RegistryRead, []string{http.MethodGet}},
-		{"/jobs/create", "import and export jobs", auth.RegistryWrite, []string{http.MethodPost}},
-		{"/jobs/{id}", "import and export jobs", auth.RegistryRead, []string{http.MethodGet, http.MethodDelete}},
 		{"/messages/{rest...}", "cloud-to-device messages", auth.ServiceConnect, []string{http.MethodGet, http.MethodPost, http.MethodDelete}},
 		{"/digitaltwins/{rest...}", "digital twins", auth.ServiceConnect, []string{http.MethodGet, http.MethodPatch, http.MethodPost}},
 	} {
