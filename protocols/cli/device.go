@@ -19,6 +19,8 @@ type deviceGroup struct {
 	Delete           deviceDeleteCmd      `cmd:"" help:"Delete device identities with their twins and modules."`
 	Enable           deviceEnableCmd      `cmd:"" help:"Let devices connect."`
 	Disable          deviceDisableCmd     `cmd:"" help:"Cut devices off and refuse their connections."`
+	Import           deviceImportCmd      `cmd:"" help:"Import identities and twins from a file, as a job of the hub."`
+	Export           deviceExportCmd      `cmd:"" help:"Export identities and twins into a file."`
 	Connections      deviceConnectionsCmd `cmd:"" help:"List the last connections and why they ended."`
 	ConnectionString deviceConnectionCmd  `cmd:"" help:"Print a device's connection string, in IoT Hub's form."`
 	Explain          deviceExplainCmd     `cmd:"" help:"Say who set each desired property, which configurations lost and why, and what other tags would change."`

@@ -41,6 +41,8 @@ type root struct {
 	File    fileGroup    `cmd:"" group:"Devices" help:"Files that devices have uploaded."`
 	Fault   faultGroup   `cmd:"" group:"Devices" help:"Make a device's connection bad on purpose, for a while."`
 
+	Container containerGroup `cmd:"" group:"Devices" help:"Containers of blobs, for imports and exports by Azure's SDKs."`
+
 	Webhook webhookGroup `cmd:"" group:"Hub" help:"Endpoints to which the hub posts events."`
 
 	Policy policyGroup `cmd:"" group:"Access" help:"Shared access policies."`
