@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"time"
 
 	"github.com/muster-hub/muster/engine/twin"
 	"github.com/muster-hub/muster/storage"
@@ -18,7 +19,7 @@ const (
 
 // prepareLine does what needs no store: it is done outside of the transaction,
 // and beside the one before it.
-func (h *Hub) prepareLine(l *identityLine) error {
+func (h *Hub) prepareLine(l *identityLine, now time.Time) error {
 	l.identity.imported = true
 	create := l.mode == ImportCreate
 	switch l.mode {
@@ -41,8 +42,33 @@ func (h *Hub) prepareLine(l *identityLine) error {
 		if l.twinETag == "" {
 			return errf(CodePreconditionFailed, "importMode %s needs a twinETag", l.mode)
 		}
+	case ImportCreate, ImportCreateOrUpdate, ImportCreateOrUpdateIfMatch:
+		for _, part := range l.sectionParts() {
+			if part.p == nil || empty(*part.p) {
+				continue
+			}
+			m, err := h.mergeSection(twin.New(part.kind), *part.p, now, importRule)
+			if err != nil {
+				if l.mode == ImportCreate {
+					return err
+				}
+				l.fresh = nil // what is there already may make it right
+				return nil
+			}
+			l.fresh = append(l.fresh, m)
+		}
 	}
 	return nil
+}
+
+// sectionPart is a section of a line; p is nil when the line has none.
+type sectionPart struct {
+	kind twin.Kind
+	p    *twin.Patch
+}
+
+func (l *identityLine) sectionParts() [3]sectionPart {
+	return [...]sectionPart{{twin.Tags, l.tags}, {twin.Desired, l.desired}, {twin.Reported, l.reported}}
 }
 
 // applyLineTx does what a line says. With an error some of it may be done: the
@@ -88,8 +114,16 @@ func (h *Hub) createLineTx(tx *storage.Tx, c Caller, l *identityLine) error {
 	}
 	fillKeys(&i)
 	_, err := h.createWithTwinTx(tx, c, i, func(t *twinRecord) error {
-		_, err := h.takeSectionsTx(tx, c, l, t)
-		return err
+		if len(l.fresh) == 0 {
+			_, err := h.takeSectionsTx(tx, c, l, t)
+			return err
+		}
+		for _, m := range l.fresh {
+			if err := h.storeSectionTx(tx, c, l.id(), t, m, importRule); err != nil {
+				return err
+			}
+		}
+		return nil // nobody is connected yet who could be told
 	})
 	return err
 }
@@ -146,17 +180,14 @@ func (h *Hub) updateTwinLineTx(tx *storage.Tx, c Caller, l *identityLine) error 
 
 func (l *identityLine) auditDetails() []byte {
 	details := `{"sections":[`
-	for _, s := range []struct {
-		name string
-		p    *twin.Patch
-	}{{"tags", l.tags}, {"desired", l.desired}, {"reported", l.reported}} {
-		if s.p == nil {
+	for _, part := range l.sectionParts() {
+		if part.p == nil {
 			continue
 		}
 		if details[len(details)-1] == '"' {
 			details += ","
 		}
-		details += `"` + s.name + `"`
+		details += `"` + part.kind.String() + `"`
 	}
 	return []byte(details + "]}")
 }
@@ -164,15 +195,12 @@ func (l *identityLine) auditDetails() []byte {
 // takeSectionsTx merges the line's sections into a twin, with the stamps that
 // they have.
 func (h *Hub) takeSectionsTx(tx *storage.Tx, c Caller, l *identityLine, t *twinRecord) (changed bool, err error) {
-	for _, part := range []struct {
-		kind twin.Kind
-		p    *twin.Patch
-	}{{twin.Tags, l.tags}, {twin.Desired, l.desired}, {twin.Reported, l.reported}} {
+	for _, part := range l.sectionParts() {
 		// A section without members changes nothing, and is on each line of an export.
 		if part.p == nil || empty(*part.p) {
 			continue
 		}
-		change, err := h.applyPatchTx(tx, c, l.id(), t, part.kind, *part.p, sectionRule{merge: true, stamps: true})
+		change, err := h.applyPatchTx(tx, c, l.id(), t, part.kind, *part.p, importRule)
 		if err != nil {
 			return false, err
 		}

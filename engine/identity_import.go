@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/muster-hub/muster/storage"
 )
@@ -11,8 +12,8 @@ import (
 // What one step of an import holds: it is one transaction, which others may
 // have to wait for. A line weighs as much as it makes the store do.
 const (
-	importLines  = 256 // of the usual weight
-	importBytes  = 192 << 10
+	importLines  = 384 // of the usual weight
+	importBytes  = 256 << 10
 	weightModule = 4  // its device's modules are counted
 	weightDelete = 16 // all that the device has is looked for
 	weightUpdate = 2
@@ -117,7 +118,7 @@ func (h *Hub) readBatches(ctx context.Context, lines *lineReader, mode ImportMod
 
 func (h *Hub) readBatch(lines *lineReader, mode ImportMode) importBatch {
 	b := importBatch{after: lines.number}
-	weight, start := 0, lines.offset
+	weight, start, now := 0, lines.offset, time.Now()
 	for weight < importLines && len(b.lines) < importLines && lines.offset-start < importBytes {
 		line, long, err := lines.next()
 		if err != nil {
@@ -134,7 +135,7 @@ func (h *Hub) readBatch(lines *lineReader, mode ImportMode) importBatch {
 			err = badLine("it has more than %d bytes", h.limits.ImportLineBytes)
 		default:
 			if p.identityLine, err = parseIdentityLine(line, mode); err == nil {
-				err = h.prepareLine(&p.identityLine)
+				err = h.prepareLine(&p.identityLine, now)
 			}
 		}
 		if err != nil {

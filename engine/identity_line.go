@@ -19,7 +19,14 @@ type identityLine struct {
 	tags     *twin.Patch // nil: absent
 	desired  *twin.Patch
 	reported *twin.Patch
+
+	// fresh are the sections of the twin as they begin, if the line makes it:
+	// made before the transaction.
+	fresh []sectionMerge
 }
+
+// importRule is how a line's sections are merged.
+var importRule = sectionRule{merge: true, stamps: true}
 
 func (l *identityLine) id() TwinID { return l.identity.ID() }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"time"
 
 	"github.com/muster-hub/muster/engine/twin"
 	"github.com/muster-hub/muster/storage"
@@ -177,23 +178,46 @@ func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord,
 
 // applyPatchTx is applySectionTx of a patch that was read already.
 func (h *Hub) applyPatchTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k twin.Kind, p twin.Patch, rule sectionRule) (twin.Change, error) {
-	limits := h.limits.twinLimits(k)
-	limits.Special = rule.special
-	section := r.section(k)
-	apply := (*section).Merge
-	switch {
-	case rule.stamps:
-		apply = (*section).Import
-	case !rule.merge:
-		apply = (*section).Replace
-	}
-	next, change, err := apply(p, tx.Now(), limits)
-	if err != nil {
-		return twin.Change{}, twinError(err)
-	}
-	wrong, err := h.checkDeclared(tx.Now(), id, *section, next)
+	m, err := h.mergeSection(*r.section(k), p, tx.Now(), rule)
 	if err != nil {
 		return twin.Change{}, err
+	}
+	return m.change, h.storeSectionTx(tx, c, id, r, m, rule)
+}
+
+// sectionMerge is a change of a section, ready to be stored.
+type sectionMerge struct {
+	next          *twin.Section
+	change        twin.Change
+	forward, undo []byte
+}
+
+// mergeSection makes a change of a section. It needs no transaction.
+func (h *Hub) mergeSection(section *twin.Section, p twin.Patch, now time.Time, rule sectionRule) (sectionMerge, error) {
+	limits := h.limits.twinLimits(section.Kind())
+	limits.Special = rule.special
+	apply := section.Merge
+	switch {
+	case rule.stamps:
+		apply = section.Import
+	case !rule.merge:
+		apply = section.Replace
+	}
+	next, change, err := apply(p, now, limits)
+	if err != nil {
+		return sectionMerge{}, twinError(err)
+	}
+	return sectionMerge{next, change, change.Forward.JSON(nil), change.Undo.JSON(nil)}, nil
+}
+
+// storeSectionTx takes a change of a section over, with its history and
+// change-log entry.
+func (h *Hub) storeSectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, m sectionMerge, rule sectionRule) error {
+	k, next := m.next.Kind(), m.next
+	section := r.section(k)
+	wrong, err := h.checkDeclared(tx.Now(), id, *section, next)
+	if err != nil {
+		return err
 	}
 	h.queries.sectionTx(tx, id, k, *section, next)
 	*section = next
@@ -203,7 +227,6 @@ func (h *Hub) applyPatchTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k
 	if k == twin.Tags {
 		version = int64(r.History[slot])
 	}
-	forward := change.Forward.JSON(nil)
 	after := *r
 	after.Version++
 	var whole []byte
@@ -211,9 +234,9 @@ func (h *Hub) applyPatchTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k
 		after.Revision++
 		whole = h.wholeTwin(&after)
 	}
-	return change, errors.Join(
-		h.recordHistoryTx(tx, c, id, r.Generation, number, r.History[slot], version, forward, change.Undo.JSON(nil)),
-		appendTwinChange(tx, c, kind, id, version, forward, after.Version, whole),
+	return errors.Join(
+		h.recordHistoryTx(tx, c, id, r.Generation, number, r.History[slot], version, m.forward, m.undo),
+		appendTwinChange(tx, c, kind, id, version, m.forward, after.Version, whole),
 		h.tellViolationsTx(tx, c, id, next, wrong),
 	)
 }
