@@ -54,7 +54,7 @@ func (h *Hub) checkConfiguration(g *Configuration) error {
 	if g.Priority < 0 || g.Priority > configurationPriority {
 		return errf(CodeArgumentInvalid, "priority is %d; expected 0 to %d", g.Priority, configurationPriority)
 	}
-	if err := checkLabels(g.Labels, configurationLabels); err != nil {
+	if err := checkConfigurationLabels(g.Labels); err != nil {
 		return err
 	}
 	content, err := h.parseContent(&g.Content)
@@ -82,9 +82,10 @@ func (h *Hub) checkConfiguration(g *Configuration) error {
 	return nil
 }
 
-func checkLabels(labels map[string]string, most int) error {
-	if len(labels) > most {
-		return errf(CodeArgumentInvalid, "labels has %d members; expected at most %d", len(labels), most)
+// checkConfigurationLabels takes any text for a name, as IoT Hub does.
+func checkConfigurationLabels(labels map[string]string) error {
+	if len(labels) > configurationLabels {
+		return errf(CodeArgumentInvalid, "labels has %d members; expected at most %d", len(labels), configurationLabels)
 	}
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		if key == "" || len(key) > labelKeyBytes {

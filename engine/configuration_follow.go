@@ -17,12 +17,12 @@ import (
 const cursorConfigurations = "configurations"
 
 const (
-	followPage  = 512                    // entries of the change log that are read in one go
-	followBatch = 50                     // twins of one transaction
-	followSides = 4                      // transactions at once
-	followStore = 10 * time.Second       // how often the cursor is stored when nothing came of what was read
-	followRetry = 2 * time.Second        // after an error of the store
-	followReady = 200 * time.Millisecond // how often it is looked whether queries are ready
+	configurationEntries = 512                    // entries of the change log that are read in one go
+	followBatch          = 50                     // twins of one transaction
+	followSides          = 4                      // transactions at once
+	followStore          = 10 * time.Second       // how often the cursor is stored when nothing came of what was read
+	followRetry          = 2 * time.Second        // after an error of the store
+	followReady          = 200 * time.Millisecond // how often it is looked whether queries are ready
 )
 
 // configurationFollower keeps twins in step with configurations. One goroutine
@@ -204,7 +204,7 @@ func (f *configurationFollower) changes(ctx context.Context) (more bool, err err
 					}
 				}
 			}
-			if read == followPage || len(ids) >= followPage {
+			if read == configurationEntries || len(ids) >= configurationEntries {
 				break
 			}
 		}
@@ -228,7 +228,7 @@ func (f *configurationFollower) changes(ctx context.Context) (more bool, err err
 		f.stored, f.when = at, time.Now()
 	}
 	f.at = at
-	return read == followPage, nil
+	return read == configurationEntries, nil
 }
 
 // concerns reports whether an entry of the change log may change what a twin gets

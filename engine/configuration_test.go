@@ -125,7 +125,9 @@ func TestConfigurationsAreRefused(t *testing.T) {
 		{"a condition of modules", func(g *engine.Configuration) { g.TargetCondition = "FROM devices.modules" }, engine.CodeConfigurationCondition, "column 1"},
 		{"a long condition", func(g *engine.Configuration) { g.TargetCondition = "tags.a = '" + strings.Repeat("x", 9000) + "'" }, engine.CodeConfigurationCondition, "bytes; expected at most 8192"},
 		{"a bad metric", func(g *engine.Configuration) { g.Metrics.Queries = map[string]string{"m": "SELECT"} }, engine.CodeConfigurationMetrics, `the query of metric "m" can't be read: column 7`},
-		{"a metric of jobs", func(g *engine.Configuration) { g.Metrics.Queries = map[string]string{"m": "SELECT * FROM devices.jobs"} }, engine.CodeConfigurationMetrics, "reads devices.jobs"},
+		{"a metric of jobs", func(g *engine.Configuration) {
+			g.Metrics.Queries = map[string]string{"m": "SELECT * FROM devices.jobs"}
+		}, engine.CodeConfigurationMetrics, "reads devices.jobs"},
 		{"a metric without a name", func(g *engine.Configuration) { g.Metrics.Queries = map[string]string{"": "SELECT * FROM devices"} }, engine.CodeConfigurationMetrics, "a name of 0 bytes"},
 		{"many metrics", func(g *engine.Configuration) {
 			g.Metrics.Queries = map[string]string{}

@@ -2,11 +2,12 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/muster-hub/muster/storage"
 )
 
 // jobFollowPace is how often a follower is told at most how its job stands:
@@ -44,7 +45,7 @@ func (h *Hub) FollowJob(ctx context.Context, c Caller, id, cursor string) (*JobF
 		return nil, err
 	}
 	f := &JobFollower{hub: h, caller: c, job: id, principal: c.Principal.String(), moved: make(chan struct{}, 1), told: cursor, timer: time.NewTimer(time.Hour)}
-	if err := h.jobStreams.enter(f, h.limits); err != nil {
+	if err := h.jobs.streams.enter(f, h.limits); err != nil {
 		return nil, err
 	}
 	f.moved <- struct{}{} // the first Next looks
@@ -75,7 +76,7 @@ func (s *jobStreams) enter(f *JobFollower, l Limits) error {
 // Close ends the following.
 func (f *JobFollower) Close() {
 	f.timer.Stop()
-	s := &f.hub.jobStreams
+	s := &f.hub.jobs.streams
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if delete(s.jobs[f.job], f); len(s.jobs[f.job]) == 0 {
@@ -87,11 +88,7 @@ func (f *JobFollower) Close() {
 	s.open--
 }
 
-// jobMovedTx tells who follows a job, once the transaction is durable.
-func (h *Hub) jobMovedTx(tx *storage.Tx, job string) {
-	tx.OnCommit(func(uint64) { h.jobStreams.wake(job) })
-}
-
+// wake has those who follow a job look at it again.
 func (s *jobStreams) wake(job string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,14 +136,26 @@ func (f *JobFollower) Next(ctx context.Context, idle time.Duration) (j Job, chan
 		if j, err = f.hub.Job(ctx, f.caller, f.job); err != nil {
 			return Job{}, false, err
 		}
-		if cursor := f.hub.jobCursor(&j); cursor != f.told {
+		cursor, err := f.hub.jobCursor(&j)
+		if err != nil {
+			return Job{}, false, err
+		}
+		if cursor != f.told {
 			f.told, f.at = cursor, time.Now()
 			return j, true, nil
 		}
 	}
 }
 
-// jobCursor names how a job stands: each write of its record moves it.
-func (h *Hub) jobCursor(j *Job) string {
-	return strconv.FormatUint(uint64(h.db.Epoch().Ordinal), 36) + "." + strconv.FormatInt(j.Updated.UnixNano(), 36)
+// jobCursor names how a job stands: it is another one as soon as anything
+// differs that one sees of it.
+func (h *Hub) jobCursor(j *Job) (string, error) {
+	state := j.State
+	state.Tokens, state.TokensAt = 0, time.Time{} // nobody sees them
+	text, err := json.Marshal([]any{state, j.ETag, j.Run, j.Found, j.Ended, j.NextRun})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return strconv.FormatUint(uint64(h.db.Epoch().Ordinal), 36) + "." + hex.EncodeToString(sum[:12]), nil
 }

@@ -23,11 +23,12 @@ import (
 
 // jobRunner is the state of the loop that runs jobs. It is safe for concurrent use.
 type jobRunner struct {
-	signal chan struct{} // capacity 1: something is to be looked at
-	stats  jobCounters
-	clock  jobClock
-	rate   *rate.Limiter // of targets that are begun, in the whole hub; nil: no bound
-	works  jobWorks
+	streams jobStreams    // who follows jobs
+	signal  chan struct{} // capacity 1: something is to be looked at
+	stats   jobCounters
+	clock   jobClock
+	rate    *rate.Limiter // of targets that are begun, in the whole hub; nil: no bound
+	works   jobWorks
 
 	// writing is held by who moves executions: two that write the same job would
 	// only have their transactions prepared again, inside the committer.
@@ -98,6 +99,7 @@ func (h *Hub) wakeJobTx(tx *storage.Tx, id string) {
 
 // look marks a job for the loop. It never blocks, as none of these does.
 func (j *jobRunner) look(id string) {
+	j.streams.wake(id)
 	j.mu.Lock()
 	j.dirty[id] = struct{}{}
 	j.mu.Unlock()

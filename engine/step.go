@@ -12,7 +12,6 @@ type longWork struct {
 	jobs           jobRunner
 	configurations *configurations
 	imports        importState // identity jobs and the containers that they use
-	jobFollowers   jobFollowers
 	zones          zoneNames
 }
 

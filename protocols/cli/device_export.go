@@ -58,7 +58,7 @@ func (c *deviceExportCmd) Run(a *app) error {
 	defer func() {
 		_ = a.call(c.HubFlags, func(ctx context.Context) error { return s.DeleteContainer(context.WithoutCancel(ctx), j.Container) }) // it holds keys; else it goes by its age
 	}()
-	if j, err = a.followJob(c.HubFlags, OutputFlags{}, s, j.ID); err != nil {
+	if j, err = a.followIdentityJob(c.HubFlags, OutputFlags{}, s, j.ID); err != nil {
 		return err
 	}
 	if j.Status != "completed" {

@@ -61,7 +61,7 @@ func (c *deviceImportCmd) Run(a *app) error {
 			return err
 		}
 		a.note("The hub works on it; `muster device import --follow %s` takes it up.", id)
-		return a.printJob(c.OutputFlags, &j, faults.count)
+		return a.printIdentityJob(c.OutputFlags, &j, faults.count)
 	}
 	return c.finish(a, s, id, faults)
 }
@@ -168,7 +168,7 @@ func (b *sendBar) sent(n int64) {
 
 // finish follows a job to its end, reads its errors, and removes its container.
 func (c *deviceImportCmd) finish(a *app, s *client.Service, id string, faults *faultFile) error {
-	j, err := a.followJob(c.HubFlags, c.OutputFlags, s, id)
+	j, err := a.followIdentityJob(c.HubFlags, c.OutputFlags, s, id)
 	if err != nil {
 		return errors.Join(err, faults.close())
 	}
@@ -187,7 +187,7 @@ func (c *deviceImportCmd) finish(a *app, s *client.Service, id string, faults *f
 			a.note("The container %s is left: %s", printable(j.Container), a.explain(err).what)
 		}
 	}
-	if err := a.printJob(c.OutputFlags, &j, own); err != nil {
+	if err := a.printIdentityJob(c.OutputFlags, &j, own); err != nil {
 		return err
 	}
 	failed := j.Counts.Failed + own
@@ -202,8 +202,8 @@ func (c *deviceImportCmd) finish(a *app, s *client.Service, id string, faults *f
 	return nil
 }
 
-// printJob shows what a job has done. own is how many records never reached it.
-func (a *app) printJob(o OutputFlags, j *client.IdentityJob, own int64) error {
+// printIdentityJob shows what a job has done. own is how many records never reached it.
+func (a *app) printIdentityJob(o OutputFlags, j *client.IdentityJob, own int64) error {
 	n := &j.Counts
 	fields := []field{{"job", j.ID}, {"type", j.Type}, {"status", j.Status}}
 	if j.DryRun {

@@ -35,9 +35,9 @@ func (a *app) call(h HubFlags, f func(ctx context.Context) error) error {
 	return f(ctx)
 }
 
-// followJob shows how far a job is until it has ended. The job goes on when
+// followIdentityJob shows how far a job is until it has ended. The job goes on when
 // the command doesn't.
-func (a *app) followJob(h HubFlags, o OutputFlags, s *client.Service, id string) (client.IdentityJob, error) {
+func (a *app) followIdentityJob(h HubFlags, o OutputFlags, s *client.Service, id string) (client.IdentityJob, error) {
 	f := &following{app: a}
 	bar := newJobProgress(a, o)
 	defer bar.clear()

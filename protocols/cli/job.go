@@ -229,24 +229,27 @@ func tallyText(t *client.JobTally) string {
 	return strings.Join(parts, ", ")
 }
 
-// standing is how a job stands, for people: its status, what it waits for, why.
+// standing is how a job stands, for people: its status, and what it waits for
+// or why.
 func (a *app) standing(p *client.JobProgress) string {
-	text := p.Status
-	switch {
-	case p.Status != "running":
-	case p.WaitsFor == "approval":
-		text += fmt.Sprintf(", wave %d waits for approval", p.Wave)
-	case p.WaitsFor == "soak" && !p.SoakUntil.IsZero():
-		text += fmt.Sprintf(", soaks until %s", a.cell(p.SoakUntil))
-	case p.WaitsFor == "turn":
-		text += ", waits for its turn among other jobs"
-	case p.WaitsFor != "":
-		text += ", waits for " + map[string]string{"health": "its health check", "window": "a window", "rate": "its rate", "devices": "devices"}[p.WaitsFor]
+	text := p.Reason
+	if text == "" && p.Status == "running" {
+		switch p.WaitsFor {
+		case "":
+		case "approval":
+			text = fmt.Sprintf("wave %d waits for approval", p.Wave)
+		case "soak":
+			text = fmt.Sprintf("soaks until %s", a.cell(p.SoakUntil))
+		case "turn":
+			text = "waits for its turn among other jobs"
+		default:
+			text = "waits for " + p.WaitsFor
+		}
 	}
-	if p.Reason != "" {
-		text += ": " + p.Reason
+	if text == "" {
+		return p.Status
 	}
-	return text
+	return p.Status + ": " + text
 }
 
 // jobNext is what one can do about how a job stands; "" when nothing is to do.

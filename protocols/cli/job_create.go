@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/muster-hub/muster/protocols/client"
@@ -215,30 +216,38 @@ func (c *templateListCmd) Run(a *app) error {
 		return err
 	}
 	defer stop()
+	return a.printTemplates(c.OutputFlags, s.JobTemplates(ctx))
+}
+
+func (a *app) printTemplates(o OutputFlags, list iter.Seq2[client.JobTemplate, error]) error {
 	sh := &sheet{columns: []string{"NAME", "VERSION", "CHANGED", "BY", "DESCRIPTION", "JOB"}, empty: "No job templates; `muster job template save NAME` saves one."}
-	for t, err := range s.JobTemplates(ctx) {
+	for t, err := range list {
 		if err != nil {
 			return err
 		}
 		sh.add(t, t.Name, t.Version, t.Updated, t.Principal, t.Description, t.Job)
 	}
-	return a.print(c.OutputFlags, sh)
+	return a.print(o, sh)
 }
 
 type templateShowCmd struct {
 	HubFlags
 	OutputFlags
-	Version uint64 `help:"A version before the newest." placeholder:"N"`
-	Name    string `arg:"" help:"Name of the template."`
+	Version  uint64 `help:"A version before the newest." placeholder:"N"`
+	Versions bool   `help:"All versions that are kept, newest first."`
+	Name     string `arg:"" help:"Name of the template."`
 }
 
-// Run shows a template: in JSON its job as a file for -f.
+// Run shows a template.
 func (c *templateShowCmd) Run(a *app) error {
 	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
 	}
 	defer stop()
+	if c.Versions {
+		return a.printTemplates(c.OutputFlags, s.JobTemplateVersions(ctx, c.Name))
+	}
 	t, err := s.JobTemplate(ctx, c.Name, c.Version)
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ type JobFlags struct {
 
 	Waves       []string `help:"How far each wave reaches: 1,10%,100%." placeholder:"SIZE" group:"Policy"`
 	Diverse     bool     `help:"Choose the first waves' targets so that they differ in model, firmware and site." group:"Policy"`
+	DiverseBy   []string `help:"Paths in twins by which they differ, the weightiest first, such as reported.fw,tags.site." placeholder:"PATH" group:"Policy"`
 	Soak        span     `help:"Wait so long when a wave has ended." placeholder:"SPAN" group:"Policy"`
 	ApproveFrom int      `help:"From this wave on, each one waits for approval; 1 is the first." placeholder:"N" group:"Policy"`
 	Health      string   `help:"After each wave, count the wave's targets that match this predicate: those are ill." placeholder:"PREDICATE" group:"Policy"`
@@ -223,7 +224,7 @@ func inOrder(steps ...func() error) error {
 }
 
 func (f *JobFlags) targets(t *client.JobTargets) (err error) {
-	t.Where, t.Query, t.ExcludeWhere, t.Dynamic = f.Where, f.Query, f.ExcludeWhere, f.Dynamic
+	t.Where, t.Query, t.ExcludeWhere, t.DiverseBy, t.Dynamic = f.Where, f.Query, f.ExcludeWhere, f.DiverseBy, f.Dynamic
 	if f.Modules {
 		if f.Where == "" && f.File == "" && f.Template == "" {
 			return usage("--modules goes with --where", "Name modules as DEVICE/MODULE with --ids.")
@@ -305,6 +306,9 @@ func (f *JobFlags) action(to *client.JobAction, patch []string) error {
 func (f *JobFlags) waves(p *client.JobPolicy) error {
 	if f.Health == "" && (f.HealthMost != "" || f.HealthElse != "") {
 		return usage("--health-most and --health-else go with --health", "Give --health PREDICATE.")
+	}
+	if len(f.DiverseBy) > 0 && !f.Diverse {
+		return usage("--diverse-by goes with --diverse", "Give --diverse.")
 	}
 	if len(f.Waves) == 0 {
 		if f.Diverse || f.Soak != "" || f.ApproveFrom > 1 {

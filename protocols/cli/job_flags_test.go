@@ -41,7 +41,7 @@ func TestJobFlags(t *testing.T) {
 	}{
 		{"patch", "", []string{"--where", "tags.site == 'A'", "--patch", "desired.x=1.0", "tags.y=null", "desired.s=a,b"}, `{"sample":10,"targets":{"where":"tags.site == 'A'"},"action":{"twin":{"tags":{"y":null},"desired":{"x":1.0,"s":"a,b"}}}}`},
 		{"method", "", []string{"--ids", "d1,d2", "--ids", "@ids.txt", "--exclude", "d9", "--method", "reboot", "--payload", `{"delay":5}`, "--response-timeout", "30s", "--offline", "fail", "--confirm", "reported.up"}, `{"sample":10,"targets":{"ids":["d1","d2","d1","d2/m1"],"exclude":["d9"]},"action":{"method":{"name":"reboot","payload":{"delay":5},"responseTimeout":"30s"},"offline":"fail","confirm":"reported.up"}}`},
-		{"waves", "", []string{"--query", "old", "--dynamic", "--method", "m", "--waves", "1,10%,100%", "--diverse", "--soak", "10m", "--approve-from", "2", "--health", "reported.bad", "--health-most", "2%", "--health-else", "abort"}, `{"sample":10,"targets":{"query":"old","dynamic":true},"action":{"method":{"name":"m"}},"policy":{"waves":[{"size":"1","diverse":true,"soak":"10m","health":{"where":"reported.bad","atMost":"2%","otherwise":"abort"}},{"size":"10%","diverse":true,"approval":true,"soak":"10m","health":{"where":"reported.bad","atMost":"2%","otherwise":"abort"}},{"size":"100%","approval":true,"health":{"where":"reported.bad","atMost":"2%","otherwise":"abort"}}]}}`},
+		{"waves", "", []string{"--query", "old", "--dynamic", "--method", "m", "--waves", "1,10%,100%", "--diverse", "--diverse-by", "reported.fw,tags.site", "--soak", "10m", "--approve-from", "2", "--health", "reported.bad", "--health-most", "2%", "--health-else", "abort"}, `{"sample":10,"targets":{"query":"old","diverseBy":["reported.fw","tags.site"],"dynamic":true},"action":{"method":{"name":"m"}},"policy":{"waves":[{"size":"1","diverse":true,"soak":"10m","health":{"where":"reported.bad","atMost":"2%","otherwise":"abort"}},{"size":"10%","diverse":true,"approval":true,"soak":"10m","health":{"where":"reported.bad","atMost":"2%","otherwise":"abort"}},{"size":"100%","approval":true,"health":{"where":"reported.bad","atMost":"2%","otherwise":"abort"}}]}}`},
 		{"pace", "", []string{"--where", "true", "--method", "m", "--rate", "2/s", "--rate-factor", "2", "--rate-every", "1000", "--rate-most", "60000/h", "--parallel", "5", "--priority=-2"}, `{"sample":10,"targets":{"where":"true"},"action":{"method":{"name":"m"}},"policy":{"rate":{"perMinute":120,"factor":2,"every":1000,"of":"succeeded","most":1000},"parallel":5,"priority":-2}}`},
 		{"times", "", []string{"--where", "true", "--method", "m", "--window", "0 22 * * 1-5 6h Europe/Paris", "--window", "@daily 1h30m", "--window", "*/5 1,2 1-3 * SUN 2d tags.timezone", "--start", "2026-12-01T22:00:00+01:00", "--end", "2026-12-02T00:00:00Z", "--at-end", "cancel", "--repeat", "0 3 * * 0", "--repeat-zone", "UTC"}, `{"sample":10,"targets":{"where":"true"},"action":{"method":{"name":"m"}},"policy":{"windows":[{"cron":"0 22 * * 1-5","duration":"6h","timeZone":"Europe/Paris"},{"cron":"@daily","duration":"1h30m"},{"cron":"*/5 1,2 1-3 * SUN","duration":"2d","zoneTag":"tags.timezone"}],"start":"2026-12-01T21:00:00Z","end":"2026-12-02T00:00:00Z","atEnd":"cancel","repeat":"0 3 * * 0","repeatZone":"UTC"}}`},
 		{"ends", "", []string{"--where", "true", "--method", "m", "--device-timeout", "2d", "--attempt-timeout", "5m", "--retries", "2", "--retry-on", "failed,offline", "--backoff", "30s", "--pause-at", "5%", "--abort-at", "20", "--least", "10"}, `{"sample":10,"targets":{"where":"true"},"action":{"method":{"name":"m"}},"policy":{"timeout":"2d","attemptTimeout":"5m","retry":{"attempts":3,"on":["failed","offline"],"backoff":"30s","factor":2},"pause":[{"share":"5%","least":10}],"abort":[{"share":"20","least":10}]}}`},
@@ -56,16 +56,16 @@ func TestJobFlags(t *testing.T) {
 			if got.code != ExitOK {
 				t.Fatal(got.err)
 			}
-			if !sameJSON(t, body, c.want) {
+			if !jobJSON(t, body, c.want) {
 				t.Errorf("sent %s\nwant %s", body, c.want)
 			}
 		})
 	}
 }
 
-// sameJSON compares two documents, with numbers as they are written but for
+// jobJSON compares two documents, with numbers as they are written but for
 // YAML's, which has none of 1.50.
-func sameJSON(t *testing.T, a, b string) bool {
+func jobJSON(t *testing.T, a, b string) bool {
 	t.Helper()
 	normal := func(s string) string {
 		var v any
@@ -106,6 +106,7 @@ func TestJobFlagsRefused(t *testing.T) {
 		{[]string{"--where", "true", "--method", "m", "--soak", "10"}, "span of time"},
 		{[]string{"--where", "true", "--method", "m", "--waves", "1,100%", "--approve-from", "3"}, "there are 2 waves"},
 		{[]string{"--where", "true", "--method", "m", "--health-most", "2%"}, "--health"},
+		{[]string{"--where", "true", "--method", "m", "--waves", "1,100%", "--diverse-by", "tags.site"}, "--diverse"},
 		{[]string{"--where", "true", "--method", "m", "--rate", "50"}, "50/m"},
 		{[]string{"--where", "true", "--method", "m", "--rate", "0/m"}, "50/m"},
 		{[]string{"--where", "true", "--method", "m", "--rate", "NaN/m"}, "50/m"},

@@ -262,7 +262,7 @@ func TestJobWatch(t *testing.T) {
 		dir := streamHub(t, progressOf(1, "running", mid), progressOf(2, "completed", some))
 		got := call{args: append(words("job watch j1"), "--data", dir), width: 100}.run(t)
 		for _, want := range []string{
-			"job j1  running, wave 2 waits for approval\n", "  wave 1   ████████████████████████ 1/1  ended\n", "  wave 2   ░░░░░░░░░░░░░░░░░░░░░░░░ 0/9  waits for approval\n",
+			"job j1  running: wave 2 waits for approval\n", "  wave 1   ████████████████████████ 1/1  ended\n", "  wave 2   ░░░░░░░░░░░░░░░░░░░░░░░░ 0/9  waits for approval\n",
 			"muster job approve j1", "  wave 2   ██████████████████▓▓▓▓▓▓ 9/9  ended\n", "failed by code: DeviceNotOnline 2\n",
 		} {
 			if !strings.Contains(got.out, want) {

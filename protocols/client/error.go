@@ -18,7 +18,7 @@ type Error struct {
 	Next      string // what to do; only Muster's own paths say it
 	RequestID string
 	Query     *QueryFault // of a query that can't be read
-	Faults    []JobFault     // of a job: all that is wrong with it
+	Faults    []JobFault  // of a job: all that is wrong with it
 }
 
 // QueryFault says where a query is wrong.
@@ -122,7 +122,7 @@ type problem struct {
 	ErrorCode        json.RawMessage `json:"errorCode"`
 	TrackingID       string          `json:"trackingId"`
 	Query            *QueryFault     `json:"query"`
-	Faults           []JobFault         `json:"faults"`
+	Faults           []JobFault      `json:"faults"`
 }
 
 // parseError makes an Error of an answer whose status is not 2xx.

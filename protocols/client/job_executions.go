@@ -187,6 +187,11 @@ func (s *Service) JobTemplate(ctx context.Context, name string, version uint64) 
 	return t, err
 }
 
+// JobTemplateVersions walks the versions of a job template, newest first.
+func (s *Service) JobTemplateVersions(ctx context.Context, name string) iter.Seq2[JobTemplate, error] {
+	return pages[JobTemplate](ctx, s, templatePath(name)+"/versions", nil, 100)
+}
+
 // PutJobTemplate saves a job under a name. etag is empty, * when the template
 // must exist, or the one that it must have.
 func (s *Service) PutJobTemplate(ctx context.Context, name, description string, job json.RawMessage, etag string) (t JobTemplate, err error) {

@@ -24,7 +24,8 @@ type JobTargets struct {
 	IDs          []string `json:"ids,omitempty"`       // DEVICE or DEVICE/MODULE
 	Exclude      []string `json:"exclude,omitempty"`
 	ExcludeWhere string   `json:"excludeWhere,omitempty"`
-	Dynamic      bool     `json:"dynamic,omitempty"` // also those that come to match while the job runs
+	DiverseBy    []string `json:"diverseBy,omitempty"` // paths by which diverse waves differ
+	Dynamic      bool     `json:"dynamic,omitempty"`   // also those that come to match while the job runs
 }
 
 // JobAction is what is done to each target: one of Twin and Method.

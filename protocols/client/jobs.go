@@ -124,6 +124,7 @@ func (t *JobTally) Bad() int { return t.Failed + t.TimedOut + t.Rejected + t.Unc
 // JobPreview is what a job would do.
 type JobPreview struct {
 	Job       json.RawMessage       `json:"job"` // with the defaults of its policy
+	Kind      string                `json:"kind"`
 	Count     int64                 `json:"count"`
 	Waves     []JobPreviewWave      `json:"waves"`
 	First     Time                  `json:"firstTime,omitzero"` // zero: it would never start
@@ -141,6 +142,7 @@ type JobPreview struct {
 type JobPreviewWave struct {
 	Number   int      `json:"number"`
 	Size     int      `json:"size"`
+	Diverse  bool     `json:"diverse,omitempty"`
 	Approval bool     `json:"approval,omitempty"`
 	Targets  []string `json:"targets,omitempty"` // of small waves
 }
@@ -173,9 +175,10 @@ type JobPreviewExclusion struct {
 // JobPreviewConflict is another job on some of the targets.
 type JobPreviewConflict struct {
 	Job      string `json:"jobId"`
+	Kind     string `json:"kind"`
 	Status   string `json:"status"`
 	Priority int    `json:"priority"`
-	Targets  int64  `json:"targets"`
+	Targets  int    `json:"targets"`
 }
 
 // JobFault says what is wrong with one member of a document.

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"fmt"
 	"net/url"
 	"strings"
@@ -10,17 +9,6 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 )
-
-// runs lets the hub do its work in the background until the test ends.
-func (f *fixture) runs() {
-	ctx, stop := context.WithCancel(f.Context())
-	done := make(chan error, 1)
-	go func() { done <- f.hub.Run(ctx) }()
-	f.Cleanup(func() {
-		stop()
-		<-done
-	})
-}
 
 // until asks again until an answer is as wanted.
 func (f *fixture) until(what, path string, want func(*reply) bool) *reply {

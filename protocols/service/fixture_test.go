@@ -296,3 +296,12 @@ func (a *reply) golden(name string) *reply {
 	}
 	return a
 }
+
+// runs lets the hub work in the background until the test ends.
+func (f *fixture) runs() {
+	f.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.hub.Run(ctx) }()
+	f.Cleanup(func() { stop(); <-done })
+}

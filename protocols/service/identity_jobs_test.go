@@ -2,7 +2,6 @@ package service
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -13,15 +12,6 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 )
-
-// runs lets the hub work in the background until the test ends.
-func (f *fixture) runs() {
-	f.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.hub.Run(ctx) }()
-	f.Cleanup(func() { stop(); <-done })
-}
 
 // blob sends a request of the storage protocol.
 func (f *fixture) blob(method, uri, body string, options ...option) (int, http.Header, string) {

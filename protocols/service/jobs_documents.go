@@ -24,6 +24,7 @@ type jobTargets struct {
 	IDs          []string `json:"ids,omitempty" doc:"DEVICE or DEVICE/MODULE each."`
 	Exclude      []string `json:"exclude,omitempty" doc:"DEVICE or DEVICE/MODULE each."`
 	ExcludeWhere string   `json:"excludeWhere,omitempty" doc:"A bare predicate: what it matches is left out."`
+	DiverseBy    []string `json:"diverseBy,omitempty" doc:"Paths in a target's twin by which diverse waves differ, the weightiest first; when absent, its model, and where there are such tags and reported properties, firmware and site."`
 	Dynamic      bool     `json:"dynamic,omitempty" doc:"Also take what comes to match while the job runs."`
 }
 

@@ -61,7 +61,10 @@ func (c *call) executionFilter() (f engine.ExecutionFilter, err error) {
 		return f, err
 	}
 	run, err := c.integer("run", 0, 1, 1<<31)
-	f.Wave, f.Run = wave-1, uint64(run) //nolint:gosec // not negative
+	if f.Run = uint64(run); wave > 0 { //nolint:gosec // not negative
+		index := wave - 1
+		f.Wave = &index
+	}
 	return f, err
 }
 
@@ -87,7 +90,7 @@ func listExecutions(c *call) (answer, error) {
 		return answer{}, err
 	}
 	job := c.params[0]
-	filter := strings.Join([]string{job, string(f.Status), strconv.Itoa(f.Wave), strconv.FormatUint(f.Run, 10)}, "\x01")
+	filter := strings.Join([]string{job, string(f.Status), c.query.Get("wave"), strconv.FormatUint(f.Run, 10)}, "\x01")
 	after, err := parseCursor(c.query.Get("cursor"), "executions", filter)
 	if err != nil {
 		return answer{}, err
@@ -235,7 +238,7 @@ func listFailures(c *call) (answer, error) {
 	d := failuresDocument{Items: []failureDocument{}, Complete: true}
 	place := map[[2]string]int{}
 	for _, status := range []rollout.ExecutionStatus{rollout.ExecutionFailed, rollout.ExecutionTimedOut, rollout.ExecutionRejected, rollout.ExecutionUncertain} {
-		f := engine.ExecutionFilter{Run: uint64(run), Status: status, Wave: -1} //nolint:gosec // not negative
+		f := engine.ExecutionFilter{Run: uint64(run), Status: status} //nolint:gosec // not negative
 		for after, seen := "", 0; ; {
 			list, next, err := c.hub.Executions(c.r.Context(), c.caller, c.params[0], f, after, pageMost)
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 // previewDocument is what a job would do.
 type previewDocument struct {
 	Job       engine.JobSpec     `json:"job" doc:"With the defaults of its policy."`
+	Kind      engine.JobKind     `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod"`
 	Count     int64              `json:"count" doc:"Targets, exactly."`
 	Waves     []previewWave      `json:"waves"`
 	FirstTime time.Time          `json:"firstTime,omitzero" doc:"When the first attempt would start; absent when it never would."`
@@ -25,6 +26,7 @@ type previewDocument struct {
 type previewWave struct {
 	Number   int      `json:"number" doc:"From 1."`
 	Size     int      `json:"size" doc:"Targets."`
+	Diverse  bool     `json:"diverse,omitempty" doc:"Its targets differ in model, firmware and site."`
 	Approval bool     `json:"approval,omitempty" doc:"It waits for approval before it starts."`
 	Targets  []string `json:"targets,omitempty" doc:"Of small waves: which, as DEVICE or DEVICE/MODULE."`
 }
@@ -55,7 +57,8 @@ type previewConflict struct {
 	Job      string            `json:"jobId"`
 	Status   rollout.JobStatus `json:"status"`
 	Priority int               `json:"priority"`
-	Targets  int64             `json:"targets" doc:"How many of the sample's are that job's, too."`
+	Kind     engine.JobKind    `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod"`
+	Targets  int               `json:"targets" doc:"How many of the sample's are that job's, too."`
 }
 
 func previewJob(c *call) (answer, error) {
@@ -73,7 +76,7 @@ func previewJob(c *call) (answer, error) {
 
 func showPreview(p *engine.JobPreview) previewDocument {
 	d := previewDocument{
-		Job: p.Spec, Count: p.Count, FirstTime: p.First, Token: p.Token, Expires: p.Expires,
+		Job: p.Spec, Kind: p.Kind, Count: p.Count, FirstTime: p.First, Token: p.Token, Expires: p.Expires,
 		Sample: show(p.Sample, func(t engine.JobTarget) previewTarget {
 			shown := previewTarget{DeviceID: t.ID.DeviceID, ModuleID: t.ID.ModuleID, Wave: t.Wave + 1, Connected: t.Effect.Connected, Method: t.Effect.Method, Fault: t.Effect.Fault}
 			for _, x := range t.Effect.Changes {
@@ -85,13 +88,13 @@ func showPreview(p *engine.JobPreview) previewDocument {
 			return previewExclusion{x.Reason, x.Count, show(x.Sample, engine.TwinID.String)}
 		}),
 		Conflicts: show(p.Active, func(x engine.JobConflict) previewConflict {
-			return previewConflict{x.Job, x.Status, x.Priority, x.Targets}
+			return previewConflict{x.Job, x.Status, x.Priority, x.Kind, x.Targets}
 		}),
 		Warnings: show(p.Warnings, showJobFault),
 		Waves:    make([]previewWave, 0, len(p.Waves)),
 	}
 	for i, w := range p.Waves {
-		shown := previewWave{Number: i + 1, Size: w.Size, Approval: w.Approval}
+		shown := previewWave{Number: i + 1, Size: w.Size, Diverse: w.Diverse, Approval: w.Approval}
 		for _, id := range w.Targets {
 			shown.Targets = append(shown.Targets, id.String())
 		}

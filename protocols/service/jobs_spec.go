@@ -71,7 +71,7 @@ func (c *call) jobAsk(base string) (a jobAsk, err error) {
 	case template != "" && clone != "":
 		return a, invalid("template and clone are both there; expected one of them")
 	case template != "":
-		a.spec, err = c.hub.JobFromTemplate(c.r.Context(), c.caller, template, rest)
+		a.spec, err = c.hub.JobFromTemplate(c.r.Context(), c.caller, template, 0, rest)
 		return a, err
 	case clone != "":
 		if a.spec, err = c.hub.CloneJob(c.r.Context(), c.caller, clone); err != nil {

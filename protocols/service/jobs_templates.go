@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
@@ -46,6 +48,10 @@ func templateRoutes() []*route {
 			method: http.MethodDelete, pattern: path, operation: "deleteJobTemplate", tag: tagJobs, permission: need, ifMatch: optional,
 			summary: "Deletes a job template with its versions. Jobs that began with it stay.", status: http.StatusNoContent, handle: deleteTemplate,
 		},
+		{
+			method: http.MethodGet, pattern: path + "/versions", operation: "listJobTemplateVersions", tag: tagJobs, permission: need, query: listQuery("versions"),
+			summary: "Lists the versions of a job template that are kept, newest first.", response: page[templateDocument]{}, handle: listTemplateVersions,
+		},
 	}
 	for _, r := range table {
 		r.shape = shapeProblem
@@ -58,23 +64,43 @@ func showTemplate(t engine.JobTemplate) templateDocument {
 }
 
 func listTemplates(c *call) (answer, error) {
-	limit, err := c.integer("limit", pageDefault, 1, pageMost)
-	if err != nil {
-		return answer{}, err
-	}
-	after, err := parseCursor(c.query.Get("cursor"), "job-templates", "")
-	if err != nil {
-		return answer{}, err
-	}
 	list, err := c.hub.JobTemplates(c.r.Context(), c.caller)
 	if err != nil {
 		return answer{}, err
 	}
-	list = slices.DeleteFunc(list, func(t engine.JobTemplate) bool { return t.Name <= after })
+	return pageOfTemplates(c, "job-templates", list, func(t engine.JobTemplate) string { return t.Name }, func(t engine.JobTemplate, after string) bool { return t.Name <= after })
+}
+
+func listTemplateVersions(c *call) (answer, error) {
+	list, err := c.hub.JobTemplateVersions(c.r.Context(), c.caller, c.params[0])
+	if err != nil {
+		return answer{}, err
+	}
+	return pageOfTemplates(c, "job-template-versions", list, func(t engine.JobTemplate) string { return strconv.FormatUint(t.Version, 10) }, func(t engine.JobTemplate, after string) bool {
+		n, err := strconv.ParseUint(after, 10, 64)
+		return err == nil && t.Version >= n
+	})
+}
+
+// pageOfTemplates cuts a page out of a whole list: position is where a template
+// stands in it, and seen says whether the pages up to a position had it.
+func pageOfTemplates(c *call, name string, list []engine.JobTemplate, position func(engine.JobTemplate) string, seen func(t engine.JobTemplate, after string) bool) (answer, error) {
+	limit, err := c.integer("limit", pageDefault, 1, pageMost)
+	if err != nil {
+		return answer{}, err
+	}
+	filter := strings.Join(c.params, "/")
+	after, err := parseCursor(c.query.Get("cursor"), name, filter)
+	if err != nil {
+		return answer{}, err
+	}
+	if after != "" {
+		list = slices.DeleteFunc(list, func(t engine.JobTemplate) bool { return seen(t, after) })
+	}
 	body := page[templateDocument]{}
 	if len(list) > limit {
 		list = list[:limit]
-		body.Cursor = makeCursor("job-templates", "", list[limit-1].Name)
+		body.Cursor = makeCursor(name, filter, position(list[limit-1]))
 	}
 	body.Items = show(list, showTemplate)
 	return answer{body: body}, nil

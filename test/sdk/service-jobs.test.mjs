@@ -240,7 +240,7 @@ suite('service: jobs', { timeout: 120_000 }, ({ test }) => {
     const query = jobs.createQuery('scheduleUpdateTwin', 'completed', 2);
     const seen = [];
     while (query.hasMoreResults) {
-      const { result } = await query.next();
+      const { result } = await query.next(query.continuationToken);
       assert.ok(result.length <= 2);
       seen.push(...result.map((job) => job.jobId));
     }
@@ -301,7 +301,7 @@ suite('service: jobs', { timeout: 120_000 }, ({ test }) => {
     const registry = iothub.Registry.fromConnectionString(hub.owner);
     const query = registry.createQuery(`SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '${id}' AND devices.jobs.status = 'completed' AND devices.jobs.createdTimeUtc > '2026-01-01'`, 3);
     const rows = [];
-    while (query.hasMoreResults) rows.push(...(await query.next()).result);
+    while (query.hasMoreResults) rows.push(...(await query.next(query.continuationToken)).result);
     assert.equal(rows.length, 4);
   });
 
