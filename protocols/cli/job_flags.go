@@ -31,6 +31,7 @@ type JobFlags struct {
 	Exclude      []string `help:"Leave these out; as --ids." placeholder:"ID" group:"Targets"`
 	ExcludeWhere string   `help:"Leave out what this predicate matches." placeholder:"PREDICATE" group:"Targets"`
 	Dynamic      bool     `help:"Also take what comes to match while the job runs." group:"Targets"`
+	AllowEmpty   bool     `help:"Make the job even if nothing matches now." group:"Targets"`
 
 	Patch           []string      `help:"Change twins: desired.x=1, tags.y=null; repeatable, and more may follow without the flag." placeholder:"PATH=VALUE" sep:"none" group:"Action"`
 	Method          string        `help:"Call this direct method." placeholder:"NAME" group:"Action"`
@@ -202,7 +203,7 @@ func laidOver(base, top map[string]any) map[string]any {
 
 // spec is what the flags say.
 func (f *JobFlags) spec(patch []string, now time.Time) (client.JobSpec, error) {
-	s := client.JobSpec{Description: f.Description, Labels: f.Label}
+	s := client.JobSpec{Description: f.Description, Labels: f.Label, AllowEmpty: f.AllowEmpty}
 	err := inOrder(
 		func() error { return f.targets(&s.Targets) },
 		func() error { return f.action(&s.Action, patch) },
