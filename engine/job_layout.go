@@ -252,7 +252,7 @@ func (l *layout) collected(ctx context.Context) (done bool, err error) {
 	next := l.plan
 	next.Phase = planDeal
 	sizes := l.spec.Spec.Policy.WaveSizes(int(l.plan.Found))
-	if d := newDiversity(l.targets, &l.spec.Spec.Policy); d != nil {
+	if d := newDiversity(l.targets, &l.spec.Spec.Policy, l.hub.queries.known); d != nil {
 		if err := l.consider(ctx, d); err != nil {
 			return false, err
 		}

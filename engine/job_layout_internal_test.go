@@ -247,7 +247,7 @@ func TestLayOutResumes(t *testing.T) {
 		return h
 	}
 	h := open()
-	makeDevices(t, h, 9000, fleetTags)
+	makeDevices(t, h, 4500, fleetTags)
 	one := twinJob("tags.ring < 99")
 	one.Policy.Windows = []rollout.Window{{Cron: "0 22 * * *", Duration: rollout.Duration(6 * time.Hour), TimeZone: "UTC", ZoneTag: "tags.zone"}}
 	several := one

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/muster-hub/muster/engine/query"
@@ -134,7 +135,7 @@ type sampled struct {
 func (p *preview) look(ctx context.Context) error {
 	t, policy := p.checked.targets, &p.checked.spec.Policy
 	p.limit = 1<<64 - 1
-	p.diversity = newDiversity(t, policy)
+	p.diversity = newDiversity(t, policy, p.hub.queries.known)
 	ask := targetAsk{left: p.leave}
 	if t.zone != nil {
 		ask.paths = append(ask.paths, t.zone)
@@ -143,20 +144,32 @@ func (p *preview) look(ctx context.Context) error {
 	if p.diversity != nil {
 		ask.paths = append(ask.paths, p.diversity.paths...)
 	}
+	// One goroutine finds the targets, another one adds them up: each takes as long.
+	found := make(chan []string, 4)
+	var adding sync.WaitGroup
+	adding.Go(func() {
+		number := int64(0)
+		for ids := range found {
+			for _, row := range ids {
+				if chance := p.sum.add(row); chance < p.limit {
+					p.draw(sampled{numbered{row, number}, chance})
+				}
+				number++
+			}
+		}
+	})
 	number := int64(0)
 	err := p.hub.eachTarget(ctx, t, ask, func(rows []query.Row) bool {
+		ids := make([]string, len(rows))
+		for i := range rows {
+			ids[i] = rows[i].ID
+		}
+		found <- ids
 		if len(policy.Waves) > 1 {
-			ids := make([]string, len(rows))
-			for i := range rows {
-				ids[i] = rows[i].ID
-			}
 			p.rows = append(p.rows, ids)
 		}
 		for i := range rows {
 			row := &rows[i]
-			if chance := p.sum.add(row.ID); chance < p.limit {
-				p.draw(sampled{numbered{row.ID, number}, chance})
-			}
 			if t.zone != nil {
 				p.zones[p.hub.zones.name(row.Values[0])]++
 			}
@@ -167,6 +180,8 @@ func (p *preview) look(ctx context.Context) error {
 		}
 		return number <= int64(p.hub.limits.JobTargets)
 	})
+	close(found)
+	adding.Wait()
 	if err != nil {
 		return err
 	}

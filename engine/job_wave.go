@@ -30,6 +30,7 @@ type diversity struct {
 	kept  int
 	by    map[string]*combination
 	order []*combination
+	name  []byte // of the target that is looked at
 }
 
 // combination are the candidates that are alike.
@@ -44,38 +45,47 @@ type numbered struct {
 	n   int64
 }
 
-// newDiversity collects for a policy, nil when no wave of it is diverse.
-func newDiversity(t *jobTargets, p *rollout.Policy) *diversity {
+// newDiversity collects for a policy, nil when no wave of it is diverse. known
+// says where a target can have something.
+func newDiversity(t *jobTargets, p *rollout.Policy, known func(query.Path) bool) *diversity {
 	if !slices.ContainsFunc(p.Waves, func(w rollout.Wave) bool { return w.Diverse }) {
 		return nil
 	}
-	d := &diversity{keys: t.diverse, most: diverseMost, each: diverseMost, by: map[string]*combination{}}
+	d := &diversity{most: diverseMost, each: diverseMost, by: map[string]*combination{}}
 	for _, places := range t.diverse {
+		places = slices.DeleteFunc(slices.Clone(places), func(p query.Path) bool { return !known(p) })
+		d.keys = append(d.keys, places)
 		d.paths = append(d.paths, places...)
 	}
 	return d
 }
 
+// known reports whether a device or module can have something at a path.
+func (q *queries) known(p query.Path) bool {
+	return q.columns[query.Devices].Known(p) || q.columns[query.Modules].Known(p)
+}
+
 // add takes a target, with its values at d.paths.
 func (d *diversity) add(row string, n int64, values []query.Value) {
-	var keys [jobDiverseBy + 1]string
+	d.name = d.name[:0]
 	at := 0
-	for k, places := range d.keys {
+	for _, places := range d.keys {
 		for i := range places {
-			if keys[k] == "" {
-				keys[k] = keyText(values[at+i])
+			if before := len(d.name); d.key(&values[at+i]) && len(d.name) > before {
+				break
 			}
 		}
+		d.name = append(d.name, 0)
 		at += len(places)
 	}
-	name := strings.Join(keys[:len(d.keys)], "\x00")
-	c := d.by[name]
+	c := d.by[string(d.name)]
 	if c == nil {
 		if len(d.by) == diverseKeep {
 			return // so many kinds of devices: the first ones do
 		}
-		c = &combination{keys: slices.Clone(keys[:len(d.keys)])}
-		d.by[name] = c
+		keys := strings.Split(strings.TrimSuffix(string(d.name), "\x00"), "\x00")
+		c = &combination{keys: keys}
+		d.by[string(d.name)] = c
 		d.order = append(d.order, c)
 	}
 	if len(c.rows) >= d.each {
@@ -94,22 +104,25 @@ func (d *diversity) add(row string, n int64, values []query.Value) {
 	}
 }
 
-// keyText is a value as a key: two objects are alike.
-func keyText(v query.Value) string {
+// key adds a value to the name of a combination, if it tells devices apart: two
+// objects do not.
+func (d *diversity) key(v *query.Value) bool {
+	from := len(d.name)
 	switch v.Kind() {
 	case query.Undefined, query.Null, query.Object:
-		return ""
+		return false
 	case query.String:
-		return clipText(v.Text(), diverseKeyText)
+		d.name = append(d.name, v.Text()...)
+	default:
+		d.name = v.AppendJSON(d.name)
 	}
-	return clipText(string(v.AppendJSON(nil)), diverseKeyText)
-}
-
-func clipText(s string, most int) string {
-	if len(s) <= most {
-		return s
+	d.name = d.name[:min(len(d.name), from+diverseKeyText)]
+	for i := from; i < len(d.name); i++ {
+		if d.name[i] == 0 { // which divides keys
+			d.name[i] = ' '
+		}
 	}
-	return strings.Clone(s[:most])
+	return true
 }
 
 // choose returns the targets of the diverse waves, by wave, as many as the

@@ -112,7 +112,7 @@ func TestDeal(t *testing.T) {
 func TestDiversityIsBounded(t *testing.T) {
 	policy := rollout.Policy{Waves: []rollout.Wave{{Size: rollout.Count(10), Diverse: true}, {Size: rollout.Percent(100)}}}
 	targets := &jobTargets{diverse: diverseDefaults}
-	d := newDiversity(targets, &policy)
+	d := newDiversity(targets, &policy, func(query.Path) bool { return true })
 	values := make([]query.Value, len(d.paths))
 	for i := range 100_000 {
 		values[0] = query.StringValue(fmt.Sprintf("model-%d", i%30_000))

@@ -51,18 +51,24 @@ func fillHub(tb testing.TB, h *Hub, devices int) {
 	}
 }
 
-// BenchmarkBuildColumns measures how soon queries are ready after a restart.
-// MUSTER_BENCH_DEVICES says of how many devices, and MUSTER_BENCH_DIR where the
-// hub that has them stays for another run.
-func BenchmarkBuildColumns(b *testing.B) {
-	devices := 20_000
+// benchDevices is how many devices a benchmark has: MUSTER_BENCH_DEVICES, or few
+// enough to be soon ready.
+func benchDevices(b *testing.B, devices int) int {
 	if s := os.Getenv("MUSTER_BENCH_DEVICES"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {
 			b.Fatal(err)
 		}
-		devices = n
+		return n
 	}
+	return devices
+}
+
+// BenchmarkBuildColumns measures how soon queries are ready after a restart.
+// MUSTER_BENCH_DEVICES says of how many devices, and MUSTER_BENCH_DIR where the
+// hub that has them stays for another run.
+func BenchmarkBuildColumns(b *testing.B) {
+	devices := benchDevices(b, 20_000)
 	dir := os.Getenv("MUSTER_BENCH_DIR")
 	if dir == "" {
 		dir = b.TempDir()
@@ -134,14 +140,7 @@ func BenchmarkQueryFeed(b *testing.B) {
 // the store: what the columns choose, and what reading them takes. See
 // BenchmarkBuildColumns for the variables.
 func BenchmarkQueryTwins(b *testing.B) {
-	devices := 20_000
-	if s := os.Getenv("MUSTER_BENCH_DEVICES"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			b.Fatal(err)
-		}
-		devices = n
-	}
+	devices := benchDevices(b, 20_000)
 	dir := os.Getenv("MUSTER_BENCH_DIR")
 	if dir == "" {
 		dir = b.TempDir()

@@ -204,3 +204,12 @@ func (c *Columns) Values(ids []string, paths []Path) (values [][]Value, missing 
 	}
 	return values, missing
 }
+
+// Known reports whether a row can have something at a path: it has a column, or
+// is told from documents.
+func (c *Columns) Known(p Path) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	l := c.store.locate(p)
+	return l.missing || l.identity || l.column != nil
+}

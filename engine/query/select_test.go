@@ -113,6 +113,11 @@ func TestSelectRefusals(t *testing.T) {
 	for i := range 100 {
 		f.apply(Change{ID: fmt.Sprintf("d%04d", i)})
 	}
+	for path, want := range map[string]bool{"deviceId": true, "etag": true, "tags": false, "nothing": false} {
+		if f.columns.Known(Path{path}) != want {
+			t.Errorf("known is %s: %v", path, !want)
+		}
+	}
 	all := func([]Row) bool { return true }
 	jobs, err := Parse("SELECT * FROM devices.jobs", Options{})
 	if err != nil {
