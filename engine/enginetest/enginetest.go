@@ -75,6 +75,7 @@ type Device struct {
 	methods []Method
 	signal  chan struct{} // capacity 1; something was recorded
 	answer  func(Method) (status int, payload []byte)
+	forward func(Method)
 }
 
 // Desired is a notification that a Device got.
@@ -155,6 +156,19 @@ func Token(tb testing.TB, h *engine.Hub, id engine.TwinID, expiry time.Time) str
 	return auth.SignToken(resource, key, "", expiry)
 }
 
+// OwnToken is Token of an identity that exists, for an hour.
+func OwnToken(ctx context.Context, h *engine.Hub, id engine.TwinID) (string, error) {
+	i, err := h.Identity(ctx, Owner(), id)
+	if err != nil {
+		return "", err
+	}
+	key, err := i.Authentication.PrimaryKey.Bytes()
+	if err != nil {
+		return "", err
+	}
+	return auth.SignToken(HostName+"/devices/"+id.DeviceID, key, "", time.Now().Add(time.Hour)), nil
+}
+
 // Identity returns an identity, made if need be (a module's device too).
 func Identity(tb testing.TB, h *engine.Hub, id engine.TwinID) (engine.Identity, error) {
 	tb.Helper()
@@ -183,6 +197,9 @@ func (d *Device) Method(requestID, name string, payload json.RawMessage) error {
 	m := Method{requestID, name, payload}
 	d.methods = append(d.methods, m)
 	d.wake()
+	if d.forward != nil {
+		d.forward(m)
+	}
 	if d.answer != nil {
 		status, body := d.answer(m)
 		go d.Session.CompleteMethod(requestID, status, body)
@@ -222,6 +239,14 @@ func (d *Device) Answer(f func(Method) (status int, payload []byte)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.answer = f
+}
+
+// Forward hands each direct method request to f, which must not block; whoever
+// gets it answers with Session.CompleteMethod.
+func (d *Device) Forward(f func(Method)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.forward = f
 }
 
 // Fill makes the outbox refuse everything, as a device that does not read does.

@@ -1,0 +1,146 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/engine/enginetest"
+	"github.com/muster-hub/muster/engine/rollout"
+)
+
+// jobsSweep are jobs of each kind at once, over the same devices: twins in waves,
+// a method without retries whose effect devices report, one with retries, one
+// that runs twice, and one that is canceled.
+const sweepJobsDevices = 6
+
+var jobsSweep = sweepWork{devices: sweepJobsDevices, begin: beginSweepJobs, done: sweepJobsDone, state: sweepJobsState, check: checkSweepJobs}
+
+func sweepJobs() []engine.JobSpec {
+	all := engine.JobTargets{Where: "*"}
+	short := rollout.Policy{AttemptTimeout: rollout.Duration(2 * time.Second), Timeout: rollout.Duration(30 * time.Second)}
+	once, again, never := short, short, short
+	again.Retry = &rollout.Retry{
+		Attempts: 5, Backoff: rollout.Duration(100 * time.Millisecond),
+		On: []rollout.AttemptOutcome{rollout.AttemptUncertain, rollout.AttemptTimedOut},
+	}
+	never.Waves = []rollout.Wave{{Size: rollout.Percent(100), Approval: true}}
+	waves := []rollout.Wave{{Size: rollout.Count(1)}, {Size: rollout.Percent(50)}, {Size: rollout.Percent(100)}}
+	return []engine.JobSpec{
+		{ID: "twin", Targets: all, Action: engine.JobAction{Twin: &engine.JobTwinPatch{Desired: json.RawMessage(`{"level":3}`), Tags: json.RawMessage(`{"done":true}`)}}, Policy: rollout.Policy{Waves: waves}},
+		{ID: "once", Targets: all, Action: engine.JobAction{Method: &engine.JobMethodCall{Name: "once"}, Confirm: "reported.once == 'done'"}, Policy: once},
+		{ID: "again", Targets: all, Action: engine.JobAction{Method: &engine.JobMethodCall{Name: "again"}}, Policy: again},
+		{ID: "never", Targets: all, Action: engine.JobAction{Method: &engine.JobMethodCall{Name: "never"}}, Policy: never},
+	}
+}
+
+func beginSweepJobs(ctx context.Context, h *engine.Hub) error {
+	for _, s := range sweepJobs() {
+		if _, err := h.CreateJob(ctx, enginetest.Owner(), s, ""); err != nil && engine.AsError(err).Code != engine.CodeJobAlreadyExists {
+			return err
+		}
+	}
+	return nil
+}
+
+func sweepJobsDone(ctx context.Context, h *engine.Hub) (bool, error) {
+	for _, s := range sweepJobs() {
+		j, err := h.Job(ctx, enginetest.Owner(), s.ID)
+		if err != nil {
+			return false, err
+		}
+		if s.ID == "never" && j.State.WaitsFor == rollout.WaitsForApproval {
+			if _, err := h.CancelJob(ctx, enginetest.Owner(), s.ID, "test", ""); err != nil && engine.AsError(err).Code != engine.CodeJobState {
+				return false, err
+			}
+		}
+		if !j.State.Status.Final() {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func sweepJobsState(ctx context.Context, h *engine.Hub) (map[string]string, error) {
+	state := map[string]string{}
+	for _, s := range sweepJobs() {
+		j, err := h.Job(ctx, enginetest.Owner(), s.ID)
+		if err != nil {
+			return nil, err
+		}
+		total := j.State.Total()
+		tally := rollout.Tally{}
+		state["job "+s.ID] = fmt.Sprintf("%s of %d", j.State.Status, total.Size)
+		list, _, err := h.Executions(ctx, enginetest.Owner(), s.ID, engine.ExecutionFilter{}, "", 100)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range list {
+			state["execution "+s.ID+" "+e.Target.String()] = string(e.Status)
+			state["attempts "+s.ID+" "+e.Target.String()] = fmt.Sprint(e.Attempts)
+			switch e.Status {
+			case rollout.ExecutionSucceeded:
+				tally.Succeeded++
+			case rollout.ExecutionUncertain:
+				tally.Uncertain++
+			case rollout.ExecutionCanceled:
+				tally.Canceled++
+			}
+		}
+		if tally.Succeeded != total.Succeeded || tally.Uncertain != total.Uncertain || tally.Canceled != total.Canceled {
+			state["counters "+s.ID] = fmt.Sprintf("the job counts %+v, its executions are %+v", total, tally)
+		}
+	}
+	for i := range sweepJobsDevices {
+		tw, err := h.Twin(ctx, enginetest.Owner(), engine.TwinID{DeviceID: sweepDevice(i)})
+		if err != nil {
+			return nil, err
+		}
+		state["twin "+sweepDevice(i)] = string(tw.Desired.JSON(nil, false)) + string(tw.Tags.JSON(nil, false))
+	}
+	return state, nil
+}
+
+func checkSweepJobs(t *testing.T, want, got map[string]string, log map[string][]string) {
+	for key, is := range got {
+		kind, rest, _ := strings.Cut(key, " ")
+		job, device, _ := strings.Cut(rest, " ")
+		told := 0
+		for _, name := range log[device] {
+			if name == job {
+				told++
+			}
+		}
+		switch kind {
+		case "attempts":
+			if attempts := 0; told > 0 {
+				if fmt.Sscan(is, &attempts); attempts < told {
+					t.Errorf("%s was told %q %d times, and %s attempts are stored", device, job, told, is)
+				}
+			}
+			if job == "once" && told > 1 || job == "never" && told > 0 {
+				t.Errorf("%s was told %q %d times", device, job, told)
+			}
+		case "execution":
+			// One that was not sent, for all that anybody knows, stays uncertain when
+			// there are no retries; what was done is found out.
+			if job == "once" && told == 0 && is == string(rollout.ExecutionUncertain) {
+				continue
+			}
+			fallthrough
+		default:
+			if want[key] != is {
+				t.Errorf("%s is %s, want %s", key, is, want[key])
+			}
+		}
+	}
+	for key := range want {
+		if _, is := got[key]; !is {
+			t.Errorf("there is no %s", key)
+		}
+	}
+}
