@@ -54,6 +54,7 @@ type figures struct {
 	backups  engine.BackupStats
 	files    engine.FileTotals
 	queries  engine.QueryStats
+	jobs     engine.JobStats
 	renewAt  float64 // unix time; 0 with given files
 	certs    map[string]time.Time
 	failures int64 // of certificates
@@ -117,6 +118,15 @@ func metricRows() []metricRow {
 		counter("muster_methods_uncertain_total", "Queued methods that were taken for sending and got no answer.", func(f *figures) int64 { return f.totals.MethodsUncertain }),
 		counter("muster_methods_expired_total", "Queued methods whose deadline passed before their device came.", func(f *figures) int64 { return f.totals.MethodsExpired }),
 		counter("muster_methods_late_total", "Answers to direct methods that nobody waited for any more.", func(f *figures) int64 { return f.totals.LateAnswers }),
+		gauge("muster_jobs_active", "Jobs that have not ended.", func(f *figures) float64 { return float64(f.jobs.Active) }),
+		gauge("muster_job_executions_waiting", "Executions of jobs that wait for their device, or for another job on it.", func(f *figures) float64 { return float64(f.jobs.Waiting) }),
+		gauge("muster_job_executions_in_flight", "Executions of jobs whose command is on its way.", func(f *figures) float64 { return float64(f.jobs.InFlight) }),
+		{MetricInfo{"muster_job_executions_total", "counter", "Executions of jobs that ended.", []string{"status"}}, func(f *figures, emit func(float64, ...string)) {
+			for status, n := range f.jobs.Ended {
+				emit(float64(n), status)
+			}
+		}},
+		counter("muster_job_late_answers_total", "Answers of devices to attempts of jobs that had been given up, or answered.", func(f *figures) int64 { return f.jobs.Late }),
 		counter("muster_devicebound_sent_total", "Cloud-to-device messages taken.", func(f *figures) int64 { return f.totals.MessagesSent }),
 		counter("muster_devicebound_delivered_total", "Cloud-to-device messages published to devices, repeats included.", func(f *figures) int64 { return f.totals.MessagesDelivered }),
 		counter("muster_devicebound_completed_total", "Cloud-to-device messages that devices completed.", func(f *figures) int64 { return f.totals.MessagesCompleted }),
@@ -290,7 +300,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
 		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(),
-		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(), queries: s.hub.QueryStats(),
+		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(), queries: s.hub.QueryStats(), jobs: s.hub.JobStats(),
 	}
 	if a := s.certs.authority.Load(); a != nil {
 		f.renewAt = float64(a.renewAt().Unix())
