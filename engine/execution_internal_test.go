@@ -48,11 +48,11 @@ func TestExecutionOutcomes(t *testing.T) {
 	}{
 		"answers":                  {device: say(200), want: rollout.ExecutionSucceeded, attempts: 1, calls: 1},
 		"refuses":                  {device: say(501), want: rollout.ExecutionRejected, attempts: 1, calls: 1},
-		"is silent":                {policy: rollout.Policy{AttemptTimeout: minutes(5)}, device: say(), want: rollout.ExecutionTimedOut, attempts: 1, calls: 1, code: "GatewayTimeout"},
-		"is silent, then answers":  {policy: rollout.Policy{AttemptTimeout: minutes(5), Retry: retry(3, rollout.AttemptTimedOut)}, device: say(0, 0, 200), want: rollout.ExecutionSucceeded, attempts: 3, calls: 3},
-		"is silent too often":      {policy: rollout.Policy{AttemptTimeout: minutes(5), Retry: retry(2, rollout.AttemptTimedOut)}, device: say(0, 0, 200), want: rollout.ExecutionTimedOut, attempts: 2, calls: 2, code: "GatewayTimeout"},
+		"is silent":                {policy: rollout.Policy{AttemptTimeout: minutes(2)}, device: say(), want: rollout.ExecutionTimedOut, attempts: 1, calls: 1, code: "GatewayTimeout"},
+		"is silent, then answers":  {policy: rollout.Policy{AttemptTimeout: minutes(2), Retry: retry(3, rollout.AttemptTimedOut)}, device: say(0, 0, 200), want: rollout.ExecutionSucceeded, attempts: 3, calls: 3},
+		"is silent too often":      {policy: rollout.Policy{AttemptTimeout: minutes(2), Retry: retry(2, rollout.AttemptTimedOut)}, device: say(0, 0, 200), want: rollout.ExecutionTimedOut, attempts: 2, calls: 2, code: "GatewayTimeout"},
 		"refuses, and is to retry": {policy: rollout.Policy{Retry: retry(3, rollout.AttemptTimedOut)}, device: say(500, 200), want: rollout.ExecutionRejected, attempts: 1, calls: 1},
-		"is away":                  {policy: rollout.Policy{Timeout: minutes(60)}, want: rollout.ExecutionTimedOut, code: "DeviceNotOnline"},
+		"is away":                  {policy: rollout.Policy{Timeout: minutes(10)}, want: rollout.ExecutionTimedOut, code: "DeviceNotOnline"},
 		"is away and may not be":   {offline: JobOfflineFail, want: rollout.ExecutionFailed, attempts: 1, code: "DeviceNotOnline"},
 		"is away for a while":      {offline: JobOfflineFail, connect: 20 * time.Second, want: rollout.ExecutionFailed, attempts: 1, code: "DeviceNotOnline"},
 		"is away, with retries":    {policy: rollout.Policy{Retry: retry(3, rollout.AttemptOffline)}, offline: JobOfflineFail, want: rollout.ExecutionFailed, attempts: 3, code: "DeviceNotOnline"},
@@ -68,10 +68,10 @@ func TestExecutionOutcomes(t *testing.T) {
 				action := method("reboot")
 				action.Offline, action.Method.ConnectTimeout = c.offline, rollout.Duration(c.connect)
 				if c.policy.Timeout == 0 {
-					c.policy.Timeout = minutes(120)
+					c.policy.Timeout = minutes(30)
 				}
 				putJob(t, h, JobSpec{ID: "j", Action: action, Policy: c.policy}, []TwinID{id})
-				time.Sleep(3 * time.Hour)
+				time.Sleep(40 * time.Minute)
 				e := readExecution(t, h, "j", id)
 				if e.Status != c.want || e.Attempts != c.attempts || len(e.Last) != c.attempts || e.Code != c.code || !e.final() {
 					t.Errorf("%+v", e)
@@ -208,7 +208,10 @@ func TestUncertainExecution(t *testing.T) {
 				action := method("reboot")
 				action.Confirm = c.confirm
 				if c.policy.Timeout == 0 {
-					c.policy.Timeout = minutes(120)
+					c.policy.Timeout = minutes(30)
+				}
+				if c.policy.AttemptTimeout == 0 {
+					c.policy.AttemptTimeout = minutes(10)
 				}
 				putJob(t, h, JobSpec{ID: "j", Action: action, Policy: c.policy}, []TwinID{id})
 				time.Sleep(time.Second)
@@ -216,7 +219,7 @@ func TestUncertainExecution(t *testing.T) {
 					t.Fatalf("%+v", e)
 				}
 				c.then(t, h, d)
-				time.Sleep(3 * time.Hour)
+				time.Sleep(40 * time.Minute)
 				e := readExecution(t, h, "j", id)
 				if e.Status != c.want || !e.final() || d.called() != c.calls {
 					t.Errorf("%d calls; %+v", d.called(), e)

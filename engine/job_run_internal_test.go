@@ -154,7 +154,7 @@ func TestMethodJob(t *testing.T) {
 		for _, id := range ids[:20] {
 			devices = append(devices, attach(t, h, id, func(string, json.RawMessage) (int, bool) { return 200, true }))
 		}
-		putJob(t, h, JobSpec{ID: "one", Action: JobAction{Method: &JobMethodCall{Name: "reboot"}}, Policy: rollout.Policy{Timeout: rollout.Duration(time.Hour)}}, ids)
+		putJob(t, h, JobSpec{ID: "one", Action: JobAction{Method: &JobMethodCall{Name: "reboot"}}, Policy: rollout.Policy{Timeout: minutes(20)}}, ids)
 		time.Sleep(10 * time.Second)
 		r := readJob(t, h, "one")
 		if r.State.Total().Succeeded != 20 || r.State.Total().Waiting != 10 {
@@ -165,7 +165,7 @@ func TestMethodJob(t *testing.T) {
 		if e := readExecution(t, h, "one", ids[25]); e.Status != rollout.ExecutionRejected || late.called() != 1 {
 			t.Fatalf("%+v", e)
 		}
-		time.Sleep(2 * time.Hour)
+		time.Sleep(30 * time.Minute)
 		r = readJob(t, h, "one")
 		if r.State.Status != rollout.JobCompleted || r.State.Total().TimedOut != 9 {
 			t.Fatalf("%+v", r)
