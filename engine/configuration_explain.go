@@ -135,7 +135,7 @@ func (e *evaluation) explainPaths() []ExplainedPath {
 			value, _ := e.twin.Desired.Get(p.Path) // an object that is not empty, or nothing
 			add(p.Path, value)
 		}
-		by := e.before.Of[min(p.By, len(e.before.Of)-1)]
+		by := e.before.Of[p.By]
 		list[at[p.Path]].Configuration = by.ID
 	}
 	for _, l := range e.resolved.Lost {

@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -258,6 +260,13 @@ func (f *configurationFollower) concerns(entry []byte) (id TwinID, device, ok bo
 func (t *pathTree) touchedBy(patch []byte) bool {
 	if t.empty() {
 		return false
+	}
+	if !t.end && len(t.names) <= namesMost {
+		// Most changes are of something else, which is seen without reading them.
+		named := func(name []byte) bool { return bytes.Contains(patch, name) }
+		if !slices.ContainsFunc(t.names, named) && !bytes.Equal(patch, []byte("null")) {
+			return false
+		}
 	}
 	p, err := twin.ParsePatch(patch, 0)
 	return err != nil || p.IsNull() || t.touched(p.View())

@@ -204,9 +204,13 @@ func (s *configurationSet) has(id string, created time.Time) bool {
 
 // pathTree is a set of paths. The zero tree is empty.
 type pathTree struct {
-	end  bool // of a path; what is below it counts, too
-	next map[string]*pathTree
+	end   bool // of a path; what is below it counts, too
+	next  map[string]*pathTree
+	names [][]byte // of next in JSON, while they are few
 }
+
+// namesMost is how many names a patch is searched for before it is read.
+const namesMost = 16
 
 func (t *pathTree) add(path []string) {
 	for _, key := range path {
@@ -220,10 +224,11 @@ func (t *pathTree) add(path []string) {
 		if below == nil {
 			below = &pathTree{}
 			t.next[key] = below
+			t.names = append(t.names, twin.AppendString(nil, key))
 		}
 		t = below
 	}
-	t.end, t.next = true, nil
+	t.end, t.next, t.names = true, nil, nil
 }
 
 func (t *pathTree) empty() bool { return !t.end && len(t.next) == 0 }
@@ -254,7 +259,8 @@ type resolutionMemory struct {
 // resolved is a resolution with the configurations behind its candidates.
 type resolved struct {
 	*configuration.Resolution
-	members []*setMember // by candidate
+	members []*setMember     // by candidate
+	record  configuredRecord // of a twin that takes all
 }
 
 const resolutionsMost = 200_000 // settings that are remembered
@@ -307,9 +313,13 @@ func (s *configurationSet) makeResolved(module string, plain, layered []*setMemb
 		}
 	}
 	out := &resolved{Resolution: configuration.Resolve(list)}
-	for _, c := range out.Candidates {
-		out.members = append(out.members, s.member(c.ID))
+	for i, c := range out.Candidates {
+		m := s.member(c.ID)
+		out.members = append(out.members, m)
+		out.record.Has = append(out.record.Has, configuredBy{m.id, m.record.Created.UnixNano(), m.record.Effect, out.Applied(i), ""})
 	}
+	slices.SortFunc(out.record.Has, func(a, b configuredBy) int { return strings.Compare(a.ID, b.ID) })
+	out.record.own(out.Owners())
 	return out
 }
 

@@ -488,3 +488,78 @@ func TestConfigurationThatATwinDoesNotTake(t *testing.T) {
 		}
 	}, enginetest.Azure)
 }
+
+// A thousand configurations, on a fleet of which each device has about a hundred.
+func TestThousandConfigurations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes some seconds")
+	}
+	const devices, configurations = 20, 1000
+	withFleet(t, func(t *testing.T, f *fleet) {
+		for i := range devices {
+			f.device(fmt.Sprint("d", i), fmt.Sprintf(`{"n":%d}`, i%10))
+		}
+		for i := range configurations {
+			f.put(fmt.Sprint("g", i), i%7, fmt.Sprintf("tags.n = %d", i%10), fmt.Sprintf(`{"properties.desired":{"k%d":%d,"same":%d}}`, i/10, i, i))
+		}
+		_, err := f.hub.PutConfiguration(context.Background(), enginetest.Owner(), engine.Configuration{ID: "more", Content: deviceContent(`{"properties.desired.x":1}`)}, engine.IfMatch{})
+		wantCode(t, err, engine.CodeTooManyConfigurations)
+		d, err := func() (engine.Twin, error) {
+			synctest.Wait()
+			return f.hub.Twin(context.Background(), enginetest.Owner(), twinID("d3"))
+		}()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(d.Configurations); n != 100 {
+			t.Errorf("it has %d configurations", n)
+		}
+		// Of priority 6 and n = 3 the newest is 993.
+		for path, want := range map[string]string{"same": "993", "k0": "3", "k99": "993"} {
+			if got, _ := d.Desired.Get(path); string(got) != want {
+				t.Errorf("%s is %s, expected %s", path, got, want)
+			}
+		}
+		f.patch("d3", `{"n":4}`, "")
+		if got := f.state("d3"); !strings.Contains(got, `"k99":994`) || strings.Contains(got, `:993`) {
+			t.Errorf("with another tag it is %s", got)
+		}
+		if p := f.progress("g993"); p.Targeted != 1 || p.Settled != 1 {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// When the change log was cut before it was followed, every twin is looked at.
+func TestConfigurationsAfterAGapInTheChangeLog(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := openFleet(t, dir)
+		f.device("d1", `{"site":"oslo"}`)
+		f.device("d2", `{"site":"lyon"}`)
+		f.put("g", 1, "tags.site = 'lyon'", `{"properties.desired.rate":10}`)
+		f.want("d2", `{"rate":10} g=Applied`)
+		f.stop()
+		// Nobody follows now.
+		h, err := engine.Open(context.Background(), engine.Options{Storage: storage.Options{Dir: dir, Memory: 64 << 20, Reserve: 1}, Hosts: []string{enginetest.HostName}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := &fleet{T: t, hub: h}
+		k.patch("d1", `{"site":"lyon"}`, "")
+		k.patch("d2", `{"site":"oslo"}`, "")
+		for i := range 300 {
+			k.patch("d1", fmt.Sprintf(`{"other":%d}`, i), "")
+		}
+		if err := h.TrimChanges(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f = openFleet(t, dir)
+		defer f.stop()
+		f.want("d1", `{"rate":10} g=Applied`)
+		f.want("d2", `{}`)
+	})
+}

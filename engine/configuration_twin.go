@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine/configuration"
@@ -22,92 +21,6 @@ const (
 	ConfigurationTargeted ConfigurationStatus = "Targeted" // its condition selects the twin, and others set all that it would
 	ConfigurationApplied  ConfigurationStatus = "Applied"  // it sets one path at least
 )
-
-// configuredRecord is what a twin has of configurations.
-type configuredRecord struct {
-	Has   []configuredBy    `json:"h,omitempty"` // by id
-	Of    []configuredOwner `json:"w,omitempty"` // of Owned
-	Owned []configuredPath  `json:"o,omitempty"` // by path
-	Fault string            `json:"e,omitempty"` // why the twin does not take what it should have
-}
-
-// configuredBy is a configuration that selects the twin.
-type configuredBy struct {
-	ID      string `json:"i"`
-	Created int64  `json:"c"` // of the configuration, Unix ns
-	Effect  uint64 `json:"f"` // the revision that the twin has
-	Applied bool   `json:"a,omitempty"`
-	Fault   string `json:"e,omitempty"` // why the twin does not take it
-}
-
-type configuredOwner struct {
-	ID      string `json:"i"`
-	Created int64  `json:"c"`
-}
-
-// configuredPath is a path that a configuration has set.
-type configuredPath struct {
-	Path string `json:"p"`
-	By   int    `json:"b,omitempty"` // in Of
-	Mark uint64 `json:"m"`
-}
-
-var configuredTable = storage.NewTable("configured", 1, storage.JSON[configuredRecord]())
-
-func getConfigured(r storage.Reader, id TwinID) (configuredRecord, error) {
-	record, err := configuredTable.Get(r, id.key())
-	if errors.Is(err, storage.ErrNotFound) {
-		return configuredRecord{}, nil
-	}
-	return record, err
-}
-
-func (r *configuredRecord) empty() bool { return len(r.Has) == 0 && len(r.Owned) == 0 }
-
-func (r *configuredRecord) equal(o *configuredRecord) bool {
-	return slices.Equal(r.Has, o.Has) && slices.Equal(r.Of, o.Of) && slices.Equal(r.Owned, o.Owned)
-}
-
-func (r *configuredRecord) find(id string) *configuredBy {
-	i, ok := slices.BinarySearchFunc(r.Has, id, func(b configuredBy, id string) int { return strings.Compare(b.ID, id) })
-	if !ok {
-		return nil
-	}
-	return &r.Has[i]
-}
-
-func (b *configuredBy) status() ConfigurationStatus {
-	if b.Applied {
-		return ConfigurationApplied
-	}
-	return ConfigurationTargeted
-}
-
-// owners are the record's paths as package configuration takes them.
-func (r *configuredRecord) owners() []configuration.Owner {
-	list := make([]configuration.Owner, len(r.Owned))
-	for i, p := range r.Owned {
-		by := r.Of[min(p.By, len(r.Of)-1)]
-		list[i] = configuration.Owner{Path: p.Path, Configuration: by.ID, Created: time.Unix(0, by.Created), Mark: p.Mark}
-	}
-	return list
-}
-
-func (r *configuredRecord) own(list []configuration.Owner) {
-	r.Of, r.Owned = nil, nil
-	if len(list) > 0 {
-		r.Owned = make([]configuredPath, len(list))
-	}
-	for i, o := range list {
-		by := configuredOwner{o.Configuration, o.Created.UnixNano()}
-		at := slices.Index(r.Of, by)
-		if at < 0 {
-			at = len(r.Of)
-			r.Of = append(r.Of, by)
-		}
-		r.Owned[i] = configuredPath{o.Path, at, o.Mark}
-	}
-}
 
 // evaluation is what configurations make of a twin.
 type evaluation struct {
@@ -219,7 +132,7 @@ func (h *Hub) resolveTwin(set *configurationSet, e *evaluation, plain, layered [
 			faults[c.ID], refused[c.ID] = c.Refused, true
 			taken = append(taken, c)
 		}
-		e.resolved = &resolved{configuration.Resolve(taken), e.resolved.members}
+		e.resolved = &resolved{Resolution: configuration.Resolve(taken), members: e.resolved.members}
 		e.faults = faults
 		steps, owners = e.resolved.Apply(e.twin.Desired, former, fate)
 		if h.tryDesired(e, steps, now) != nil { // what is there already is more than it would take
@@ -227,6 +140,10 @@ func (h *Hub) resolveTwin(set *configurationSet, e *evaluation, plain, layered [
 		}
 	}
 	e.steps = steps
+	if e.faults == nil { // as in all twins with these configurations
+		e.after = e.resolved.record
+		return
+	}
 	e.after.own(owners)
 	for i, m := range e.resolved.members {
 		b := configuredBy{m.id, m.record.Created.UnixNano(), m.record.Effect, e.resolved.Applied(i), e.faults[m.id]}

@@ -47,13 +47,9 @@ func (r *Resolution) Apply(desired *twin.Section, former []Owner, fate func(Owne
 	a := application{r: r, root: desired.View(), removed: map[string]bool{}, dropped: map[string]bool{}, steps: map[string][]Setting{}}
 	a.remove(former, fate)
 	a.set()
-	owners := make([]Owner, len(r.Won), len(r.Won)+len(a.kept))
-	for i, w := range r.Won {
-		c := &r.Candidates[w.By]
-		owners[i] = Owner{w.Path, c.ID, c.Created, Mark(w.Value)}
-	}
+	owners := r.owners
 	if len(a.kept) > 0 {
-		owners = append(owners, a.kept...)
+		owners = slices.Concat(owners, a.kept)
 		slices.SortFunc(owners, func(a, b Owner) int { return strings.Compare(a.Path, b.Path) })
 	}
 	return a.list(), owners
@@ -63,11 +59,12 @@ func (r *Resolution) Apply(desired *twin.Section, former []Owner, fate func(Owne
 type application struct {
 	r       *Resolution
 	root    twin.View
-	text    []byte          // of the value in hand
-	gone    []gone          // paths that end and were a configuration's
-	kept    []Owner         // of paths that nobody sets, and that stay
-	removed map[string]bool // nothing is at these afterwards; false: something is
-	dropped map[string]bool // a step removes these
+	wide    map[string]map[string]int // members of wide objects, by path
+	text    []byte                    // of the value in hand
+	gone    []gone                    // paths that end and were a configuration's
+	kept    []Owner                   // of paths that nobody sets, and that stay
+	removed map[string]bool           // nothing is at these afterwards; false: something is
+	dropped map[string]bool           // a step removes these
 	steps   map[string][]Setting
 	order   []string // of steps: removals first
 }
@@ -170,11 +167,45 @@ func (a *application) add(configuration string, s Setting) {
 // find returns what the twin holds at a path.
 func (a *application) find(path string) (v twin.View, ok bool) {
 	v = a.root
-	for key := range strings.SplitSeq(path, ".") {
-		if v, ok = v.Member(key); !ok {
+	for from := 0; from <= len(path); {
+		end := len(path)
+		if i := strings.IndexByte(path[from:], '.'); i >= 0 {
+			end = from + i
+		}
+		if v, ok = a.member(path[:max(from-1, 0)], v, path[from:end]); !ok {
 			return v, false
 		}
+		from = end + 1
 	}
+	return v, true
+}
+
+// wideObject is from where on the members of an object are looked up by a map:
+// one by one, a twin of many thousand members would take seconds.
+const wideObject = 32
+
+// member returns a member of the object at a path.
+func (a *application) member(path string, object twin.View, key string) (twin.View, bool) {
+	if object.Form() != '{' || object.Len() < wideObject {
+		return object.Member(key)
+	}
+	index := a.wide[path]
+	if index == nil {
+		index = make(map[string]int, object.Len())
+		for i := range object.Len() {
+			key, _ := object.At(i)
+			index[key] = i
+		}
+		if a.wide == nil {
+			a.wide = map[string]map[string]int{}
+		}
+		a.wide[path] = index
+	}
+	i, ok := index[key]
+	if !ok {
+		return twin.View{}, false
+	}
+	_, v := object.At(i)
 	return v, true
 }
 

@@ -147,6 +147,30 @@ func naiveApply(doc map[string]any, list []*naive, lost map[*naive]map[string]*n
 
 var names = []string{"a", "b", "c", "a-b"} // '-' sorts before '.'
 
+// What is more than a few members is looked up in another way.
+func TestWideObjects(t *testing.T) {
+	for _, width := range []int{wideObject - 1, wideObject, 3000} {
+		content := map[string]any{}
+		for i := range width {
+			content[fmt.Sprint("k", i)] = map[string]any{"v": json.Number(strconv.Itoa(i))}
+		}
+		n := &naive{id: "c", content: map[string]any{"wide": content, "w": json.Number("1")}}
+		w := twinOf{desired: section(t, map[string]any{"w": "x", "wide": map[string]any{"own": "y", "k5": json.Number("3")}})}
+		r := Resolve([]Candidate{n.candidate(t)})
+		w.apply(t, r, present)
+		if steps, _ := r.Apply(w.desired, w.owners, present); len(steps) > 0 {
+			t.Errorf("%d: it is changed again: %s", width, steps[0].Patch)
+		}
+		if v, _ := w.desired.Get("wide.k7.v"); string(v) != "7" {
+			t.Errorf("%d: k7 is %s", width, v)
+		}
+		w.apply(t, Resolve(nil), present)
+		if got := string(w.desired.Plain(nil)); got != `{"wide":{"own":"y"}}` {
+			t.Errorf("%d: left is %s", width, got)
+		}
+	}
+}
+
 // randomValue is part of a content; null and empty objects included.
 func randomValue(r *rand.Rand, depth int) any {
 	switch n := r.IntN(10); {

@@ -29,7 +29,8 @@ type Resolution struct {
 	Won        []Won       // sorted by path; no two conflict
 	Lost       []Lost      // sorted by path, of one path the strongest first
 	byPath     map[string]int
-	applied    []bool // by candidate
+	applied    []bool  // by candidate
+	owners     []Owner // of what won
 }
 
 // Won is a setting that holds.
@@ -79,8 +80,17 @@ func Resolve(candidates []Candidate) *Resolution {
 		}
 	}
 	r.sort(won)
+	r.owners = make([]Owner, len(r.Won))
+	for i, w := range r.Won {
+		c := &r.Candidates[w.By]
+		r.owners[i] = Owner{w.Path, c.ID, c.Created, Mark(w.Value)}
+	}
 	return r
 }
+
+// Owners returns who owns the paths of a twin to which the resolution was applied,
+// sorted by path; not to be changed.
+func (r *Resolution) Owners() []Owner { return r.owners }
 
 // rival returns which winner a setting conflicts with, the strongest; -1: none.
 func (r *Resolution) rival(won []Won, at, below map[string]int, s Setting) int {
