@@ -12,7 +12,9 @@
 #                             server takes for as many; -h lists the flags.
 #   test/fleet/run.sh queries a million random queries against a plain evaluator, with and without
 #                             columns, through changes and restarts. COMPARISONS and SEED change it.
-#   test/fleet/run.sh nightly queries, kill, a soak of an hour, storm and a million pairs of queries and
+#   test/fleet/run.sh import  an import of 200,000 lines while the hub is killed again and again: exact
+#                             counts, no identity missing or there twice, each error once. LINES changes it.
+#   test/fleet/run.sh nightly queries, kill, import, a soak of an hour, storm and a million pairs of queries and
 #                             changes, one after the other.
 #
 # Needs Go, and enough open files: three for each device (ulimit -n). Figures go to standard output.
@@ -39,13 +41,21 @@ queries() {
 		go test ./engine/query -run '^TestColumnsAgree' -count=1 -v -timeout 3h
 }
 
+import_kills() {
+	echo "commit: $(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown), $(go version)"
+	cd "$root"
+	MUSTER_IMPORT_LINES=${LINES:-200000} go test . -run '^TestKilledImportResumes$' -count=1 -v -timeout 60m
+}
+
 case "$sub" in
 queries) queries ;;
+import) import_kills ;;
 kill) kill_rounds ;;
 soak | storm) "$root/test/bench/run.sh" "$sub" "$@" ;;
 nightly)
 	queries
 	kill_rounds
+	import_kills
 	"$root/test/bench/run.sh" soak -duration 1h
 	"$root/test/bench/run.sh" storm
 	(cd "$root" && MUSTER_QUERY_PAIRS=1000000 go test ./engine -run '^TestQueryHistory$' -count=1 -v -timeout 60m)
