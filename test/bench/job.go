@@ -30,15 +30,16 @@ type jobOptions struct {
 	idle           time.Duration
 	configurations int
 	changes        int // of a tag, one after the other
+	imported       int // identities
 }
 
 // jobParts are the parts of the benchmark in the order in which they run.
-var jobParts = []string{"rate", "preview", "concurrent", "configuration"}
+var jobParts = []string{"rate", "preview", "concurrent", "configuration", "import"}
 
 // jobsCommand measures jobs and configurations: how fast a job changes a fleet
 // beside what changes it by hand, previews over many twins, many jobs at once
-// and what is left of them, and what a change of a tag costs when there are many
-// configurations. What each part did is counted afterwards, by a query.
+// and what is left of them, what a change of a tag costs when there are many
+// configurations, and imports. What each part did is counted afterwards, by a query.
 func jobsCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	var o jobOptions
 	f := flag.NewFlagSet("jobs", flag.ContinueOnError)
@@ -55,11 +56,15 @@ func jobsCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	f.DurationVar(&o.idle, "idle", 30*time.Second, "concurrent: how long the hub's rest is watched")
 	f.IntVar(&o.configurations, "configurations", 100, "configuration: how many there are")
 	f.IntVar(&o.changes, "changes", 2000, "configuration: changes of a tag in each measurement")
+	f.IntVar(&o.imported, "imported", 200_000, "import: identities")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	o.parts = strings.Split(*parts, ",")
-	run := map[string]func(context.Context, *hub, io.Writer) error{"rate": o.rate, "preview": o.preview, "concurrent": o.concurrent, "configuration": o.configuration}
+	run := map[string]func(context.Context, *hub, io.Writer) error{
+		"rate": o.rate, "preview": o.preview, "concurrent": o.concurrent, "configuration": o.configuration,
+		"import": o.imports,
+	}
 	for _, p := range o.parts {
 		if run[p] == nil {
 			return fmt.Errorf("part %q is not known, expected some of %s", p, strings.Join(jobParts, ","))
