@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -131,5 +133,22 @@ func TestMedianIsTheLowerOfTwo(t *testing.T) {
 	list := []outcome{{PerSecond: 3}, {PerSecond: 1}, {PerSecond: 2}, {PerSecond: 4}}
 	if m := medianOf(list); m.PerSecond != 2 {
 		t.Errorf("the median is %v", m.PerSecond)
+	}
+}
+
+// An import has a line for each identity, and whoever stops reading ends it.
+func TestImportLines(t *testing.T) {
+	r, size := importLines(250)
+	text, err := io.ReadAll(r)
+	if err != nil || bytes.Count(text, []byte{'\n'}) != 250 || size() != int64(len(text)) {
+		t.Fatalf("%d lines, %d bytes, %d read, %v", bytes.Count(text, []byte{'\n'}), size(), len(text), err)
+	}
+	var item struct{ ID, ImportMode string }
+	if err := json.Unmarshal(text[bytes.LastIndexByte(text[:len(text)-1], '\n')+1:], &item); err != nil || item.ID != "device-249" || item.ImportMode != "create" {
+		t.Errorf("the last line is %+v, %v", item, err)
+	}
+	r, _ = importLines(1_000_000)
+	if err := r.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -138,6 +138,7 @@ func (o *jobOptions) concurrent(ctx context.Context, h *hub, stdout io.Writer) e
 	}
 	fmt.Fprintf(stdout, "the hub at rest uses %.2f %% of a core before the jobs, and %.2f %% after them, over %s each\n\ntargets\n", 100*rest, 100*after, o.idle)
 	target(stdout, "processor time of the hub at rest", 100*after, 1, false, "% of a core")
+	target(stdout, "more than before the jobs", 100*(after-rest), 1, false, "% of a core")
 	return nil
 }
 

@@ -39,7 +39,7 @@ func (o *jobOptions) rate(ctx context.Context, h *hub, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%d devices, %d of them connected\n", o.devices, o.connected)
+	fmt.Fprintf(stdout, "%d devices, %d of them connected; of the processors, requests need a part for their client\n", o.devices, o.connected)
 	fmt.Fprintf(stdout, "%-34s %12s %16s\n", "round", "twins/s", "hub us of CPU")
 	all := map[string][]float64{}
 	for round := range o.rounds {
