@@ -73,7 +73,7 @@ func (executionCodec) Decode(b []byte) (executionRecord, error) {
 	}
 	d := binaryReader{b: b[1:]}
 	r.Answered = b[0]&executionAnswered != 0
-	r.Status = rollout.ExecutionStatus(d.word(executionWords))
+	r.Status = d.status()
 	r.Generation = d.text()
 	r.Wave = d.small()
 	r.BlockedBy = d.text()
@@ -92,7 +92,7 @@ func (executionCodec) Decode(b []byte) (executionRecord, error) {
 		return r, errors.New("execution record has more attempts than are kept")
 	}
 	for range n {
-		a := attemptRecord{ID: d.text(), Sent: d.time(), Ended: d.time(), Outcome: rollout.ExecutionStatus(d.word(executionWords))}
+		a := attemptRecord{ID: d.text(), Sent: d.time(), Ended: d.time(), Outcome: d.status()}
 		a.Code, a.Message, a.Status = d.text(), d.text(), int(d.varint())
 		r.Last = append(r.Last, a)
 	}
@@ -104,16 +104,6 @@ func (executionCodec) Decode(b []byte) (executionRecord, error) {
 	}
 	return r, nil
 }
-
-// executionWords are the texts that most records have: they need no memory of
-// their own.
-var executionWords = func() map[string]string {
-	m := map[string]string{"": ""}
-	for _, s := range rollout.ExecutionStatuses() {
-		m[string(s)] = string(s)
-	}
-	return m
-}()
 
 // binaryReader reads varints and texts; bad says that something was missing.
 type binaryReader struct {
@@ -165,12 +155,16 @@ func (d *binaryReader) bytes() []byte {
 func (d *binaryReader) text() string { return string(d.bytes()) }
 
 // word reads a text that is probably one of words.
-func (d *binaryReader) word(words map[string]string) string {
+// status reads the status that most records have without memory of its own.
+func (d *binaryReader) status() rollout.ExecutionStatus {
 	b := d.bytes()
-	if s, ok := words[string(b)]; ok {
-		return s
+	switch rollout.ExecutionStatus(b) {
+	case "":
+		return ""
+	case rollout.ExecutionSucceeded:
+		return rollout.ExecutionSucceeded
 	}
-	return string(b)
+	return rollout.ExecutionStatus(b)
 }
 
 func (d *binaryReader) time() time.Time {

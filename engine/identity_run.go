@@ -18,7 +18,7 @@ const (
 )
 
 // errJobEnded ends the work of a job that has ended meanwhile.
-var errJobEnded = &Error{Code: CodeJobState, Message: "the job has ended"}
+var errJobEnded = errors.New("the job has ended")
 
 // runIdentityJobs runs imports and exports, one after the other, until ctx
 // ends. After a restart the job that was running goes on where it stood.

@@ -28,7 +28,7 @@ func (t *importTrial) key(id TwinID) uint64 {
 }
 
 // errTrial gives a transaction up that was only to be tried.
-var errTrial = &Error{Code: CodeCanceled, Message: "only tried"}
+var errTrial = errors.New("only tried")
 
 // tryStep finds out what a step would do, and then counts that.
 func (h *Hub) tryStep(ctx context.Context, id string, b importBatch, trial *importTrial) error {
