@@ -53,6 +53,10 @@ func (t *jobTx) begin(j *jobInTx, id TwinID, e *executionRecord) error {
 		e.BlockedBy, e.Due = holder, deadline
 		return t.move(j, id, e, rollout.ExecutionWaiting, false)
 	}
+	if t.refused != nil {
+		t.attempt(e, "")
+		return t.endAttempt(j, id, e, rollout.AttemptFailed, t.refused.Code.String(), clip(t.refused.Message), 0)
+	}
 	if update {
 		return t.beginTwin(j, id, e, &record)
 	}

@@ -28,6 +28,7 @@ type jobTx struct {
 	// careful says that changes of twins are tried before they are made: one of
 	// them was refused, and half of it must not stay.
 	careful bool
+	refused *Error   // attempts fail with it: the store would not take them
 	absent  []TwinID // that were found absent, and are looked for again once that is durable
 }
 

@@ -408,6 +408,7 @@ func jobIDs(r storage.Reader, index string, prefix storage.Key, into map[string]
 
 // refresh reads jobs again that were changed by others.
 func (l *jobLoop) refresh(ctx context.Context, dirty map[string]struct{}) error {
+	l.dueNow = true // whoever changed a job may have put executions back
 	err := l.hub.view(ctx, "read jobs", func(r storage.Reader) error {
 		for id := range dirty {
 			record, err := jobTable.Get(r, jobKey(id))
@@ -497,6 +498,8 @@ func (l *jobLoop) drop(id string) {
 
 // recount takes the figures of what waits and is in flight from the store.
 func (l *jobLoop) recount(ctx context.Context) error {
+	l.hub.jobs.writing.Lock()
+	defer l.hub.jobs.writing.Unlock()
 	var waiting, running int64
 	err := l.hub.view(ctx, "count executions", func(r storage.Reader) error {
 		for _, a := range l.order {
@@ -523,8 +526,8 @@ func (l *jobLoop) recount(ctx context.Context) error {
 		return nil
 	})
 	if err == nil {
-		l.hub.jobs.stats.waiting.Add(waiting)
-		l.hub.jobs.stats.running.Add(running)
+		l.hub.jobs.stats.waiting.Store(waiting)
+		l.hub.jobs.stats.running.Store(running)
 	}
 	return err
 }

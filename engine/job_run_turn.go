@@ -176,9 +176,10 @@ func (l *jobLoop) run(ctx context.Context, a *activeJob, n *jobTurn) error {
 	h := l.hub
 	h.jobs.writing.Lock()
 	defer h.jobs.writing.Unlock()
+	var refused *Error
 	for careful := false; ; {
 		err := h.step(ctx, "job.turn", h.inJobs(func(t *jobTx) error {
-			t.careful = careful
+			t.careful, t.refused = careful, refused
 			return n.do(t)
 		}))
 		switch e, ok := errors.AsType[*Error](err); {
@@ -188,6 +189,8 @@ func (l *jobLoop) run(ctx context.Context, a *activeJob, n *jobTurn) error {
 			careful = true
 		case ok && e.Code == CodeTooLarge && a.batch > 1:
 			a.batch = max(1, a.batch/4)
+		case ok && e.Code == CodeTooLarge && refused == nil:
+			refused = e // one target alone is too much: it fails
 		default:
 			return err
 		}
