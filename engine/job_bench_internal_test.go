@@ -10,9 +10,11 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/muster-hub/muster/engine/rollout"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -112,4 +114,68 @@ func BenchmarkTwinJob(b *testing.B) {
 		b.ReportMetric(rate/plain*100, "%")
 		b.ReportMetric(float64(beside[len(beside)*99/100])/1e6, "ms-beside-p99")
 	}
+}
+
+// BenchmarkManyJobs runs 200 jobs at once over 10,000 connected devices, each
+// over a twentieth of them, half of the jobs methods, and says what the loop
+// takes of a processor when they are done.
+func BenchmarkManyJobs(b *testing.B) {
+	const devices, jobs = 10_000, 200
+	h, err := Open(b.Context(), Options{Storage: storage.Options{Dir: b.TempDir(), Memory: 512 << 20}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fillHub(b, h, devices)
+	<-h.queries.ready
+	ids := make([]TwinID, devices)
+	for i := range ids {
+		ids[i] = TwinID{DeviceID: fmt.Sprintf("device-%07d", i)}
+		attach(b, h, ids[i], func(string, json.RawMessage) (int, bool) { return 200, true })
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { h.runJobs(ctx) })
+	defer func() {
+		stop()
+		wg.Wait()
+		if err := h.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	round := 0
+	for b.Loop() {
+		round++
+		begun := time.Now()
+		random := rand.New(rand.NewPCG(uint64(round), 7))
+		for i := range jobs {
+			random.Shuffle(devices, func(i, k int) { ids[i], ids[k] = ids[k], ids[i] })
+			action := JobAction{Method: &JobMethodCall{Name: "m"}}
+			if i%2 == 0 {
+				action = JobAction{Twin: &JobTwinPatch{Desired: fmt.Appendf(nil, `{"job":"%d-%d"}`, round, i)}}
+			}
+			putJob(b, h, JobSpec{ID: fmt.Sprintf("j-%d-%d", round, i), Action: action}, ids[:devices/20])
+		}
+		for h.JobStats().Active > 0 || readJob(b, h, fmt.Sprintf("j-%d-%d", round, jobs-1)).State.Status != rollout.JobCompleted {
+			time.Sleep(10 * time.Millisecond)
+		}
+		b.ReportMetric(jobs*devices/20/time.Since(begun).Seconds(), "executions/s")
+		for i := range jobs {
+			if s := readJob(b, h, fmt.Sprintf("j-%d-%d", round, i)).State; s.Waves[0].Succeeded != devices/20 {
+				b.Fatalf("job %d: %+v", i, s)
+			}
+		}
+	}
+	time.Sleep(time.Second) // what they left settles
+	before := processorTime()
+	time.Sleep(5 * time.Second)
+	b.ReportMetric(float64(processorTime()-before)/float64(5*time.Second)*100, "%-of-a-core-after")
+}
+
+// processorTime is what this process has used.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -14,8 +15,9 @@ import (
 )
 
 // jobsSweep are jobs of each kind at once, over the same devices: twins in waves,
-// a method without retries whose effect devices report, one with retries, one
-// that runs twice, and one that is canceled.
+// which is paused, resumed and approved on its way, a method without retries
+// whose effect devices report, one with retries, one that devices join while it
+// runs, and one that is canceled.
 const sweepJobsDevices = 6
 
 var jobsSweep = sweepWork{devices: sweepJobsDevices, begin: beginSweepJobs, done: sweepJobsDone, state: sweepJobsState, check: checkSweepJobs}
@@ -29,11 +31,12 @@ func sweepJobs() []engine.JobSpec {
 		On: []rollout.AttemptOutcome{rollout.AttemptUncertain, rollout.AttemptTimedOut},
 	}
 	never.Waves = []rollout.Wave{{Size: rollout.Percent(100), Approval: true}}
-	waves := []rollout.Wave{{Size: rollout.Count(1)}, {Size: rollout.Percent(50)}, {Size: rollout.Percent(100)}}
+	waves := []rollout.Wave{{Size: rollout.Count(1)}, {Size: rollout.Percent(50), Approval: true}, {Size: rollout.Percent(100)}}
 	return []engine.JobSpec{
 		{ID: "twin", Targets: all, Action: engine.JobAction{Twin: &engine.JobTwinPatch{Desired: json.RawMessage(`{"level":3}`), Tags: json.RawMessage(`{"done":true}`)}}, Policy: rollout.Policy{Waves: waves}},
 		{ID: "once", Targets: all, Action: engine.JobAction{Method: &engine.JobMethodCall{Name: "once"}, Confirm: "reported.once == 'done'"}, Policy: once},
 		{ID: "again", Targets: all, Action: engine.JobAction{Method: &engine.JobMethodCall{Name: "again"}}, Policy: again},
+		{ID: "grows", Targets: engine.JobTargets{Where: "tags.in == true", Dynamic: true}, AllowEmpty: true, Action: engine.JobAction{Twin: &engine.JobTwinPatch{Desired: json.RawMessage(`{"grown":1}`)}}},
 		{ID: "never", Targets: all, Action: engine.JobAction{Method: &engine.JobMethodCall{Name: "never"}}, Policy: never},
 	}
 }
@@ -47,22 +50,36 @@ func beginSweepJobs(ctx context.Context, h *engine.Hub) error {
 	return nil
 }
 
+// sweepJobsDone does what operators do: each time, whatever is next.
 func sweepJobsDone(ctx context.Context, h *engine.Hub) (bool, error) {
+	done := true
 	for _, s := range sweepJobs() {
 		j, err := h.Job(ctx, enginetest.Owner(), s.ID)
 		if err != nil {
 			return false, err
 		}
-		if s.ID == "never" && j.State.WaitsFor == rollout.WaitsForApproval {
-			if _, err := h.CancelJob(ctx, enginetest.Owner(), s.ID, "test", ""); err != nil && engine.AsError(err).Code != engine.CodeJobState {
-				return false, err
-			}
+		state := &j.State
+		total := state.Total()
+		switch {
+		case s.ID == "never" && state.WaitsFor == rollout.WaitsForApproval, s.ID == "grows" && total.Succeeded == sweepJobsDevices:
+			_, err = h.CancelJob(ctx, enginetest.Owner(), s.ID, "test", "")
+		case s.ID == "twin" && state.WaitsFor == rollout.WaitsForApproval:
+			_, err = h.PauseJob(ctx, enginetest.Owner(), s.ID, "test", "")
+		case s.ID == "twin" && state.Status == rollout.JobPaused && len(state.Approvals) == 0:
+			_, err = h.ApproveJob(ctx, enginetest.Owner(), s.ID, 1, "")
+		case s.ID == "twin" && state.Status == rollout.JobPaused:
+			_, err = h.ResumeJob(ctx, enginetest.Owner(), s.ID, "")
+		case s.ID == "grows" && state.Status == rollout.JobRunning && total.Size == total.Succeeded:
+			id := engine.TwinID{DeviceID: sweepDevice(total.Size)}
+			_, err = h.PatchTwin(ctx, enginetest.Owner(), id, engine.TwinUpdate{Tags: []byte(`{"in":true}`)}, engine.IfMatch{})
+			<-time.After(5 * time.Millisecond)
 		}
-		if !j.State.Status.Final() {
-			return false, nil
+		if err != nil && engine.AsError(err).Code != engine.CodeJobState {
+			return false, err
 		}
+		done = done && state.Status.Final()
 	}
-	return true, nil
+	return done, nil
 }
 
 func sweepJobsState(ctx context.Context, h *engine.Hub) (map[string]string, error) {
@@ -100,7 +117,19 @@ func sweepJobsState(ctx context.Context, h *engine.Hub) (map[string]string, erro
 		if err != nil {
 			return nil, err
 		}
-		state["twin "+sweepDevice(i)] = string(tw.Desired.JSON(nil, false)) + string(tw.Tags.JSON(nil, false))
+		// Jobs change a twin in one order or another, and once each.
+		var values [2]map[string]json.RawMessage
+		err = errors.Join(json.Unmarshal(tw.Desired.JSON(nil, false), &values[0]), json.Unmarshal(tw.Tags.JSON(nil, false), &values[1]))
+		if err != nil {
+			return nil, err
+		}
+		delete(values[0], "$version")
+		b, err := json.Marshal(values)
+		if err != nil {
+			return nil, err
+		}
+		state["twin "+sweepDevice(i)] = string(b)
+		state["changes "+sweepDevice(i)] = fmt.Sprint(tw.Desired.Version())
 	}
 	return state, nil
 }
