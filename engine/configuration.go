@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/muster-hub/muster/engine/rollout"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -22,8 +23,12 @@ type Configuration struct {
 	TargetCondition string // of devices, "from devices.modules where ..." for modules, "*" for all devices; empty: nothing
 	Priority        int    // where two set the same path the higher one does, of equal ones the newer
 	Metrics         ConfigurationMetrics
+	// Rollout says how this revision spreads over the twins that it selects: each
+	// keeps what it had until its turn comes. nil: it is applied to all at once.
+	Rollout *rollout.Policy
 
 	// Set by the hub.
+	RolloutJob    string // that spreads the newest revision with a Rollout, until it has completed; empty: none
 	SystemMetrics ConfigurationMetrics
 	ETag          string // without quotes
 	Revision      uint64 // counts up with each change, from 1
@@ -43,7 +48,11 @@ type ConfigurationContent struct {
 
 // PutConfiguration makes a configuration when the condition is absent, and
 // changes it otherwise; what it leaves out is taken away. Twins follow at once,
-// in the background. Under the azure limits the content of one that exists stays
+// in the background, or as the rollout says: then a job spreads it, which can be
+// paused, resumed and canceled as others, and when it has completed all twins
+// follow. One that is canceled or fails leaves the rest with what they had, until
+// the next revision, of which a rollout that is under way is canceled. Sent
+// without a rollout, the same revision goes to all that are left. Under the azure limits the content of one that exists stays
 // as it is, and another one is ignored, as IoT Hub does. Errors:
 // CodeConfigurationAlreadyExists, CodeConfigurationNotFound,
 // CodePreconditionFailed, CodeConfigurationCondition, CodeConfigurationContent,
@@ -57,7 +66,7 @@ func (h *Hub) PutConfiguration(ctx context.Context, c Caller, g Configuration, m
 	}
 	next := configurationRecord{
 		Schema: g.SchemaVersion, ContentType: g.ContentType, Labels: g.Labels, Content: g.Content, Condition: g.TargetCondition,
-		Priority: g.Priority, Metrics: g.Metrics.Queries,
+		Priority: g.Priority, Metrics: g.Metrics.Queries, Rollout: g.Rollout,
 	}
 	var stored configurationRecord
 	err := h.step(ctx, "configuration.put", func(tx *storage.Tx) (err error) {
@@ -95,6 +104,9 @@ func (h *Hub) createConfigurationTx(tx *storage.Tx, c Caller, id string, r confi
 	}
 	tx.Add(counterConfigurations, 1)
 	r.Created, r.Revision, r.Effect = tx.Now(), 1, 1
+	if err := h.spreadConfigurationTx(tx, c, id, nil, &r); err != nil {
+		return r, err
+	}
 	return h.storeConfigurationTx(tx, c, id, nil, r)
 }
 
@@ -111,11 +123,15 @@ func (h *Hub) changeConfigurationTx(tx *storage.Tx, c Caller, id string, old, ne
 		return old, errf(CodeConfigurationContent, "the content is %s, and that of the configuration is %s; expected the same: make another configuration", next.Content.kind(), old.Content.kind())
 	}
 	next.Created, next.Revision, next.Effect = old.Created, old.Revision+1, old.Effect
-	if next.same(&old) {
+	next.Spread = old.Spread
+	if next.same(&old) && !next.goesOn(&old) {
 		return old, nil
 	}
 	if !next.sameEffect(&old) {
 		next.Effect = next.Revision
+	}
+	if err := h.spreadConfigurationTx(tx, c, id, &old, &next); err != nil {
+		return old, err
 	}
 	return h.storeConfigurationTx(tx, c, id, &old, next)
 }
@@ -123,6 +139,8 @@ func (h *Hub) changeConfigurationTx(tx *storage.Tx, c Caller, id string, old, ne
 // storeConfigurationTx stores a revision, and has the twins follow it.
 func (h *Hub) storeConfigurationTx(tx *storage.Tx, c Caller, id string, old *configurationRecord, r configurationRecord) (configurationRecord, error) {
 	r.Updated, r.Owner = tx.Now(), configurationOwner{c.Kind, c.Name}
+	revision := r
+	revision.Spread = nil // it is a matter of now
 	bytes, err := storage.Counter(tx, counterConfigurationBytes)
 	if err != nil {
 		return r, err
@@ -140,16 +158,11 @@ func (h *Hub) storeConfigurationTx(tx *storage.Tx, c Caller, id string, old *con
 			return r, err
 		}
 	}
-	if r.Effect == r.Revision {
-		if err := h.spreadConfigurationTx(tx, id); err != nil {
-			return r, err
-		}
-	}
 	details, err := configurationDetails(id, r.Revision)
 	return r, errors.Join(
 		err,
 		configurationTable.Put(tx, configurationKey(id), r),
-		configurationRevisionTable.Put(tx, configurationRevisionKey(id, r.Revision), r),
+		configurationRevisionTable.Put(tx, configurationRevisionKey(id, r.Revision), revision),
 		appendChange(tx, c, changeConfiguration, TwinID{}, int64(r.Revision), details),
 		h.auditTx(tx, c, opConfigurationWrite, id, details),
 	)
@@ -194,7 +207,8 @@ func (h *Hub) DeleteConfiguration(ctx context.Context, c Caller, id string, m If
 		details, err := configurationDetails(id, old.Revision)
 		return errors.Join(
 			err,
-			h.spreadConfigurationTx(tx, id),
+			h.beginSpreadTx(tx, id, true),
+			h.endRolloutTx(tx, c, old.Spread, "the configuration was deleted"),
 			configurationTable.Delete(tx, configurationKey(id)),
 			appendChange(tx, c, changeConfigDeleted, TwinID{}, int64(old.Revision), details),
 			h.auditTx(tx, c, opConfigurationWrite, id, json.RawMessage(`{"deleted":true}`)),

@@ -64,6 +64,9 @@ func (h *Hub) checkConfiguration(g *Configuration) error {
 	if _, err := h.parseTarget(content.Kind(), g.TargetCondition); err != nil {
 		return err
 	}
+	if err := h.checkConfigurationRollout(g.Rollout); err != nil {
+		return err
+	}
 	if n, most := len(g.Metrics.Queries), h.limits.ConfigMetrics; n > most {
 		return errf(CodeConfigurationMetrics, "metrics.queries has %d members; expected at most %d", n, most)
 	}

@@ -78,6 +78,9 @@ func (f *configurationFollower) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := f.rollouts(ctx); err != nil {
+		return err
+	}
 	if len(f.set.list) == 0 && !busy {
 		select {
 		case <-changed:
@@ -156,16 +159,12 @@ func (f *configurationFollower) begin(ctx context.Context) (id string, s spreadR
 func (f *configurationFollower) beginAgain(ctx context.Context) error {
 	f.hub.log.Warn("changes were dropped before configurations had followed them; all twins are looked at")
 	err := f.hub.step(ctx, "configuration.again", func(tx *storage.Tx) error {
-		version, err := storage.Counter(tx, counterConfigurationSet)
-		if err != nil {
-			return err
-		}
 		_, last, err := changeLog.Bounds(tx)
 		if err != nil {
 			return err
 		}
 		for _, m := range f.set.list {
-			if err := spreadTable.Put(tx, configurationKey(m.id), spreadRecord{Set: version, Started: tx.Now()}); err != nil {
+			if err := spreadTable.Put(tx, configurationKey(m.id), spreadRecord{Started: tx.Now()}); err != nil {
 				return err
 			}
 		}
@@ -345,7 +344,7 @@ func (f *configurationFollower) transaction(ctx context.Context, ids []TwinID, s
 			return errConfigurationsChanged
 		}
 		for _, id := range ids {
-			if err := f.hub.configureTx(tx, f.set, id); err != nil {
+			if _, err := f.hub.configureTx(tx, f.set, id, ""); err != nil {
 				return err
 			}
 		}

@@ -4,11 +4,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/engine/configuration"
+	"github.com/muster-hub/muster/engine/rollout"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -21,6 +23,8 @@ type configurationRecord struct {
 	Condition   string               `json:"w,omitempty"`
 	Priority    int                  `json:"p,omitempty"`
 	Metrics     map[string]string    `json:"m,omitempty"`
+	Rollout     *rollout.Policy      `json:"r,omitempty"`
+	Spread      *configurationSpread `json:"sp,omitempty"` // nil: all twins get it, as their turn in the background comes
 	Revision    uint64               `json:"n"`
 	Effect      uint64               `json:"f"` // the revision since which twins get what they get
 	Owner       configurationOwner   `json:"o"`
@@ -83,7 +87,7 @@ func (r *configurationRecord) sameEffect(o *configurationRecord) bool {
 }
 
 func (r *configurationRecord) same(o *configurationRecord) bool {
-	return r.sameEffect(o) && r.Schema == o.Schema && r.ContentType == o.ContentType && maps.Equal(r.Labels, o.Labels) && maps.Equal(r.Metrics, o.Metrics)
+	return r.sameEffect(o) && reflect.DeepEqual(r.Rollout, o.Rollout) && r.Schema == o.Schema && r.ContentType == o.ContentType && maps.Equal(r.Labels, o.Labels) && maps.Equal(r.Metrics, o.Metrics)
 }
 
 func (c ConfigurationContent) equal(o ConfigurationContent) bool {
@@ -105,7 +109,7 @@ func (c ConfigurationContent) kind() configuration.Kind {
 func (r *configurationRecord) show(epoch uint32, id string) Configuration {
 	return Configuration{
 		ID: id, SchemaVersion: r.Schema, ContentType: r.ContentType, Labels: r.Labels, Content: r.Content, TargetCondition: r.Condition, Priority: r.Priority,
-		Metrics: ConfigurationMetrics{Queries: r.Metrics}, SystemMetrics: ConfigurationMetrics{Queries: systemMetrics(id, r)},
+		Metrics: ConfigurationMetrics{Queries: r.Metrics}, SystemMetrics: ConfigurationMetrics{Queries: systemMetrics(id, r)}, Rollout: r.Rollout, RolloutJob: r.Spread.job(),
 		ETag: r.etag(epoch), Revision: r.Revision, Principal: r.Owner.principal().String(), Created: r.Created.UTC(), Updated: r.Updated.UTC(),
 	}
 }

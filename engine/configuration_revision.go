@@ -46,9 +46,9 @@ func (h *Hub) ConfigurationRevisions(ctx context.Context, c Caller, id string, b
 }
 
 // RollbackConfiguration makes a new revision that is as an earlier one was:
-// content, condition, priority, metrics and labels. The condition is as in
-// DeleteConfiguration. Under the azure limits the content stays. It needs
-// ServiceConnect.
+// content, condition, priority, metrics and labels; all twins get it at once. The
+// condition is as in DeleteConfiguration. Under the azure limits the content
+// stays. It needs ServiceConnect.
 func (h *Hub) RollbackConfiguration(ctx context.Context, c Caller, id string, revision uint64, m IfMatch) (Configuration, error) {
 	if err := h.authorize(ctx, c, opConfigurationWrite, id); err != nil {
 		return Configuration{}, err
@@ -69,6 +69,7 @@ func (h *Hub) RollbackConfiguration(ctx context.Context, c Caller, id string, re
 		if err != nil {
 			return err
 		}
+		earlier.Rollout = nil
 		stored, err = h.changeConfigurationTx(tx, c, id, old, earlier, m)
 		return err
 	})

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -61,22 +62,26 @@ func (c *configurations) next() <-chan struct{} {
 // is immutable but for what it remembers of earlier evaluations, and safe for
 // concurrent use.
 type configurationSet struct {
-	version int64            // of counterConfigurationSet
-	list    []*setMember     // by id
-	reads   [2]pathTree      // what conditions read, of tags and of reported properties
-	sets    pathTree         // what is set
-	edge    bool             // some are of modules of edge devices
-	kinds   [3][]*setMember  // by kind of content
-	memory  resolutionMemory // of candidates
+	version   int64            // of counterConfigurationSet
+	list      []*setMember     // by id
+	revisions int              // that have a number
+	reads     [2]pathTree      // what conditions read, of tags and of reported properties
+	sets      pathTree         // what is set
+	edge      bool             // some are of modules of edge devices
+	kinds     [3][]*setMember  // by kind of content
+	memory    resolutionMemory // of candidates
 }
 
 // setMember is a configuration of a set.
 type setMember struct {
 	id      string
-	number  int // in the set's list
+	number  int // of the revision in the set
 	record  configurationRecord
 	content *configuration.Content
 	where   *query.Predicate // nil: it selects nothing
+	// While it spreads by a rollout: what twins have whose turn has not come, by
+	// the revision.
+	former map[uint64]*setMember
 }
 
 // configurationSet returns the set as it is now.
@@ -124,11 +129,20 @@ func readConfigurationSet(r storage.Reader, version int64, before *configuration
 		if err != nil {
 			return nil, err
 		}
-		m, err := newSetMember(id, item.Value, before.member(id))
+		known := before.member(id)
+		m, err := newSetMember(id, item.Value, known)
 		if err != nil {
 			return nil, err
 		}
+		if err := m.readFormer(r, known); err != nil {
+			return nil, err
+		}
 		set.add(m)
+	}
+	for _, m := range set.list {
+		for _, n := range slices.Sorted(maps.Keys(m.former)) {
+			set.notice(m.former[n])
+		}
 	}
 	return set, nil
 }
@@ -161,11 +175,17 @@ func newSetMember(id string, r configurationRecord, before *setMember) (*setMemb
 }
 
 func (s *configurationSet) add(m *setMember) {
-	m.number = len(s.list)
-	s.list = append(s.list, m)
 	kind := m.content.Kind()
+	s.list = append(s.list, m)
 	s.kinds[kind] = append(s.kinds[kind], m)
 	s.edge = s.edge || kind == configuration.OfModules
+	s.notice(m)
+}
+
+// notice gives a revision its number, and remembers what it reads and sets.
+func (s *configurationSet) notice(m *setMember) {
+	m.number = s.revisions
+	s.revisions++
 	if m.where != nil {
 		for _, p := range m.where.Paths() {
 			switch p[0] {
@@ -177,7 +197,7 @@ func (s *configurationSet) add(m *setMember) {
 		}
 	}
 	modules := m.content.Modules()
-	if kind != configuration.OfModules {
+	if m.content.Kind() != configuration.OfModules {
 		modules = []string{""}
 	}
 	for _, module := range modules {
@@ -286,7 +306,7 @@ func (s *configurationSet) resolve(module string, plain, layered []*setMember) *
 	if known != nil {
 		return known
 	}
-	made := s.makeResolved(module, plain, layered)
+	made := makeResolved(module, plain, layered)
 	s.memory.mu.Lock()
 	defer s.memory.mu.Unlock()
 	cost := len(made.Won) + len(made.Lost) + 10
@@ -298,8 +318,12 @@ func (s *configurationSet) resolve(module string, plain, layered []*setMember) *
 	return made
 }
 
-func (s *configurationSet) makeResolved(module string, plain, layered []*setMember) *resolved {
+func makeResolved(module string, plain, layered []*setMember) *resolved {
 	var list []configuration.Candidate
+	members := map[string]*setMember{}
+	for _, m := range slices.Concat(plain, layered) {
+		members[m.id] = m
+	}
 	for _, m := range plain {
 		list = append(list, m.candidate(""))
 	}
@@ -308,13 +332,13 @@ func (s *configurationSet) makeResolved(module string, plain, layered []*setMemb
 		edge = append(edge, configuration.EdgeCandidate{Candidate: m.candidate(module), Content: m.content})
 	}
 	for _, c := range configuration.Layers(edge) {
-		if len(c.Settings) > 0 || s.member(c.ID).content.Names(module) {
+		if len(c.Settings) > 0 || members[c.ID].content.Names(module) {
 			list = append(list, c)
 		}
 	}
 	out := &resolved{Resolution: configuration.Resolve(list)}
 	for i, c := range out.Candidates {
-		m := s.member(c.ID)
+		m := members[c.ID]
 		out.members = append(out.members, m)
 		out.record.Has = append(out.record.Has, configuredBy{m.id, m.record.Created.UnixNano(), m.record.Effect, out.Applied(i), ""})
 	}

@@ -15,7 +15,6 @@ import (
 // looked at: those that its condition selects, then those that had it before. A
 // twin that comes to be selected meanwhile is found by its own change.
 type spreadRecord struct {
-	Set     int64     `json:"s"` // version of the set that it came with
 	Had     bool      `json:"h,omitempty"`
 	After   []byte    `json:"a,omitempty"` // the row, or the key of the last twin that was looked at
 	Looked  int64     `json:"n,omitempty"` // twins so far
@@ -28,14 +27,14 @@ var spreadTable = storage.NewTable("configurationspread", 1, storage.JSON[spread
 // spreadPage is how many twins are looked at in one go.
 const spreadPage = 500
 
-// spreadConfigurationTx has a configuration's twins looked at from the beginning,
-// since what they get has changed.
-func (h *Hub) spreadConfigurationTx(tx *storage.Tx, id string) error {
-	version, err := storage.Counter(tx, counterConfigurationSet)
-	if err != nil {
-		return err
-	}
+// changeSetTx takes note that what twins get of a configuration has changed.
+// anew says that no twin has its newest revision.
+func (h *Hub) changeSetTx(tx *storage.Tx, id string, anew bool) error {
 	tx.Add(counterConfigurationSet, 1)
+	tx.OnCommit(func(uint64) { h.configurations.stored() })
+	if !anew {
+		return nil
+	}
 	for _, name := range []string{counterConfigurationSettled(id), counterConfigurationFailed(id)} {
 		n, err := storage.Counter(tx, name)
 		if err != nil {
@@ -45,8 +44,13 @@ func (h *Hub) spreadConfigurationTx(tx *storage.Tx, id string) error {
 			tx.Add(name, -n)
 		}
 	}
-	tx.OnCommit(func(uint64) { h.configurations.stored() })
-	return spreadTable.Put(tx, configurationKey(id), spreadRecord{Set: version + 1, Started: tx.Now()})
+	return nil
+}
+
+// beginSpreadTx has a configuration's twins looked at from the beginning, since
+// what they get has changed.
+func (h *Hub) beginSpreadTx(tx *storage.Tx, id string, anew bool) error {
+	return errors.Join(h.changeSetTx(tx, id, anew), spreadTable.Put(tx, configurationKey(id), spreadRecord{Started: tx.Now()}))
 }
 
 // spreads reports whether a configuration's twins are being looked at.

@@ -107,7 +107,7 @@ func (f *fleet) put(id string, priority int, condition, content string) engine.C
 // store makes a configuration, or changes it when it exists.
 func (f *fleet) store(g engine.Configuration) engine.Configuration {
 	f.Helper()
-	time.Sleep(time.Second) // each is newer than those before
+	time.Sleep(time.Millisecond) // each is newer than those before
 	stored, err := f.hub.PutConfiguration(context.Background(), enginetest.Owner(), g, engine.IfMatch{})
 	if err != nil && engine.AsError(err).Code == engine.CodeConfigurationAlreadyExists {
 		stored, err = f.hub.PutConfiguration(context.Background(), enginetest.Owner(), g, engine.ParseIfMatch("*"))

@@ -25,6 +25,7 @@ const (
 // evaluation is what configurations make of a twin.
 type evaluation struct {
 	id       TwinID
+	turn     string // the configuration in whose rollout it is the twin's turn; empty: none
 	identity identityRecord
 	twin     twinRecord
 	before   configuredRecord
@@ -39,7 +40,13 @@ func (e *evaluation) changes() bool { return len(e.steps) > 0 || !e.before.equal
 // evaluate says what the configurations of a set make of a twin. An identity that
 // there is not is CodeDeviceNotFound or CodeModuleNotFound.
 func (h *Hub) evaluate(r storage.Reader, set *configurationSet, id TwinID, now time.Time) (*evaluation, error) {
-	e := &evaluation{id: id}
+	return h.evaluateTurn(r, set, id, now, "")
+}
+
+// evaluateTurn is evaluate for a twin whose turn it is in the rollout of a
+// configuration.
+func (h *Hub) evaluateTurn(r storage.Reader, set *configurationSet, id TwinID, now time.Time, turn string) (*evaluation, error) {
+	e := &evaluation{id: id, turn: turn}
 	var err error
 	if e.identity, e.twin, err = h.loadTwin(r, id); err != nil {
 		return nil, err
@@ -63,7 +70,7 @@ func (h *Hub) selecting(r storage.Reader, set *configurationSet, e *evaluation, 
 		kind = configuration.OfModule
 	}
 	if len(set.kinds[kind]) > 0 {
-		plain = matching(set.kinds[kind], set.value(e.id, &e.twin), now)
+		plain = e.matching(set.kinds[kind], set.value(e.id, &e.twin), now)
 	}
 	if e.id.ModuleID == "" || !set.edge {
 		return plain, nil, nil
@@ -73,12 +80,15 @@ func (h *Hub) selecting(r storage.Reader, set *configurationSet, e *evaluation, 
 	if err != nil || !identity.Edge {
 		return plain, nil, err
 	}
-	return plain, matching(set.kinds[configuration.OfModules], set.value(device, &t), now), nil
+	return plain, e.matching(set.kinds[configuration.OfModules], set.value(device, &t), now), nil
 }
 
-func matching(list []*setMember, v query.Value, now time.Time) []*setMember {
+func (e *evaluation) matching(list []*setMember, v query.Value, now time.Time) []*setMember {
 	var out []*setMember
 	for _, m := range list {
+		if m = m.revisionFor(&e.before, e.turn); m == nil {
+			continue
+		}
 		if m.where != nil && m.where.Match(v, now) {
 			out = append(out, m)
 		}
@@ -178,14 +188,15 @@ func (h *Hub) tryDesired(e *evaluation, steps []configuration.Step, now time.Tim
 
 // configureTx brings a twin to what its configurations make of it. Its history
 // tells of each change on behalf of which of them it was; the audit tells who made
-// the configuration, and not each twin that follows it.
-func (h *Hub) configureTx(tx *storage.Tx, set *configurationSet, id TwinID) error {
-	e, err := h.evaluate(tx, set, id, tx.Now())
+// the configuration, and not each twin that follows it. It returns what it did, nil
+// when there is no such identity.
+func (h *Hub) configureTx(tx *storage.Tx, set *configurationSet, id TwinID, turn string) (*evaluation, error) {
+	e, err := h.evaluateTurn(tx, set, id, tx.Now(), turn)
 	if isGone(err) {
-		return nil
+		return nil, nil
 	}
 	if err != nil || !e.changes() {
-		return err
+		return e, err
 	}
 	for _, s := range e.steps {
 		c := Caller{Cause: configurationCause(s.Configuration)}
@@ -193,17 +204,17 @@ func (h *Hub) configureTx(tx *storage.Tx, set *configurationSet, id TwinID) erro
 			c.Principal = m.record.Owner.principal()
 		}
 		if _, err := h.applyTwinUpdateTx(tx, c, id, &e.twin, TwinUpdate{Desired: s.Patch}, true); err != nil {
-			return err
+			return e, err
 		}
 		e.twin.Revision++
 		e.twin.Version++
 	}
 	if len(e.steps) > 0 {
 		if err := twinTable.Put(tx, id.key(), e.twin); err != nil {
-			return err
+			return e, err
 		}
 	}
-	return h.storeConfiguredTx(tx, set, e)
+	return e, h.storeConfiguredTx(tx, set, e)
 }
 
 const causeConfiguration = "configuration:"

@@ -57,8 +57,11 @@ func (t *jobTx) begin(j *jobInTx, id TwinID, e *executionRecord) error {
 		t.attempt(e, "")
 		return t.endAttempt(j, id, e, rollout.AttemptFailed, t.refused.Code.String(), clip(t.refused.Message), 0)
 	}
-	if update {
+	switch {
+	case update:
 		return t.beginTwin(j, id, e, &record)
+	case j.work.spec.Spec.Action.Configuration != nil:
+		return t.beginConfiguration(j, id, e)
 	}
 	return t.beginMethod(j, id, e)
 }

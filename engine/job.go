@@ -14,6 +14,8 @@ type JobKind string
 const (
 	JobTwin   JobKind = "scheduleUpdateTwin"
 	JobMethod JobKind = "scheduleDeviceMethod"
+	// JobConfigure is not one of IoT Hub's: a rollout of a configuration.
+	JobConfigure JobKind = "applyConfiguration"
 )
 
 // JobSpec is what a job is to do: an action, on targets, as a policy says. It
@@ -57,6 +59,8 @@ type JobTargets struct {
 type JobAction struct {
 	Twin   *JobTwinPatch  `json:"twin,omitempty"`
 	Method *JobMethodCall `json:"method,omitempty"`
+	// Configuration is of jobs that the hub makes itself.
+	Configuration *JobConfiguration `json:"configuration,omitempty"`
 	// Offline says what becomes of a method whose device is not there.
 	Offline JobOffline `json:"offline,omitempty"`
 	// AnyAnswer takes each answer of a device for success, as IoT Hub does;
@@ -66,6 +70,12 @@ type JobAction struct {
 	// took effect. Without it a twin that is written, or a method that is
 	// answered, is all there is to wait for.
 	Confirm string `json:"confirm,omitempty"`
+}
+
+// JobConfiguration is the revision of a configuration that a job spreads.
+type JobConfiguration struct {
+	ID       string `json:"id"`
+	Revision uint64 `json:"revision"`
 }
 
 // JobTwinPatch is a merge patch of a twin: JSON objects, nil = absent.

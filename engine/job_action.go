@@ -43,6 +43,8 @@ const previewChanges = 100
 // action returns what the job does, or why that is not exactly one thing.
 func (a *JobAction) action() (jobAction, error) {
 	switch {
+	case a.Configuration != nil:
+		return (*configurationAction)(a.Configuration), nil
 	case a.Twin != nil && a.Method != nil:
 		return nil, errf(CodeArgumentInvalid, "action has twin and method; expected one of them")
 	case a.Twin != nil:

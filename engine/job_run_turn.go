@@ -360,7 +360,7 @@ func (n *jobTurn) do(t *jobTx) error {
 	if n.method {
 		return nil // each call is audited when it ends
 	}
-	return t.auditTargetsTx(j, opTwinUpdate, n.begun)
+	return t.auditTargetsTx(j, jobOperation(j.Kind), n.begun)
 }
 
 // first takes a target whose turn has come.

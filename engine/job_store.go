@@ -110,10 +110,14 @@ func (h *Hub) jobCaller(job string, r *jobRecord) (Caller, error) {
 
 // jobOperation is what the owner of a job must be allowed to do.
 func jobOperation(k JobKind) operation {
-	if k == JobMethod {
+	switch k {
+	case JobMethod:
 		return opMethodInvoke
+	case JobConfigure:
+		return opConfigurationWrite
+	default:
+		return opTwinUpdate
 	}
-	return opTwinUpdate
 }
 
 // jobDetails are what the audit keeps of a change of a job.

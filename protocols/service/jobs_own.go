@@ -109,8 +109,8 @@ func listJobs(c *call) (answer, error) {
 		return answer{}, err
 	}
 	f := engine.JobFilter{Label: c.query.Get("label"), Kind: engine.JobKind(c.query.Get("kind"))}
-	if f.Kind != "" && f.Kind != engine.JobTwin && f.Kind != engine.JobMethod {
-		return answer{}, invalid("the query parameter kind is %q; expected scheduleUpdateTwin or scheduleDeviceMethod", clip(string(f.Kind)))
+	if f.Kind != "" && f.Kind != engine.JobTwin && f.Kind != engine.JobMethod && f.Kind != engine.JobConfigure {
+		return answer{}, invalid("the query parameter kind is %q; expected scheduleUpdateTwin, scheduleDeviceMethod or applyConfiguration", clip(string(f.Kind)))
 	}
 	if f.Status, err = c.jobStatuses(); err != nil {
 		return answer{}, err
