@@ -90,14 +90,14 @@ func (h *Hub) advanceIdentityJobs(ctx context.Context) (some bool, err error) {
 // workIdentityJob does a job's work to its end. What can't pass by itself makes
 // the job fail.
 func (h *Hub) workIdentityJob(ctx context.Context, id string, r identityJobRecord, place identityJobPlace) error {
-	if err := h.beginIdentityJob(ctx, id, &r, &place); err != nil {
-		return h.failIdentityJob(ctx, id, err)
+	err := h.beginIdentityJob(ctx, id, &r, &place)
+	if err == nil {
+		work := h.runImport
+		if r.Type == IdentityExport {
+			work = h.runExport
+		}
+		err = work(ctx, id, r, place)
 	}
-	work := h.runImport
-	if r.Type == IdentityExport {
-		work = h.runExport
-	}
-	err := work(ctx, id, r, place)
 	if err == nil || errors.Is(err, errJobEnded) {
 		return err
 	}

@@ -212,7 +212,7 @@ func (a *app) printIdentityJob(o OutputFlags, j *client.IdentityJob, own int64) 
 	if j.Type == "export" {
 		fields = append(fields, field{"identities", n.Created})
 	} else {
-		fields = append(fields, field{"created", n.Created}, field{"updated", n.Updated}, field{"deleted", n.Deleted}, field{"failed", n.Failed + own}, field{"skipped", n.Skipped})
+		fields = append(fields, field{"created", n.Created}, field{"updated", n.Updated}, field{"deleted", n.Deleted}, field{"failed", n.Failed + own})
 	}
 	if !j.EndedTime.IsZero() && !j.StartedTime.IsZero() {
 		took := j.EndedTime.Sub(j.StartedTime)
