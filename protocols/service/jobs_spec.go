@@ -85,6 +85,9 @@ func (c *call) jobAsk(base string) (a jobAsk, err error) {
 func decodeJob(text json.RawMessage, into *engine.JobSpec) error {
 	err := rollout.Decode(text, "", into)
 	if faults, ok := errors.AsType[rollout.Faults](err); ok {
+		for i := range faults {
+			faults[i].Path = strings.TrimPrefix(faults[i].Path, ".") // the document itself has no name
+		}
 		w := wireOf(engine.CodeArgumentInvalid)
 		return &failure{
 			status: w.status, number: w.number, name: w.name, code: w.code.String(), text: faults.Error(), next: w.code.Info().Next, faults: faults,
