@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/enginetest"
@@ -207,9 +206,6 @@ func TestJobControl(t *testing.T) {
 	// The wave that was never approved still is not.
 	f.followJob("j", "").until("waiting for the last approval", func(e *jobEvent) bool { return e.WaitsFor == "approval" })
 	f.do("POST", job+"/approve", "").want(200)
-	time.Sleep(3 * time.Second)
-	t.Logf("%s", f.do("GET", job, "").body)
-	t.Logf("%s", f.do("GET", job+"/executions", "").body)
 	if e = f.endJob("j"); e.Total.Succeeded != 4 {
 		t.Errorf("after the retry it ended as %+v", e)
 	}
