@@ -281,6 +281,36 @@ func FuzzParseTwinUpdate(f *testing.F) {
 	})
 }
 
+func FuzzParseConfiguration(f *testing.F) {
+	for _, s := range []string{
+		`{"id":"d","targetCondition":"*","priority":1,"labels":{"a":"b"},"content":{"deviceContent":{"properties.desired.a":null}},"metrics":{"queries":{"m":"SELECT"}}}`,
+		`{"content":{"modulesContent":{"$edgeAgent":{}},"moduleContent":null},"metrics":null,"labels":null,"etag":"*"}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if checkJSON(body) != nil {
+			return
+		}
+		fields, err := object(body, "")
+		if err != nil {
+			return
+		}
+		g, err := configurationFrom(fields, "d")
+		if err != nil {
+			return
+		}
+		if g.ID != "d" || g.Priority < 0 || g.Metrics.Results != nil || g.Revision != 0 || g.ETag != "" {
+			t.Fatalf("%s gave %+v", body, g)
+		}
+		for _, s := range [][]byte{g.Content.Device, g.Content.Module, g.Content.Modules} {
+			if s != nil && (checkJSON(s) != nil || s[0] == 'n') {
+				t.Fatalf("%s gave %s", body, s)
+			}
+		}
+	})
+}
+
 func FuzzParseMethod(f *testing.F) {
 	for _, s := range []string{`{"methodName":"m","payload":{"a":1},"responseTimeoutInSeconds":30,"connectTimeoutInSeconds":0}`, `{"methodName":"m","payload":""}`} {
 		f.Add([]byte(s))
