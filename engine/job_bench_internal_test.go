@@ -23,14 +23,7 @@ import (
 // and says how long one update beside the job waits. MUSTER_BENCH_DEVICES says
 // how many devices there are.
 func BenchmarkTwinJob(b *testing.B) {
-	devices := 20_000
-	if s := os.Getenv("MUSTER_BENCH_DEVICES"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			b.Fatal(err)
-		}
-		devices = n
-	}
+	devices := benchDevices(b, 20_000)
 	h, err := Open(b.Context(), Options{Storage: storage.Options{Dir: b.TempDir(), Memory: 512 << 20}})
 	if err != nil {
 		b.Fatal(err)
@@ -120,7 +113,8 @@ func BenchmarkTwinJob(b *testing.B) {
 // over a twentieth of them, half of the jobs methods, and says what the loop
 // takes of a processor when they are done.
 func BenchmarkManyJobs(b *testing.B) {
-	const devices, jobs = 10_000, 200
+	const jobs = 200
+	devices := benchDevices(b, 10_000)
 	h, err := Open(b.Context(), Options{Storage: storage.Options{Dir: b.TempDir(), Memory: 512 << 20}})
 	if err != nil {
 		b.Fatal(err)
@@ -158,7 +152,7 @@ func BenchmarkManyJobs(b *testing.B) {
 		for h.JobStats().Active > 0 || readJob(b, h, fmt.Sprintf("j-%d-%d", round, jobs-1)).State.Status != rollout.JobCompleted {
 			time.Sleep(10 * time.Millisecond)
 		}
-		b.ReportMetric(jobs*devices/20/time.Since(begun).Seconds(), "executions/s")
+		b.ReportMetric(float64(jobs*(devices/20))/time.Since(begun).Seconds(), "executions/s")
 		for i := range jobs {
 			if s := readJob(b, h, fmt.Sprintf("j-%d-%d", round, i)).State; s.Waves[0].Succeeded != devices/20 {
 				b.Fatalf("job %d: %+v", i, s)
@@ -169,6 +163,18 @@ func BenchmarkManyJobs(b *testing.B) {
 	before := processorTime()
 	time.Sleep(5 * time.Second)
 	b.ReportMetric(float64(processorTime()-before)/float64(5*time.Second)*100, "%-of-a-core-after")
+}
+
+// benchDevices is how many devices there are: MUSTER_BENCH_DEVICES may say.
+func benchDevices(b *testing.B, n int) int {
+	b.Helper()
+	if s := os.Getenv("MUSTER_BENCH_DEVICES"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return n
 }
 
 // processorTime is what this process has used.

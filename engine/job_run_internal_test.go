@@ -46,11 +46,7 @@ func runningHub(t testing.TB, reached func(string)) *Hub {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := h.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	wg.Go(func() { h.runJobs(ctx) }) // alone: what else Run does looks each second, and hours pass here
 	t.Cleanup(func() {
 		stop()
 		wg.Wait()
