@@ -14,7 +14,8 @@
 #                             columns, through changes and restarts. COMPARISONS and SEED change it.
 #   test/fleet/run.sh import  an import of 200,000 lines while the hub is killed again and again: exact
 #                             counts, no identity missing or there twice, each error once. LINES changes it.
-#   test/fleet/run.sh nightly queries, kill, import, a soak of an hour, storm and a million pairs of queries and
+#   test/fleet/run.sh sweep   a kill at each named step of jobs, configurations and imports
+#   test/fleet/run.sh nightly queries, kill, import, sweep, a soak of an hour, storm and a million pairs of queries and
 #                             changes, one after the other.
 #
 # Needs Go, and enough open files: three for each device (ulimit -n). Figures go to standard output.
@@ -32,6 +33,13 @@ kill_rounds() {
 	cd "$root"
 	MUSTER_FLEET_DEVICES=${DEVICES:-2000} MUSTER_FLEET_ROUNDS=${ROUNDS:-10} MUSTER_FLEET_RATE=${RATE:-500} \
 		go test . -run '^TestFleetSurvivesKills$' -count=1 -v -timeout 90m
+}
+
+# A kill at each named step of long work, the first and the last time that a hub comes to it.
+sweep() {
+	echo "commit: $(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown), $(go version)"
+	cd "$root"
+	MUSTER_SWEEP=all go test ./engine -run '^TestFaultSweep$' -count=1 -v -timeout 60m
 }
 
 queries() {
@@ -52,10 +60,14 @@ queries) queries ;;
 import) import_kills ;;
 kill) kill_rounds ;;
 soak | storm) "$root/test/bench/run.sh" "$sub" "$@" ;;
+sweep)
+	sweep
+	;;
 nightly)
 	queries
 	kill_rounds
 	import_kills
+	sweep
 	"$root/test/bench/run.sh" soak -duration 1h
 	"$root/test/bench/run.sh" storm
 	(cd "$root" && MUSTER_QUERY_PAIRS=1000000 go test ./engine -run '^TestQueryHistory$' -count=1 -v -timeout 60m)
