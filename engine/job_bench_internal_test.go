@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -163,18 +161,6 @@ func BenchmarkManyJobs(b *testing.B) {
 	before := processorTime()
 	time.Sleep(5 * time.Second)
 	b.ReportMetric(float64(processorTime()-before)/float64(5*time.Second)*100, "%-of-a-core-after")
-}
-
-// benchDevices is how many devices there are: MUSTER_BENCH_DEVICES may say.
-func benchDevices(b *testing.B, n int) int {
-	b.Helper()
-	if s := os.Getenv("MUSTER_BENCH_DEVICES"); s != "" {
-		var err error
-		if n, err = strconv.Atoi(s); err != nil {
-			b.Fatal(err)
-		}
-	}
-	return n
 }
 
 // processorTime is what this process has used.
