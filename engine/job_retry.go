@@ -139,6 +139,8 @@ func (h *Hub) retryStep(ctx context.Context, c Caller, id string, run uint64, et
 		}
 		if n > 0 {
 			r.NextRun = time.Time{} // this run goes on instead
+			due := tx.Now()
+			tx.OnCommit(func(uint64) { h.jobs.count(jobGauge{due: due}) })
 		}
 		details := jobDetails(map[string]any{"job": id, "retried": n})
 		return errors.Join(h.storeJobTx(tx, c, id, &r), h.auditTx(tx, c, opJobControl, id, details))
