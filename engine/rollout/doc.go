@@ -12,8 +12,8 @@
 // The host's clock may jump. What counts on time is built so that a jump back
 // or forth neither starts a stampede nor loses work:
 //
-//   - The rate is a bucket that holds at most ten seconds' worth, so that a
-//     jump forward lets no more through than a pause of ten seconds would; a
+//   - The rate is a bucket that holds at most two seconds' worth, so that a
+//     jump forward lets no more through than a pause of two seconds would; a
 //     jump back keeps what is in it and goes on from the new time.
 //   - Windows have no memory: one is open or closed by the time that it is. A
 //     window that was open before a jump back opens again at its time.

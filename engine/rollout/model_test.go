@@ -411,7 +411,7 @@ func (m *model) checkRate() error {
 				buckets++ // a jump forward may fill the bucket once
 			}
 		}
-		allowed := m.w.now.Sub(m.starts[i]).Minutes()*most + float64(buckets)*max(1, most/6)
+		allowed := m.w.now.Sub(m.starts[i]).Minutes()*most + float64(buckets)*max(1, most/30)
 		if got := len(m.starts) - i; float64(got) > allowed+1e-3 {
 			return fmt.Errorf("%d started within %s, at a rate of %v a minute", got, m.w.now.Sub(m.starts[i]), most)
 		}

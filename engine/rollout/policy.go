@@ -99,9 +99,9 @@ const (
 // constant; else it grows by Factor each time that Every more targets were
 // started, or have succeeded, up to Most.
 //
-// Starts come evenly. What was not used is kept for at most ten seconds, so that
-// between any two moments at most the rate of the time between them and a sixth
-// of a minute's worth start (and one, if that is less).
+// Starts come evenly. What was not used is kept for at most two seconds, so that
+// between any two moments at most the rate of the time between them and of two
+// more seconds start (or one more, if that is more).
 type Rate struct {
 	PerMinute float64 `json:"perMinute"`
 	Factor    float64 `json:"factor,omitempty"`

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	bucketSeconds = 10 // worth of the rate that is kept
+	bucketSeconds = 2 // worth of the rate that is kept
 	rateWakeLeast = time.Second
 )
 

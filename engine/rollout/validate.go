@@ -320,8 +320,7 @@ func (r *Rate) least(total int) time.Duration {
 		rate = min(rate*r.Factor, r.Most)
 	}
 	minutes += left / rate
-	// The first ten seconds' worth may come at once.
-	minutes = max(0, minutes-1.0/6)
+	minutes = max(0, minutes-bucketSeconds/60.0) // may come at once
 	return time.Duration(min(minutes*float64(time.Minute), math.MaxInt64/2))
 }
 
