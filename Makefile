@@ -1,4 +1,5 @@
 # make run    a hub with fifty simulated devices, in this terminal
+# make demo-rollout  a rollout over 2,000 simulated devices that stops itself
 # make test   everything that must hold, with what it needs installed
 # make bench  the measurements against other databases and servers
 # make soak   ten minutes of steady work: memory, goroutines, files and disk
@@ -10,7 +11,7 @@
 
 GO ?= go
 
-.PHONY: run test bench soak nightly build deb container lint docs clean
+.PHONY: run demo-rollout test bench soak nightly build deb container lint docs clean
 
 build:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or later, https://go.dev/dl/"; exit 1; }
@@ -19,6 +20,9 @@ build:
 
 run: build
 	@bash tools/run.sh
+
+demo-rollout: build
+	@bash tools/demo-rollout.sh
 
 test:
 	@bash test/run.sh
