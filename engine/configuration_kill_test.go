@@ -44,6 +44,9 @@ var configurationChanges = []func(f *fleet){
 		}
 	},
 	func(f *fleet) {
+		f.spread("waves", "tags.site = 'lyon'", `{"properties.desired.w":1}`, `{"waves":[{"size":"1"},{"size":"100%"}]}`)
+	},
+	func(f *fleet) {
 		err := f.hub.DeleteConfiguration(context.Background(), enginetest.Owner(), "low", engine.IfMatch{})
 		if err != nil && engine.AsError(err).Code != engine.CodeConfigurationNotFound {
 			f.Fatal(err)
@@ -112,7 +115,7 @@ func TestConfigurationsAfterAKillAtEachStep(t *testing.T) {
 		change = -1
 		want := f.ends(devices)
 		f.stop()
-		for _, step := range []string{"put", "follow", "spread", "delete", "rollback", "apply"} {
+		for _, step := range []string{"put", "follow", "spread", "delete", "rollback", "apply", "rollout"} {
 			for _, side := range []string{"before", "after"} {
 				if name := "configuration." + step + ":" + side; seen[name] == 0 {
 					t.Errorf("%s was never reached, of %v", name, slices.Sorted(maps.Keys(seen)))

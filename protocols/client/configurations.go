@@ -16,8 +16,9 @@ type Configuration struct {
 	ConfigurationSettings
 	SystemMetrics ConfigurationMetrics `json:"systemMetrics"`
 	ETag          string               `json:"etag"`
-	Revision      uint64               `json:"revision"`  // counts up with each change, from 1
-	Principal     string               `json:"principal"` // who made this revision
+	RolloutJob    string               `json:"rolloutJob"` // that spreads the newest revision; empty: none, or it has completed
+	Revision      uint64               `json:"revision"`   // counts up with each change, from 1
+	Principal     string               `json:"principal"`  // who made this revision
 	Created       Time                 `json:"createdTime"`
 	Updated       Time                 `json:"updatedTime"`
 }
@@ -31,6 +32,8 @@ type ConfigurationSettings struct {
 	TargetCondition string               `json:"targetCondition"`
 	Priority        int                  `json:"priority"`
 	Metrics         ConfigurationMetrics `json:"metrics,omitzero"`
+	// Rollout says how a revision spreads over its twins; nil: to all at once.
+	Rollout *JobPolicy `json:"rollout,omitempty"`
 }
 
 // ConfigurationContent is what a configuration sets; one field is there. Keys

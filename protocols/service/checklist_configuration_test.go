@@ -239,3 +239,29 @@ func TestApplyConfigurationContent(t *testing.T) {
 	apply("edge", `{"deviceContent":{"properties.desired.a":1}}`).refused(400, "InvalidConfigurationContent")
 	apply("edge", `{}`).refused(400, "InvalidConfigurationContent")
 }
+
+// Muster's own API takes a rollout, and shows the job that spreads it.
+func TestConfigurationRolloutOverREST(t *testing.T) {
+	f := newFixture(t, byDefault)
+	f.runs()
+	for i := range 4 {
+		f.create(fmt.Sprint("r", i)).want(200)
+	}
+	const path = "/api/v1/configurations/fan"
+	body := func(speed int) string {
+		return fmt.Sprintf(`{"targetCondition":"*","content":{"deviceContent":{"properties.desired.fan.speed":%d}},"rollout":{"waves":[{"size":"1"},{"size":"100%%","approval":true}]}}`, speed)
+	}
+	a := f.do("PUT", path, body(3)).want(200)
+	job := strings.Trim(a.at("rolloutJob"), `"`)
+	if job == "" || a.at("rollout.waves.1.approval") != "true" {
+		t.Fatalf("%s", a.body)
+	}
+	f.until("the first wave", path+"/progress", at("settled", "1"))
+	f.do("GET", "/configurations/fan", "").want(200).is("rollout", "")
+	f.until("the job waits", "/api/v1/jobs/"+job, at("waitsFor", `"approval"`))
+	f.do("POST", "/api/v1/jobs/"+job+"/approve", "{}").want(200)
+	f.until("all", path+"/progress", at("settled", "4"))
+	f.until("the job has ended", path, at("rolloutJob", ""))
+	f.do("PUT", path, `{"content":{"deviceContent":{"properties.desired.a":1}},"rollout":{"waves":[{"size":"x"}]}}`, header("If-Match", "*")).want(400)
+	f.do("PUT", path, `{"content":{"deviceContent":{"properties.desired.a":1}},"rollout":{"repeat":"0 3 * * 0"}}`, header("If-Match", "*")).want(400)
+}

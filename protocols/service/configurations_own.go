@@ -9,16 +9,26 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/rollout"
 )
 
 // configurationRecord is a configuration in Muster's own API: IoT Hub's document
 // and what every record of Muster has.
 type configurationRecord struct {
 	configurationDocument
+	Rollout    *rollout.Policy `json:"rollout,omitempty" schema:"object" doc:"How this revision spreads, as policy of a job; absent: to all at once."`
+	RolloutJob string          `json:"rolloutJob,omitempty" doc:"The job that spreads the newest revision with a rollout, until it has completed."`
+
 	Revision  uint64    `json:"revision" doc:"Counts up with each change, from 1."`
 	Principal string    `json:"principal" doc:"Who made this revision."`
 	Created   time.Time `json:"createdTime"`
 	Updated   time.Time `json:"updatedTime" doc:"When this revision was made."`
+}
+
+// ownConfigurationBody is what a client sends to Muster's own API.
+type ownConfigurationBody struct {
+	configurationBody
+	Rollout *jobPolicy `json:"rollout,omitempty" doc:"How this revision spreads over the twins that it selects, as policy of a job: each keeps what it had until its turn comes. All get it at once when absent."`
 }
 
 type progressDocument struct {
@@ -58,7 +68,7 @@ func ownConfigurationRoutes() []*route {
 		{
 			method: http.MethodPut, pattern: path, operation: "putConfigurationRecord", tag: tagConfigurations, permission: connect, ifMatch: optional,
 			summary: "Creates a configuration, or with If-Match makes a new revision of one. A member that is not known is refused.",
-			request: configurationBody{}, response: configurationRecord{}, handle: putConfigurationRecord,
+			request: ownConfigurationBody{}, response: configurationRecord{}, handle: putConfigurationRecord,
 		},
 		{
 			method: http.MethodDelete, pattern: path, operation: "deleteConfigurationRecord", tag: tagConfigurations, permission: connect, ifMatch: optional,
@@ -88,7 +98,7 @@ func ownConfigurationRoutes() []*route {
 }
 
 func showConfigurationRecord(g engine.Configuration) configurationRecord {
-	return configurationRecord{showConfiguration(g), g.Revision, g.Principal, g.Created.UTC(), g.Updated.UTC()}
+	return configurationRecord{showConfiguration(g), g.Rollout, g.RolloutJob, g.Revision, g.Principal, g.Created.UTC(), g.Updated.UTC()}
 }
 
 func pageConfigurations(c *call) (answer, error) {
@@ -111,14 +121,21 @@ func getConfigurationRecord(c *call) (answer, error) {
 
 func putConfigurationRecord(c *call) (answer, error) {
 	// Those of a record that the hub sets may be sent back, and count for nothing.
-	f, err := c.members("id", "schemaVersion", "labels", "content", "contentType", "targetCondition", "priority", "metrics",
-		"systemMetrics", "createdTimeUtc", "lastUpdatedTimeUtc", "etag", "revision", "principal", "createdTime", "updatedTime")
+	f, err := c.members("id", "schemaVersion", "labels", "content", "contentType", "targetCondition", "priority", "metrics", "rollout",
+		"rolloutJob", "systemMetrics", "createdTimeUtc", "lastUpdatedTimeUtc", "etag", "revision", "principal", "createdTime", "updatedTime")
 	if err != nil {
 		return answer{}, err
 	}
 	g, err := configurationFrom(f, c.params[0])
 	if err != nil {
 		return answer{}, err
+	}
+	if text, ok := f.get("rollout"); ok {
+		p, err := rollout.Parse(text, "rollout")
+		if err != nil {
+			return answer{}, invalid("%s", err.Error())
+		}
+		g.Rollout = &p
 	}
 	g, err = c.hub.PutConfiguration(c.r.Context(), c.caller, g, c.ifMatch())
 	return answer{body: showConfigurationRecord(g), etag: g.ETag}, err

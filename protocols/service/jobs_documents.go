@@ -29,11 +29,18 @@ type jobTargets struct {
 }
 
 type jobAction struct {
-	Twin      *jobTwin   `json:"twin,omitempty" doc:"Change the target's twin. It or method."`
-	Method    *jobMethod `json:"method,omitempty" doc:"Call a direct method of the target."`
-	Offline   string     `json:"offline,omitempty" enum:"wait,fail" doc:"Of a method, while the target is not connected: wait until the execution's timeout, when absent, or fail after connectTimeout."`
-	AnyAnswer bool       `json:"anyAnswer,omitempty" doc:"Of a method: each answer is success, as IoT Hub has it; otherwise a status of 400 or more is rejected."`
-	Confirm   string     `json:"confirm,omitempty" doc:"A bare predicate on the target's twin: evidence that the action took effect, such as reported.fw == \"2.0\"."`
+	Twin   *jobTwin   `json:"twin,omitempty" doc:"Change the target's twin. It or method."`
+	Method *jobMethod `json:"method,omitempty" doc:"Call a direct method of the target."`
+	// Configuration is of jobs that the hub makes.
+	Configuration *jobConfiguration `json:"configuration,omitempty" doc:"The revision of a configuration that the job spreads; not to be sent."`
+	Offline       string            `json:"offline,omitempty" enum:"wait,fail" doc:"Of a method, while the target is not connected: wait until the execution's timeout, when absent, or fail after connectTimeout."`
+	AnyAnswer     bool              `json:"anyAnswer,omitempty" doc:"Of a method: each answer is success, as IoT Hub has it; otherwise a status of 400 or more is rejected."`
+	Confirm       string            `json:"confirm,omitempty" doc:"A bare predicate on the target's twin: evidence that the action took effect, such as reported.fw == \"2.0\"."`
+}
+
+type jobConfiguration struct {
+	ID       string `json:"id"`
+	Revision uint64 `json:"revision"`
 }
 
 type jobTwin struct {
