@@ -259,6 +259,11 @@ func TestConfigurationRolloutOverREST(t *testing.T) {
 	f.until("the first wave", path+"/progress", at("settled", "1"))
 	f.do("GET", "/configurations/fan", "").want(200).is("rollout", "")
 	f.until("the job waits", "/api/v1/jobs/"+job, at("waitsFor", `"approval"`))
+	// IoT Hub's SDKs know no such job.
+	f.do("GET", "/jobs/v2/"+job, "").want(200).is("type", `"unknown"`)
+	if a := f.do("GET", "/jobs/v2/query", "").want(200); strings.Contains(string(a.body), job) {
+		t.Errorf("%s", a.body)
+	}
 	f.do("POST", "/api/v1/jobs/"+job+"/approve", "{}").want(200)
 	f.until("all", path+"/progress", at("settled", "4"))
 	f.until("the job has ended", path, at("rolloutJob", ""))

@@ -2,6 +2,7 @@ package service
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/muster-hub/muster/engine"
@@ -61,7 +62,7 @@ func (c *call) hubJob(j engine.Job, err error) (answer, error) {
 // then look whether there is an import or export of that id.
 func getHubJob(c *call) (answer, error) {
 	j, err := c.hub.Job(c.r.Context(), c.caller, c.params[0])
-	if err != nil && engine.AsError(err).Code == engine.CodeJobNotFound {
+	if err != nil && engine.AsError(err).Code == engine.CodeJobNotFound || err == nil && !isHubJob(j) {
 		return answer{body: hubJobDocument{Type: unknownHubJob, Status: unknownHubJob}}, nil
 	}
 	return c.hubJob(j, err)
@@ -79,6 +80,10 @@ func cancelHubJob(c *call) (answer, error) {
 	}
 	return c.hubJob(c.hub.CancelJob(c.r.Context(), c.caller, c.params[0], "", ""))
 }
+
+// isHubJob reports whether a job is of a kind that IoT Hub has: the SDKs know no
+// other.
+func isHubJob(j engine.Job) bool { return j.Kind != engine.JobConfigure }
 
 func queryHubJobs(c *call) (answer, error) {
 	var filter engine.JobFilter
@@ -109,6 +114,7 @@ func queryHubJobs(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	list = slices.DeleteFunc(list, func(j engine.Job) bool { return !isHubJob(j) })
 	header := map[string]string{"x-ms-item-type": "JobResponse"}
 	if next != "" {
 		header["x-ms-continuation"] = makeCursor("jobs/v2", belongs, next)
