@@ -120,6 +120,11 @@ func (h *Hub) retryStep(ctx context.Context, c Caller, id string, run uint64, et
 			if err != nil {
 				return err
 			}
+			if e.Generation == "" { // it was canceled before its turn came
+				if e.Generation, err = generationOfKey(tx, key); err != nil {
+					return err
+				}
+			}
 			counts[place{e.Wave, e.Status}]++
 			n++
 			e.Status, e.Ended, e.Due = rollout.ExecutionRetrying, time.Time{}, tx.Now()
@@ -146,4 +151,18 @@ func (h *Hub) retryStep(ctx context.Context, c Caller, id string, run uint64, et
 		return errors.Join(h.storeJobTx(tx, c, id, &r), h.auditTx(tx, c, opJobControl, id, details))
 	})
 	return j, n, err
+}
+
+// generationOfKey returns the generation of an execution's identity, "" when it
+// is gone: whoever looks at the execution finds that out.
+func generationOfKey(r storage.Reader, key storage.Key) (string, error) {
+	_, _, id, err := executionOfKey(key)
+	if err != nil {
+		return "", err
+	}
+	credentials, err := loadCredentials(r, id)
+	if errors.Is(err, storage.ErrNotFound) {
+		return "", nil
+	}
+	return credentials.GenerationID, err
 }
