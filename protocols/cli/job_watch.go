@@ -205,7 +205,7 @@ func (w *jobWatch) line() string {
 	if !p.Final() {
 		parts = append(parts, fmt.Sprintf("%.1f/s", w.pace()))
 		if !p.ETA.IsZero() {
-			parts = append(parts, "eta "+since(time.Until(p.ETA.Time)))
+			parts = append(parts, "eta "+until(p.ETA.Time))
 		}
 	}
 	return strings.Join(parts, "  ")
@@ -223,14 +223,14 @@ func (w *jobWatch) picture() string {
 	}
 	for i := range shown {
 		x := &shown[i]
-		lines = append(lines, fmt.Sprintf("  wave %-3d %s %*d/%d  %s", x.Number, bar(&x.JobTally), len(fmt.Sprint(x.Size)), x.Ended(), x.Size, waveStanding(x)))
+		lines = append(lines, fmt.Sprintf("  wave %-3d %s %d/%d  %s", x.Number, bar(&x.JobTally), x.Ended(), x.Size, waveStanding(x)))
 	}
 	if len(p.Waves) != 1 {
 		lines = append(lines, fmt.Sprintf("  all      %s %s", bar(&p.Total), doneOf(p)))
 	}
 	last := fmt.Sprintf("  %s   %.1f/s   %s", tallyText(&p.Total), w.pace(), since(time.Since(w.began)))
 	if !p.ETA.IsZero() {
-		last += "   eta " + since(time.Until(p.ETA.Time))
+		last += "   eta " + until(p.ETA.Time)
 	}
 	lines = append(lines, last)
 	if len(w.failures) > 0 {
@@ -252,6 +252,9 @@ func (w *jobWatch) picture() string {
 	}
 	return strings.Join(lines, "\n") + "\n"
 }
+
+// until is how long it is to a time; none once it has passed.
+func until(t time.Time) string { return since(max(time.Until(t), 0)) }
 
 // bar shows how much of a tally has ended well, badly, and is under way.
 func bar(t *client.JobTally) string {
