@@ -112,6 +112,9 @@ func (a *app) printConfiguration(o OutputFlags, g client.Configuration, p *clien
 		{"configuration", g.ID}, {"where", g.TargetCondition}, {"priority", g.Priority}, {"labels", labelText(g.Labels)},
 		{"revision", g.Revision}, {"by", g.Principal}, {"created", g.Created}, {"changed", g.Updated}, {"etag", g.ETag},
 	}
+	if g.RolloutJob != "" {
+		fields = append(fields, field{"spread by the job", g.RolloutJob})
+	}
 	if p != nil {
 		fields = append(fields, field{"progress", progressText(*p)})
 	}
@@ -295,6 +298,9 @@ const progressPause = 500 * time.Millisecond
 // settle waits until a revision is spread when that was asked for, and prints
 // the configuration.
 func (a *app) settle(o OutputFlags, s *client.Service, g client.Configuration, most time.Duration) error {
+	if g.RolloutJob != "" {
+		a.note("The job %s spreads it; `muster job watch %s` follows it.", g.RolloutJob, g.RolloutJob)
+	}
 	if most <= 0 {
 		return a.printConfiguration(o, g, nil)
 	}

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/muster-hub/muster/protocols/client"
 )
@@ -28,7 +30,9 @@ type configurationApplyCmd struct {
 	HubFlags
 	OutputFlags
 	ConfigurationFlags
+	RolloutFlags
 	WaitFlag
+	AtOnce        bool   `help:"To all twins at once, without the rollout that the last revision had." group:"Policy"`
 	File          string `short:"f" help:"The configuration as JSON, in IoT Hub's form, or a list of them; - is standard input. Flags add to it." placeholder:"FILE"`
 	Create        bool   `help:"Only make a new one; refuse when it exists." xor:"etag"`
 	ETag          string `name:"etag" help:"Change it only if it still has this ETag." placeholder:"ETAG" xor:"etag"`
@@ -44,12 +48,18 @@ func (c *configurationApplyCmd) Run(a *app) error {
 			return err
 		}
 	}
+	policy, err := c.policy()
+	if err != nil {
+		return err
+	}
 	switch {
+	case policy != nil && c.AtOnce:
+		return usage("--at-once goes without flags of a rollout", "Give one of them.")
 	case c.File == "" && c.Configuration == "":
 		return usage("there is neither an id nor a file", "For example: muster configuration apply fan-lyon --where \"tags.site = 'lyon'\" --desired fan.speed=3")
-	case c.File == "" && c.nothing():
+	case c.File == "" && c.nothing() && policy == nil && !c.AtOnce:
 		return usage("nothing to change", "Give -f FILE, or what it sets and where: --desired fan.speed=3 --where \"tags.site = 'lyon'\".")
-	case len(files) > 1 && (c.Configuration != "" || c.ETag != "" || !c.nothing()):
+	case len(files) > 1 && (c.Configuration != "" || c.ETag != "" || !c.nothing() || policy != nil || c.AtOnce):
 		return usage(c.File+" holds several configurations", "An id, an ETag and flags go with one; leave them out.")
 	case c.File == "":
 		files = []configurationFile{{}}
@@ -63,7 +73,7 @@ func (c *configurationApplyCmd) Run(a *app) error {
 		if c.Configuration != "" {
 			file.ID = c.Configuration
 		}
-		g, err := c.apply(a, s, file)
+		g, err := c.apply(a, s, file, policy)
 		if err != nil {
 			return err
 		}
@@ -80,7 +90,7 @@ func (f *ConfigurationFlags) nothing() bool {
 
 // apply puts one configuration: what the file says, or without one what there
 // is, with the flags laid over it.
-func (c *configurationApplyCmd) apply(a *app, s *client.Service, file configurationFile) (client.Configuration, error) {
+func (c *configurationApplyCmd) apply(a *app, s *client.Service, file configurationFile, policy *client.JobPolicy) (client.Configuration, error) {
 	if file.ID == "" {
 		return client.Configuration{}, usage(c.File+" has no id", "Name the configuration: muster configuration apply ID -f "+c.File)
 	}
@@ -105,12 +115,30 @@ func (c *configurationApplyCmd) apply(a *app, s *client.Service, file configurat
 	if err := c.lay(&settings); err != nil {
 		return client.Configuration{}, err
 	}
+	if policy != nil || c.AtOnce {
+		settings.Rollout = policy
+	}
 	settings.Metrics.Results = nil
 	g, err := s.PutConfiguration(ctx, file.ID, settings, etag)
 	if err == nil {
 		err = contentKept(settings, g)
 	}
 	return g, err
+}
+
+// policy is what the flags say of a rollout, nil when they say nothing.
+func (f *RolloutFlags) policy() (*client.JobPolicy, error) {
+	var p client.JobPolicy
+	job := JobFlags{RolloutFlags: *f}
+	for _, step := range []func(*client.JobPolicy) error{job.waves, job.pace, func(p *client.JobPolicy) error { return job.times(p, time.Now()) }, job.ends} {
+		if err := step(&p); err != nil {
+			return nil, err
+		}
+	}
+	if reflect.ValueOf(p).IsZero() {
+		return nil, nil
+	}
+	return &p, nil
 }
 
 // contentKept says so when a hub with the azure limits has left the content of

@@ -149,3 +149,17 @@ func TestConfigurationIDsComplete(t *testing.T) {
 		}
 	}
 }
+
+func TestConfigurationRolloutCommands(t *testing.T) {
+	_, env := configured(t)
+	for _, s := range []queryStep{
+		{[]string{"configuration", "apply", "fan", "--where", "*", "--desired", "a=1", "--soak", "1m"}, ExitUsage, "--waves", ""},
+		{[]string{"configuration", "apply", "fan", "--where", "*", "--desired", "a=1", "--parallel", "5", "--at-once"}, ExitUsage, "--at-once", ""},
+		{[]string{"configuration", "apply", "fan", "--where", "*", "--desired", "a=1", "--waves", "1,100%", "--approve-from", "2"}, ExitOK, "muster job watch", ""},
+		{[]string{"configuration", "show", "fan"}, ExitOK, "spread by the job", ""},
+		{[]string{"configuration", "apply", "fan", "--at-once", "--wait", "20s"}, ExitOK, "settled on 3 of 3", "job"},
+		{[]string{"configuration", "show", "fan", "-o", "json"}, ExitOK, `"properties.desired.a": 1`, "rollout"},
+	} {
+		s.run(t, env)
+	}
+}

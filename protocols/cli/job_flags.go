@@ -40,6 +40,24 @@ type JobFlags struct {
 	Offline         string        `help:"A device that is not connected: wait for it (when not given), or fail." enum:",wait,fail" default:"" placeholder:"wait|fail" group:"Action"`
 	Confirm         string        `help:"It has taken effect when this predicate on the device's twin is true." placeholder:"PREDICATE" group:"Action"`
 
+	RolloutFlags
+
+	Start      string `help:"Not before: RFC 3339, or a span from now such as 2h." placeholder:"TIME" group:"Policy"`
+	End        string `help:"Not after: RFC 3339, or a span from now." placeholder:"TIME" group:"Policy"`
+	AtEnd      string `help:"Then: stop (when not given: what was begun goes on) or cancel." enum:",stop,cancel" default:"" placeholder:"stop|cancel" group:"Policy"`
+	Repeat     string `help:"Run again at each time of this cron expression." placeholder:"CRON" group:"Policy"`
+	RepeatZone string `help:"Time zone of --repeat." placeholder:"ZONE" group:"Policy"`
+
+	DeviceTimeout  span     `help:"How long one device may take in all, waiting for it included." placeholder:"SPAN" group:"Policy"`
+	AttemptTimeout span     `help:"How long one attempt may take." placeholder:"SPAN" group:"Policy"`
+	Retries        int      `help:"Try a device so many times more." placeholder:"N" group:"Policy"`
+	RetryOn        []string `help:"After these outcomes: failed, timedOut, uncertain, offline." placeholder:"OUTCOME" group:"Policy"`
+	Backoff        span     `help:"Wait so long before the first retry; each next wait is twice as long." placeholder:"SPAN" group:"Policy"`
+	Priority       int      `help:"Before jobs of a lower priority." placeholder:"N" group:"Policy"`
+}
+
+// RolloutFlags say how a change spreads.
+type RolloutFlags struct {
 	Waves       []string `help:"How far each wave reaches: 1,10%,100%." placeholder:"SIZE" group:"Policy"`
 	Diverse     bool     `help:"Choose the first waves' targets so that they differ in model, firmware and site." group:"Policy"`
 	DiverseBy   []string `help:"Paths in twins by which they differ, the weightiest first, such as reported.fw,tags.site." placeholder:"PATH" group:"Policy"`
@@ -55,21 +73,9 @@ type JobFlags struct {
 	Parallel    int      `help:"So many devices at a time." placeholder:"N" group:"Policy"`
 	Window      []string `help:"Start only then: 'CRON SPAN [ZONE]', such as '0 22 * * 1-5 6h Europe/Paris'; repeatable. tags.PATH as ZONE takes each device's own from its tag." placeholder:"WINDOW" sep:"none" group:"Policy"`
 
-	Start      string `help:"Not before: RFC 3339, or a span from now such as 2h." placeholder:"TIME" group:"Policy"`
-	End        string `help:"Not after: RFC 3339, or a span from now." placeholder:"TIME" group:"Policy"`
-	AtEnd      string `help:"Then: stop (when not given: what was begun goes on) or cancel." enum:",stop,cancel" default:"" placeholder:"stop|cancel" group:"Policy"`
-	Repeat     string `help:"Run again at each time of this cron expression." placeholder:"CRON" group:"Policy"`
-	RepeatZone string `help:"Time zone of --repeat." placeholder:"ZONE" group:"Policy"`
-
-	DeviceTimeout  span     `help:"How long one device may take in all, waiting for it included." placeholder:"SPAN" group:"Policy"`
-	AttemptTimeout span     `help:"How long one attempt may take." placeholder:"SPAN" group:"Policy"`
-	Retries        int      `help:"Try a device so many times more." placeholder:"N" group:"Policy"`
-	RetryOn        []string `help:"After these outcomes: failed, timedOut, uncertain, offline." placeholder:"OUTCOME" group:"Policy"`
-	Backoff        span     `help:"Wait so long before the first retry; each next wait is twice as long." placeholder:"SPAN" group:"Policy"`
-	PauseAt        string   `help:"Pause when so many of a wave come to a bad end: 5%, or 20." placeholder:"SHARE" group:"Policy"`
-	AbortAt        string   `help:"Give up when so many of a wave come to a bad end." placeholder:"SHARE" group:"Policy"`
-	Least          int      `help:"A percentage of --pause-at and --abort-at counts from so many outcomes on." placeholder:"N" group:"Policy"`
-	Priority       int      `help:"Before jobs of a lower priority." placeholder:"N" group:"Policy"`
+	PauseAt string `help:"Pause when so many of a wave come to a bad end: 5%, or 20." placeholder:"SHARE" group:"Policy"`
+	AbortAt string `help:"Give up when so many of a wave come to a bad end." placeholder:"SHARE" group:"Policy"`
+	Least   int    `help:"A percentage of --pause-at and --abort-at counts from so many outcomes on." placeholder:"N" group:"Policy"`
 }
 
 // span is a flag's duration as the hub takes it: Go's, and days, "2d".
