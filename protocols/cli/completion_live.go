@@ -104,7 +104,7 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 	case w.arg == "job":
 		return matching(w.last, func(yield func(string, string) bool) {
 			for j, err := range s.Jobs(ctx, client.JobFilter{}) {
-				if err != nil || !yield(j.ID, j.Status+", "+actionText(&j.JobSpec)) {
+				if err != nil || !yield(j.ID, j.Status+", "+jobText(&j)) {
 					return
 				}
 			}

@@ -32,7 +32,7 @@ type jobListCmd struct {
 	HubFlags
 	OutputFlags
 	Status string `help:"Only jobs of these statuses, with commas between: queued, scheduled, running, paused, canceling, completed, failed, canceled; active for those that have not ended." placeholder:"STATUS"`
-	Kind   string `help:"Only jobs that change twins, or that call methods." enum:",twin,method" default:"" placeholder:"twin|method"`
+	Kind   string `help:"Only jobs that change twins, that call methods, imports or exports." enum:",twin,method,import,export" default:"" placeholder:"KIND"`
 	Label  string `help:"Only those with this label." placeholder:"KEY[=VALUE]"`
 	Limit  int    `help:"At most so many; 0 lists all." default:"100"`
 }
@@ -44,7 +44,7 @@ func (c *jobListCmd) Run(a *app) error {
 		return err
 	}
 	defer stop()
-	kind := map[string]string{"twin": "scheduleUpdateTwin", "method": "scheduleDeviceMethod"}[c.Kind]
+	kind := map[string]string{"twin": "scheduleUpdateTwin", "method": "scheduleDeviceMethod", "import": "import", "export": "export"}[c.Kind]
 	sh := &sheet{columns: []string{"JOB", "STATUS", "DONE", "BAD", "ACTION", "CREATED", "BY", "DESCRIPTION"}, empty: "No jobs; `muster job create` makes one."}
 	for j, err := range s.Jobs(ctx, client.JobFilter{Status: c.Status, Kind: kind, Label: c.Label}) {
 		if err != nil {
@@ -58,7 +58,7 @@ func (c *jobListCmd) Run(a *app) error {
 		if j.WaitsFor != "" {
 			status += ": " + j.WaitsFor
 		}
-		sh.add(j.Raw, j.ID, status, doneOf(&j.JobProgress), j.Total.Bad(), actionText(&j.JobSpec), j.Created, j.Principal, j.Description)
+		sh.add(j.Raw, j.ID, status, doneOf(&j.JobProgress), j.Total.Bad(), jobText(&j), j.Created, j.Principal, j.Description)
 	}
 	return a.print(c.OutputFlags, sh)
 }
@@ -71,7 +71,15 @@ func doneOf(p *client.JobProgress) string {
 	return fmt.Sprintf("%d/%d", p.Total.Ended(), p.Total.Size)
 }
 
-// actionText is what a job does, in a few words.
+// jobText is what a job does, in a few words; an import or export has no action.
+func jobText(j *client.Job) string {
+	if j.Kind == "import" || j.Kind == "export" {
+		return j.Kind
+	}
+	return actionText(&j.JobSpec)
+}
+
+// actionText is what the action of a job does, in a few words.
 func actionText(s *client.JobSpec) string {
 	if m := s.Action.Method; m != nil {
 		return "method " + m.Name
@@ -182,7 +190,7 @@ func (a *app) printJob(o OutputFlags, j client.Job) error {
 	}
 	optional("description", j.Description, j.Description != "")
 	optional("labels", labelText(j.Labels), len(j.Labels) > 0)
-	fields = append(fields, field{"action", actionText(&j.JobSpec)}, field{"targets", targetText(&j.Targets)}, field{"status", a.standing(&j.JobProgress)})
+	fields = append(fields, field{"action", jobText(&j)}, field{"targets", targetText(&j.Targets)}, field{"status", a.standing(&j.JobProgress)})
 	optional("next", jobNext(j.ID, &j.JobProgress), jobNext(j.ID, &j.JobProgress) != "")
 	fields = append(fields, field{"done", doneOf(&j.JobProgress)}, field{"outcomes", tallyText(&j.Total)}, field{"policy", policyText(&j.Policy)})
 	optional("run", j.Run, j.Policy.Repeat != "")

@@ -17,8 +17,8 @@ type Configuration struct {
 	SystemMetrics ConfigurationMetrics `json:"systemMetrics"`
 	ETag          string               `json:"etag"`
 	RolloutJob    string               `json:"rolloutJob,omitempty"` // that spreads the newest revision; empty: none, or it has completed
-	Revision      uint64               `json:"revision"`   // counts up with each change, from 1
-	Principal     string               `json:"principal"`  // who made this revision
+	Revision      uint64               `json:"revision"`             // counts up with each change, from 1
+	Principal     string               `json:"principal"`            // who made this revision
 	Created       Time                 `json:"createdTime"`
 	Updated       Time                 `json:"updatedTime"`
 }

@@ -3,9 +3,11 @@ package service
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -232,4 +234,64 @@ func TestBlobs(t *testing.T) {
 	f.do("DELETE", "/api/v1/containers/box", "").want(204)
 	check(f.blob("GET", blob("dir/a.txt"), ""))(404, "ContainerNotFound")
 	f.do("GET", "/api/v1/containers/box", "").want(404)
+}
+
+// Imports and exports appear among the other jobs, in the order of all, page by
+// page, for callers who may read them.
+func TestImportsAmongJobs(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, func(o *engine.Options) { o.Profile = engine.ProfileDefault })
+	f.do("PUT", "/devices/d?api-version=2021-04-12", `{"deviceId":"d"}`).want(200)
+	f.container("box")
+	var want []string
+	for i := range 7 {
+		if i%3 == 1 {
+			want = append(want, f.do("POST", "/api/v1/jobs", `{"targets":{"ids":["d"]},"action":{"twin":{"tags":{"a":1}}}}`).want(201).text("id"))
+		} else {
+			want = append(want, f.do("POST", "/api/v1/identity-jobs", `{"type":"export","container":"box","description":"all"}`).want(201).text("id"))
+		}
+	}
+	slices.Reverse(want)
+	for _, limit := range []int{1, 2, 3, 5, 100} {
+		var got []string
+		for cursor := ""; ; {
+			r := f.do("GET", fmt.Sprintf("/api/v1/jobs?limit=%d&cursor=%s", limit, cursor), "").want(200)
+			var page struct {
+				Items  []struct{ ID, Kind, Status string }
+				Cursor string
+			}
+			if err := json.Unmarshal(r.body, &page); err != nil {
+				t.Fatal(err)
+			}
+			for _, j := range page.Items {
+				got = append(got, j.ID)
+				if j.Kind != "export" && j.Kind != "scheduleUpdateTwin" || j.Status == "" {
+					t.Errorf("%+v", j)
+				}
+			}
+			if cursor = page.Cursor; cursor == "" || len(got) > 20 {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("in pages of %d: %q, want %q", limit, got, want)
+		}
+	}
+	if r := f.do("GET", "/api/v1/jobs?kind=export", "").want(200); strings.Count(string(r.body), `"kind":"export"`) != 5 || strings.Contains(string(r.body), "scheduleUpdateTwin") {
+		t.Errorf("%s", r.body)
+	}
+	if r := f.do("GET", "/api/v1/jobs?kind=import", "").want(200); strings.Contains(string(r.body), `"kind"`) {
+		t.Errorf("%s", r.body)
+	}
+	if r := f.do("GET", "/api/v1/jobs", "", f.as("service")).want(200); strings.Contains(string(r.body), `"kind":"export"`) {
+		t.Errorf("without RegistryRead: %s", r.body)
+	}
+	if r := f.do("GET", "/api/v1/jobs/"+want[0], "").want(200); r.text("kind") != "export" || r.text("status") != "queued" || r.text("description") != "all" {
+		t.Errorf("%s", r.body)
+	}
+	f.do("GET", "/api/v1/jobs/"+want[0], "", f.as("service")).want(404)
+	if r := f.do("POST", "/api/v1/jobs/"+want[0]+"/cancel", "").want(200); r.text("status") != "canceled" {
+		t.Errorf("%s", r.body)
+	}
+	f.do("GET", "/api/v1/jobs/none", "").want(404)
 }

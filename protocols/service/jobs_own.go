@@ -2,6 +2,7 @@ package service
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,10 +23,10 @@ func ownJobRoutes() []*route {
 			method: http.MethodGet, pattern: root, operation: "listJobs", tag: tagJobs, permission: need,
 			query: append(listQuery("jobs"),
 				parameter{name: "status", kind: "string", text: "Only jobs of these statuses, separated by commas; active for all that have not ended."},
-				parameter{name: "kind", kind: "string", text: "Only scheduleUpdateTwin or scheduleDeviceMethod."},
+				parameter{name: "kind", kind: "string", text: "Only scheduleUpdateTwin, scheduleDeviceMethod, applyConfiguration, import or export."},
 				parameter{name: "label", kind: "string", text: "Only those with this label: KEY, or KEY=VALUE."},
 			),
-			summary: "Lists jobs, the newest first; a page may be shorter than limit.", response: page[jobDocument]{}, handle: listJobs,
+			summary: "Lists jobs, and imports and exports for callers with RegistryRead, the newest first; a page may be shorter than limit.", response: page[jobDocument]{}, handle: listJobs,
 		},
 		{
 			method: http.MethodPost, pattern: root, operation: "postJob", tag: tagJobs, permission: need, idempotent: true, status: http.StatusCreated,
@@ -96,7 +97,8 @@ func postJob(c *call) (answer, error) {
 }
 
 func getJob(c *call) (answer, error) {
-	return shownJob(c.hub.Job(c.r.Context(), c.caller, c.params[0]))
+	a, err := shownJob(c.hub.Job(c.r.Context(), c.caller, c.params[0]))
+	return c.identityJobInstead(a, err, func() (engine.IdentityJob, error) { return c.hub.IdentityJob(c.r.Context(), c.caller, c.params[0]) })
 }
 
 func shownJob(j engine.Job, err error) (answer, error) {
@@ -109,8 +111,8 @@ func listJobs(c *call) (answer, error) {
 		return answer{}, err
 	}
 	f := engine.JobFilter{Label: c.query.Get("label"), Kind: engine.JobKind(c.query.Get("kind"))}
-	if f.Kind != "" && f.Kind != engine.JobTwin && f.Kind != engine.JobMethod && f.Kind != engine.JobConfigure {
-		return answer{}, invalid("the query parameter kind is %q; expected scheduleUpdateTwin, scheduleDeviceMethod or applyConfiguration", clip(string(f.Kind)))
+	if f.Kind != "" && !slices.Contains(jobKinds(), f.Kind) {
+		return answer{}, invalid("the query parameter kind is %q; expected one of %s", clip(string(f.Kind)), strings.Join(texts(jobKinds()), ", "))
 	}
 	if f.Status, err = c.jobStatuses(); err != nil {
 		return answer{}, err
@@ -120,8 +122,11 @@ func listJobs(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	list, next, err := c.hub.Jobs(c.r.Context(), c.caller, f, after, limit)
-	return answer{body: page[jobDocument]{show(list, showJob), makeCursor("jobs", filter, next)}}, err
+	list, next, err := c.mergedJobs(f, parseJobsCursor(after), limit)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{body: page[jobDocument]{list, makeCursor("jobs", filter, next.String())}}, nil
 }
 
 // jobStatuses reads the query parameter status.
@@ -186,7 +191,10 @@ func cancelJob(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return shownJob(c.hub.CancelJob(c.r.Context(), c.caller, c.params[0], reason, c.condition()))
+	a, err := shownJob(c.hub.CancelJob(c.r.Context(), c.caller, c.params[0], reason, c.condition()))
+	return c.identityJobInstead(a, err, func() (engine.IdentityJob, error) {
+		return c.hub.CancelIdentityJob(c.r.Context(), c.caller, c.params[0])
+	})
 }
 
 type jobApproval struct {

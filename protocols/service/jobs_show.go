@@ -11,7 +11,7 @@ import (
 type jobDocument struct {
 	engine.JobSpec
 	jobProgress
-	Kind        engine.JobKind `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,applyConfiguration"`
+	Kind        engine.JobKind `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,applyConfiguration,import,export" doc:"Imports and exports have no targets, action and policy; GET /api/v1/identity-jobs/{id} says more of them."`
 	QueryText   string         `json:"queryText,omitempty" doc:"What the saved query of the targets stood for when the job was made."`
 	Principal   string         `json:"principal" doc:"Who made the job: it acts with this principal's permissions."`
 	CreatedTime time.Time      `json:"createdTime"`
