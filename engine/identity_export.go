@@ -39,6 +39,11 @@ func (h *Hub) runExport(ctx context.Context, id string, r identityJobRecord, _ i
 	if err := e.out.Flush(); err != nil {
 		return storeError(err, "write an export")
 	}
+	if r.Configurations {
+		if err := h.exportConfigurations(ctx, id, &r); err != nil {
+			return err
+		}
+	}
 	return h.stepBlob(ctx, "export.finish", w, func(tx *storage.Tx, b storage.Blob) error {
 		now, place, err := loadIdentityJob(tx, id)
 		if err != nil {
@@ -86,7 +91,7 @@ func (e *exporter) begin(ctx context.Context) error {
 }
 
 func (e *exporter) tell(tx *storage.Tx, p *identityJobPlace) {
-	*p = identityJobPlace{IdentityJobCounts: IdentityJobCounts{Lines: e.written, Created: e.written}, Offset: e.devices, Total: e.total, Moved: tx.Now().UTC()}
+	p.Lines, p.Created, p.Offset, p.Total, p.Moved = e.written, e.written, e.devices, e.total, tx.Now().UTC()
 }
 
 // look stores now and then how far the export is, and stops it when the job has

@@ -95,9 +95,15 @@ func (h *Hub) runImport(ctx context.Context, id string, r identityJobRecord, pla
 		if err := h.importBatch(ctx, id, b, trial); err != nil {
 			return err
 		}
-		if b.err != nil {
-			return h.endImport(ctx, id, r)
+		if b.err == nil {
+			continue
 		}
+		if r.ConfigContent != nil {
+			if err := h.importConfigurations(ctx, id, &r); err != nil {
+				return err
+			}
+		}
+		return h.endImport(ctx, id, r)
 	}
 }
 
@@ -200,7 +206,7 @@ func (h *Hub) importStep(ctx context.Context, id string, b importBatch, trial *i
 				}
 			}
 			if fault != nil {
-				log.add(importFault{l.number, l.id(), fault})
+				log.add(importFault{line: l.number, id: l.id(), err: fault})
 			}
 		}
 		return errors.Join(identityJobPlaceTable.Put(tx, identityJobKey(id), place), log.putTx(tx, id, b.line))

@@ -72,6 +72,8 @@ type IdentityJobCounts struct {
 	Failed  int64 `json:"f,omitempty"` // lines; each has one entry in importErrors.log, up to its bound
 	// Logged is how many of Failed importErrors.log holds: a log has a bound.
 	Logged int64 `json:"g,omitempty"`
+	// Configurations are those that were written, or made and changed.
+	Configurations int64 `json:"cf,omitempty"`
 }
 
 // IdentityJob is an import or an export of identities.
@@ -113,6 +115,7 @@ type identityJobRecord struct {
 	Mode           ImportMode        `json:"im,omitempty"`
 	DryRun         bool              `json:"dr,omitempty"`
 	Content        *fileContent      `json:"h,omitempty"` // import: what is read, whatever becomes of the blob
+	ConfigContent  *fileContent      `json:"hc,omitempty"`
 	Owner          identityJobOwner  `json:"o"`
 	Status         IdentityJobStatus `json:"s"`
 	Reason         string            `json:"r,omitempty"`
@@ -159,6 +162,8 @@ type identityJobPlace struct {
 	Total    int64     `json:"t,omitempty"`
 	LogBytes int       `json:"b,omitempty"` // of the entries of the error log
 	Moved    time.Time `json:"m,omitzero"`
+	// ConfigLine is the last line of configurations that was dealt with.
+	ConfigLine int64 `json:"cl,omitempty"`
 }
 
 var (
@@ -214,6 +219,11 @@ func (h *Hub) CreateIdentityJob(ctx context.Context, c Caller, s IdentityJobSpec
 	}
 	if err := h.authorize(ctx, c, op, "*"); err != nil {
 		return IdentityJob{}, err
+	}
+	if s.Configurations && s.Type == IdentityImport && !s.DryRun {
+		if err := h.authorize(ctx, c, opConfigurationWrite, "*"); err != nil {
+			return IdentityJob{}, err
+		}
 	}
 	r, err := h.checkIdentityJob(ctx, c, s)
 	if err != nil {
@@ -361,21 +371,32 @@ func containerFault(which string, err error) error {
 	return err
 }
 
-// pinInputTx keeps what an import is to read, whatever becomes of the blob.
+// pinInputTx keeps what an import is to read, whatever becomes of the blobs.
 func (h *Hub) pinInputTx(tx *storage.Tx, id string, r *identityJobRecord) (fileContent, error) {
 	container, err := r.Input.grant().load(tx)
 	if err != nil {
 		return fileContent{}, containerFault("input", err)
 	}
-	blob, err := blobRecordTable.Get(tx, blobKey(container.ID, r.InputBlob))
-	if errors.Is(err, storage.ErrNotFound) {
-		return fileContent{}, containerFault("input", blobNotFound(r.InputBlob))
+	pin := func(name string) (*fileContent, error) {
+		blob, err := blobRecordTable.Get(tx, blobKey(container.ID, name))
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil, containerFault("input", blobNotFound(name))
+		}
+		if err != nil {
+			return nil, err
+		}
+		c := &fileContent{Digest: blob.Digest, Size: blob.Size}
+		return c, h.db.Blobs().Refer(tx, c.blob(), identityJobKeeper(id))
 	}
-	if err != nil {
+	if r.Content, err = pin(r.InputBlob); err != nil {
 		return fileContent{}, err
 	}
-	r.Content = &fileContent{Digest: blob.Digest, Size: blob.Size}
-	return *r.Content, h.db.Blobs().Refer(tx, r.Content.blob(), identityJobKeeper(id))
+	if r.Configurations {
+		if r.ConfigContent, err = pin(r.ConfigBlob); err != nil {
+			return fileContent{}, err
+		}
+	}
+	return *r.Content, nil
 }
 
 func loadIdentityJob(r storage.Reader, id string) (identityJobRecord, identityJobPlace, error) {
@@ -479,8 +500,11 @@ func (h *Hub) endIdentityJobTx(tx *storage.Tx, c Caller, id string, r *identityJ
 	if r.Type == IdentityImport {
 		r.Stage = stageLog
 	}
-	if r.Content != nil {
-		if err := h.releaseTx(tx, r.Content.Digest, identityJobKeeper(id)); err != nil {
+	for _, content := range []*fileContent{r.Content, r.ConfigContent} {
+		if content == nil {
+			continue
+		}
+		if err := h.releaseTx(tx, content.Digest, identityJobKeeper(id)); err != nil {
 			return err
 		}
 	}

@@ -836,3 +836,78 @@ func BenchmarkImport(b *testing.B) {
 		b.Fatal(s, err)
 	}
 }
+
+// Configurations travel with identities, in IoT Hub's spelling, and a kill after
+// any of their lines changes nothing of the outcome.
+func TestConfigurationsTravel(t *testing.T) {
+	t.Parallel()
+	a := newImporter(t, Options{})
+	for _, id := range []string{"first", "second"} {
+		_, err := a.PutConfiguration(a.ctx(), a.c, Configuration{
+			ID: id, Labels: map[string]string{"team": "a"}, TargetCondition: "tags.site = 'lyon'", Priority: 7,
+			Content: ConfigurationContent{Device: json.RawMessage(`{"properties.desired.` + id + `":{"on":true}}`)},
+			Metrics: ConfigurationMetrics{Queries: map[string]string{"all": "SELECT deviceId FROM devices"}},
+		}, IfMatch{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := a.run(IdentityJobSpec{Type: IdentityExport, Configurations: true})
+	text := a.get("configurations.txt")
+	if j.Counts.Configurations != 2 || strings.Count(text, "\n") != 2 || !strings.HasPrefix(text, `{"Id":"first","Labels":{"team":"a"},"Content":{"DeviceContent":{"properties.desired.first":{"on":true}}},"TargetCondition":"tags.site = 'lyon'","CreatedTimeUtc":`) {
+		t.Errorf("%+v\n%s", j.Counts, text)
+	}
+	text += `{"id":"UPPER","content":{}}` + "\n{bad\n" + `{"id":"first","content":{"deviceContent":{"properties.desired.first":1},"moduleContent":null},"targetCondition":"*"}` + "\n"
+
+	lines := 0
+	killed := errors.New("killed")
+	b := newImporter(t, Options{})
+	b.put("devices.txt", `{"id":"d","status":"enabled"}`)
+	b.put("configurations.txt", text)
+	job := b.create(IdentityJobSpec{Type: IdentityImport, Configurations: true})
+	for round := range 6 {
+		b.reached = func(step string) {
+			if lines++; step == "import.configuration:after" && lines%3 == 0 {
+				panic(killed)
+			}
+		}
+		func() {
+			defer func() {
+				if p := recover(); p != nil && p != killed { //nolint:errorlint // the value itself
+					panic(p)
+				}
+			}()
+			b.settle()
+		}()
+		b.reached = nil
+		if b.job(job.ID).Status == IdentityJobCompleted {
+			break
+		}
+		if round == 5 {
+			b.settle()
+		}
+		if err := b.Hub.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b.open()
+		b.grant()
+	}
+	b.settle()
+	job = b.job(job.ID)
+	if got := b.faults(); job.Status != IdentityJobCompleted || job.Counts.Configurations != 3 || job.Counts.Created != 1 || !slices.Equal(got, []string{"3  400004", "4  400012"}) {
+		t.Errorf("%+v %q", job, got)
+	}
+	for id, want := range map[string]string{"first": "*", "second": "tags.site = 'lyon'"} {
+		g, err := b.Configuration(b.ctx(), b.c, id)
+		if err != nil || g.TargetCondition != want || id == "second" && (g.Priority != 7 || g.Labels["team"] != "a" || g.Metrics.Queries["all"] == "") {
+			t.Errorf("%+v, %v", g, err)
+		}
+	}
+	b.put("configurations.txt", `{"Id":"third","Content":{"DeviceContent":{"properties.desired.x":1}},"TargetCondition":"*"}`)
+	if j := b.run(IdentityJobSpec{Type: IdentityImport, Configurations: true, DryRun: true}); j.Counts.Configurations != 1 || j.Counts.Failed != 0 {
+		t.Errorf("%+v", j.Counts)
+	}
+	if _, err := b.Configuration(b.ctx(), b.c, "third"); err == nil {
+		t.Error("a dry run has made a configuration")
+	}
+}

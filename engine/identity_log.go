@@ -35,7 +35,12 @@ var importNumbers = map[Code]int{
 	CodePreconditionFailed:  412001,
 	CodeTooLarge:            413001,
 	CodeTooManyModules:      413003,
-	CodeInternal:            500001,
+
+	CodeConfigurationCondition: 400401,
+	CodeConfigurationContent:   400402,
+	CodeConfigurationMetrics:   400404,
+	CodeTooManyConfigurations:  413101,
+	CodeInternal:               500001,
 }
 
 // ImportNumber is the number by which importErrors.log tells an error of a line.
@@ -51,6 +56,8 @@ type importFault struct {
 	line int64
 	id   TwinID // empty when the line could not be read so far
 	err  *Error
+	// configuration names it when the line is one of configurations.
+	configuration string
 }
 
 // append is the fault's line in importErrors.log.
@@ -58,6 +65,7 @@ func (f importFault) append(dst []byte) []byte {
 	m := beginMembers(dst)
 	m.textUnlessEmpty("deviceId", f.id.DeviceID)
 	m.textUnlessEmpty("moduleId", f.id.ModuleID)
+	m.textUnlessEmpty("configurationId", f.configuration)
 	m.number("errorCode", int64(ImportNumber(f.err.Code)))
 	m.text("errorStatus", clip(f.err.Message))
 	m.number("line", f.line)
@@ -84,7 +92,7 @@ func (l *importLog) add(f importFault) {
 		l.place.Logged++
 		return
 	}
-	l.text = importFault{f.line, TwinID{}, errf(CodeTooLarge, "the log is cut here, at its bound of %d bytes; the counts of the job are whole", l.most)}.append(l.text[:was])
+	l.text = importFault{line: f.line, err: errf(CodeTooLarge, "the log is cut here, at its bound of %d bytes; the counts of the job are whole", l.most)}.append(l.text[:was])
 	l.place.LogBytes = l.most
 }
 

@@ -78,7 +78,7 @@ func (h *Hub) tryStep(ctx context.Context, id string, b importBatch, trial *impo
 		log := importLog{place: &place, most: h.limits.ImportLogBytes}
 		for i := range b.lines {
 			if faults[i] != nil {
-				log.add(importFault{b.lines[i].number, b.lines[i].id(), faults[i]})
+				log.add(importFault{line: b.lines[i].number, id: b.lines[i].id(), err: faults[i]})
 			} else {
 				place.count(outcomes[i])
 			}

@@ -86,6 +86,8 @@ type identityJobCounts struct {
 	Deleted int64 `json:"deleted"`
 	Failed  int64 `json:"failed"`
 	Logged  int64 `json:"logged" doc:"How many of the failed lines importErrors.log has: it has a bound."`
+
+	Configurations int64 `json:"configurations,omitempty" doc:"Written, or made and changed, with configurations."`
 }
 
 func identityJobRoutes() []*route {
@@ -200,7 +202,7 @@ func showIdentityJob(j engine.IdentityJob) identityJobDocument {
 	n := j.Counts
 	d := identityJobDocument{
 		ID: j.ID, Type: string(j.Type), Description: j.Description, Status: string(j.Status), FailureReason: j.FailureReason, Progress: j.Progress,
-		Counts: identityJobCounts{n.Lines, n.Skipped, n.Created, n.Updated, n.Deleted, n.Failed, n.Logged}, Done: j.Bytes, Total: j.Total,
+		Counts: identityJobCounts{n.Lines, n.Skipped, n.Created, n.Updated, n.Deleted, n.Failed, n.Logged, n.Configurations}, Done: j.Bytes, Total: j.Total,
 		Container: j.Output.Name, Blob: j.OutputBlob, Mode: string(j.DefaultMode), DryRun: j.DryRun, ExcludeKeys: j.ExcludeKeys, Where: j.Where,
 		Principal: j.Principal, CreatedTime: j.Created, UpdatedTime: j.Updated,
 	}
