@@ -156,9 +156,7 @@ func (b *Behaviour) tagsOf(i int, c *Cohort) (json.RawMessage, error) {
 		pace *= len(values)
 	}
 	if c != nil {
-		for name, value := range c.Tags {
-			tags[name] = value
-		}
+		maps.Copy(tags, c.Tags)
 	}
 	return json.Marshal(tags)
 }
