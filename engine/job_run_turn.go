@@ -234,7 +234,8 @@ func (n *jobTurn) look(r storage.Reader) error {
 	}
 	n.method = work.spec.Spec.Action.Method != nil
 	s := &record.State
-	if s.Status == rollout.JobCanceling || s.Ended {
+	// After the end what was taken goes on, once what was not is canceled.
+	if total := s.Total(); s.Status == rollout.JobCanceling || s.Ended && total.Pending > 0 {
 		return n.lookOpen(r)
 	}
 	if s.Status != rollout.JobRunning {

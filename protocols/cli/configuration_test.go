@@ -157,6 +157,7 @@ func TestConfigurationRolloutCommands(t *testing.T) {
 		{[]string{"configuration", "apply", "fan", "--where", "*", "--desired", "a=1", "--parallel", "5", "--at-once"}, ExitUsage, "--at-once", ""},
 		{[]string{"configuration", "apply", "fan", "--where", "*", "--desired", "a=1", "--waves", "1,100%", "--approve-from", "2"}, ExitOK, "muster job watch", ""},
 		{[]string{"configuration", "show", "fan"}, ExitOK, "spread by the job", ""},
+		{[]string{"job", "list", "-o", "csv"}, ExitOK, "revision 1 of the configuration fan", ""},
 		{[]string{"configuration", "apply", "fan", "--at-once", "--wait", "20s"}, ExitOK, "settled on 3 of 3", "job"},
 		{[]string{"configuration", "show", "fan", "-o", "json"}, ExitOK, `"properties.desired.a": 1`, "rollout"},
 	} {

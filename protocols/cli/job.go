@@ -84,6 +84,9 @@ func actionText(s *client.JobSpec) string {
 	if m := s.Action.Method; m != nil {
 		return "method " + m.Name
 	}
+	if g := s.Action.Configuration; g != nil {
+		return fmt.Sprintf("revision %d of the configuration %s", g.Revision, g.ID)
+	}
 	var paths []string
 	if t := s.Action.Twin; t != nil {
 		for _, section := range []struct {
@@ -111,7 +114,11 @@ func brieflyJoined(list []string, most int) string {
 }
 
 // targetText is whom a job is for, in a few words.
-func targetText(t *client.JobTargets) string {
+func targetText(s *client.JobSpec) string {
+	if s.Action.Configuration != nil {
+		return "those of the configuration"
+	}
+	t := &s.Targets
 	what := "devices"
 	if t.Source != "" {
 		what = t.Source
@@ -190,7 +197,7 @@ func (a *app) printJob(o OutputFlags, j client.Job) error {
 	}
 	optional("description", j.Description, j.Description != "")
 	optional("labels", labelText(j.Labels), len(j.Labels) > 0)
-	fields = append(fields, field{"action", jobText(&j)}, field{"targets", targetText(&j.Targets)}, field{"status", a.standing(&j.JobProgress)})
+	fields = append(fields, field{"action", jobText(&j)}, field{"targets", targetText(&j.JobSpec)}, field{"status", a.standing(&j.JobProgress)})
 	optional("next", jobNext(j.ID, &j.JobProgress), jobNext(j.ID, &j.JobProgress) != "")
 	fields = append(fields, field{"done", doneOf(&j.JobProgress)}, field{"outcomes", tallyText(&j.Total)}, field{"policy", policyText(&j.Policy)})
 	optional("run", j.Run, j.Policy.Repeat != "")

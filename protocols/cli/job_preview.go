@@ -21,7 +21,7 @@ func (a *app) showPreview(w io.Writer, p *client.JobPreview) error {
 	if err := json.Unmarshal(p.Job, &spec); err != nil {
 		return fmt.Errorf("read the hub's preview: %w", err)
 	}
-	text := fmt.Sprintf("%s: %s\n%s\n", targetCount(p.Count), printable(targetText(&spec.Targets)), printable(actionText(&spec)))
+	text := fmt.Sprintf("%s: %s\n%s\n", targetCount(p.Count), printable(targetText(&spec)), printable(actionText(&spec)))
 	text += a.drawWaves(p, &spec)
 	for i, part := range policyParts(&spec.Policy) {
 		name := "Policy"

@@ -35,6 +35,15 @@ type JobAction struct {
 	Offline   string     `json:"offline,omitempty"`   // of a method: wait (when empty) or fail
 	AnyAnswer bool       `json:"anyAnswer,omitempty"` // of a method: whatever the device answers is success
 	Confirm   string     `json:"confirm,omitempty"`   // predicate on the target's twin that shows that the action took effect
+
+	// Configuration is of jobs that a hub makes itself: the rollout of a configuration.
+	Configuration *JobConfiguration `json:"configuration,omitempty"`
+}
+
+// JobConfiguration is the revision of a configuration that a job spreads.
+type JobConfiguration struct {
+	ID       string `json:"id"`
+	Revision uint64 `json:"revision"`
 }
 
 // JobTwin is a merge patch of a twin.
