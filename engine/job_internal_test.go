@@ -637,6 +637,86 @@ func TestDeleteAndExpireJobs(t *testing.T) {
 	}
 }
 
+// TestRemovalGoesOn: what is left of a deleted job goes after a restart.
+func TestRemovalGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *Hub {
+		h, err := Open(t.Context(), Options{Storage: storage.Options{Dir: dir, Memory: 64 << 20}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-h.queries.ready
+		return h
+	}
+	h := open()
+	makeDevices(t, h, 900, fleetTags)
+	s := twinJob("*")
+	s.ID = "j"
+	createJob(t, h, s)
+	layOutAll(t, h, "j")
+	runSome(t, h, "j", 700, ended(rollout.ExecutionSucceeded))
+	err := h.db.Update(t.Context(), func(tx *storage.Tx) error {
+		r, err := loadJob(tx, "j")
+		if err != nil {
+			return err
+		}
+		r.State.Status = rollout.JobCanceled
+		return h.storeJobTx(tx, everybody(), "j", &r)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.DeleteJob(t.Context(), everybody(), "j", ""); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (n int) {
+		t.Helper()
+		err := h.db.View(t.Context(), func(r storage.Reader) error {
+			for _, err := range executionTable.Scan(r, storage.Range{}) {
+				if err != nil {
+					return err
+				}
+				n++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	h.reached = func(place string) {
+		if place == "job.remove:after" {
+			panic(stopped{place})
+		}
+	}
+	func() {
+		defer func() {
+			if _, is := recover().(stopped); !is {
+				t.Error("it was not stopped")
+			}
+		}()
+		_ = h.sweepJobs(t.Context(), time.Now())
+	}()
+	if n := left(); n != 700-goneBatch {
+		t.Errorf("%d executions are left", n)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h = open()
+	if err := h.sweepJobs(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if n := left(); n != 0 || len(laidOut(t, h, "j")) > 0 {
+		t.Errorf("%d executions are left", n)
+	}
+	createJob(t, h, s) // its id is free again
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestRuns: of a job that repeats the last runs keep their executions.
 func TestRuns(t *testing.T) {
 	h := jobFleet(t, 30)

@@ -301,3 +301,20 @@ func TestPreviewTokensElsewhere(t *testing.T) {
 	_, err := other.CreateJob(t.Context(), everybody(), s, token)
 	refusal(t, err, CodeArgumentInvalid, "not one that a preview of this hub gave")
 }
+
+func FuzzPreviewToken(f *testing.F) {
+	h := queryHub(f)
+	sum := h.newTargetSum()
+	sum.add("d1")
+	now := time.Now()
+	token := h.previewToken([32]byte{1}, sum, now.Add(time.Minute))
+	f.Add(token)
+	f.Add(token[:40])
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := h.openPreview(text, [32]byte{1}, now)
+		if err == nil && !got.same(sum) {
+			t.Fatalf("%q vouches for what was never previewed", text)
+		}
+	})
+}
