@@ -187,6 +187,32 @@ func TestPolicyOfJob(t *testing.T) {
 	})
 }
 
+// TestEndOfJob lets what was taken before a job's end go on after it, and
+// nothing else.
+func TestEndOfJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 4)
+		putJob(t, h, JobSpec{ID: "j", Action: method("reboot"), Policy: rollout.Policy{
+			Rate: &rollout.Rate{PerMinute: 1}, Timeout: minutes(120), End: time.Now().Add(90 * time.Second),
+		}}, ids)
+		time.Sleep(10 * time.Minute) // two of four were taken, and wait for their devices
+		r := readJob(t, h, "j")
+		if total := r.State.Total(); total.Waiting != 2 || total.Canceled != 2 || r.State.Status.Final() {
+			t.Fatalf("after the end: %+v", r.State)
+		}
+		var calls atomic.Int64
+		for _, id := range ids {
+			attach(t, h, id, func(string, json.RawMessage) (int, bool) { calls.Add(1); return 200, true })
+		}
+		time.Sleep(time.Minute)
+		r = readJob(t, h, "j")
+		if total := r.State.Total(); total.Succeeded != 2 || total.Canceled != 2 || r.State.Status != rollout.JobCanceled || calls.Load() != 2 {
+			t.Errorf("after the devices came: %d calls, %+v", calls.Load(), r.State)
+		}
+	})
+}
+
 // TestOwnerOfJob pauses a job whose owner may no longer do what it does.
 func TestOwnerOfJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
