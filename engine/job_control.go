@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strconv"
@@ -146,8 +147,9 @@ func (h *Hub) ApproveJob(ctx context.Context, c Caller, id string, wave int, eta
 }
 
 // CloneJob returns what a job was made with, for another one: without its id,
-// and without times that have passed. It needs ServiceConnect.
-func (h *Hub) CloneJob(ctx context.Context, c Caller, id string) (JobSpec, error) {
+// and without times that have passed. Overrides are as in JobFromTemplate. It
+// needs ServiceConnect.
+func (h *Hub) CloneJob(ctx context.Context, c Caller, id string, overrides json.RawMessage) (JobSpec, error) {
 	j, err := h.Job(ctx, c, id)
 	if err != nil {
 		return JobSpec{}, err
@@ -159,5 +161,9 @@ func (h *Hub) CloneJob(ctx context.Context, c Caller, id string) (JobSpec, error
 			*t = time.Time{}
 		}
 	}
-	return s, nil
+	text, err := marshal(s)
+	if err != nil {
+		return JobSpec{}, err
+	}
+	return h.overridden(text, overrides)
 }

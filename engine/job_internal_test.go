@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -192,8 +193,8 @@ func TestControlJob(t *testing.T) {
 	if j, err = h.CancelJob(ctx, c, "j", "enough", ""); err != nil || j.Status() != rollout.JobCanceling || j.State.Reason != "enough" {
 		t.Errorf("%v, %s", err, j.Status())
 	}
-	spec, err := h.CloneJob(ctx, c, "j")
-	if err != nil || spec.ID != "" || spec.Targets.Where != "*" || len(spec.Policy.Waves) != 3 {
+	spec, err := h.CloneJob(ctx, c, "j", json.RawMessage(`{"policy":{"waves":null},"labels":{"again":"yes"}}`))
+	if err != nil || spec.ID != "" || spec.Targets.Where != "*" || len(spec.Policy.Waves) > 1 || spec.Labels["again"] != "yes" {
 		t.Errorf("%v, %+v", err, spec)
 	}
 	for name, f := range map[string]func(id string) error{
@@ -203,7 +204,7 @@ func TestControlJob(t *testing.T) {
 		"approve": func(id string) error { _, err := h.ApproveJob(ctx, c, id, -1, ""); return err },
 		"retry":   func(id string) error { _, _, err := h.RetryFailedJob(ctx, c, id, nil, ""); return err },
 		"delete":  func(id string) error { return h.DeleteJob(ctx, c, id, "") },
-		"clone":   func(id string) error { _, err := h.CloneJob(ctx, c, id); return err },
+		"clone":   func(id string) error { _, err := h.CloneJob(ctx, c, id, nil); return err },
 	} {
 		t.Run(name, func(t *testing.T) { refusal(t, f("ghost"), CodeJobNotFound, "ghost") })
 	}

@@ -258,13 +258,18 @@ func (h *Hub) JobFromTemplate(ctx context.Context, c Caller, name string, versio
 	if err != nil {
 		return JobSpec{}, err
 	}
+	return h.overridden(t.Spec, overrides)
+}
+
+// overridden is a spec with other members of its own, in JSON.
+func (h *Hub) overridden(spec, overrides json.RawMessage) (JobSpec, error) {
 	if most := h.limits.JobBytes; len(overrides) > most {
 		return JobSpec{}, errf(CodeTooLarge, "the overrides have %d bytes; expected at most %d", len(overrides), most)
 	}
-	spec := t.Spec
 	if len(overrides) > 0 {
 		// Whatever is wrong with them is told of them, not of what they make.
-		if err := rollout.Decode(overrides, "overrides", new(JobSpec)); err != nil {
+		err := rollout.Decode(overrides, "overrides", new(JobSpec))
+		if err != nil {
 			return JobSpec{}, wrapf(CodeArgumentInvalid, err, "%s", err.Error())
 		}
 		if spec, err = override(spec, overrides, 2); err != nil {

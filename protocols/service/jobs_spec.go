@@ -74,9 +74,11 @@ func (c *call) jobAsk(base string) (a jobAsk, err error) {
 		a.spec, err = c.hub.JobFromTemplate(c.r.Context(), c.caller, template, 0, rest)
 		return a, err
 	case clone != "":
-		if a.spec, err = c.hub.CloneJob(c.r.Context(), c.caller, clone); err != nil {
+		if err := decodeJob(rest, new(engine.JobSpec)); err != nil {
 			return a, err
 		}
+		a.spec, err = c.hub.CloneJob(c.r.Context(), c.caller, clone, rest)
+		return a, err
 	}
 	return a, decodeJob(rest, &a.spec)
 }

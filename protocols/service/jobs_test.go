@@ -406,7 +406,7 @@ func TestJobRefused(t *testing.T) {
 	if big.status != 413 {
 		t.Errorf("a body of more than 1 MiB: %d", big.status)
 	}
-	for _, query := range []string{"?status=odd", "?kind=export", "?limit=0", "?cursor=x"} {
+	for _, query := range []string{"?status=odd", "?kind=other", "?limit=0", "?cursor=x"} {
 		f.do("GET", "/api/v1/jobs"+query, "").want(400)
 	}
 	for _, query := range []string{"?status=odd", "?wave=0", "?run=-1", "?limit=1001", "?cursor=x"} {
