@@ -74,7 +74,7 @@ func blockKeeper(id, block string) storage.Key { return storage.Tuple("block", i
 
 // newUploadID is in order of time, and cannot be guessed.
 func newUploadID(now time.Time) string {
-	return fmt.Sprintf("%012x-%s", now.UnixMilli(), strings.ToLower(rand.Text()))
+	return fmt.Sprintf("%013x-%s", now.UnixMicro(), strings.ToLower(rand.Text()))
 }
 
 // deviceTx checks that a device still is who it was, and enabled.
