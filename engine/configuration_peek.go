@@ -45,7 +45,7 @@ func peekChange(entry []byte) (changePeek, error) {
 			}
 			rest = rest[end:]
 		case "x":
-			if p.data, rest, ok = peekValue(rest); !ok {
+			if p.data, _, ok = peekValue(rest); !ok {
 				return decodePeek(entry)
 			}
 			return p, nil

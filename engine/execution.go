@@ -100,11 +100,11 @@ func (t *jobTx) attempt(e *executionRecord, name string) {
 }
 
 // newest is the attempt that was begun last, nil when none was.
-func (e *executionRecord) newest() *attemptRecord {
-	if len(e.Last) == 0 {
+func (r *executionRecord) newest() *attemptRecord {
+	if len(r.Last) == 0 {
 		return nil
 	}
-	return &e.Last[len(e.Last)-1]
+	return &r.Last[len(r.Last)-1]
 }
 
 // remove ends an execution whose identity is gone.

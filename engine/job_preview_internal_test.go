@@ -63,12 +63,12 @@ func TestPreviewJob(t *testing.T) {
 	if p.Sample[0].Effect.Method != "reboot" || p.Sample[0].Effect.Fault != "" {
 		t.Errorf("%+v", p.Sample[0])
 	}
-	told := ""
+	var told strings.Builder
 	for _, w := range p.Warnings {
-		told += w.Path + " " + w.Reason + "; "
+		told.WriteString(w.Path + " " + w.Reason + "; ")
 	}
-	if !strings.Contains(told, "are all 1000 devices of the hub") || !strings.Contains(told, "10 of the 10 that are shown are not connected") {
-		t.Errorf("warnings are %s", told)
+	if !strings.Contains(told.String(), "are all 1000 devices of the hub") || !strings.Contains(told.String(), "10 of the 10 that are shown are not connected") {
+		t.Errorf("warnings are %s", told.String())
 	}
 	s.Action.Offline = JobOfflineFail
 	if p = previewOf(t, h, s, 10); !strings.Contains(p.Sample[0].Effect.Fault, "not connected") {

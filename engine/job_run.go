@@ -281,17 +281,22 @@ func (l *jobLoop) sleep(ctx context.Context, wait time.Duration) {
 	}
 }
 
+// takeSet takes all that is in a set; nobody else has what it returns.
+func takeSet[K comparable](set *map[K]struct{}) map[K]struct{} {
+	taken := *set
+	if len(taken) == 0 {
+		return nil // the empty one stays where others add to it
+	}
+	*set = map[K]struct{}{}
+	return taken
+}
+
 // pass does what there is to do for one turn, and says how long nothing will be.
 func (l *jobLoop) pass(ctx context.Context) (wait time.Duration, err error) {
 	j := &l.hub.jobs
 	j.mu.Lock()
-	dirty, devices, everybody, late := j.dirty, j.devices, j.everybody, j.late
-	if len(dirty) > 0 {
-		j.dirty = map[string]struct{}{}
-	}
-	if len(devices) > 0 {
-		j.devices = map[TwinID]struct{}{}
-	}
+	dirty, devices := takeSet(&j.dirty), takeSet(&j.devices)
+	everybody, late := j.everybody, j.late
 	j.everybody, j.late = false, nil
 	if !j.due.IsZero() && (l.dueAt.IsZero() || j.due.Before(l.dueAt)) {
 		l.dueAt = j.due

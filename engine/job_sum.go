@@ -99,7 +99,7 @@ func (s *targetSum) since(before *targetSum) targetChange {
 		cells[i].ID ^= before.Cells[i].ID
 		cells[i].Check ^= before.Cells[i].Check
 	}
-	for round := 0; round < 4*sketchCells; round++ {
+	for range 4 * sketchCells {
 		found := false
 		for i := range cells {
 			one := cells[i]

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -49,22 +50,22 @@ func TestTry(t *testing.T) {
 		return tx.Try(part(tx, "later", 100, nil))
 	})
 	view(t, db, func(r Reader) error {
-		got := ""
+		var got strings.Builder
 		for it, err := range tab.Scan(r, Range{}) {
 			if err != nil {
 				return err
 			}
 			if p, _ := it.Key.Parts(); len(p) == 1 {
-				got += fmt.Sprint(p[0], "=", it.Value.City, it.Value.Number, " ")
+				got.WriteString(fmt.Sprint(p[0], "=", it.Value.City, it.Value.Number, " "))
 			} else if p[1] == uint64(7) {
-				got += fmt.Sprint(p[0], it.Value.Number, " ")
+				got.WriteString(fmt.Sprint(p[0], it.Value.Number, " "))
 			}
 		}
 		for it, err := range tab.Lookup(r, "city", Range{Start: Tuple("g"), End: Tuple("h")}) {
 			t.Errorf("an index entry is left: %v %v", it, err)
 		}
-		if want := "kept1 later100 shared=later again100 "; got != want {
-			t.Errorf("records %q, want %q", got, want)
+		if want := "kept1 later100 shared=later again100 "; got.String() != want {
+			t.Errorf("records %q, want %q", got.String(), want)
 		}
 		for name, want := range map[string]int64{"docs": 101, "kept": 1, "gone": 0, "panicked": 0, "later": 100} {
 			if n, err := Counter(r, name); n != want || err != nil {

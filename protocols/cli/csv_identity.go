@@ -182,7 +182,7 @@ func (t *csvTarget) value(cell string) (any, error) {
 	trimmed := strings.TrimSpace(cell)
 	switch t.kind {
 	case "number":
-		if !json.Valid([]byte(trimmed)) || strings.IndexAny(trimmed[:1], "-0123456789") < 0 {
+		if !json.Valid([]byte(trimmed)) || !strings.ContainsAny(trimmed[:1], "-0123456789") {
 			return nil, fmt.Errorf("%q is no number; expected one as JSON writes it, such as 12.5", clipped(cell))
 		}
 		return json.RawMessage(trimmed), nil

@@ -21,37 +21,38 @@ func (a *app) showPreview(w io.Writer, p *client.JobPreview) error {
 	if err := json.Unmarshal(p.Job, &spec); err != nil {
 		return fmt.Errorf("read the hub's preview: %w", err)
 	}
-	text := fmt.Sprintf("%s: %s\n%s\n", targetCount(p.Count), printable(targetText(&spec)), printable(actionText(&spec)))
-	text += a.drawWaves(p, &spec)
+	var text strings.Builder
+	text.WriteString(fmt.Sprintf("%s: %s\n%s\n", targetCount(p.Count), printable(targetText(&spec)), printable(actionText(&spec))))
+	text.WriteString(a.drawWaves(p, &spec))
 	for i, part := range policyParts(&spec.Policy) {
 		name := "Policy"
 		if i > 0 {
 			name = ""
 		}
-		text += fmt.Sprintf("%-10s %s\n", name, printable(part))
+		text.WriteString(fmt.Sprintf("%-10s %s\n", name, printable(part)))
 	}
 	switch {
 	case p.First.IsZero():
-		text += "Start      never: no window opens before the end\n"
+		text.WriteString("Start      never: no window opens before the end\n")
 	case spec.Policy.Start != "" || len(spec.Policy.Windows) > 0:
-		text += "Start      " + a.cell(p.First) + "\n"
+		text.WriteString("Start      " + a.cell(p.First) + "\n")
 	}
 	for _, x := range p.Excluded {
-		text += fmt.Sprintf("Left out   %d %s: %s\n", x.Count, exclusionText(x.Reason), printable(sampleOf(x.Sample, x.Count)))
+		text.WriteString(fmt.Sprintf("Left out   %d %s: %s\n", x.Count, exclusionText(x.Reason), printable(sampleOf(x.Sample, x.Count))))
 	}
 	for _, x := range p.Conflicts {
-		text += fmt.Sprintf("Also       the job %s (%s, priority %d) is for %d of the targets below\n", printable(x.Job), x.Status, x.Priority, x.Targets)
+		text.WriteString(fmt.Sprintf("Also       the job %s (%s, priority %d) is for %d of the targets below\n", printable(x.Job), x.Status, x.Priority, x.Targets))
 	}
 	for _, f := range p.Warnings {
-		text += "Warning    " + printable(faultText(f)) + "\n"
+		text.WriteString("Warning    " + printable(faultText(f)) + "\n")
 	}
 	if len(p.Sample) > 0 {
-		text += "\n" + a.tableText(sampleSheet(p, previewSample))
+		text.WriteString("\n" + a.tableText(sampleSheet(p, previewSample)))
 	}
 	if more := p.Count - int64(min(len(p.Sample), previewSample)); more > 0 {
-		text += fmt.Sprintf("and %d more\n", more)
+		text.WriteString(fmt.Sprintf("and %d more\n", more))
 	}
-	_, err := io.WriteString(w, text)
+	_, err := io.WriteString(w, text.String())
 	return err
 }
 
