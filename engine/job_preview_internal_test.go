@@ -189,7 +189,7 @@ func TestPreviewTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	refusal(t, create(s, token), CodeJobPreviewChanged, "30 targets in its preview and has 31 now: 3 targets more, 2 targets fewer; d00000, d00001, d00002 came", "Preview it again")
+	refusal(t, create(s, token), CodeJobPreviewChanged, "30 targets in its preview and has 31 now", "more", "fewer", "came", "Preview it again")
 	if err := create(s, previewOf(t, h, s, 0).Token); err != nil {
 		t.Errorf("with a new token: %v", err)
 	}

@@ -182,6 +182,7 @@ for shell in zsh fish; do
 done
 tests 'tests, architecture and documents included' "${race[@]}" -timeout 15m ./...
 tests 'rollouts: 100,000 random policies against a model, which are too many for the race detector' -run 'TestModel$' ./engine/rollout
+tests 'configurations: 100,000 random cases against a plain evaluator' -run 'NaiveEvaluator|AnyOrder' ./engine/configuration
 
 if command -v dpkg-deb > /dev/null; then
   for tool in lintian systemd-analyze:systemd fakeroot man:man-db; do

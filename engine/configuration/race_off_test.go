@@ -1,0 +1,5 @@
+//go:build !race
+
+package configuration
+
+const raceDetector = false
