@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -90,7 +91,10 @@ func TestConfigurationsAfterAKillAtEachStep(t *testing.T) {
 		var images []image
 		seen := map[string]int{}
 		change := -1
+		var mu sync.Mutex // several goroutines come to steps
 		reached := func(step string) {
+			mu.Lock()
+			defer mu.Unlock()
 			if change < 0 || seen[step] == copies {
 				return
 			}
@@ -108,11 +112,15 @@ func TestConfigurationsAfterAKillAtEachStep(t *testing.T) {
 		mustCreate(t, f.hub, engine.Identity{DeviceID: "e1", Edge: true})
 		synctest.Wait()
 		for i, make := range configurationChanges {
+			mu.Lock()
 			change = i
+			mu.Unlock()
 			make(f)
 			synctest.Wait()
 		}
+		mu.Lock()
 		change = -1
+		mu.Unlock()
 		want := f.ends(devices)
 		f.stop()
 		for _, step := range []string{"put", "follow", "spread", "delete", "rollback", "apply", "rollout"} {
