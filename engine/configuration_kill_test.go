@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/enginetest"
@@ -132,6 +133,7 @@ func TestConfigurationsAfterAKillAtEachStep(t *testing.T) {
 		}
 		for _, image := range images {
 			g := openFleet(t, image.dir)
+			time.Sleep(time.Second) // what is spread waits until queries are ready
 			synctest.Wait()
 			for _, make := range configurationChanges[image.change:] {
 				make(g)
