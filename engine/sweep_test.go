@@ -46,7 +46,8 @@ type sweepWork struct {
 
 // sweepWorks are all works, by name: each file that has some adds its own.
 var sweepWorks = map[string]sweepWork{
-	"jobs": jobsSweep,
+	"jobs":           jobsSweep,
+	"configurations": configurationsSweep,
 }
 
 // sweepLine is what hub and devices tell each other, one in a line.
