@@ -18,9 +18,7 @@ func TestJobsOfOneDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := runningHub(t, nil)
 		id := jobDevices(t, h, 1)[0]
-		var order []string
-		d := attach(t, h, id, nil)
-		d.answer = func(name string, _ json.RawMessage) (int, bool) { order = append(order, name); return 0, false }
+		d := attach(t, h, id, say())
 		job := func(name string, priority int) {
 			putJob(t, h, JobSpec{ID: name, Action: method(name), Policy: rollout.Policy{Priority: priority, AttemptTimeout: minutes(60), Timeout: minutes(600)}}, []TwinID{id})
 			time.Sleep(time.Second)
@@ -51,7 +49,10 @@ func TestJobsOfOneDevice(t *testing.T) {
 		time.Sleep(time.Second)
 		d.session.CompleteMethod("5", 200, nil)
 		time.Sleep(time.Second)
-		if got := strings.Join(order, " "); got != "first high second low paused" {
+		d.mu.Lock()
+		got := strings.Join(d.calls, " ")
+		d.mu.Unlock()
+		if got != "first high second low paused" {
 			t.Errorf("the device was called by %s", got)
 		}
 		if e := readExecution(t, h, "twin", id); e.Status != rollout.ExecutionSucceeded || !e.Ended.Before(readExecution(t, h, "second", id).Started.Add(time.Millisecond)) {
