@@ -37,7 +37,7 @@ step() {
 
 # Tests that are the half of another one which runs in a child process; on
 # their own they skip themselves.
-helpers='^(TestIdleClients|TestKillChild|TestMessagesKillChild|TestPowercutRun)$'
+helpers='^(TestIdleClients|TestKillChild|TestMessagesKillChild|TestFaultSweepChild|TestPowercutRun)$'
 
 # tests NAME GOTEST-ARGS...: tests that are counted one by one.
 tests() {

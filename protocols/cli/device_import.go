@@ -197,7 +197,11 @@ func (c *deviceImportCmd) finish(a *app, s *client.Service, id string, faults *f
 	case j.Status == "failed":
 		return &problem{exit: ExitFailed, what: "the job failed", why: j.FailureReason, next: "Mend the cause and import the file again: lines that are done change nothing."}
 	case failed > 0:
-		return &problem{exit: ExitPartly, what: fmt.Sprintf("%d lines failed", failed), why: "each with its reason in " + printable(faults.name), next: "Mend these lines and import them again."}
+		what := fmt.Sprintf("%d lines failed", failed)
+		if failed == 1 {
+			what = "one line failed"
+		}
+		return &problem{exit: ExitPartly, what: what, why: "each with its reason in " + printable(faults.name), next: "Mend these lines and import them again."}
 	}
 	return nil
 }
