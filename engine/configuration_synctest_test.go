@@ -494,7 +494,7 @@ func TestThousandConfigurations(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes some seconds")
 	}
-	const devices, configurations = 20, 1000
+	const devices, configurations = 20, 1000 // as many as there may be
 	withFleet(t, func(t *testing.T, f *fleet) {
 		for i := range devices {
 			f.device(fmt.Sprint("d", i), fmt.Sprintf(`{"n":%d}`, i%10))

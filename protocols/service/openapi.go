@@ -10,6 +10,7 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/rollout"
 )
 
 // obj is a JSON object of the OpenAPI document; encoding/json sorts its
@@ -256,7 +257,8 @@ func (s *schemas) members(t reflect.Type, properties obj, needed *[]string) {
 }
 
 // componentName is the type's name without suffix "Document" and package:
-// deviceDocument is Device, page[deviceRecord] DeviceRecordPage.
+// deviceDocument is Device, page[deviceRecord] DeviceRecordPage. Rollouts have
+// policies, too, and what is theirs says so.
 func componentName(t reflect.Type) string {
 	name := t.Name()
 	if base, arg, ok := strings.Cut(name, "["); ok {
@@ -266,6 +268,9 @@ func componentName(t reflect.Type) string {
 	}
 	if t.PkgPath() != reflect.TypeFor[engine.AuditEntry]().PkgPath() {
 		name = strings.Replace(name, "Document", "", 1)
+	}
+	if t.PkgPath() == reflect.TypeFor[rollout.Policy]().PkgPath() {
+		name = "Rollout" + name
 	}
 	return strings.ToUpper(name[:1]) + name[1:]
 }
