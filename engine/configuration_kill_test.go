@@ -82,7 +82,7 @@ func (f *fleet) ends(devices int) string {
 // that is started then, with the changes that were not answered made again, ends as
 // if nothing had happened.
 func TestConfigurationsAfterAKillAtEachStep(t *testing.T) {
-	const devices, copies = 5, 2 // copies of each step
+	const devices, copies = 5, 1 // copies of each step
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		type image struct {
