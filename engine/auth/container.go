@@ -33,8 +33,7 @@ type ContainerToken struct {
 func SignContainer(key []byte, id, container string, expiry time.Time) string {
 	expiry = expiry.UTC().Truncate(time.Second)
 	sum := signContainer(key, id, container, expiry)
-	return "?sv=" + uploadVersion + "&sr=" + containerResource + "&si=" + url.QueryEscape(id) + "&sp=" + containerPermission +
-		"&se=" + url.QueryEscape(expiry.Format(time.RFC3339)) + "&sig=" + url.QueryEscape(base64.StdEncoding.EncodeToString(sum))
+	return formatSharedAccess(containerResource, containerPermission, id, expiry, sum)
 }
 
 func signContainer(key []byte, id, container string, expiry time.Time) []byte {
@@ -52,6 +51,12 @@ func ParseContainerToken(query url.Values) (ContainerToken, error) {
 		return ContainerToken{}, err
 	}
 	return ContainerToken{ID: id, Expiry: expiry, signature: sum}, nil
+}
+
+// formatSharedAccess is the query string that parseSharedAccess reads.
+func formatSharedAccess(resource, permission, id string, expiry time.Time, sum []byte) string {
+	return "?sv=" + uploadVersion + "&sr=" + resource + "&si=" + url.QueryEscape(id) + "&sp=" + permission +
+		"&se=" + url.QueryEscape(expiry.Format(time.RFC3339)) + "&sig=" + url.QueryEscape(base64.StdEncoding.EncodeToString(sum))
 }
 
 // parseSharedAccess reads the fields that tokens of blobs have in common.

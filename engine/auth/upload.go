@@ -3,7 +3,6 @@ package auth
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
 	"net/url"
 	"strings"
 	"time"
@@ -35,8 +34,7 @@ type UploadToken struct {
 func SignUpload(key []byte, id, blob string, expiry time.Time) string {
 	expiry = expiry.UTC().Truncate(time.Second)
 	sum := signUpload(key, id, blob, expiry)
-	return "?sv=" + uploadVersion + "&sr=" + uploadResource + "&si=" + url.QueryEscape(id) + "&sp=" + uploadPermission +
-		"&se=" + url.QueryEscape(expiry.Format(time.RFC3339)) + "&sig=" + url.QueryEscape(base64.StdEncoding.EncodeToString(sum))
+	return formatSharedAccess(uploadResource, uploadPermission, id, expiry, sum)
 }
 
 func signUpload(key []byte, id, blob string, expiry time.Time) []byte {
