@@ -128,7 +128,7 @@ func (h *Hub) CreateContainer(ctx context.Context, c Caller, name string) (Conta
 			return errf(CodeQuotaExceeded, "the hub has %d containers, and the limit is %d; delete one first", n, h.limits.Containers)
 		}
 		now := tx.Now().UTC()
-		r = containerRecord{ID: newUploadID(now), Principal: c.Principal.String(), Created: now, Updated: now}
+		r = containerRecord{ID: newTimedID(now), Principal: c.Principal.String(), Created: now, Updated: now}
 		tx.Add(counterContainers, 1)
 		return errors.Join(
 			containerTable.Put(tx, storage.Tuple(name), r),

@@ -72,8 +72,8 @@ func uploadKey(id string) storage.Key { return storage.Tuple(id) }
 func uploadKeeper(id string) storage.Key       { return storage.Tuple("upload", id) }
 func blockKeeper(id, block string) storage.Key { return storage.Tuple("block", id, block) }
 
-// newUploadID is in order of time, and cannot be guessed.
-func newUploadID(now time.Time) string {
+// newTimedID is an id of an upload, a container or an import: in order of time, and it cannot be guessed.
+func newTimedID(now time.Time) string {
 	return fmt.Sprintf("%013x-%s", now.UnixMicro(), strings.ToLower(rand.Text()))
 }
 
@@ -130,7 +130,7 @@ func (h *Hub) BeginUpload(ctx context.Context, g Grant, name string) (Upload, er
 			return errf(CodeTooManyUploads, "%d uploads of %q are under way, at most %d may; notify the hub of those that have ended", active, g.ID.DeviceID, most)
 		}
 		r := uploadRecord{DeviceID: g.ID.DeviceID, Generation: device.GenerationID, Name: name, Begun: now, Expires: now.Add(h.limits.UploadTime).Truncate(time.Second)}
-		u = Upload{CorrelationID: newUploadID(now), Blob: g.ID.DeviceID + "/" + name, Expires: r.Expires}
+		u = Upload{CorrelationID: newTimedID(now), Blob: g.ID.DeviceID + "/" + name, Expires: r.Expires}
 		u.Token = auth.SignUpload(h.files.key, u.CorrelationID, u.Blob, r.Expires)
 		h.files.countTx(tx, 0, 0, 1, 0)
 		return uploadTable.Put(tx, uploadKey(u.CorrelationID), r)

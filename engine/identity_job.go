@@ -245,7 +245,7 @@ func (h *Hub) CreateIdentityJob(ctx context.Context, c Caller, s IdentityJobSpec
 		if most := h.limits.IdentityJobsOpen; open >= most {
 			return errf(CodeJobQuotaExceeded, "%d imports and exports have not ended, at most %d may; wait until one has, or cancel it", open, most)
 		}
-		id, r.Created, place = newUploadID(now), now, identityJobPlace{Moved: now}
+		id, r.Created, place = newTimedID(now), now, identityJobPlace{Moved: now}
 		if r.Type == IdentityImport {
 			content, err := h.pinInputTx(tx, id, &r)
 			if err != nil {

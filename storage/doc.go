@@ -27,12 +27,10 @@
 //   - Damage is named, with file and offset where it can be, and never skipped.
 //   - After a failed write or sync nothing more is written until a restart.
 //
-// # Places kept for what follows
+// # Beside the tables
 //
-// Three parts of a data directory belong to this package and are not built yet; their names are
-// taken. Telemetry segments (directory "telemetry") are append-only files with their own
-// retention, never Badger. Blobs (directory "blobs") are files named by their SHA-256, made by
-// temporary name, sync, rename and sync of the directory, counted by references in a table.
-// Backup and restore are streams of one snapshot, taken while serving; a restore starts a new
-// epoch.
+// Messages (directory "messages") are append-only segment files with their own retention, never
+// Badger. Blobs (directory "blobs") are files named by their SHA-256, made by temporary name, sync,
+// rename and sync of the directory, counted by references in a table. Backup and restore are
+// streams of one snapshot, taken while serving; a restore starts a new epoch.
 package storage
