@@ -62,6 +62,16 @@ const (
 	CodeJobTemplateNotFound
 	CodeTooManyJobs
 	CodeJobQuotaExceeded
+	CodePatternNotFound
+	CodePatternAlreadyExists
+	CodePatternState
+	CodePatternInvalid
+	CodePatternUnsigned
+	CodePatternGrant
+	CodeRunNotFound
+	CodeRunState
+	CodeTooManyRuns
+	CodeSecretNotFound
 	CodeBlobContainer
 	CodeBlobContainerNotFound
 	CodeBlobContainerExists
@@ -142,6 +152,16 @@ var codeTable = [...]CodeInfo{
 	{CodeJobTemplateNotFound, "JobTemplateNotFound", "There is no such job template.", "`muster job template list` shows what exists.", false},
 	{CodeTooManyJobs, "ThrottlingMaxActiveJobCountExceeded", "As many jobs are active as may be.", "Wait until one has ended, or cancel one.", true},
 	{CodeJobQuotaExceeded, "JobQuotaExceeded", "An import or export is under way; there is one at a time.", "Wait until it has ended, or cancel it.", true},
+	{CodePatternNotFound, "PatternNotFound", "There is no such pattern, or not this version of it.", "`muster pattern list` shows what is installed.", false},
+	{CodePatternAlreadyExists, "PatternAlreadyExists", "This version of the pattern is installed already, with other files.", "Raise version in the manifest, or remove the installed one.", false},
+	{CodePatternState, "PatternState", "The pattern is in a state in which this can't be done.", "`muster pattern show NAME` says how it stands.", false},
+	{CodePatternInvalid, "PatternInvalid", "The pattern's manifest or code is not valid.", "Correct what the message names; `muster pattern check DIR` looks at it without a hub.", false},
+	{CodePatternUnsigned, "PatternUnsigned", "The pattern is not signed by a key that this hub trusts.", "Sign it with a trusted key, or install it with --unsigned if you know where it comes from.", false},
+	{CodePatternGrant, "PatternGrant", "The pattern asks for capabilities that were not granted.", "Look at what it asks for, and install it with all of it granted.", false},
+	{CodeRunNotFound, "RunNotFound", "There is no such run, or it ended too long ago.", "`muster run list` shows what is kept.", false},
+	{CodeRunState, "RunState", "The run is in a state in which this can't be done.", "`muster run show RUN` says how it stands.", false},
+	{CodeTooManyRuns, "TooManyRuns", "As many runs are under way as may be.", "Wait until some have ended, or cancel some.", true},
+	{CodeSecretNotFound, "SecretNotFound", "There is no such secret.", "`muster pattern secret list` shows what exists.", false},
 	{CodeBlobContainer, "BlobContainerValidationError", "The blob container can't be used.", "Use a container of this hub: `muster device import` and `muster device export` make one.", false},
 	{CodeBlobContainerNotFound, "ContainerNotFound", "There is no such container.", "`muster container list` shows what exists.", false},
 	{CodeBlobContainerExists, "ContainerAlreadyExists", "A container with this name exists.", "Choose another name, or leave it out and the hub makes one.", false},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/pattern"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -27,6 +28,12 @@ type Options struct {
 	Columns int64
 	// FileNotifications keeps a notification for the service of each file that a device uploads.
 	FileNotifications bool
+	// Scripts runs the programs of patterns; without it there are none. Fetch sends
+	// their requests; without it an http step fails. Shipped are the patterns that
+	// are installed from the start.
+	Scripts Interpreter
+	Fetch   Fetch
+	Shipped []*pattern.Bundle
 	// Reached is called at each named step of long work, right before and right
 	// after its transaction; nil calls nothing. Tests end the process there.
 	Reached func(step string)

@@ -60,6 +60,14 @@ const (
 	opJobControl
 	opJobApprove
 	opJobTemplateWrite
+	opPatternRead
+	opPatternWrite
+	opPatternTrust
+	opPatternSecret
+	opRunRead
+	opRunStart
+	opRunControl
+	opRunApprove
 	opConfigurationRead
 	opConfigurationWrite
 	opConfigurationApply
@@ -150,6 +158,14 @@ var operationTable = [...]OperationInfo{
 	{"job.control", auth.ServiceConnect, "Pause, resume, cancel or retry a job.", throttleJob},
 	{"job.approve", auth.ServiceConnect, "Let a job that waits for approval go on.", throttleJob},
 	{"job.template.write", auth.ServiceConnect, "Save or delete a job template.", throttleNone},
+	{"pattern.read", auth.ServiceConnect, "Read patterns, their manifests, files and cost.", throttleNone},
+	{"pattern.write", auth.HubManage, "Install a pattern and grant what it needs, enable, disable or remove it.", throttleNone},
+	{"pattern.trust", auth.HubManage, "Trust a key that signs patterns, or trust it no more.", throttleNone},
+	{"pattern.secret", auth.HubManage, "Set or delete a secret that patterns use, or list their names.", throttleNone},
+	{"run.read", auth.ServiceConnect, "Read runs of patterns, their steps and logs.", throttleNone},
+	{"run.start", auth.ServiceConnect, "Start a run of a pattern.", throttleNone},
+	{"run.control", auth.ServiceConnect, "Cancel, undo or retry a run.", throttleNone},
+	{"run.approve", auth.ServiceConnect, "Decide what a run asks.", throttleNone},
 	{"configuration.read", auth.ServiceConnect, "Read configurations, their revisions and metrics, or test their queries.", throttleConfiguration},
 	{"configuration.write", auth.ServiceConnect, "Create, change, roll back or delete a configuration.", throttleConfiguration},
 	{"configuration.apply", auth.ServiceConnect, "Apply configuration content to one edge device.", throttleConfiguration},

@@ -1,0 +1,93 @@
+package pattern
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Activation is all that a worker gets to run a program from its top. It holds
+// no secret and nothing of another device.
+type Activation struct {
+	Run     string          `json:"run"`              // ctx.id
+	Attempt int             `json:"attempt"`          // ctx.attempt, from 1
+	Entry   Entry           `json:"entry"`            // which function is called
+	Device  string          `json:"device,omitempty"` // dev.id; empty for scope fleet
+	Module  string          `json:"module,omitempty"`
+	Params  json.RawMessage `json:"params,omitempty"` // checked, with defaults
+	// Twin is the device's twin as a query shows it (deviceId, connected, tags,
+	// properties), of the moment of the activation; nil when the program may not
+	// read it.
+	Twin json.RawMessage `json:"twin,omitempty"`
+	// Steps are those of this entry; the last may have been answered just now, and
+	// none is open.
+	Steps []Step                     `json:"steps,omitempty"`
+	Kept  map[string]json.RawMessage `json:"kept,omitempty"`
+	Now   time.Time                  `json:"now"`
+	Seed  uint64                     `json:"seed"` // of random and uuid steps
+	// Cancel, when there is one, is raised by each step from number CancelAt on
+	// that a deferred function does not make. Such steps are not journaled.
+	Cancel   *Fault `json:"cancel,omitempty"`
+	CancelAt int    `json:"cancelAt,omitempty"`
+	// Wave is what gate is told: {number, size, succeeded, failed, ...}.
+	Wave json.RawMessage `json:"wave,omitempty"`
+	// Trace asks for the lines that were run, for coverage.
+	Trace bool `json:"trace,omitempty"`
+}
+
+// Ending is how an activation ended.
+type Ending string
+
+// The endings.
+const (
+	EndSuspended Ending = "suspended" // at its last new step
+	EndReturned  Ending = "returned"
+	EndSkipped   Ending = "skipped" // ctx:skip
+	EndFailed    Ending = "failed"
+	EndDiverged  Ending = "diverged" // Fault tells both versions of the step
+)
+
+// Outcome is what an activation did. Its new steps are local and assumed ones
+// and, at the end of a suspended one, one that is neither.
+type Outcome struct {
+	Ending Ending                     `json:"ending"`
+	Steps  []Step                     `json:"steps,omitempty"` // new ones, in order
+	Result json.RawMessage            `json:"result,omitempty"`
+	Fault  *Fault                     `json:"fault,omitempty"`
+	Kept   map[string]json.RawMessage `json:"kept,omitempty"` // ctx:keep; nil: as it was
+	Report Report                     `json:"report"`
+	Logs   []LogLine                  `json:"logs,omitempty"` // of code that has not run before
+	Cost   Cost                       `json:"cost"`
+	Lines  map[string][]int           `json:"lines,omitempty"` // run, by file, if Trace asked for it
+}
+
+// Report is what a program last said of how far it is.
+type Report struct {
+	Phase    string  `json:"phase,omitempty"`
+	Progress float64 `json:"progress,omitempty"` // 0 to 1
+	Text     string  `json:"text,omitempty"`
+	Follow   string  `json:"follow,omitempty"` // path of a reported percentage that is the progress
+}
+
+// LogLine is one call of ctx:log.
+type LogLine struct {
+	Time time.Time `json:"t,omitzero"`
+	Line string    `json:"l,omitempty"` // "pattern.lua:44"
+	Text string    `json:"m"`
+}
+
+// Cost is what activations took.
+type Cost struct {
+	Activations  int           `json:"n,omitempty"`
+	Instructions int64         `json:"i,omitempty"`
+	Calls        int64         `json:"c,omitempty"` // host calls, those answered from the journal included
+	Time         time.Duration `json:"t,omitempty"` // in workers
+	Peak         int64         `json:"p,omitempty"` // most instructions of one activation
+}
+
+func (c *Cost) add(o Cost) {
+	c.Activations++
+	c.Instructions += o.Instructions
+	c.Calls += o.Calls
+	c.Time += o.Time
+	c.Peak = max(c.Peak, o.Instructions)
+}
