@@ -24,6 +24,10 @@ const (
 	arrivals   = 64
 	gcArrivals = gcMost / 4
 
+	// What the heap may grow by at most, whatever the percentage: a large hub lives on a
+	// machine that others use, too, and its collections are rare all the same.
+	growthMost = 256 << 20
+
 	collectorLook = time.Second
 	// The rate that counts is the highest of so many looks: up at once, down when
 	// it has been quiet for a while.
@@ -40,10 +44,11 @@ type collectorPace struct {
 	arriving   int    // looks for which the fleet still counts as arriving
 }
 
-// percent takes what was allocated since the look before, and how many
-// goroutines there are now, and returns the percentage: gcMost or a half, a
-// quarter ... of it, so that it seldom changes.
-func (p *collectorPace) percent(allocated, goroutines uint64, passed time.Duration) int {
+// percent takes what was allocated since the look before, how many goroutines
+// there are now and how many bytes lived after the last collection, and returns
+// the percentage: gcMost or a half, a quarter ... of it, so that it seldom
+// changes.
+func (p *collectorPace) percent(allocated, goroutines, live uint64, passed time.Duration) int {
 	p.rates[p.next%collectorMemory] = float64(allocated) / passed.Seconds()
 	p.next++
 	most := 0.0
@@ -52,6 +57,9 @@ func (p *collectorPace) percent(allocated, goroutines uint64, passed time.Durati
 	}
 	percent := gcMost
 	for percent/2 >= gcLeast && most < allocationFull*float64(percent)/2/gcMost {
+		percent /= 2
+	}
+	for percent/2 >= gcLeast && live > growthMost*100/uint64(percent) {
 		percent /= 2
 	}
 	p.arriving = max(0, p.arriving-1)
@@ -68,7 +76,7 @@ func (p *collectorPace) percent(allocated, goroutines uint64, passed time.Durati
 // paceCollector sets the percentage until ctx ends. The memory limit goes above
 // it: near that the runtime collects more often.
 func paceCollector(ctx context.Context) {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines:goroutines"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines:goroutines"}, {Name: "/gc/heap/live:bytes"}}
 	var pace collectorPace
 	metrics.Read(sample)
 	before, at, now := sample[0].Value.Uint64(), time.Now(), gcMost
@@ -82,7 +90,7 @@ func paceCollector(ctx context.Context) {
 		}
 		metrics.Read(sample)
 		total, moment := sample[0].Value.Uint64(), time.Now()
-		next := pace.percent(total-before, sample[1].Value.Uint64(), moment.Sub(at))
+		next := pace.percent(total-before, sample[1].Value.Uint64(), sample[2].Value.Uint64(), moment.Sub(at))
 		before, at = total, moment
 		if next != now { // each change stops the world for a moment
 			debug.SetGCPercent(next)

@@ -33,10 +33,32 @@ func TestCollectorPace(t *testing.T) {
 		got := 0
 		for range step.looks {
 			goroutines += step.come
-			got = p.percent(step.rate*2, goroutines, 2*time.Second)
+			got = p.percent(step.rate*2, goroutines, 64<<20, 2*time.Second)
 		}
 		if got != step.want {
 			t.Errorf("after %d looks at %d MiB/s: %d %%, want %d", step.looks, step.rate>>20, got, step.want)
+		}
+	}
+}
+
+// TestCollectorBoundsGrowth gives a busy hub heaps of several sizes.
+func TestCollectorBoundsGrowth(t *testing.T) {
+	for _, size := range []struct {
+		live uint64
+		want int
+	}{
+		{0, gcMost},
+		{growthMost / 2, gcMost},
+		{growthMost/2 + 1<<20, gcMost / 2},
+		{growthMost, gcMost / 2},
+		{2 * growthMost, gcMost / 4},
+		{100 * growthMost, gcMost / 16},
+	} {
+		var p collectorPace
+		if got := p.percent(allocationFull, 1, size.live, time.Second); got != size.want {
+			t.Errorf("%d MiB live: %d %%, want %d", size.live>>20, got, size.want)
+		} else if grows := size.live * uint64(got) / 100; grows > growthMost && got > gcLeast {
+			t.Errorf("%d MiB live may grow by %d MiB", size.live>>20, grows>>20)
 		}
 	}
 }
