@@ -9,6 +9,7 @@ import (
 // no secret and nothing of another device.
 type Activation struct {
 	Run     string          `json:"run"`              // ctx.id
+	Key     string          `json:"key,omitempty"`    // ctx.key: the id of the first of the runs that retries link; empty: Run
 	Attempt int             `json:"attempt"`          // ctx.attempt, from 1
 	Entry   Entry           `json:"entry"`            // which function is called
 	Device  string          `json:"device,omitempty"` // dev.id; empty for scope fleet

@@ -1,13 +1,20 @@
 package pattern
 
+import (
+	"slices"
+	"strings"
+)
+
 // Object is a group of the host API: an object that programs get ("dev"), a
-// library ("json"), or Lua's own globals (the empty name). The table of them is
-// the one list of what a program sees: the sandbox makes these names and no
-// others (a test compares), the editor's stubs and docs/reference/lua.md are
-// written from it, and so are the messages for what is not there.
+// library ("json"), or Lua's own globals (the empty name).
+//
+// The table of them, [Host], is the one list of what a program sees. The sandbox
+// makes these names and no others, and a test there compares; the messages for
+// what is not there come from [RemovedNames]; the editor's stubs and
+// docs/reference/lua.md are written from it.
 type Object struct {
-	Name  string // the variable or library: "dev", "fleet", "ctx", "kv", "run", "json", ...; "": globals
-	Class string // in the stubs: "muster.Device"
+	Name  string // of the variable or library: "dev", "ctx", "json"; empty: globals
+	Class string // in the stubs: "muster.Device"; empty: it is a global table
 	// Method says that functions are called with a colon: dev:get(...).
 	Method    bool
 	Text      string
@@ -15,56 +22,86 @@ type Object struct {
 	Functions []Function
 }
 
-// Field is a member of an object, or of a table that is given or got.
+// Field is a member of an object, a parameter, a result, or a member of a table
+// that is one of these.
 type Field struct {
 	Name     string
-	Type     string // of LuaCATS: "string", "integer", "string|integer"
+	Type     string // of LuaCATS: "string", "integer", "any[]"; empty with Members
 	Optional bool
-	Default  string // in words, of an optional one
 	Text     string
+	Members  []Field // of a table with a shape of its own
 }
 
 // Function is one function of an object.
 type Function struct {
-	Name string // "get"; of globals "pcall"
-	// Op is the operation whose step a call is; empty: it is no step.
+	Name string // "get"
+	// Op is the operation whose step a call is; empty: it is no step, and replay
+	// calls it again.
 	Op      string
 	Text    string
 	Params  []Field
-	Options []Field // members of a last, optional table; its class in the stubs is named after the function
 	Returns []Field
-	Needs   []string    // capabilities in words: "method:NAME"
-	Faults  []FaultCode // that a call may raise beside FaultInvalid, FaultDenied and FaultCanceled
-	// Standard says that it is Lua's own; Text then tells only how it differs.
+	Needs   []string    // capabilities, in words: "method:NAME"
+	Faults  []FaultCode // that it may raise beside those that each step may: see docs
+	// Standard says that it is Lua's own; Text then tells how it differs, and
+	// Params and Returns are left to Lua's manual.
 	Standard bool
 	Example  string
 }
 
 // Removed is a name of Lua's that programs do not have.
 type Removed struct {
-	Name    string // "os", "string.dump", "math.random"
-	Message string // what to write instead: `use ctx:now() ...`; empty: nothing
+	Name    string // "os", "string.dump"
+	Message string // what to do instead; empty: nothing
 }
 
 // Host lists the whole host API, in the order of documents.
-func Host() []Object { return nil }
-
-// RemovedNames lists the names of Lua's standard library that are not there.
-// Whoever reads one gets [MissingGlobal] of it.
-func RemovedNames() []Removed { return nil }
+func Host() []Object {
+	return slices.Concat([]Object{device(), fleet(), gateRun(), context(), keyValue()}, libraries(), standard())
+}
 
 // MissingGlobal is the message for a read of a global, or of a member of a
-// library ("string.dump"), that is not there: `global "os" does not exist here:
-// use ctx:now() for the time`.
-func MissingGlobal(name string) string { return "" }
+// library ("string.dump"), that is not there, such as `global "os" does not
+// exist here: ctx:now() gives the time`. The sandbox raises it with FaultLua.
+func MissingGlobal(name string) string {
+	what := "global"
+	if strings.Contains(name, ".") {
+		what = "function"
+	}
+	text := what + " " + quote(name) + " does not exist here"
+	list := RemovedNames()
+	if i := slices.IndexFunc(list, func(r Removed) bool { return r.Name == name }); i >= 0 && list[i].Message != "" {
+		return text + ": " + list[i].Message
+	}
+	if near := nearest(name, hostNames()); near != "" {
+		return text + ": did you mean " + near + "?"
+	}
+	return text
+}
 
-// AssignedGlobal is the message for an assignment to a global: `assignment to
-// global "count": write 'local count' instead`.
-func AssignedGlobal(name string) string { return "" }
+// AssignedGlobal is the message for an assignment to a global, such as
+// `assignment to global "count": write 'local count' instead`.
+func AssignedGlobal(name string) string {
+	return "assignment to global " + quote(name) + ": write 'local " + clip(name) + "' instead"
+}
 
-// Stubs returns the file muster.d.lua, with which an editor that runs
-// lua-language-server completes and checks programs.
-func Stubs() []byte { return nil }
-
-// Page returns docs/reference/lua.md without its first line.
-func Page() string { return "" }
+// hostNames are the names that stand by themselves in a program: globals and
+// libraries, and library.function.
+func hostNames() []string {
+	var names []string
+	for _, o := range Host() {
+		switch {
+		case o.Method: // a parameter, named by the program
+		case o.Name == "":
+			for _, f := range o.Functions {
+				names = append(names, f.Name)
+			}
+		default:
+			names = append(names, o.Name)
+			for _, f := range o.Functions {
+				names = append(names, o.Name+"."+f.Name)
+			}
+		}
+	}
+	return names
+}

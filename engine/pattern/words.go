@@ -1,0 +1,58 @@
+package pattern
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+const shownMost = 80 // bytes of what was found that a message shows
+
+// clip cuts what a message shows of somebody's text.
+func clip(s string) string {
+	if len(s) <= shownMost {
+		return s
+	}
+	cut := shownMost
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "..."
+}
+
+// quote shows a text, bounded, with control characters escaped.
+func quote(s string) string { return strconv.Quote(clip(strings.ToValidUTF8(s, "\uFFFD"))) }
+
+// nearest is the candidate that word is a slip of the finger from; empty: none.
+func nearest(word string, candidates []string) string {
+	if len(word) > 40 {
+		return ""
+	}
+	best, least := "", 3
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(word), strings.ToLower(c)); d > 0 && d < least && 2*d < len(c) {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters were put in, left out or exchanged.
+func distance(a, b string) int {
+	last, next := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		next[0] = i + 1
+		for j := range len(b) {
+			change := 1
+			if a[i] == b[j] {
+				change = 0
+			}
+			next[j+1] = min(last[j]+change, last[j+1]+1, next[j]+1)
+		}
+		last, next = next, last
+	}
+	return last[len(b)]
+}
