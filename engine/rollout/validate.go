@@ -78,7 +78,7 @@ func among[T ~string](v *validation, member string, word T, words []T) {
 func (v *validation) zone(member, name string) *time.Location {
 	zone, ok := loadZone(name)
 	if !ok {
-		v.wrong(member, quoted(name)+" is no time zone", `an IANA name such as "Europe/Paris" or "UTC"`)
+		v.wrong(member, quoted(name)+" is no time zone", zoneExpected)
 	}
 	return zone
 }

@@ -11,7 +11,19 @@ const (
 	openingsMost = 64   // of one window, without a gap, that are looked at for one question
 	looksMost    = 1000 // from one change to the next, for the sum of open times
 	zoneNameMost = 64
+	zoneExpected = `an IANA name such as "Europe/Paris" or "UTC"`
 )
+
+// LoadZone returns the zone of an IANA name; the error, a [Fault] without path,
+// says what was expected. The zone of the host is none: what is written means the
+// same everywhere.
+func LoadZone(name string) (*time.Location, error) {
+	zone, ok := loadZone(name)
+	if !ok {
+		return nil, Fault{Reason: quoted(name) + " is no time zone", Expected: zoneExpected}
+	}
+	return zone, nil
+}
 
 // loadZone is the zone of an IANA name, and ok unless no database knows it.
 // The zone of the host is none: a policy means the same everywhere.
