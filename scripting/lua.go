@@ -1,0 +1,3 @@
+package scripting
+
+import _ "github.com/yuin/gopher-lua"
