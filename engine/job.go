@@ -16,6 +16,8 @@ const (
 	JobMethod JobKind = "scheduleDeviceMethod"
 	// JobConfigure is not one of IoT Hub's: a rollout of a configuration.
 	JobConfigure JobKind = "applyConfiguration"
+	// JobRunPattern is not either: a run of a pattern on each target.
+	JobRunPattern JobKind = "runPattern"
 )
 
 // JobSpec is what a job is to do: an action, on targets, as a policy says. It
@@ -55,10 +57,13 @@ type JobTargets struct {
 	DiverseBy []string `json:"diverseBy,omitempty"`
 }
 
-// JobAction is what is done to each target: Twin or Method, one of them.
+// JobAction is what is done to each target: Twin, Method or Run, one of them.
 type JobAction struct {
 	Twin   *JobTwinPatch  `json:"twin,omitempty"`
 	Method *JobMethodCall `json:"method,omitempty"`
+	// Run runs a pattern on each target. Policy members that the job does not set
+	// are those of the pattern's manifest.
+	Run *JobRun `json:"run,omitempty"`
 	// Configuration is of jobs that the hub makes itself.
 	Configuration *JobConfiguration `json:"configuration,omitempty"`
 	// Offline says what becomes of a method whose device is not there.

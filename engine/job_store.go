@@ -115,6 +115,8 @@ func jobOperation(k JobKind) operation {
 		return opMethodInvoke
 	case JobConfigure:
 		return opConfigurationWrite
+	case JobRunPattern:
+		return opRunStart
 	default:
 		return opTwinUpdate
 	}

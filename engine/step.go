@@ -13,6 +13,7 @@ type longWork struct {
 	configurations *configurations
 	imports        importState // identity jobs and the containers that they use
 	zones          zoneNames
+	patterns       patternState
 }
 
 // step is update for a transaction of long work, which a kill may precede or
