@@ -153,6 +153,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err := h.backups.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	h.openPatterns(ctx, &o)
 	h.queries.start()
 	return h, nil
 }

@@ -129,6 +129,15 @@ type Limits struct {
 	ConfigRevisions   int // kept of one configuration
 	ConfigurationRate float64
 
+	Patterns            int // names of installed patterns
+	PatternVersions     int // installed of one name
+	PatternsBytes       int // files of all of them
+	PatternKeys         int // whose signatures are trusted
+	PatternSecrets      int
+	PatternSecretBytes  int     // one of them
+	PatternTriggerRate  float64 // runs that triggers start, in the whole hub
+	PatternTriggerBurst int     // of them at once
+
 	RegistryRate   float64 // registry operations a second, whole hub
 	TwinReadRate   float64
 	TwinUpdateRate float64
@@ -338,6 +347,15 @@ var limitTable = [...]LimitRow{
 	count("configurations_bytes", "Size of all configurations together.", "bytes", 64<<20, 64<<20, func(l *Limits) *int { return &l.ConfigsBytes }),
 	count("configuration_revisions", "Revisions that are kept of one configuration.", "", 100, 100, func(l *Limits) *int { return &l.ConfigRevisions }),
 	perSecond("configuration_rate", "Operations on configurations of the whole hub; the azure column is one S3 unit.", 0, 20.0/60*10, func(l *Limits) *float64 { return &l.ConfigurationRate }),
+
+	count("patterns", "Installed patterns, whatever their versions.", "", 500, 500, func(l *Limits) *int { return &l.Patterns }),
+	count("pattern_versions", "Installed versions of one pattern.", "", 20, 20, func(l *Limits) *int { return &l.PatternVersions }),
+	count("patterns_bytes", "Size of the files of all installed patterns.", "bytes", 256<<20, 256<<20, func(l *Limits) *int { return &l.PatternsBytes }),
+	count("pattern_keys", "Keys whose signatures of patterns are trusted.", "", 100, 100, func(l *Limits) *int { return &l.PatternKeys }),
+	count("pattern_secrets", "Secrets that patterns use.", "", 1000, 1000, func(l *Limits) *int { return &l.PatternSecrets }),
+	count("pattern_secret_bytes", "Size of a secret that patterns use.", "bytes", 16*kib, 16*kib, func(l *Limits) *int { return &l.PatternSecretBytes }),
+	perSecond("pattern_trigger_rate", "Runs that triggers of patterns start, in the whole hub; what waits for its turn is not lost.", 100, 100, func(l *Limits) *float64 { return &l.PatternTriggerRate }),
+	count("pattern_trigger_burst", "Runs that triggers of patterns start at once, after a pause.", "", 200, 200, func(l *Limits) *int { return &l.PatternTriggerBurst }),
 
 	perSecond("registry_rate", "Registry operations of the whole hub; the azure column is one S3 unit.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.RegistryRate }),
 	perSecond("twin_read_rate", "Twin reads of the whole hub.", 0, 500, func(l *Limits) *float64 { return &l.TwinReadRate }),

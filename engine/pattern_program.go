@@ -2,17 +2,184 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"sync"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/storage"
 )
 
 // patternState is the state of patterns in memory. It is safe for concurrent use.
 type patternState struct {
-	shipped []*pattern.Bundle
+	scripts  Interpreter                // nil: there are none
+	shipped  map[string]*pattern.Bundle // of the binary, by hash
+	triggers triggerState
+
+	mu    sync.Mutex
+	kept  map[string]*keptBundle // by hash, those that were used last
+	bytes int64                  // of kept
+	tick  int64
+	costs map[patternID]*PatternCost
 }
+
+// patternID names a version.
+type patternID struct{ name, version string }
+
+// keptBundle is a bundle in memory.
+type keptBundle struct {
+	bundle *pattern.Bundle
+	bytes  int64
+	used   int64
+}
+
+// programsMost bounds the bundles that are kept in memory, in bytes; the last one
+// used is always kept.
+const programsMost = 32 << 20
 
 // program returns the bundle of a hash, from the store or from those that were
 // used last. Nobody may change it. CodePatternNotFound.
 func (h *Hub) program(ctx context.Context, hash string) (*pattern.Bundle, error) {
-	return nil, errf(CodeInternal, "not yet")
+	p := &h.patterns
+	p.mu.Lock()
+	if k := p.kept[hash]; k != nil {
+		p.tick++
+		k.used = p.tick
+		p.mu.Unlock()
+		return k.bundle, nil
+	}
+	p.mu.Unlock()
+	var record patternRecord
+	err := h.view(ctx, "read a pattern", func(r storage.Reader) error {
+		for item, err := range patternTable.Lookup(r, "hash", storage.Range{Prefix: storage.Tuple(hash)}) {
+			record = item.Value
+			return err
+		}
+		return errf(CodePatternNotFound, "no pattern with the hash %q is installed any more", clip(hash))
+	})
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := h.readBundle(record.Blob)
+	if err != nil {
+		return nil, wrapf(CodeInternal, err, "the files of %s can't be read: %v", record.what(), err)
+	}
+	if bundle.Hash() != hash {
+		return nil, errf(CodeInternal, "the files of %s are not those that were installed", record.what())
+	}
+	p.keep(hash, bundle, record.Bytes)
+	return bundle, nil
+}
+
+// keep keeps a bundle in memory, and drops others.
+func (p *patternState) keep(hash string, b *pattern.Bundle, bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kept == nil {
+		p.kept = map[string]*keptBundle{}
+	}
+	if p.kept[hash] != nil {
+		return
+	}
+	p.tick++
+	p.kept[hash] = &keptBundle{b, bytes, p.tick}
+	p.bytes += bytes
+	for p.bytes > programsMost && len(p.kept) > 1 {
+		oldest := ""
+		for name, k := range p.kept {
+			if oldest == "" || k.used < p.kept[oldest].used {
+				oldest = name
+			}
+		}
+		p.bytes -= p.kept[oldest].bytes
+		delete(p.kept, oldest)
+	}
+}
+
+// forget drops a bundle that was removed.
+func (p *patternState) forget(hash string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.kept[hash]; k != nil {
+		p.bytes -= k.bytes
+		delete(p.kept, hash)
+	}
+}
+
+// encodeBundle writes a bundle as its blob holds it: JSON, files by path.
+func encodeBundle(b *pattern.Bundle) ([]byte, error) { return json.Marshal(b.Files) }
+
+// readBundle reads a blob that encodeBundle made.
+func (h *Hub) readBundle(digest string) (*pattern.Bundle, error) {
+	content, err := h.db.Blobs().Open(digest)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(content, 2*pattern.MaxBundle))
+	if err = errors.Join(err, content.Close()); err != nil {
+		return nil, err
+	}
+	b := &pattern.Bundle{}
+	return b, json.Unmarshal(text, &b.Files)
+}
+
+// interpreter returns who runs programs.
+func (h *Hub) interpreter() (Interpreter, error) {
+	if h.patterns.scripts == nil {
+		return nil, errf(CodeUnavailable, "this hub runs no patterns: it was started without scripting")
+	}
+	return h.patterns.scripts, nil
+}
+
+// cost returns what the runs of a version took so far.
+func (p *patternState) cost(name, version string) PatternCost {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.costs[patternID{name, version}]
+	if c == nil {
+		return PatternCost{}
+	}
+	out := *c
+	out.Ended = make(map[pattern.State]int64, len(c.Ended))
+	for state, n := range c.Ended {
+		out.Ended[state] = n
+	}
+	return out
+}
+
+// costOf returns the sums of a version; p.mu must be held.
+func (p *patternState) costOf(name, version string) *PatternCost {
+	id := patternID{name, version}
+	if p.costs[id] == nil {
+		if p.costs == nil {
+			p.costs = map[patternID]*PatternCost{}
+		}
+		p.costs[id] = &PatternCost{Ended: map[pattern.State]int64{}}
+	}
+	return p.costs[id]
+}
+
+// activated counts an activation of a run.
+func (p *patternState) activated(name, version, run string, c pattern.Cost) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := p.costOf(name, version)
+	sum.Activations++
+	sum.Instructions += c.Instructions
+	sum.Calls += c.Calls
+	sum.Time += c.Time
+	if c.Time > sum.Slowest {
+		sum.Slowest, sum.SlowestRun = c.Time, run
+	}
+}
+
+// ended counts a run that ended, with the size of its journal.
+func (p *patternState) ended(name, version string, state pattern.State, journal int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := p.costOf(name, version)
+	sum.Runs++
+	sum.Ended[state]++
+	sum.Journal += int64(journal)
 }
