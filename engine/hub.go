@@ -197,6 +197,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	every(expiryEvery, "ended jobs", func(ctx context.Context) error { return h.sweepJobs(ctx, time.Now()) })
 	wg.Go(func() { h.runJobs(ctx) })
 	wg.Go(func() { h.runIdentityJobs(ctx) })
+	wg.Go(func() { h.runRuns(ctx) })
 	wg.Go(func() { h.runTriggers(ctx) })
 	if h.webhooks.deliver != nil {
 		wg.Go(func() { h.runWebhooks(ctx) })

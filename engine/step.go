@@ -13,6 +13,7 @@ type longWork struct {
 	configurations *configurations
 	imports        importState // identity jobs and the containers that they use
 	zones          zoneNames
+	runs           runRunner
 	patterns       patternState
 }
 

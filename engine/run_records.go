@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/storage"
+)
+
+// runRecord is a stored run. Of its journal it holds the end, Run.Steps; what
+// came before lies in runStepsTable, in chunks that are written once.
+type runRecord struct {
+	Revision   uint64          `json:"n"` // the ETag's number
+	Pattern    string          `json:"p"`
+	Version    string          `json:"v"`
+	Hash       []byte          `json:"h"` // of the bundle
+	Device     string          `json:"d,omitempty"`
+	Module     string          `json:"m,omitempty"`
+	Generation string          `json:"g,omitempty"` // of the identity
+	Params     json.RawMessage `json:"a,omitempty"`
+	Attempt    int             `json:"t"`
+	Job        *queuedJob      `json:"j,omitempty"`
+	Parent     string          `json:"q,omitempty"`
+	Depth      int             `json:"qd,omitempty"` // how many runs stand above it
+	Of         string          `json:"o,omitempty"`
+	Trigger    string          `json:"i,omitempty"`
+	Owner      jobOwner        `json:"w"`
+
+	Conflicts pattern.Conflict `json:"x,omitempty"` // empty: ConflictQueue
+	Timeout   time.Duration    `json:"to,omitempty"`
+	Created   time.Time        `json:"c"`
+	Started   time.Time        `json:"b,omitzero"`
+	Updated   time.Time        `json:"u"`
+	Ended     time.Time        `json:"e,omitzero"`
+
+	Deadline time.Time `json:"l,omitzero"`   // of the run, or of its undo
+	Late     bool      `json:"ll,omitempty"` // it was told to stop since the deadline had passed
+	Wake     time.Time `json:"k,omitzero"`   // when the loop looks at it; zero: it waits for news
+	Parked   bool      `json:"z,omitempty"`  // another run has the device
+	Stop     *runStop  `json:"s,omitempty"`  // that the loop has yet to do
+	Failures int       `json:"f,omitempty"`  // attempts in a row to activate it that failed
+	Taken    bool      `json:"y,omitempty"`  // the hub's own work for the open step may have begun
+	Keys     int       `json:"kv,omitempty"` // of its key-value pairs
+	Told     runTold   `json:"td,omitzero"`
+	Chunks   []int     `json:"ch,omitempty"` // steps up to the end of each chunk
+
+	State pattern.Run `json:"r"`
+}
+
+// runStop is what somebody asked for whose transaction is about something else.
+type runStop struct {
+	Why  string `json:"w"`
+	Undo bool   `json:"u,omitempty"`
+}
+
+// runTold is what the change log was told last of how far the run is.
+type runTold struct {
+	At       time.Time `json:"t,omitzero"`
+	Phase    string    `json:"p,omitempty"`
+	Progress float64   `json:"g,omitempty"`
+}
+
+func (r *runRecord) device() TwinID { return TwinID{r.Device, r.Module} }
+
+var (
+	runTable = storage.NewTable[runRecord]("run", 1, plainJSON[runRecord]{storage.JSON[runRecord]()},
+		// Those that the loop looks at by themselves, by when.
+		storage.Index[runRecord]{Name: "due", Keys: func(_ storage.Key, r runRecord) []storage.Key {
+			if r.Wake.IsZero() {
+				return nil
+			}
+			return []storage.Key{storage.Tuple(r.Wake)}
+		}},
+		storage.Index[runRecord]{Name: "device", Keys: func(_ storage.Key, r runRecord) []storage.Key {
+			if r.Device == "" {
+				return nil
+			}
+			return []storage.Key{storage.Tuple(r.Device, r.Module)}
+		}},
+		storage.Index[runRecord]{Name: "pattern", Keys: func(_ storage.Key, r runRecord) []storage.Key {
+			return []storage.Key{storage.Tuple(r.Pattern, string(r.State.State))}
+		}},
+		storage.Index[runRecord]{Name: "state", Keys: func(_ storage.Key, r runRecord) []storage.Key {
+			return []storage.Key{storage.Tuple(string(r.State.State))}
+		}},
+		storage.Index[runRecord]{Name: "job", Keys: func(_ storage.Key, r runRecord) []storage.Key {
+			if r.Job == nil {
+				return nil
+			}
+			return []storage.Key{storage.Tuple(r.Job.Job, r.Job.Run)}
+		}},
+		storage.Index[runRecord]{Name: "parent", Keys: func(_ storage.Key, r runRecord) []storage.Key {
+			if r.Parent == "" {
+				return nil
+			}
+			return []storage.Key{storage.Tuple(r.Parent)}
+		}},
+		// What its open step asks of the hub itself, and not of a device.
+		storage.Index[runRecord]{Name: "asks", Keys: func(_ storage.Key, r runRecord) []storage.Key {
+			s := r.State.Open()
+			if s == nil {
+				return nil
+			}
+			if kind := runAsks(s.Op); kind != "" {
+				return []storage.Key{storage.Tuple(kind)}
+			}
+			return nil
+		}},
+		storage.Index[runRecord]{Name: "ended", Keys: func(_ storage.Key, r runRecord) []storage.Key {
+			if r.Ended.IsZero() {
+				return nil
+			}
+			return []storage.Key{storage.Tuple(r.Ended)}
+		}},
+	)
+	// runStepsTable: (run, chunk), the older part of a journal.
+	runStepsTable = storage.NewTable[[]pattern.Step]("run_steps", 1, plainJSON[[]pattern.Step]{storage.JSON[[]pattern.Step]()})
+)
+
+// What an open step may ask of the hub.
+const (
+	asksPerson = "person"
+	asksWork   = "work" // requests and queries, which workers do
+	asksJob    = "job"
+)
+
+func runAsks(op string) string {
+	switch op {
+	case "ctx.approve":
+		return asksPerson
+	case "ctx.http", "fleet.query", "fleet.count", "fleet.group_by", "fleet.run":
+		return asksWork
+	}
+	return ""
+}
+
+func runKey(id string) storage.Key { return storage.Tuple(id) }
+
+func loadRun(r storage.Reader, id string) (runRecord, error) {
+	record, err := runTable.Get(r, runKey(id))
+	if errors.Is(err, storage.ErrNotFound) {
+		return record, errf(CodeRunNotFound, "there is no run %q, or it ended too long ago", clip(id))
+	}
+	return record, err
+}
