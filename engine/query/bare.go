@@ -18,14 +18,17 @@ import (
 // matches, lists, paths and the functions of queries are taken. Whatever is
 // wrong with the text is an *Error. A text may have 64 KiB and nest 100 deep.
 func ParsePredicate(text string) (*Predicate, error) {
-	b := bare{faults: faults{text: text}, scope: scope{source: Devices, bare: true}}
+	return parseBare(bare{faults: faults{text: text}, scope: scope{source: Devices, bare: true}})
+}
+
+func parseBare(b bare) (*Predicate, error) {
 	e := b.parse()
 	if err := b.failure(); err != nil {
 		return nil, err
 	}
-	p, err := newPredicate(text, e)
+	p, err := newPredicate(b.text, e)
 	if err != nil {
-		return nil, &Error{Text: text, Found: "a predicate that can't be used", Expected: err.Error()}
+		return nil, &Error{Text: b.text, Found: "a predicate that can't be used", Expected: err.Error()}
 	}
 	return p, nil
 }
@@ -36,6 +39,9 @@ type bare struct {
 	scope scope
 	bytes []int // byte offset of each character; nil when they are the same
 	depth int
+
+	names    map[string]Value // that stand for values; see ParseWait
+	timeless bool             // now() is refused
 }
 
 func (b *bare) parse() expr {
@@ -370,6 +376,9 @@ func (b *bare) in(n *ast.BinaryNode, place int) expr {
 	if a, ok := n.Right.(*ast.ArrayNode); ok {
 		return &binary{at(place), opIn, left, b.list(a)}
 	}
+	if l := b.namedList(n.Right); l != nil {
+		return &binary{at(place), opIn, left, l}
+	}
 	right := b.expr(n.Right)
 	if b.err != nil {
 		return nil
@@ -413,6 +422,9 @@ func (b *bare) shift(c *call, op operator, by ast.Node) expr {
 }
 
 func (b *bare) call(place int, name string, nodes []ast.Node) expr {
+	if b.noTime(place, name) {
+		return nil
+	}
 	args := make([]expr, 0, len(nodes))
 	for _, n := range nodes {
 		if _, ok := n.(*ast.PredicateNode); ok {
@@ -460,6 +472,9 @@ func (b *bare) path(n ast.Node) expr {
 		first = m.Node
 	}
 	slices.Reverse(segments)
+	if e, ok := b.named(segments); ok {
+		return e
+	}
 	place := segments[0].at
 	if len(segments) == 1 {
 		switch segments[0].text {
