@@ -37,6 +37,9 @@ type root struct {
 
 	Configuration configurationGroup `cmd:"" group:"Devices" aliases:"config" help:"Automatic configurations: desired properties of all twins for which a condition holds."`
 
+	Pattern patternGroup `cmd:"" group:"Devices" help:"Patterns: durable programs that take devices through a procedure."`
+	Run     runGroup     `cmd:"" group:"Devices" help:"Runs of patterns: what each device went through, and where it stands."`
+
 	Message messageGroup `cmd:"" group:"Devices" help:"Cloud-to-device messages."`
 	File    fileGroup    `cmd:"" group:"Devices" help:"Files that devices have uploaded."`
 	Fault   faultGroup   `cmd:"" group:"Devices" help:"Make a device's connection bad on purpose, for a while."`

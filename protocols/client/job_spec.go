@@ -28,10 +28,11 @@ type JobTargets struct {
 	Dynamic      bool     `json:"dynamic,omitempty"`   // also those that come to match while the job runs
 }
 
-// JobAction is what is done to each target: one of Twin and Method.
+// JobAction is what is done to each target: one of Twin, Method and Run.
 type JobAction struct {
 	Twin      *JobTwin   `json:"twin,omitempty"`
 	Method    *JobMethod `json:"method,omitempty"`
+	Run       *JobRun    `json:"run,omitempty"`
 	Offline   string     `json:"offline,omitempty"`   // of a method: wait (when empty) or fail
 	AnyAnswer bool       `json:"anyAnswer,omitempty"` // of a method: whatever the device answers is success
 	Confirm   string     `json:"confirm,omitempty"`   // predicate on the target's twin that shows that the action took effect
@@ -58,6 +59,13 @@ type JobMethod struct {
 	Payload         json.RawMessage `json:"payload,omitempty"`
 	ResponseTimeout string          `json:"responseTimeout,omitempty"`
 	ConnectTimeout  string          `json:"connectTimeout,omitempty"`
+}
+
+// JobRun runs a pattern on each target.
+type JobRun struct {
+	Pattern string          `json:"pattern"`
+	Version string          `json:"version,omitempty"` // empty: the default; the job keeps to the one it began with
+	Params  json.RawMessage `json:"params,omitempty"`
 }
 
 // JobPolicy says how an action spreads over its targets.
