@@ -74,7 +74,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 			Dir: f.Data, Logger: log, Memory: memory.store, Built: b.date, Reserve: int64(f.Reserve), MasterKeyFile: f.MasterKeyFile,
 		},
 		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version, Deliver: deliverBy(outgoing), Backups: backupPlan(f),
-		FileNotifications: f.FileNotes, Columns: memory.columns,
+		FileNotifications: f.FileNotes, Columns: memory.columns, Fetch: fetchBy(outgoing),
 	})
 	if err != nil {
 		return err

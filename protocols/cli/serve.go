@@ -31,8 +31,8 @@ type ServeFlags struct {
 	ACMEEmail        string        `name:"acme-email" help:"Contact for an ACME account." placeholder:"EMAIL" group:"TLS"`
 	ACMEDirectory    string        `name:"acme-directory" help:"Directory of another ACME authority than Let's Encrypt." placeholder:"URL" group:"TLS"`
 	ACMEHost         []string      `name:"acme-host" help:"Name to get a certificate for by ACME, repeatable; needs an --https address that the Internet reaches on 443." sep:"none" placeholder:"NAME" group:"TLS"`
-	WebhookAllow     []string      `help:"Address, prefix or host name that webhooks may reach although it is private, repeatable." sep:"none" placeholder:"PREFIX" group:"Network"`
-	WebhookCA        string        `name:"webhook-ca" help:"File with CA certificates (PEM) that webhooks trust besides the system's." placeholder:"FILE" group:"Network"`
+	WebhookAllow     []string      `help:"Address, prefix or host name that webhooks and patterns may reach although it is private, repeatable." sep:"none" placeholder:"PREFIX" group:"Network"`
+	WebhookCA        string        `name:"webhook-ca" help:"File with CA certificates (PEM) that webhooks and patterns trust besides the system's." placeholder:"FILE" group:"Network"`
 	BackupDir        string        `help:"Directory for backups that the hub makes by itself, best on another disk; none by default." placeholder:"DIR" group:"Backup"`
 	BackupEvery      time.Duration `help:"How long after a backup the next one begins; 24h when absent." placeholder:"DURATION" group:"Backup"`
 	BackupAt         string        `help:"Instead make them daily at this time of day, such as 03:30, in the machine's zone." placeholder:"HH:MM" group:"Backup"`
