@@ -141,6 +141,8 @@ type Hooks struct {
 	// DoctorMachine looks at what is under and around the data directory of a
 	// hub on this machine, whether it runs or not.
 	DoctorMachine func(ctx context.Context, f StoreFlags, io IO) ([]Finding, error)
+	// Author has what whoever writes patterns needs; none of it needs a hub.
+	Author AuthorHooks
 	// ExitCode gives an error of a hook its exit code; ok false leaves it to
 	// the command line.
 	ExitCode func(err error) (code int, next string, ok bool)
