@@ -49,7 +49,7 @@ func layers() []layer {
 		{"scripting", []string{"engine/pattern", "engine/query", "engine/rollout", "engine/schema", "engine/twin"}, append([]string{"github.com/dgraph-io"}, network...), "Lua sees programs, never the store or a wire: what it may do comes from the pure packages"},
 		{"scripting/scenario", []string{"scripting", "engine/pattern", "engine/query", "engine/rollout", "engine/twin"}, append([]string{"github.com/dgraph-io"}, network...), "tests of patterns run without a hub: the pure packages are all that they need of it"},
 		{"scripting/author", []string{"scripting", "scripting/scenario", "engine/pattern", "engine/query", "engine/rollout"}, append([]string{"github.com/dgraph-io"}, network...), "what helps to write a pattern sees its files alone"},
-		{"plugins", nil, edge, "the patterns that ship inside the binary are files"},
+		{"plugins", []string{"engine/pattern"}, edge, "the patterns that ship inside the binary are files, handed out as bundles"},
 		{"protocols/wire", nil, edge, "the wire codec knows no hub; it is the only importer of both libraries"},
 		{"protocols/device", []string{"engine/...", "protocols/wire"}, append(libraries(), edge...), "an edge translates and never decides; it does not see the store or another edge"},
 		{"protocols/service", []string{"engine/...", "protocols/wire"}, append(libraries(), edge...), "an edge translates and never decides; it does not see the store or another edge"},
