@@ -2,6 +2,7 @@ package pattern
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/muster-hub/muster/engine/rollout"
 )
@@ -83,10 +84,11 @@ type Trigger struct {
 	Params   json.RawMessage `json:"params,omitempty"`
 }
 
-// Interval names for Missing: what has yet to come.
+// What has yet to come, for Missing.
 const (
 	missingAlerts    = "alerts"
 	missingEnrolment = "provisioning"
+	missingReleases  = "releases"
 )
 
 // Missing lists the parts of Muster that the pattern needs and that are not here
@@ -94,12 +96,7 @@ const (
 func (m *Manifest) Missing() []string {
 	var list []string
 	add := func(what string) {
-		for _, have := range list {
-			if have == what {
-				return
-			}
-		}
-		if what != "" {
+		if what != "" && !slices.Contains(list, what) {
 			list = append(list, what)
 		}
 	}
@@ -114,6 +111,11 @@ func (m *Manifest) Missing() []string {
 		}
 		if t.Enrolled {
 			add(missingEnrolment)
+		}
+	}
+	for _, p := range m.Parameters() {
+		if p.Format == "release" {
+			add(missingReleases)
 		}
 	}
 	return list

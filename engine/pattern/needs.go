@@ -43,8 +43,8 @@ func NeedTable() []NeedInfo {
 		{Need: "run:start", Text: "Start runs of other patterns."},
 		{Need: "identity:sign", Text: "Sign the device's certificate requests.", Missing: "certificates"},
 		{Need: "identity:revoke", Text: "Revoke the device's certificates.", Missing: "certificates"},
-		{Need: "release:read", Text: "Read releases of updates.", Missing: "releases"},
-		{Need: "alert", Text: "Raise alerts.", Missing: "alerts"},
+		{Need: "release:read", Text: "Read releases of updates.", Missing: missingReleases},
+		{Need: "alert", Text: "Raise alerts.", Missing: missingAlerts},
 	}
 }
 
@@ -66,7 +66,18 @@ func (n Need) Parse() (NeedInfo, string, error) {
 			return i, rest[1:], nil
 		}
 	}
-	return NeedInfo{}, "", fmt.Errorf("%q is not a capability; docs/reference/lua.md lists them", n)
+	word, _, _ := strings.Cut(string(n), ":")
+	var near, all []string
+	for _, i := range NeedTable() {
+		all = append(all, i.Need)
+		if first, _, _ := strings.Cut(i.Need, ":"); first == word {
+			near = append(near, i.Need)
+		}
+	}
+	if near == nil {
+		near = all
+	}
+	return NeedInfo{}, "", fmt.Errorf("%s is not a capability; expected %s", quote(string(n)), oneOf(near, ""))
 }
 
 // Allows reports whether what is needed is among the needs: itself, the same

@@ -56,3 +56,15 @@ func distance(a, b string) int {
 	}
 	return last[len(b)]
 }
+
+// oneOf lists words for a sentence: "a, b or c"; none is what to say of no words.
+func oneOf(words []string, none string) string {
+	switch n := len(words); n {
+	case 0:
+		return none
+	case 1:
+		return words[0]
+	default:
+		return strings.Join(words[:n-1], ", ") + " or " + words[n-1]
+	}
+}

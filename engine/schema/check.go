@@ -175,6 +175,9 @@ func wanted(k jsonschema.ErrorKind) string {
 		if k.Want == "regex" && k.Err != nil {
 			return "a regular expression: " + k.Err.Error()
 		}
+		if own, ok := errors.AsType[wrongFormat](k.Err); ok {
+			return string(own)
+		}
 		return "a " + k.Want
 	case *kind.Pattern:
 		return "text that matches " + strconv.Quote(k.Want)

@@ -49,10 +49,22 @@ func (sealed) Load(url string) (any, error) {
 	return nil, fmt.Errorf("%q lies outside of the schema", url)
 }
 
+// Format is a format that texts may have beside those of JSON Schema, or in the
+// place of one of them.
+type Format struct {
+	Name  string
+	Check func(text string) (expected string) // empty: the text is one
+}
+
+// wrongFormat is what a text was expected to be.
+type wrongFormat string
+
+func (w wrongFormat) Error() string { return string(w) }
+
 // Compile reads a schema of draft 4, 6, 7, 2019-09 or 2020-12, which is taken
 // when it names none. Documents nest at most depth deep. The error says what is
 // wrong and where, for whoever wrote the schema.
-func Compile(text []byte, depth int) (*Schema, error) {
+func Compile(text []byte, depth int, formats ...Format) (*Schema, error) {
 	doc, err := decode(text)
 	if err != nil {
 		return nil, err
@@ -62,6 +74,16 @@ func Compile(text []byte, depth int) (*Schema, error) {
 	c.UseLoader(sealed{})
 	c.UseRegexpEngine(pattern)
 	c.AssertFormat()
+	for _, f := range formats {
+		c.RegisterFormat(&jsonschema.Format{Name: f.Name, Validate: func(v any) error {
+			if text, ok := v.(string); ok {
+				if expected := f.Check(text); expected != "" {
+					return wrongFormat(expected)
+				}
+			}
+			return nil
+		}})
+	}
 	if err := c.AddResource(location, doc); err != nil {
 		return nil, err
 	}
