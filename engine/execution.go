@@ -45,9 +45,12 @@ func (t *jobTx) begin(j *jobInTx, id TwinID, e *executionRecord) error {
 	if !deadline.IsZero() && !t.Now().Before(deadline) {
 		return t.expire(j, id, e)
 	}
-	holder, err := lockedBy(t.Tx, ref)
-	if err != nil {
-		return err
+	runs := j.work.spec.Spec.Action.Run != nil
+	holder := ""
+	if !runs { // of runs the pattern itself says what becomes of two on one device
+		if holder, err = lockedBy(t.Tx, ref); err != nil {
+			return err
+		}
 	}
 	if holder != "" {
 		e.BlockedBy, e.Due = holder, deadline
@@ -62,6 +65,8 @@ func (t *jobTx) begin(j *jobInTx, id TwinID, e *executionRecord) error {
 		return t.beginTwin(j, id, e, &record)
 	case j.work.spec.Spec.Action.Configuration != nil:
 		return t.beginConfiguration(j, id, e)
+	case runs:
+		return t.beginRun(j, id, e)
 	}
 	return t.beginMethod(j, id, e)
 }
@@ -109,6 +114,9 @@ func (r *executionRecord) newest() *attemptRecord {
 
 // remove ends an execution whose identity is gone.
 func (t *jobTx) remove(j *jobInTx, id TwinID, e *executionRecord) error {
+	if err := t.stopRun(j, e, "the identity was deleted", false); err != nil {
+		return err
+	}
 	t.closeAttempt(e, rollout.ExecutionRemoved, CodeDeviceNotFound.String(), "")
 	e.Code, e.Message = CodeDeviceNotFound.String(), "the identity was deleted"
 	return errors.Join(t.unlock(j.ref(id)), t.move(j, id, e, rollout.ExecutionRemoved, true))

@@ -125,7 +125,9 @@ func (t *jobTx) move(j *jobInTx, id TwinID, e *executionRecord, to rollout.Execu
 	}
 	g := &t.gauge
 	g.waiting += one(after == rollout.PhaseWaiting) - one(from == rollout.PhaseWaiting)
-	g.running += one(to == rollout.ExecutionRunning) - one(running && !first)
+	if j.Kind != JobRunPattern { // whose runs keep nothing on its way while they wait
+		g.running += one(to == rollout.ExecutionRunning) - one(running && !first)
+	}
 	if !e.Due.IsZero() && (g.due.IsZero() || e.Due.Before(g.due)) {
 		g.due = e.Due
 	}

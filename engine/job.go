@@ -123,6 +123,7 @@ type Job struct {
 	Started   time.Time // of the run; zero: not yet
 	Ended     time.Time // zero: not yet
 	NextRun   time.Time // of a job that repeats; zero: never
+	Undo      *JobUndo  // nil: what its runs did stays
 }
 
 // Status says how far the job is.

@@ -26,8 +26,11 @@ type JobEffect struct {
 	Changes   []JobDifference // of the twin, at most previewChanges
 	More      int             // changes that are not listed
 	Method    string          // that would be called
+	Pattern   string          // that would run, with its version: "reboot 1.0.0"
+	Behind    string          // the run that is under way on the target: what the pattern says of conflicts would be done
+	Conflict  string          // what that is, in words
 	Connected bool
-	Fault     string // why it would fail; empty: it would not, as far as one can tell
+	Fault     string // why it would fail, or the pattern's own word why it leaves the target out; empty: it would not, as far as one can tell
 }
 
 // JobDifference is one value that would change.
@@ -47,6 +50,8 @@ func (a *JobAction) action() (jobAction, error) {
 		return (*configurationAction)(a.Configuration), nil
 	case a.Twin != nil && a.Method != nil:
 		return nil, errf(CodeArgumentInvalid, "action has twin and method; expected one of them")
+	case a.Run != nil:
+		return a.runAction()
 	case a.Twin != nil:
 		if a.Offline != "" || a.AnyAnswer {
 			return nil, errf(CodeArgumentInvalid, "action.offline and action.anyAnswer say what becomes of a method; a twin is written whether its device is there or not")
@@ -55,7 +60,7 @@ func (a *JobAction) action() (jobAction, error) {
 	case a.Method != nil:
 		return methodAction{a.Method, a.Offline}, nil
 	}
-	return nil, errf(CodeArgumentNull, "action is missing; expected twin or method")
+	return nil, errf(CodeArgumentNull, "action is missing; expected twin or method, or run")
 }
 
 // twinAction patches a twin.

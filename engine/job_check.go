@@ -41,7 +41,8 @@ func checkJobID(what, id string) error {
 
 // checkedJob is a spec that was found to be in order, and what it comes to.
 type checkedJob struct {
-	spec     JobSpec // with its policy's defaults
+	spec     JobSpec        // with its policy's defaults
+	pattern  *patternRecord // that it runs; nil: none
 	saved    savedText
 	action   jobAction
 	targets  *jobTargets
@@ -157,8 +158,9 @@ type jobTargets struct {
 	except  *query.Query // what is left out; nil: nothing
 	where   *query.Predicate
 	unless  *query.Predicate
-	all     bool       // every device or module
-	zone    query.Path // nil: none
+	applies *query.Predicate // what the pattern that is run can work on; nil: anything
+	all     bool             // every device or module
+	zone    query.Path       // nil: none
 	diverse [][]query.Path
 }
 
@@ -166,6 +168,9 @@ type jobTargets struct {
 type savedText struct {
 	Text   string       `json:"t"`
 	Source query.Source `json:"s,omitempty"` // of a predicate
+	// Applies is the bare predicate of the twins on which a pattern can work;
+	// empty: any.
+	Applies string `json:"a,omitempty"`
 }
 
 // parseTargets reads a job's targets.
@@ -222,6 +227,16 @@ func (h *Hub) parseTargets(s *JobSpec, saved savedText) (*jobTargets, error) {
 		if t.Dynamic {
 			if err := query.CheckLive(out.except); err != nil {
 				return nil, conditionError("targets.excludeWhere", err)
+			}
+		}
+	}
+	if saved.Applies != "" {
+		if out.applies, err = parsePredicate("applies of the pattern", saved.Applies); err != nil {
+			return nil, err
+		}
+		if t.Dynamic {
+			if err := query.CheckLive(query.Select(out.source, out.applies)); err != nil {
+				return nil, conditionError("applies of the pattern", err)
 			}
 		}
 	}

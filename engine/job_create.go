@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -31,7 +32,7 @@ func (h *Hub) CreateJob(ctx context.Context, c Caller, s JobSpec, token string) 
 		if plan.Expect, err = h.redeemPreview(ctx, checked, token, now); err != nil {
 			return Job{}, err
 		}
-	} else if err := h.checkTargets(ctx, checked); err != nil {
+	} else if err := cmp.Or(h.checkTargets(ctx, checked), h.checkDanger(ctx, checked)); err != nil {
 		return Job{}, err
 	}
 	id := checked.spec.ID
@@ -102,17 +103,26 @@ func (h *Hub) prepareJob(ctx context.Context, c Caller, s JobSpec, now time.Time
 	if name := s.Targets.Query; name != "" {
 		err := h.view(ctx, "read a saved query", func(r storage.Reader) error {
 			record, err := getSavedQuery(r, name)
-			saved = savedText{record.Text, record.Source}
+			saved = savedText{Text: record.Text, Source: record.Source}
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
+	var runs *patternRecord
+	if s.Action.Run != nil {
+		var err error
+		if runs, err = h.prepareRun(ctx, &s); err != nil {
+			return nil, err
+		}
+		saved.Applies = runs.Manifest.Applies
+	}
 	checked, err := h.checkJob(s, saved, now)
 	if err != nil {
 		return nil, err
 	}
+	checked.pattern = runs
 	if op := checked.action.operation(); !c.Permissions.Has(op.info().Permission) {
 		e := errf(CodeUnauthorized, "a job of the kind %s needs the permission %s, which %s does not have", checked.action.kind(), op.info().Permission, c.Principal)
 		h.auditRefused(c, opJobCreate, s.ID, e)
@@ -145,6 +155,8 @@ func noTargets(checked *checkedJob, left map[string]int) error {
 	e := errf(CodeArgumentInvalid, "the job has no targets: nothing matches its condition now")
 	e.Next = "Try the condition with `muster query`, or allow for an empty job with allowEmpty."
 	switch {
+	case left[leftApplies] > 0:
+		e.Message = "the job has no targets: the pattern applies to none of the " + plural(left[leftApplies], "device") + " that match (" + checked.saved.Applies + ")"
 	case left[leftExclude]+left[leftExcludeWhere] > 0:
 		e.Message = "the job has no targets: all " + plural(left[leftExclude]+left[leftExcludeWhere], "device") + " that match are excluded"
 	case checked.targets.query == nil:

@@ -26,8 +26,11 @@ type JobPreview struct {
 	// their targets, too: one device does one job's work at a time.
 	Active   []JobConflict
 	Warnings []rollout.Fault
-	Token    string    // for CreateJob
-	Expires  time.Time // of the token
+	// Confirm is what whoever starts the job is to type first, since that is
+	// dangerous or reaches many; empty: nothing. CreateJob needs the token then.
+	Confirm string
+	Token   string    // for CreateJob
+	Expires time.Time // of the token
 }
 
 // JobTarget is one target of a preview, and what the job would do to it.
@@ -39,7 +42,7 @@ type JobTarget struct {
 
 // JobExclusion says how many targets are left out for one reason, and some of them.
 type JobExclusion struct {
-	Reason string // "exclude", "excludeWhere", or "notFound" of ids that there are not
+	Reason string // "exclude", "excludeWhere", "the pattern does not apply", or "notFound" of ids that there are not
 	Count  int64
 	Sample []TwinID
 }
@@ -242,7 +245,7 @@ func (p *preview) show(ctx context.Context, now time.Time) (JobPreview, error) {
 		return out, err
 	}
 	out.Token = p.hub.previewToken(hash, p.sum, out.Expires)
-	for _, reason := range []string{leftExclude, leftExcludeWhere, leftNotFound} {
+	for _, reason := range []string{leftExclude, leftExcludeWhere, leftApplies, leftNotFound} {
 		if e := p.left[reason]; e != nil {
 			out.Excluded = append(out.Excluded, *e)
 		}
@@ -266,11 +269,15 @@ func (p *preview) show(ctx context.Context, now time.Time) (JobPreview, error) {
 	if err != nil {
 		return out, err
 	}
+	effects, err := p.effects(ctx, twins)
+	if err != nil {
+		return out, err
+	}
 	for i, t := range twins {
 		if t.Tags == nil {
 			continue // gone since
 		}
-		target := JobTarget{ID: t.Identity.ID(), Effect: p.checked.action.preview(p.hub, &t)}
+		target := JobTarget{ID: t.Identity.ID(), Effect: effects[i]}
 		if shown[i].n >= 0 {
 			target.Wave = dealer.of(shown[i].n)
 		}
@@ -280,7 +287,7 @@ func (p *preview) show(ctx context.Context, now time.Time) (JobPreview, error) {
 			faulty++
 		case out.Kind == JobTwin && len(target.Effect.Changes) == 0:
 			idle++
-		case out.Kind == JobMethod && !target.Effect.Connected:
+		case out.Kind != JobTwin && !target.Effect.Connected:
 			offline++
 		}
 	}
@@ -296,6 +303,7 @@ func (p *preview) show(ctx context.Context, now time.Time) (JobPreview, error) {
 		return out, wrapf(CodeArgumentInvalid, err, "%s", err.Error())
 	}
 	out.Warnings = append(out.Warnings, p.warnings(&out, offline, faulty, idle)...)
+	out.Confirm = p.checked.confirm(p.sum.Count)
 	return out, nil
 }
 
@@ -327,6 +335,20 @@ func (p *preview) waves(seed uint64) ([]JobWavePreview, *deal) {
 		}
 	}
 	return list, dealer
+}
+
+// effects says what the job would do to each twin of the sample.
+func (p *preview) effects(ctx context.Context, twins []Twin) ([]JobEffect, error) {
+	if p.checked.pattern != nil {
+		return p.hub.previewRuns(ctx, p.checked, twins)
+	}
+	list := make([]JobEffect, len(twins))
+	for i := range twins {
+		if twins[i].Tags != nil {
+			list[i] = p.checked.action.preview(p.hub, &twins[i])
+		}
+	}
+	return list, nil
 }
 
 func (p *preview) twins(ctx context.Context, shown []sampled) (list []Twin, err error) {

@@ -24,6 +24,7 @@ type jobRecord struct {
 	Started  time.Time     `json:"t,omitzero"`
 	Ended    time.Time     `json:"e,omitzero"`
 	NextRun  time.Time     `json:"nr,omitzero"`
+	Undo     *jobUndo      `json:"ud,omitempty"` // what runs of a pattern did is taken back
 }
 
 // jobOwner is whose permissions a job acts with.
@@ -58,6 +59,13 @@ var (
 				return nil
 			}
 			return []storage.Key{storage.Tuple(r.NextRun)}
+		}},
+		// Those of which runs are to be undone.
+		storage.Index[jobRecord]{Name: "undo", Keys: func(_ storage.Key, r jobRecord) []storage.Key {
+			if !r.undoing() {
+				return nil
+			}
+			return []storage.Key{storage.Tuple(r.Created)}
 		}},
 	)
 	jobSpecTable = storage.NewTable[jobSpecRecord]("job_spec", 1, plainJSON[jobSpecRecord]{storage.JSON[jobSpecRecord]()})

@@ -196,6 +196,7 @@ type activeJob struct {
 	laidOut  bool
 	start    time.Time // its targets are those of this time
 	repeats  time.Time // when its next run begins; its run has ended
+	undoing  bool      // its runs are being told to take back what they did
 
 	ready bool      // it may have a turn
 	wake  time.Time // when it is ready again at the latest; zero: never
@@ -207,10 +208,14 @@ type activeJob struct {
 	again []TwinID
 	more  bool
 	after storage.Key // how far they were looked for
+	// stopped is how far the runs of a canceled job were told to end.
+	stopped storage.Key
 
 	mu       sync.Mutex
 	checking bool
 	health   *rollout.HealthResult // that a check left
+	asking   bool
+	gate     *rollout.GateResult // that the pattern's gate left
 }
 
 // runJobs runs every job until ctx ends: it is Run's, and returns when all that
@@ -384,7 +389,7 @@ func (l *jobLoop) load(ctx context.Context) error {
 				return err
 			}
 		}
-		return jobIDs(r, "next", nil, dirty)
+		return errors.Join(jobIDs(r, "next", nil, dirty), jobIDs(r, "undo", nil, dirty))
 	})
 	if err != nil {
 		return err
@@ -436,7 +441,7 @@ func (l *jobLoop) refresh(ctx context.Context, dirty map[string]struct{}) error 
 
 // note takes over how a job stands.
 func (l *jobLoop) note(reader storage.Reader, id string, r *jobRecord) error {
-	if r.State.Status.Final() && r.NextRun.IsZero() {
+	if r.ended() && !r.undoing() {
 		l.drop(id)
 		return nil
 	}
@@ -463,9 +468,9 @@ func (l *jobLoop) note(reader storage.Reader, id string, r *jobRecord) error {
 		a.run, a.again, a.more, a.after = r.Run, nil, true, nil
 	}
 	if a.status != r.State.Status {
-		a.more, a.after = true, nil
+		a.more, a.after, a.stopped = true, nil, nil
 	}
-	a.status, a.laidOut, a.repeats = r.State.Status, r.State.LaidOut, r.NextRun
+	a.status, a.laidOut, a.repeats, a.undoing = r.State.Status, r.State.LaidOut, r.NextRun, r.undoing()
 	a.ready = true
 	l.follow.note(a, &r.State)
 	return nil
@@ -513,7 +518,7 @@ func (l *jobLoop) recount(ctx context.Context) error {
 				return err
 			}
 			waiting += int64(record.State.Total().Waiting)
-			if record.State.Total().Active == 0 {
+			if record.State.Total().Active == 0 || record.Kind == JobRunPattern {
 				continue
 			}
 			for item, err := range executionTable.Lookup(r, "status", storage.Range{Prefix: storage.Tuple(a.id, a.run, string(rollout.ExecutionRunning))}) {

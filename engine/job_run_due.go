@@ -126,6 +126,9 @@ func (t *jobTx) due(ref executionRef, now time.Time) (waits bool, err error) {
 		e.Due = deadline
 		return true, t.move(j, ref.id, &e, rollout.ExecutionWaiting, false)
 	case rollout.ExecutionRunning:
+		if j.Kind == JobRunPattern {
+			return false, t.runOverdue(j, ref.id, &e)
+		}
 		withdrawn, err := t.withdraw(j, ref.id, &e)
 		if err != nil || withdrawn {
 			return false, err

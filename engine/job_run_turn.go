@@ -28,6 +28,7 @@ type jobTurn struct {
 	input  rollout.Input
 	again  map[string][]TwinID // by zone
 	cancel []TwinID            // executions to be canceled if the policy says so
+	stop   []TwinID            // runs that have begun and are to end, too
 
 	decision rollout.Decision
 	tried    []TwinID // of again
@@ -44,6 +45,8 @@ func (l *jobLoop) turn(ctx context.Context, a *activeJob) error {
 	a.ready = false
 	var err error
 	switch {
+	case a.undoing:
+		err = l.undo(ctx, a)
 	case a.status.Final():
 		err = l.repeat(ctx, a)
 	case a.status == rollout.JobQueued || a.status == rollout.JobScheduled && !a.laidOut:
@@ -132,7 +135,7 @@ func (l *jobLoop) work(ctx context.Context, a *activeJob) error {
 		return nil
 	}
 	a.mu.Lock()
-	n.input.Health = a.health
+	n.input.Health, n.input.Gate = a.health, a.gate
 	a.mu.Unlock()
 	n.input.Now = time.Now().UTC()
 	var wait time.Duration
@@ -165,6 +168,13 @@ func (l *jobLoop) work(ctx context.Context, a *activeJob) error {
 	} else if n.input.Health != nil {
 		a.mu.Lock()
 		a.health = nil
+		a.mu.Unlock()
+	}
+	if d.Gate != nil {
+		l.askGate(ctx, a, *d.Gate)
+	} else if n.input.Gate != nil {
+		a.mu.Lock()
+		a.gate = nil
 		a.mu.Unlock()
 	}
 	return nil
@@ -232,11 +242,11 @@ func (n *jobTurn) look(r storage.Reader) error {
 	if err != nil {
 		return err
 	}
-	n.method = work.spec.Spec.Action.Method != nil
+	n.method, n.input.Asks = work.spec.Spec.Action.Method != nil, work.gate
 	s := &record.State
 	// After the end what was taken goes on, once what was not is canceled.
 	if total := s.Total(); s.Status == rollout.JobCanceling || s.Ended && total.Pending > 0 {
-		return n.lookOpen(r)
+		return errors.Join(n.lookOpen(r), n.lookRuns(r, &record))
 	}
 	if s.Status != rollout.JobRunning {
 		return nil
@@ -316,10 +326,14 @@ func (n *jobTurn) do(t *jobTx) error {
 	if d.Changed {
 		j.changed = true
 	}
+	t.beginGateUndo(j)
 	if d.Cancel != rollout.CancelNothing {
 		if err := n.doCancel(t, j); err != nil {
 			return err
 		}
+	}
+	if err := n.stopRuns(t, j); err != nil {
+		return err
 	}
 	left := a.batch
 	again, start := min(d.Again, left), d.Start

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"slices"
@@ -16,6 +17,7 @@ const (
 	leftExclude      = "exclude"
 	leftExcludeWhere = "excludeWhere"
 	leftNotFound     = "notFound" // an id that there is not
+	leftApplies      = "the pattern does not apply"
 )
 
 // targetAsk says which of a job's targets are wanted.
@@ -42,9 +44,14 @@ func (h *Hub) eachTarget(ctx context.Context, t *jobTargets, a targetAsk, f func
 		except = h.queries.stream(ctx, t.except, a.after)
 		defer except.stop()
 	}
+	var applies *rowStream
+	if t.applies != nil {
+		applies = h.queries.stream(ctx, query.Select(t.source, t.applies), a.after)
+		defer applies.stop()
+	}
 	var kept []query.Row
 	err := h.queries.selectRows(ctx, t.query, a, func(rows []query.Row) bool {
-		if len(t.exclude) == 0 && except == nil {
+		if len(t.exclude) == 0 && except == nil && applies == nil {
 			return f(rows)
 		}
 		kept = kept[:0]
@@ -54,19 +61,18 @@ func (h *Hub) eachTarget(ctx context.Context, t *jobTargets, a targetAsk, f func
 				a.left(leftExclude, row.ID)
 			case except != nil && except.has(row.ID):
 				a.left(leftExcludeWhere, row.ID)
+			case applies != nil && !applies.has(row.ID):
+				a.left(leftApplies, row.ID)
 			default:
 				kept = append(kept, row)
 			}
 		}
-		if except != nil && except.err != nil {
+		if except.failed() != nil || applies.failed() != nil {
 			return false
 		}
 		return len(kept) == 0 || f(kept)
 	})
-	if except != nil && except.err != nil {
-		return except.err
-	}
-	return err
+	return cmp.Or(except.failed(), applies.failed(), err)
 }
 
 // selectRows is Columns.Select under the hub's limits.
@@ -119,6 +125,14 @@ func (q *queries) stream(ctx context.Context, asked *query.Query, after string) 
 	return s
 }
 
+// failed is why the stream can't tell; nil: it can, also when there is none.
+func (s *rowStream) failed() error {
+	if s == nil {
+		return nil
+	}
+	return s.err
+}
+
 // has reports whether the query selects a row; rows are asked for in order.
 func (s *rowStream) has(row string) bool {
 	for !s.done && (len(s.list) == 0 || s.list[len(s.list)-1] < row) {
@@ -161,7 +175,12 @@ func (h *Hub) eachNamed(ctx context.Context, t *jobTargets, a targetAsk, f func(
 			return true
 		})
 		if t.unless != nil {
-			if rows, err = h.dropMatching(ctx, t.unless, rows, a.left); err != nil {
+			if rows, err = h.dropMatching(ctx, t.unless, rows, leftExcludeWhere, true, a.left); err != nil {
+				return err
+			}
+		}
+		if t.applies != nil {
+			if rows, err = h.dropMatching(ctx, t.applies, rows, leftApplies, false, a.left); err != nil {
 				return err
 			}
 		}
@@ -209,8 +228,9 @@ func (h *Hub) lookUp(ctx context.Context, ids []string, paths []query.Path) ([]q
 	return rows, nil
 }
 
-// dropMatching leaves out the rows whose twins a predicate matches.
-func (h *Hub) dropMatching(ctx context.Context, p *query.Predicate, rows []query.Row, left func(reason, row string)) ([]query.Row, error) {
+// dropMatching leaves out the rows whose twins a predicate matches, or those that
+// it does not, for a reason.
+func (h *Hub) dropMatching(ctx context.Context, p *query.Predicate, rows []query.Row, why string, matching bool, left func(reason, row string)) ([]query.Row, error) {
 	ids := make([]string, len(rows))
 	for i := range rows {
 		ids[i] = rows[i].ID
@@ -222,8 +242,8 @@ func (h *Hub) dropMatching(ctx context.Context, p *query.Predicate, rows []query
 	now := time.Now().UTC()
 	kept := rows[:0]
 	for i, row := range rows {
-		if docs[i].Kind() != query.Undefined && p.Match(docs[i], now) {
-			left(leftExcludeWhere, row.ID)
+		if docs[i].Kind() != query.Undefined && p.Match(docs[i], now) == matching {
+			left(why, row.ID)
 			continue
 		}
 		kept = append(kept, row)
@@ -259,7 +279,8 @@ func (t *jobTargets) mayHave(id TwinID) bool {
 
 // has reports whether a twin is among the targets; the zero Value is none.
 func (t *jobTargets) has(id TwinID, doc query.Value, now time.Time) bool {
-	return doc.Kind() != query.Undefined && t.mayHave(id) && (t.where == nil || t.where.Match(doc, now)) && (t.unless == nil || !t.unless.Match(doc, now))
+	return doc.Kind() != query.Undefined && t.mayHave(id) && (t.where == nil || t.where.Match(doc, now)) && (t.unless == nil || !t.unless.Match(doc, now)) &&
+		(t.applies == nil || t.applies.Match(doc, now))
 }
 
 // noun is what the targets are.

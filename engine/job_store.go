@@ -69,7 +69,7 @@ func (h *Hub) showJob(r storage.Reader, id string, record *jobRecord) (Job, erro
 		Run: record.Run, State: record.State.Clone(), Principal: record.Owner.principal().String(),
 		Created: record.Created.UTC(), Updated: record.Updated.UTC(), Started: record.Started.UTC(), Ended: record.Ended.UTC(), NextRun: record.NextRun.UTC(),
 	}
-	j.ID = id
+	j.ID, j.Undo = id, record.Undo.show()
 	if record.State.LaidOut {
 		total := record.State.Total()
 		j.Found = int64(total.Size)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ type jobWork struct {
 	plan    *rollout.Plan
 	policy  *rollout.Policy
 	confirm *query.Predicate // nil: no evidence is asked for
+	gate    bool             // its pattern is asked before each further wave
 
 	once   sync.Once // of targets
 	parsed *jobTargets
@@ -63,6 +65,14 @@ func (w *jobWorks) get(h *Hub, r storage.Reader, id string, record *jobRecord) (
 		if work.confirm, err = query.ParsePredicate(s.Action.Confirm); err != nil {
 			return nil, wrapf(CodeInternal, err, "the condition of the job %q can't be used: %v", id, err)
 		}
+	}
+	if a := s.Action.Run; a != nil {
+		// One that was removed has no gate, and no run begins.
+		record, err := h.pattern(r, a.Pattern, a.Version)
+		if e, ok := errors.AsType[*Error](err); err != nil && (!ok || e.Code != CodePatternNotFound) {
+			return nil, err
+		}
+		work.gate = err == nil && record.Manifest.HasGate
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -21,11 +21,7 @@ type patternState struct {
 	kept  map[string]*keptBundle // by hash, those that were used last
 	bytes int64                  // of kept
 	tick  int64
-	costs map[patternID]*PatternCost
 }
-
-// patternID names a version.
-type patternID struct{ name, version string }
 
 // keptBundle is a bundle in memory.
 type keptBundle struct {
@@ -130,56 +126,4 @@ func (h *Hub) interpreter() (Interpreter, error) {
 		return nil, errf(CodeUnavailable, "this hub runs no patterns: it was started without scripting")
 	}
 	return h.patterns.scripts, nil
-}
-
-// cost returns what the runs of a version took so far.
-func (p *patternState) cost(name, version string) PatternCost {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c := p.costs[patternID{name, version}]
-	if c == nil {
-		return PatternCost{}
-	}
-	out := *c
-	out.Ended = make(map[pattern.State]int64, len(c.Ended))
-	for state, n := range c.Ended {
-		out.Ended[state] = n
-	}
-	return out
-}
-
-// costOf returns the sums of a version; p.mu must be held.
-func (p *patternState) costOf(name, version string) *PatternCost {
-	id := patternID{name, version}
-	if p.costs[id] == nil {
-		if p.costs == nil {
-			p.costs = map[patternID]*PatternCost{}
-		}
-		p.costs[id] = &PatternCost{Ended: map[pattern.State]int64{}}
-	}
-	return p.costs[id]
-}
-
-// activated counts an activation of a run.
-func (p *patternState) activated(name, version, run string, c pattern.Cost) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	sum := p.costOf(name, version)
-	sum.Activations++
-	sum.Instructions += c.Instructions
-	sum.Calls += c.Calls
-	sum.Time += c.Time
-	if c.Time > sum.Slowest {
-		sum.Slowest, sum.SlowestRun = c.Time, run
-	}
-}
-
-// ended counts a run that ended, with the size of its journal.
-func (p *patternState) ended(name, version string, state pattern.State, journal int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	sum := p.costOf(name, version)
-	sum.Runs++
-	sum.Ended[state]++
-	sum.Journal += int64(journal)
 }

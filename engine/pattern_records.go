@@ -76,12 +76,6 @@ const (
 	counterPatternSecrets = "patterns.secrets"
 )
 
-// counterRunsActive counts the runs of a version of a pattern that have not ended.
-// Whoever begins or ends a run adds to it in the same transaction.
-func counterRunsActive(name, version string) string {
-	return "runs.active." + name + "@" + version
-}
-
 func patternKey(name, version string) storage.Key { return storage.Tuple(name, version) }
 
 // patternBlobKeeper names what keeps the files of a version.
@@ -136,13 +130,13 @@ func (h *Hub) showPattern(r storage.Reader, record *patternRecord) (Pattern, err
 	p := Pattern{
 		Manifest: *m, Hash: record.Hash, Origin: record.Origin, Signer: record.Signer, Granted: record.Granted, Enabled: record.Enabled,
 		Missing: m.Missing(), Installed: record.Installed.UTC(), Principal: record.Principal,
-		ETag: savedETag(h.db.Epoch().Ordinal, record.Installed, record.Revision), Cost: h.patterns.cost(m.Name, m.Version),
+		ETag: savedETag(h.db.Epoch().Ordinal, record.Installed, record.Revision), Cost: h.patternCost(m.Name, m.Version),
 	}
 	n, err := patternNameTable.Get(r, storage.Tuple(m.Name))
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return p, err
 	}
 	p.Default = n.Default == m.Version
-	p.Active, err = storage.Counter(r, counterRunsActive(m.Name, m.Version))
+	p.Active, err = patternActive(r, m.Name, m.Version)
 	return p, err
 }

@@ -108,7 +108,7 @@ func (h *Hub) moveDefaultTx(tx *storage.Tx, name, version string, chosen bool) e
 func (h *Hub) RemovePattern(ctx context.Context, c Caller, name, version, ifMatch string) error {
 	_, err := h.alterPattern(ctx, c, "pattern.remove", name, version, ifMatch, func(tx *storage.Tx, r *patternRecord) (Pattern, error) {
 		m := &r.Manifest
-		active, err := storage.Counter(tx, counterRunsActive(m.Name, m.Version))
+		active, err := patternActive(tx, m.Name, m.Version)
 		if err != nil {
 			return Pattern{}, err
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"time"
 )
 
@@ -52,6 +53,11 @@ type Input struct {
 	// Health answers the check that an earlier decision asked for; nil if none
 	// did or the answer isn't there yet.
 	Health *HealthResult
+	// Asks says that the action itself is asked before each further wave, and Gate
+	// answers what an earlier decision asked; nil if none did or the answer isn't
+	// there yet.
+	Asks bool
+	Gate *GateResult
 }
 
 // Zone is what may want to start in one time zone. Advance may open another wave
@@ -81,6 +87,29 @@ type HealthResult struct {
 	Fault   string // why it can't be told; the job pauses with it
 }
 
+// GateVerdict is what an action says of its next wave.
+type GateVerdict string
+
+// What it may say.
+const (
+	GateGo    GateVerdict = "go"
+	GatePause GateVerdict = "pause" // whoever resumes accepts what it found
+	GateAbort GateVerdict = "abort"
+	GateUndo  GateVerdict = "undo" // abort, and take back what was done
+)
+
+// GateResult is what the action said behind a wave. One without a verdict could not
+// be asked: the job pauses with the reason.
+type GateResult struct {
+	Wave    int         `json:"wave"`
+	Verdict GateVerdict `json:"verdict,omitempty"`
+	Reason  string      `json:"reason,omitempty"`
+	At      time.Time   `json:"at,omitzero"`
+}
+
+// gatesMost is how many results of gates a state keeps, the newest.
+const gatesMost = 100
+
 // CancelScope says which executions are to be canceled now.
 type CancelScope string
 
@@ -106,6 +135,9 @@ type Decision struct {
 	Unknown []string
 	// Health asks for a check; its answer is the next Input's.
 	Health *HealthCheck
+	// Gate asks what the action itself says behind this wave; nil: nothing is
+	// asked. The answer is the next Input's.
+	Gate *int
 	// Cancel is what is to be canceled, until nothing of it is left.
 	Cancel CancelScope
 	// Changed says that the state differs from before by more than the rate's
@@ -197,7 +229,7 @@ func (p *Plan) advance(s *State, in Input) Decision {
 	default:
 		s.WaitsFor, s.Reason = p.gate(s, in, &d)
 	}
-	if s.Status == JobRunning && s.WaitsFor != WaitsForHealth {
+	if s.Status == JobRunning && s.WaitsFor != WaitsForHealth && s.WaitsFor != WaitsForGate {
 		p.starts(s, in, &d)
 	}
 	return d
@@ -301,10 +333,11 @@ func (p *Plan) gate(s *State, in Input, d *Decision) (WaitsFor, string) {
 		case !s.Opened && wave.Approval && !s.approved(s.Wave):
 			return WaitsForApproval, name + " waits to be approved"
 		case !s.Opened:
-			s.Opened, s.SoakSince, s.Healthy = true, time.Time{}, false
+			s.Opened = true
+			s.soakAgain()
 			continue
 		case open > 0 || awaits:
-			s.SoakSince, s.Healthy = time.Time{}, false
+			s.soakAgain()
 			return WaitsForNothing, ""
 		default:
 			if wait, reason := p.after(s, in, d, name); s.Status != JobRunning || wait != WaitsForNothing {
@@ -316,7 +349,8 @@ func (p *Plan) gate(s *State, in Input, d *Decision) (WaitsFor, string) {
 			return WaitsForNothing, ""
 		}
 		s.Wave++
-		s.Opened, s.SoakSince, s.Healthy = false, time.Time{}, false
+		s.Opened = false
+		s.soakAgain()
 	}
 }
 
@@ -340,7 +374,7 @@ func (p *Plan) after(s *State, in Input, d *Decision, name string) (WaitsFor, st
 		return WaitsForSoak, name + " soaks until " + instant(until)
 	}
 	if wave.Health == nil || s.Healthy {
-		return WaitsForNothing, ""
+		return p.ask(s, in, d, name)
 	}
 	if in.Health == nil || in.Health.Wave != s.Wave {
 		d.Health = &HealthCheck{s.Wave, wave.Health.Where}
@@ -354,19 +388,64 @@ func (p *Plan) after(s *State, in Input, d *Decision, name string) (WaitsFor, st
 	case wave.Health.AtMost.exceededBy(r.Bad, r.Reached):
 		reason := fmt.Sprintf("%s: %d of %d targets reached are in bad health; at most %s may be", name, r.Bad, r.Reached, wave.Health.AtMost)
 		if wave.Health.Otherwise == HealthAborts {
-			s.halt(JobFailed, reason)
-			if total := s.Total(); total.Open() > 0 {
-				d.Cancel = CancelOpen
-			} else {
-				s.Status = JobFailed
-			}
+			s.abort(d, reason)
 		} else {
 			s.pause(PausedByHealth, reason)
 		}
 		return WaitsForNothing, reason
 	}
 	s.Healthy = true
-	return WaitsForNothing, ""
+	return p.ask(s, in, d, name)
+}
+
+// abort ends the job between two waves.
+func (s *State) abort(d *Decision, reason string) {
+	s.halt(JobFailed, reason)
+	if total := s.Total(); total.Open() > 0 {
+		d.Cancel = CancelOpen
+	} else {
+		s.Status = JobFailed
+	}
+}
+
+// ask has the action say whether the next wave may begin, if there is one that has
+// something to do.
+func (p *Plan) ask(s *State, in Input, d *Decision, name string) (WaitsFor, string) {
+	further := false
+	for i := s.Wave + 1; i < len(s.Waves); i++ {
+		further = further || s.Waves[i].Open() > 0
+	}
+	if !in.Asks || s.Passed || !further {
+		return WaitsForNothing, ""
+	}
+	r := in.Gate
+	if r == nil || r.Wave != s.Wave {
+		wave := s.Wave
+		d.Gate = &wave
+		return WaitsForGate, name + ": the action's own gate is asked"
+	}
+	s.Gates = append(s.Gates, *r)
+	if n := len(s.Gates) - gatesMost; n > 0 {
+		s.Gates = slices.Delete(s.Gates, 0, n)
+	}
+	reason := name + ": the gate says " + string(r.Verdict)
+	if r.Reason != "" {
+		reason += ": " + r.Reason
+	}
+	switch r.Verdict {
+	case GateGo:
+		s.Passed = true
+		return WaitsForNothing, ""
+	case GateAbort, GateUndo:
+		s.Undo = r.Verdict == GateUndo
+		s.abort(d, reason)
+	case GatePause:
+		s.pause(PausedByGate, reason)
+	default:
+		reason = name + ": the gate can't be asked: " + r.Reason
+		s.pause(PausedByGate, reason)
+	}
+	return WaitsForNothing, reason
 }
 
 // starts says how many executions may start, of which zones, and what keeps

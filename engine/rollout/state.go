@@ -36,6 +36,14 @@ type State struct {
 	// Healthy is set when the check after the wave under way was passed, or an
 	// operator accepted what it found.
 	Healthy bool `json:"healthy,omitempty"`
+	// Passed is set when the action's gate behind the wave under way said go, or an
+	// operator accepted what it said. Gates are all that it said, in the order of
+	// time, at most gatesMost.
+	Passed bool         `json:"passed,omitempty"`
+	Gates  []GateResult `json:"gates,omitempty"`
+	// Undo is set when a gate wants what was done to be taken back; whoever runs the
+	// job does that.
+	Undo bool `json:"undo,omitempty"`
 	// Approvals are those given, in the order of time.
 	Approvals []Approval `json:"approvals,omitempty"`
 	// Ended is set once, when the policy's end came.
@@ -61,7 +69,8 @@ const (
 	PausedByOperator  PauseCause = "operator"
 	PausedByThreshold PauseCause = "threshold"
 	PausedByHealth    PauseCause = "health"
-	PausedByHub       PauseCause = "hub" // such as a restored backup, or an owner who lost the permission
+	PausedByGate      PauseCause = "gate" // the action itself said so
+	PausedByHub       PauseCause = "hub"  // such as a restored backup, or an owner who lost the permission
 )
 
 // Approval is that of one wave.
@@ -78,7 +87,7 @@ func NewState(dynamic bool) State { return State{Status: JobQueued, Dynamic: dyn
 // Clone is a copy that shares nothing.
 func (s *State) Clone() State {
 	c := *s
-	c.Waves, c.Approvals, c.Accepted = slices.Clone(s.Waves), slices.Clone(s.Approvals), slices.Clone(s.Accepted)
+	c.Waves, c.Approvals, c.Accepted, c.Gates = slices.Clone(s.Waves), slices.Clone(s.Approvals), slices.Clone(s.Accepted), slices.Clone(s.Gates)
 	return c
 }
 
@@ -198,8 +207,13 @@ func (s *State) Join(n int) (wave int, err error) {
 // soak and its check are for after that.
 func (s *State) again(wave int) {
 	if wave < s.Reach() {
-		s.SoakSince, s.Healthy = time.Time{}, false
+		s.soakAgain()
 	}
+}
+
+// soakAgain forgets what was found behind the wave under way.
+func (s *State) soakAgain() {
+	s.SoakSince, s.Healthy, s.Passed = time.Time{}, false, false
 }
 
 // over reports whether no target is taken any more.
@@ -283,6 +297,8 @@ func (s *State) Resume() error {
 		s.Accepted = slices.Clone(s.Waves)
 	case PausedByHealth:
 		s.Healthy = true
+	case PausedByGate:
+		s.Passed = true
 	}
 	s.Status, s.PausedBy, s.Reason = s.ready(), "", ""
 	return nil

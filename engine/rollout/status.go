@@ -35,6 +35,7 @@ const (
 	WaitsForApproval WaitsFor = "approval" // of its next wave
 	WaitsForSoak     WaitsFor = "soak"     // the time after a wave
 	WaitsForHealth   WaitsFor = "health"   // the answer to a health check
+	WaitsForGate     WaitsFor = "gate"     // what the action itself says of the next wave
 	WaitsForWindow   WaitsFor = "window"   // no device that is left has its window open
 	WaitsForRate     WaitsFor = "rate"
 	WaitsForDevices  WaitsFor = "devices" // all that may be under way is under way, or targets that join
