@@ -23,6 +23,7 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/plugins"
 	"github.com/muster-hub/muster/protocols"
 	"github.com/muster-hub/muster/protocols/cli"
 	"github.com/muster-hub/muster/storage"
@@ -69,12 +70,16 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	if err := protocols.Notify(ctx, std.Env("NOTIFY_SOCKET"), "STATUS=opening the store in "+f.Data); err != nil {
 		log.Warn("the service manager could not be told", slog.Any("error", err))
 	}
+	shipped, err := plugins.Bundles()
+	if err != nil {
+		return err
+	}
 	hub, err := engine.Open(ctx, engine.Options{
 		Storage: storage.Options{
 			Dir: f.Data, Logger: log, Memory: memory.store, Built: b.date, Reserve: int64(f.Reserve), MasterKeyFile: f.MasterKeyFile,
 		},
 		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version, Deliver: deliverBy(outgoing), Backups: backupPlan(f),
-		FileNotifications: f.FileNotes, Columns: memory.columns, Fetch: fetchBy(outgoing),
+		FileNotifications: f.FileNotes, Columns: memory.columns, Fetch: fetchBy(outgoing), Shipped: shipped,
 	})
 	if err != nil {
 		return err

@@ -22,8 +22,7 @@ type Pattern struct {
 	Hash      string          `json:"hash"`       // of its files
 	Origin    string          `json:"origin"`     // shipped, signed or unsigned
 	Signer    string          `json:"signer,omitempty"`
-	Needs     []string        `json:"needs"`
-	Granted   []string        `json:"granted"`
+	Needs     []PatternNeed   `json:"needs"`
 	Enabled   bool            `json:"enabled"`
 	Default   bool            `json:"default"`
 	Missing   []string        `json:"missing,omitempty"` // parts of the hub without which it can't be enabled
@@ -44,6 +43,14 @@ func (p *Pattern) UnmarshalJSON(data []byte) error {
 	}
 	p.Raw = append(json.RawMessage(nil), data...)
 	return nil
+}
+
+// PatternNeed is a capability that a pattern needs.
+type PatternNeed struct {
+	Need    string `json:"need"` // method:reboot
+	Text    string `json:"text"` // in words
+	Granted bool   `json:"granted"`
+	Missing string `json:"missing,omitempty"` // the part of the hub that is not here
 }
 
 // PatternCost is what the runs of a version took since the start of the hub.

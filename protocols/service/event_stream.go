@@ -202,6 +202,8 @@ func (s *eventStream) run(life context.Context) {
 				why = closing{"closing", wire.CloseGoingAway, "the hub is shutting down"}
 			case engine.CodeJobNotFound:
 				why = closing{"deleted", wire.ClosePolicy, "the job was deleted"}
+			case engine.CodeRunNotFound:
+				why = closing{"deleted", wire.ClosePolicy, "the run is kept no longer"}
 			case engine.CodeArgumentInvalid:
 				why = closing{"query", wire.ClosePolicy, "the query can't be followed any more; ask again to hear why"}
 			}

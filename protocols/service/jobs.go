@@ -83,7 +83,9 @@ func cancelHubJob(c *call) (answer, error) {
 
 // isHubJob reports whether a job is of a kind that IoT Hub has: the SDKs know no
 // other.
-func isHubJob(j engine.Job) bool { return j.Kind != engine.JobConfigure }
+func isHubJob(j engine.Job) bool {
+	return j.Kind != engine.JobConfigure && j.Kind != engine.JobRunPattern
+}
 
 func queryHubJobs(c *call) (answer, error) {
 	var filter engine.JobFilter

@@ -29,8 +29,9 @@ type jobTargets struct {
 }
 
 type jobAction struct {
-	Twin   *jobTwin   `json:"twin,omitempty" doc:"Change the target's twin. It or method."`
+	Twin   *jobTwin   `json:"twin,omitempty" doc:"Change the target's twin. It, method or run."`
 	Method *jobMethod `json:"method,omitempty" doc:"Call a direct method of the target."`
+	Run    *jobRun    `json:"run,omitempty" doc:"Run a pattern on the target. Members of the policy that the job does not set are the pattern's."`
 	// Configuration is of jobs that the hub makes.
 	Configuration *jobConfiguration `json:"configuration,omitempty" doc:"The revision of a configuration that the job spreads; not to be sent."`
 	Offline       string            `json:"offline,omitempty" enum:"wait,fail" doc:"Of a method, while the target is not connected: wait until the execution's timeout, when absent, or fail after connectTimeout."`
@@ -53,6 +54,12 @@ type jobMethod struct {
 	Payload         json.RawMessage `json:"payload,omitempty" doc:"Any JSON value; none is sent when absent."`
 	ResponseTimeout string          `json:"responseTimeout,omitempty" doc:"5s to 300s; 30s when absent."`
 	ConnectTimeout  string          `json:"connectTimeout,omitempty" doc:"With offline fail: how long to wait for the device, up to 300s."`
+}
+
+type jobRun struct {
+	Pattern string          `json:"pattern"`
+	Version string          `json:"version,omitempty" doc:"The default one when absent. The job keeps to the one that it began with."`
+	Params  json.RawMessage `json:"params,omitempty" schema:"object" doc:"As the pattern's JSON Schema says."`
 }
 
 type jobPolicy struct {

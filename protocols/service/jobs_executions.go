@@ -113,16 +113,25 @@ func listDeviceJobs(c *call) (answer, error) {
 	return answer{body: page[executionDocument]{show(list, showExecution), makeCursor("device-jobs", id.String(), next)}}, err
 }
 
-// executionTime is how long one page of executions may take, its writing not included.
+// executionTime is how long one page of a stream may take, its writing not included.
 const executionTime = 30 * time.Second
 
-// exportExecutions streams all executions, page after page, and holds one page.
-// What fails after the first page cuts the stream off, since its status has
-// gone out.
+// exportExecutions streams all executions.
 func (c *call) exportExecutions(f engine.ExecutionFilter, contentType string) (answer, error) {
 	next := func(after string) (list []engine.Execution, cursor string, err error) {
 		return c.hub.Executions(c.r.Context(), c.caller, c.params[0], f, after, pageMost)
 	}
+	write := executionLines
+	if contentType == "text/csv" {
+		write = executionCommas
+	}
+	return exportPages(c, contentType, next, write)
+}
+
+// exportPages streams all records of a list, page after page, and holds one
+// page. What fails after the first page cuts the stream off, since its status
+// has gone out.
+func exportPages[T any](c *call, contentType string, next func(after string) (list []T, cursor string, err error), form func(w *bufio.Writer) func([]T) error) (answer, error) {
 	list, after, err := next("")
 	if err != nil {
 		return answer{}, err
@@ -133,10 +142,7 @@ func (c *call) exportExecutions(f engine.ExecutionFilter, contentType string) (a
 		return answer{sent: true}, nil
 	}
 	w := bufio.NewWriterSize(c.w, 64<<10)
-	write := executionLines(w)
-	if contentType == "text/csv" {
-		write = executionCommas(w)
-	}
+	write := form(w)
 	control := http.NewResponseController(c.w)
 	for {
 		c.wait(executionTime)
@@ -151,7 +157,7 @@ func (c *call) exportExecutions(f engine.ExecutionFilter, contentType string) (a
 		cursor := after // a page that fails has none
 		err := patiently(c.r.Context(), func() (err error) { list, after, err = next(cursor); return err })
 		if err != nil {
-			c.log.WarnContext(c.r.Context(), "an export of executions was cut off", slog.Any("error", err), slog.String("request_id", c.requestID))
+			c.log.WarnContext(c.r.Context(), "an export was cut off", slog.String("of", c.route.operation), slog.Any("error", err), slog.String("request_id", c.requestID))
 			panic(http.ErrAbortHandler)
 		}
 	}

@@ -20,7 +20,7 @@ const (
 
 // jobKinds are what a list of jobs may be narrowed to.
 func jobKinds() []engine.JobKind {
-	return []engine.JobKind{engine.JobTwin, engine.JobMethod, engine.JobConfigure, jobImport, jobExport}
+	return []engine.JobKind{engine.JobTwin, engine.JobMethod, engine.JobConfigure, engine.JobRunPattern, jobImport, jobExport}
 }
 
 // identityAsJob shows an import or export as a job: what it did to identities is

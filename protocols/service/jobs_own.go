@@ -23,7 +23,7 @@ func ownJobRoutes() []*route {
 			method: http.MethodGet, pattern: root, operation: "listJobs", tag: tagJobs, permission: need,
 			query: append(listQuery("jobs"),
 				parameter{name: "status", kind: "string", text: "Only jobs of these statuses, separated by commas; active for all that have not ended."},
-				parameter{name: "kind", kind: "string", text: "Only scheduleUpdateTwin, scheduleDeviceMethod, applyConfiguration, import or export."},
+				parameter{name: "kind", kind: "string", text: "Only scheduleUpdateTwin, scheduleDeviceMethod, applyConfiguration, runPattern, import or export."},
 				parameter{name: "label", kind: "string", text: "Only those with this label: KEY, or KEY=VALUE."},
 			),
 			summary: "Lists jobs, and imports and exports for callers with RegistryRead, the newest first; a page may be shorter than limit.", response: page[jobDocument]{}, handle: listJobs,

@@ -11,7 +11,7 @@ import (
 type jobDocument struct {
 	engine.JobSpec
 	jobProgress
-	Kind        engine.JobKind `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,applyConfiguration,import,export" doc:"Imports and exports have no targets, action and policy; GET /api/v1/identity-jobs/{id} says more of them."`
+	Kind        engine.JobKind `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,applyConfiguration,runPattern,import,export" doc:"Imports and exports have no targets, action and policy; GET /api/v1/identity-jobs/{id} says more of them."`
 	QueryText   string         `json:"queryText,omitempty" doc:"What the saved query of the targets stood for when the job was made."`
 	Principal   string         `json:"principal" doc:"Who made the job: it acts with this principal's permissions."`
 	CreatedTime time.Time      `json:"createdTime"`
@@ -137,7 +137,7 @@ func jobETA(j *engine.Job, now time.Time) time.Time {
 // executionDocument is how a job stands with one target.
 type executionDocument struct {
 	JobID     string                  `json:"jobId"`
-	Kind      engine.JobKind          `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,applyConfiguration"`
+	Kind      engine.JobKind          `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,applyConfiguration,runPattern"`
 	Run       uint64                  `json:"run"`
 	DeviceID  string                  `json:"deviceId"`
 	ModuleID  string                  `json:"moduleId,omitempty"`

@@ -10,6 +10,7 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/pattern"
 	"github.com/muster-hub/muster/engine/rollout"
 )
 
@@ -77,7 +78,7 @@ func parametersOf(pattern string) []obj {
 			continue
 		}
 		name = strings.TrimSuffix(name, "}")
-		text := map[string]string{"id": "Device id, percent-encoded.", "job": "Job id, percent-encoded.", "mid": "Module id, percent-encoded.", "name": "Name of a policy, webhook, saved query or job template, or of a file with its slashes as %2F.", "token": "Lock token.", "configuration": "Id of a configuration, percent-encoded."}[name]
+		text := map[string]string{"id": "Device id, percent-encoded.", "job": "Job id, percent-encoded.", "run": "Run id.", "pattern": "Name of a pattern.", "mid": "Module id, percent-encoded.", "name": "Name of a policy, webhook, saved query, job template, trusted key or secret, or of a file with its slashes as %2F.", "token": "Lock token.", "configuration": "Id of a configuration, percent-encoded."}[name]
 		list = append(list, obj{"name": name, "in": "path", "required": true, "description": text, "schema": obj{"type": "string"}})
 	}
 	return list
@@ -205,8 +206,11 @@ func (s *schemas) of(t reflect.Type) obj {
 // described is the type that has the words about another one, which reads and
 // writes itself.
 func described(t reflect.Type) reflect.Type {
-	if t == reflect.TypeFor[engine.JobSpec]() {
+	switch t {
+	case reflect.TypeFor[engine.JobSpec]():
 		return reflect.TypeFor[jobSpecDocument]()
+	case reflect.TypeFor[pattern.Manifest]():
+		return reflect.TypeFor[manifestDocument]()
 	}
 	return t
 }

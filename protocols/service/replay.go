@@ -74,7 +74,7 @@ func (c *call) serveOnce() error {
 	if len(key) > maxReplayKey || !printable(key) {
 		return invalid("the Idempotency-Key has more than %d characters or one that is not visible ASCII", maxReplayKey)
 	}
-	body, err := c.read(maxBody)
+	body, err := c.read(max(maxBody, c.route.bodyLimit()))
 	if err != nil {
 		return err
 	}
@@ -89,6 +89,9 @@ func (c *call) serveOnce() error {
 	}
 	defer c.replays.finish(k)
 	hash := sha256.Sum256(body)
+	if len(c.query) > 0 { // it is a part of what is asked for
+		hash = sha256.Sum256(append(hash[:], c.query.Encode()...))
+	}
 	old, found, err := c.hub.FindAnswer(c.r.Context(), c.caller, k.operation, key)
 	switch {
 	case err != nil:

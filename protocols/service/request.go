@@ -49,11 +49,7 @@ func plainID(id string) bool {
 // body reads the whole request body within the route's bound, and checks that
 // it is one JSON value of bounded depth in valid UTF-8.
 func (c *call) body() ([]byte, error) {
-	limit := int64(maxBody)
-	if c.route.maxBody > 0 {
-		limit = c.route.maxBody
-	}
-	data, err := c.read(limit)
+	data, err := c.read(c.route.bodyLimit())
 	if err != nil {
 		return nil, err
 	}

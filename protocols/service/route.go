@@ -52,6 +52,14 @@ const (
 // label names the route in metrics: bounded, whatever clients send.
 func (r *route) label() string { return r.method + " " + r.pattern }
 
+// bodyLimit is how many bytes a body may have.
+func (r *route) bodyLimit() int64 {
+	if r.maxBody > 0 {
+		return r.maxBody
+	}
+	return maxBody
+}
+
 // segment is one part of a pattern.
 type segment struct {
 	literal string // empty: a parameter
