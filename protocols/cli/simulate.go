@@ -22,6 +22,7 @@ type simulateCmd struct {
 	Behaviour string        `help:"Name of a built-in behaviour, or a YAML file." default:"steady" placeholder:"NAME|FILE"`
 	Seed      uint64        `help:"Same seed, same spread of times." default:"1"`
 	AckLog    string        `help:"Append what the hub acknowledged to this file, for muster verify --acks." placeholder:"FILE"`
+	Commands  string        `name:"command-log" help:"Append each command that a managed device took to this file." placeholder:"FILE"`
 	Prefix    string        `help:"Begins the devices' ids." default:"sim-"`
 	Duration  time.Duration `help:"End after this time; 0 runs until Ctrl-C." default:"0s"`
 	Spread    time.Duration `help:"Time over which the devices start; 0 takes 4 ms each." default:"0s"`
@@ -124,6 +125,12 @@ func (c *simulateCmd) simulate(a *app, s *client.Service, b simulator.Behaviour)
 			return &problem{exit: ExitUsage, what: "the acknowledgement log cannot be opened", why: pathError(err), next: "Give a file that you can write with --ack-log."}
 		}
 		defer func() { err = errors.Join(err, o.Acks.Close()) }()
+	}
+	if c.Commands != "" {
+		if o.Commands, err = simulator.OpenCommandLog(c.Commands); err != nil {
+			return &problem{exit: ExitUsage, what: "the command log cannot be opened", why: pathError(err), next: "Give a file that you can write with --command-log."}
+		}
+		defer func() { err = errors.Join(err, o.Commands.Close()) }()
 	}
 	load, err := simulator.NewLoad(o)
 	if err != nil {

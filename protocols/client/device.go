@@ -85,9 +85,9 @@ type Device struct {
 	o    DeviceOptions
 	id   string // client id, "device" or "device/module"
 	base string // "devices/D/messages/events/" or the module's
-	key  []byte
 
 	mu      sync.Mutex
+	key     []byte        // of further connections
 	conn    *connection   // nil while disconnected
 	changed chan struct{} // closed and replaced when conn changes
 	refused error         // the hub's last CONNACK that was not 0
@@ -220,6 +220,19 @@ func (d *Device) setConnection(c *connection) {
 	d.changed = make(chan struct{})
 }
 
+// SetKey has further connections use another key. The one that is there goes on;
+// Drop ends it.
+func (d *Device) SetKey(key auth.Secret) error {
+	bytes, err := key.Bytes()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.key = bytes
+	return nil
+}
+
 // Connected reports whether the device is connected now.
 func (d *Device) Connected() bool {
 	d.mu.Lock()
@@ -312,6 +325,9 @@ func (d *Device) connectPacket(now time.Time) *wire.Connect {
 	if cs.ModuleID != "" {
 		resource += "/modules/" + cs.ModuleID
 	}
+	d.mu.Lock()
+	key := d.key
+	d.mu.Unlock()
 	user := cs.HostName + "/" + d.id + "/?api-version=" + apiVersion + "&DeviceClientType=" + url.QueryEscape(d.o.Product)
 	if d.o.ModelID != "" {
 		user += "&model-id=" + url.QueryEscape(d.o.ModelID)
@@ -319,7 +335,7 @@ func (d *Device) connectPacket(now time.Time) *wire.Connect {
 	return &wire.Connect{
 		ClientID:  d.id,
 		Username:  user,
-		Password:  auth.SignToken(resource, d.key, cs.SharedAccessKeyName, now.Add(d.o.TokenLifetime)),
+		Password:  auth.SignToken(resource, key, cs.SharedAccessKeyName, now.Add(d.o.TokenLifetime)),
 		KeepAlive: uint16(min(d.o.KeepAlive/time.Second, 1177)), //nolint:gosec // bounded
 		Clean:     d.o.CleanSession,
 	}

@@ -47,6 +47,7 @@ type LoadOptions struct {
 	FullHandshakes bool
 	Dial           func(ctx context.Context, network, address string) (net.Conn, error) // nil = as usual
 	Acks           *AckLog                                                              // nil = none
+	Commands       *CommandLog                                                          // of managed devices; nil = none
 }
 
 // Load is a fleet of equal devices for load and for checks. Prepare it, then
@@ -171,9 +172,14 @@ func (l *Load) Run(ctx context.Context) error {
 			continue
 		}
 		d := &loadDevice{load: l, ctx: ctx, id: l.id(i), rng: rand.NewPCG(l.o.Seed, uint64(i)), cohort: l.cohorts[i]}
+		dial := l.o.Dial
+		if l.o.Behaviour.Managed {
+			d.managed = newManaged(d, i, l.keys[d.id])
+			dial = d.managed.dial
+		}
 		c, err := client.NewDevice(client.DeviceOptions{
 			ConnectionString: auth.ConnectionString{HostName: l.o.Hub, DeviceID: d.id, SharedAccessKey: l.keys[d.id]},
-			Transport:        l.o.Transport, Address: l.o.Address, RootCAs: l.o.RootCAs, Sessions: sessions, Buffers: buffers, Dial: l.o.Dial,
+			Transport:        l.o.Transport, Address: l.o.Address, RootCAs: l.o.RootCAs, Sessions: sessions, Buffers: buffers, Dial: dial,
 			Product: "muster-simulator", InFlight: 4, OnMethod: d.method, OnDesired: d.desired, OnState: d.state,
 		})
 		if err != nil {
@@ -263,16 +269,17 @@ func (l *Load) Report() LoadReport {
 // process may hold thousands, so nothing of it waits on a stack. Its timer's
 // work owns all but told, lost and up, which the client's Run owns by state.
 type loadDevice struct {
-	load   *Load
-	cohort *Cohort // nil if it has no trouble
-	wishes wishes
-	ctx    context.Context //nolint:containedctx // of Run, for what timers start
-	id     string
-	client *client.Device
-	rng    *rand.PCG
-	timer  *time.Timer
-	drop   time.Time // when it loses its network next; zero: never
-	send   time.Time // when it sends next
+	load    *Load
+	cohort  *Cohort  // nil if it has no trouble
+	managed *managed // nil unless the behaviour says so
+	wishes  wishes
+	ctx     context.Context //nolint:containedctx // of Run, for what timers start
+	id      string
+	client  *client.Device
+	rng     *rand.PCG
+	timer   *time.Timer
+	drop    time.Time // when it loses its network next; zero: never
+	send    time.Time // when it sends next
 
 	n    int64        // newest value that was reported
 	sent int64        // messages
@@ -292,6 +299,9 @@ func (d *loadDevice) state(connected bool, err error) {
 	case connected:
 		l.report.Connects++
 		l.report.Online++
+		if d.managed != nil {
+			d.managed.connected()
+		}
 		if !d.lost.IsZero() {
 			d.missed.Store(len(l.o.Behaviour.Cohorts) > 0)
 			l.report.Reconnects++
@@ -329,10 +339,17 @@ func reason(err error) string {
 	return "not reachable"
 }
 
-func (d *loadDevice) method(ctx context.Context, name string, _ json.RawMessage) (int, any) {
+func (d *loadDevice) method(ctx context.Context, name string, payload json.RawMessage) (int, any) {
+	var a ask
+	var fresh, ok bool
+	if d.managed != nil {
+		a, fresh, ok = d.managed.heardOf(name, payload)
+	}
 	b := &d.load.o.Behaviour
 	delay, status, answer := b.MethodDelay, b.MethodStatus, map[string]any{"device": d.id}
+	obeys := d.managed != nil
 	if c := d.troubled(); c.troubles(name) {
+		obeys = obeys && c.MethodStatus == 0
 		delay = cmp.Or(c.MethodDelay, delay)
 		status = cmp.Or(c.MethodStatus, status)
 		if c.MethodMessage != "" {
@@ -344,6 +361,9 @@ func (d *loadDevice) method(ctx context.Context, name string, _ json.RawMessage)
 	}
 	d.load.count(func(r *LoadReport) { r.Methods++ })
 	d.load.o.Acks.add(Ack{Device: d.id, Kind: ackMethod, Method: name[:min(len(name), 128)], Acked: true})
+	if obeys {
+		return d.managed.method(name, a, fresh, ok)
+	}
 	answer["time"] = time.Now().Add(b.ClockSkew).UTC()
 	return status, answer
 }
@@ -353,6 +373,9 @@ func (d *loadDevice) method(ctx context.Context, name string, _ json.RawMessage)
 func (d *loadDevice) desired(version int64, patch json.RawMessage) {
 	if len(d.load.o.Behaviour.Cohorts) > 0 {
 		d.wishes.learn(version, patch, false)
+	}
+	if d.managed != nil {
+		d.managed.told(version, patch)
 	}
 	d.acted(version)
 }
@@ -410,6 +433,9 @@ func (d *loadDevice) connect(work *sync.WaitGroup) (next time.Duration, ok bool)
 	work.Go(func() { _ = d.client.Run(d.ctx) }) // ends with ctx, which is what it returns
 	if !d.resume(d.ctx) {
 		return 0, false
+	}
+	if d.managed != nil {
+		work.Go(func() { d.managed.run(d.ctx) })
 	}
 	b := &d.load.o.Behaviour
 	now := time.Now()
@@ -471,6 +497,9 @@ func (d *loadDevice) resume(ctx context.Context) bool {
 			}
 			_ = json.Unmarshal(t.Reported, &have) // foreign properties: begin at 0
 			d.n = have.Sim.N
+			if d.managed != nil {
+				d.managed.restore(t.Reported)
+			}
 			if v := versionOf(t.Desired); v > 1 { // somebody has set some
 				if len(d.load.o.Behaviour.Cohorts) > 0 {
 					d.wishes.learn(v, t.Desired, true)
@@ -532,9 +561,9 @@ func (d *loadDevice) patch(ctx context.Context) {
 	if a.Desired > 0 {
 		sim["desired"] = a.Desired // which acknowledges that version
 	}
-	patch := map[string]any{
-		"sim":      sim,
-		"firmware": map[string]any{"version": b.Firmware},
+	patch := map[string]any{"sim": sim}
+	if d.managed == nil {
+		patch["firmware"] = map[string]any{"version": b.Firmware}
 	}
 	answers, heard := d.answers(patch)
 	version, err := d.client.PatchReported(octx, patch)
@@ -557,7 +586,7 @@ func (d *loadDevice) answers(patch map[string]any) (answers map[string]any, vers
 			patch["health"] = "bad"
 		}
 	}
-	if !b.acknowledges() {
+	if !b.acknowledges() || d.managed != nil { // which has answers of its own
 		return nil, 0
 	}
 	var refused []string

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -32,6 +33,13 @@ type Behaviour struct {
 	MethodDelay  time.Duration `yaml:"method_delay"`  // before a method's answer
 	MethodStatus int           `yaml:"method_status"` // default 200
 	ClockSkew    time.Duration `yaml:"clock_skew"`    // added to the device's clock
+
+	// Managed devices do what patterns ask of them, as docs/reference/behaviours.md
+	// says. Restart is how long one is away then, Stage how long each stage of its
+	// work takes.
+	Managed bool          `yaml:"managed"`
+	Restart time.Duration `yaml:"restart"` // default 2 s
+	Stage   time.Duration `yaml:"stage"`   // default 300 ms
 
 	Tags    map[string]Values `yaml:"tags"`    // given to devices when they are made
 	Cohorts []Cohort          `yaml:"cohorts"` // parts of the fleet that have trouble
@@ -82,6 +90,7 @@ func ParseBehaviour(text []byte) (Behaviour, error) {
 	if b.MethodStatus == 0 {
 		b.MethodStatus = 200
 	}
+	b.Restart, b.Stage = cmp.Or(b.Restart, defaultRestart), cmp.Or(b.Stage, defaultStage)
 	return b, b.check(text)
 }
 
@@ -99,6 +108,8 @@ func (b *Behaviour) check(text []byte) error {
 		{"away", b.Away >= 0 && b.Away <= time.Hour, "0s to 1h"},
 		{"method_delay", b.MethodDelay >= 0 && b.MethodDelay <= 5*time.Minute, "0s to 5m"},
 		{"method_status", b.MethodStatus >= 100 && b.MethodStatus <= 999, "100 to 999"},
+		{"restart", b.Restart >= time.Millisecond && b.Restart <= 20*time.Second, "1ms to 20s"},
+		{"stage", b.Stage >= time.Millisecond && b.Stage <= time.Minute, "1ms to 1m"},
 		{"clock_skew", b.ClockSkew.Abs() <= 100*365*24*time.Hour, "at most a hundred years"},
 	} {
 		if !c.ok {
@@ -114,7 +125,7 @@ func badDuration(text []byte) int {
 	if yaml.Unmarshal(text, &fields) != nil {
 		return 1
 	}
-	for _, name := range []string{"interval", "drop_every", "away", "method_delay", "clock_skew"} {
+	for _, name := range []string{"interval", "drop_every", "away", "method_delay", "clock_skew", "restart", "stage"} {
 		if v, ok := fields[name].(string); ok {
 			if _, err := time.ParseDuration(v); err != nil {
 				return lineOf(string(text), name)
