@@ -49,7 +49,7 @@ return pattern {
       local groups, total = fleet:group_by(p.property)
       local done = groups[p.value] or 0
       local share = total > 0 and 100 * done / total or 0
-      ctx:phase("round " .. round)
+      ctx:phase("counting")
       ctx:progress(share / 100, string.format("%d of %d have %s", done, total, p.value))
       -- A round in which nothing has moved is nothing to tell of.
       if done ~= last then

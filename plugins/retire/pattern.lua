@@ -63,8 +63,8 @@ return pattern {
 
     -- From here on no key that the device ever had is good any more.
     ctx:phase("voiding keys")
-    dev:rotate_key { slot = "primary" }
-    dev:rotate_key { slot = "secondary" }
+    dev:rotate_key("primary")
+    dev:rotate_key("secondary")
 
     dev:tag { lifecycle = "retired", retired = { at = ctx:now(), reason = p.reason } }
     ctx:event("device.retired", { by = who, reason = p.reason })

@@ -44,7 +44,7 @@ return pattern {
 
     -- The key is a secret: this program can hand it on, and neither read nor log it.
     ctx:phase("making a key")
-    local key = dev:rotate_key { slot = spare }
+    local key = dev:rotate_key(spare)
 
     ctx:phase("installing")
     local asked, lost = pcall(dev.call, dev, "installKey", { id = ctx.id, key = key, slot = spare },
@@ -58,7 +58,7 @@ return pattern {
 
     if p.void_old then
       ctx:phase("voiding the old key")
-      dev:rotate_key { slot = used }
+      dev:rotate_key(used)
     end
     ctx:event("device.keyRotated", { slot = spare, voided = p.void_old and used or nil })
     return { slot = spare, voided = p.void_old }
