@@ -99,6 +99,6 @@ return pattern {
 
     dev:tag { lifecycle = p.lifecycle }
     ctx:event("device.reset", { by = who, reason = p.reason })
-    return { approved_by = who, answered = asked }
+    return { approved_by = who }
   end,
 }

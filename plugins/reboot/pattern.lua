@@ -69,6 +69,6 @@ return pattern {
       -- asked, that is what an operator has to know.
       error(asked and late or lost)
     end
-    return { boots = late.boot.count, reason = late.boot.reason, answered = asked }
+    return { boots = late.boot.count, reason = late.boot.reason }
   end,
 }
