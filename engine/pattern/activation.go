@@ -21,10 +21,12 @@ type Activation struct {
 	Twin json.RawMessage `json:"twin,omitempty"`
 	// Steps are those of this entry; the last may have been answered just now, and
 	// none is open.
-	Steps []Step                     `json:"steps,omitempty"`
-	Kept  map[string]json.RawMessage `json:"kept,omitempty"`
-	Now   time.Time                  `json:"now"`
-	Seed  uint64                     `json:"seed"` // of random and uuid steps
+	Steps []Step `json:"steps,omitempty"`
+	// Kept is what run kept, for undo. In run it is empty: replay keeps again what
+	// was kept, and ctx:kept finds what was kept before it.
+	Kept map[string]json.RawMessage `json:"kept,omitempty"`
+	Now  time.Time                  `json:"now"`
+	Seed uint64                     `json:"seed"` // of random and uuid steps
 	// Cancel, when there is one, is raised by each step from number CancelAt on
 	// that a deferred function does not make. Such steps are not journaled.
 	Cancel   *Fault `json:"cancel,omitempty"`
@@ -54,7 +56,7 @@ type Outcome struct {
 	Steps  []Step                     `json:"steps,omitempty"` // new ones, in order
 	Result json.RawMessage            `json:"result,omitempty"`
 	Fault  *Fault                     `json:"fault,omitempty"`
-	Kept   map[string]json.RawMessage `json:"kept,omitempty"` // ctx:keep; nil: as it was
+	Kept   map[string]json.RawMessage `json:"kept,omitempty"` // by ctx:keep from the top of the program to its end
 	Report Report                     `json:"report"`
 	Logs   []LogLine                  `json:"logs,omitempty"` // of code that has not run before
 	Cost   Cost                       `json:"cost"`
@@ -72,6 +74,7 @@ type Report struct {
 // LogLine is one call of ctx:log.
 type LogLine struct {
 	Time time.Time `json:"t,omitzero"`
+	Step int       `json:"s,omitempty"` // how many steps of its entry were taken before it
 	Line string    `json:"l,omitempty"` // "pattern.lua:44"
 	Text string    `json:"m"`
 }
