@@ -1,3 +1,0 @@
-package scripting
-
-import _ "github.com/yuin/gopher-lua"
