@@ -161,8 +161,8 @@ func (h *Hub) parseMetric(name, text string) (*query.Query, error) {
 	if err != nil {
 		return nil, wrapf(CodeConfigurationMetrics, err, "the query of metric %q can't be read: %s", name, err.Error())
 	}
-	if q.Source() == query.Jobs {
-		return nil, errf(CodeConfigurationMetrics, "the query of metric %q reads devices.jobs; expected devices or devices.modules", name)
+	if q.Source() == query.Jobs || q.Source() == query.Runs {
+		return nil, errf(CodeConfigurationMetrics, "the query of metric %q reads %s; expected devices or devices.modules", name, q.Source())
 	}
 	return q, nil
 }

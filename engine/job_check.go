@@ -277,7 +277,7 @@ func (h *Hub) parseTargetQuery(t *JobTargets, source query.Source, saved savedTe
 		if err != nil {
 			return nil, false, conditionError("the saved query "+fmt.Sprintf("%q", clip(t.Query)), err)
 		}
-		if !q.Plain() || q.Source() == query.Jobs {
+		if !q.Plain() || q.Source() == query.Jobs || q.Source() == query.Runs {
 			return nil, false, errf(CodeArgumentInvalid, "the saved query %q has groups, a number of rows or rows of jobs; expected one whose rows are all devices or modules that its WHERE selects", clip(t.Query))
 		}
 		return q, len(q.Predicate().Paths()) == 0, nil

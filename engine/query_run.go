@@ -105,6 +105,9 @@ func (q *queries) answer(ctx context.Context, r QueryRequest) (QueryPage, error)
 	if parsed.Source() == query.Jobs {
 		return q.jobRows(ctx, parsed, at, most)
 	}
+	if parsed.Source() == query.Runs {
+		return q.runRows(ctx, parsed, at, most)
+	}
 	if err := q.waitReady(ctx); err != nil {
 		return QueryPage{}, err
 	}

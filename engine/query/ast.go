@@ -8,10 +8,13 @@ const (
 	Devices Source = iota // a device twin each
 	Modules               // a module twin each, those of the system included
 	Jobs                  // a device of a job each, which have no columns
+	Runs                  // a run of a pattern each, which have none either
 )
 
 // String returns the name as it stands behind FROM.
-func (s Source) String() string { return [...]string{"devices", "devices.modules", "devices.jobs"}[s] }
+func (s Source) String() string {
+	return [...]string{"devices", "devices.modules", "devices.jobs", "devices.runs"}[s]
+}
 
 // Query is a parsed query, immutable.
 type Query struct {

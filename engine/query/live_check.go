@@ -8,8 +8,8 @@ func CheckLive(q *Query) error {
 		return &Error{Text: q.text, At: at, Found: found, Expected: expected}
 	}
 	const again = "; or run the query again and again"
-	if q.source == Jobs {
-		return refuse(keywordAt(q.text, "FROM"), "FROM devices.jobs in a live query", "FROM devices or FROM devices.modules: only their changes are followed"+again)
+	if q.source.columnless() {
+		return refuse(keywordAt(q.text, "FROM"), "FROM "+q.source.String()+" in a live query", "FROM devices or FROM devices.modules: only their changes are followed"+again)
 	}
 	for _, it := range q.items {
 		if it.aggregate != notAggregated {

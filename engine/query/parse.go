@@ -101,7 +101,7 @@ func (p *parser) query() *Query {
 		}
 	}
 	items := p.items(q)
-	p.expect("FROM", "FROM and what to read: devices, devices.modules or devices.jobs")
+	p.expect("FROM", "FROM and what to read: "+p.sources())
 	q.source = p.source()
 	p.scope.source = q.source
 	p.resolveItems(q, items)
@@ -312,8 +312,16 @@ func (p *parser) segments(first token) []segment {
 }
 
 // source reads what stands behind FROM.
+// sources are those that there are, in words.
+func (p *parser) sources() string {
+	if p.strict {
+		return "devices, devices.modules or devices.jobs"
+	}
+	return "devices, devices.modules, devices.jobs or devices.runs"
+}
+
 func (p *parser) source() Source {
-	const expected = "devices, devices.modules or devices.jobs"
+	expected := p.sources()
 	first := p.tok
 	if !p.tok.is("devices") {
 		p.unexpected(expected, "devices")
@@ -331,8 +339,12 @@ func (p *parser) source() Source {
 		return Modules
 	case p.accept("jobs"):
 		return Jobs
+	case p.tok.is("runs"):
+		p.extension(p.tok.at, "devices.runs")
+		p.advance()
+		return Runs
 	}
-	p.unexpected(expected, "modules", "jobs")
+	p.unexpected(expected, "modules", "jobs", "runs")
 	return Devices
 }
 

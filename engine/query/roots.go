@@ -23,6 +23,11 @@ var (
 		"deviceId", "moduleId", "jobId", "jobType", "status", "startTimeUtc", "endTimeUtc", "createdDateTimeUtc",
 		"lastUpdatedDateTimeUtc", "outcome", "error",
 	}
+	runRoots = [...]string{
+		"runId", "deviceId", "moduleId", "pattern", "version", "state", "entry", "step", "steps", "phase", "progress", "text", "question",
+		"job", "parent", "retryOf", "trigger", "attempt", "createdTime", "startedTime", "updatedTime", "endedTime", "dueTime",
+		"code", "message", "result", "principal",
+	}
 )
 
 // The aliases of attributes, an extension.
@@ -37,6 +42,8 @@ func (s Source) roots() []string {
 	switch s {
 	case Jobs:
 		return jobRoots[:]
+	case Runs:
+		return runRoots[:]
 	case Modules:
 		return append([]string{"deviceId", "moduleId"}, twinRoots[1:]...)
 	}
@@ -68,7 +75,7 @@ func (f *faults) resolve(s scope, segments []segment) (path Path, connected bool
 	if root == "" && s.source == Jobs && strings.EqualFold(first.text, "createdTimeUtc") {
 		root = "createdDateTimeUtc" // as IoT Hub's documentation calls it
 	}
-	if root == "" && s.source != Jobs {
+	if root == "" && !s.source.columnless() {
 		switch name := strings.ToLower(first.text); name {
 		case aliasDesired, aliasReported:
 			f.extension(first.at, "the alias "+name)
@@ -90,13 +97,14 @@ func (f *faults) resolve(s scope, segments []segment) (path Path, connected bool
 	return path, false
 }
 
-// stripSource drops the prefix devices., devices.modules. or devices.jobs.
+// stripSource drops the prefix devices., devices.modules., devices.jobs. or
+// devices.runs.
 func (f *faults) stripSource(s scope, segments []segment) []segment {
 	if len(segments) < 2 || segments[0].quoted || !strings.EqualFold(segments[0].text, "devices") {
 		return segments
 	}
 	collection := ""
-	if second := strings.ToLower(segments[1].text); !segments[1].quoted && (second == "modules" || second == "jobs") {
+	if second := strings.ToLower(segments[1].text); !segments[1].quoted && (second == "modules" || second == "jobs" || second == "runs") {
 		collection = second
 	}
 	want := strings.TrimPrefix(strings.TrimPrefix(s.source.String(), "devices"), ".")
@@ -154,6 +162,8 @@ func (f *faults) unknownRoot(s scope, segments []segment) {
 		f.fail(first.at, `"moduleId"`, "an attribute of devices; moduleId is one of devices.modules")
 	case s.source == Jobs:
 		f.fail(first.at, quoted(first.text), meant(first.text, known, "an attribute of a job's device: "+strings.Join(known, ", ")))
+	case s.source == Runs:
+		f.fail(first.at, quoted(first.text), meant(first.text, known, "an attribute of a run: "+strings.Join(known, ", ")))
 	case slices.ContainsFunc([]string{"generationId", "connectionStateUpdatedTime", "managedBy"}, func(n string) bool { return strings.EqualFold(n, first.text) }):
 		f.fail(first.at, quoted(first.text)+", which is part of the identity and not of the twin", "one of "+strings.Join(known, ", "))
 	case similar(first.text, withAliases(known)) != "":

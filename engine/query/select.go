@@ -26,8 +26,8 @@ const selectRows = 1024
 // Rows that match throughout come exactly once, whatever comes and goes
 // meanwhile. Errors: as of Run.
 func (c *Columns) Select(ctx context.Context, q *Query, a Ask, paths []Path, f func(rows []Row) bool) error {
-	if q.source == Jobs {
-		return errors.New("query: jobs have no columns")
+	if q.source.columnless() {
+		return errors.New("query: " + q.source.String() + " has no columns")
 	}
 	began := time.Now()
 	for range replans {
