@@ -100,37 +100,9 @@ func (h *Hub) SendMessage(ctx context.Context, c Caller, deviceID string, m Devi
 		m.MessageID = rand.Text()
 	}
 	var sent QueuedMessage
-	err := h.update(ctx, "send message", func(tx *storage.Tx) error {
-		now := tx.Now().UTC()
-		device, err := loadDevice(tx, deviceID)
-		if err != nil {
-			return err
-		}
-		r := deviceboundRecord{DeviceboundMessage: m, Generation: device.GenerationID, Enqueued: now}
-		switch {
-		case r.Expires.IsZero():
-			r.Expires = now.Add(deviceboundTTL)
-		case !r.Expires.After(now), r.Expires.After(now.Add(h.limits.MessageTTLMax)):
-			return errf(CodeArgumentInvalid, "expiry %s is not within the next %.0f hours", r.Expires.UTC().Format(time.RFC3339), h.limits.MessageTTLMax.Hours())
-		}
-		r.Expires = r.Expires.UTC()
-		q, err := deviceboundQueueOf(tx, deviceID)
-		if err != nil {
-			return err
-		}
-		if most := h.limits.MessagesWaiting; q.Count >= most {
-			return errf(CodeQueueFull, "%d messages wait for %q, at most %d may", q.Count, deviceID, most)
-		}
-		q.Last++
-		q.Count++
-		sent = r.queued(q.Last)
-		details, err := json.Marshal(struct {
-			MessageID string `json:"messageId"`
-		}{m.MessageID})
-		return errors.Join(err,
-			deviceboundQueueTable.Put(tx, deviceKey(deviceID), q),
-			deviceboundTable.Put(tx, deviceboundKey(deviceID, q.Last), r),
-			h.auditTx(tx, c, opMessageSend, deviceID, details))
+	err := h.update(ctx, "send message", func(tx *storage.Tx) (err error) {
+		sent, err = h.sendMessageTx(tx, c, deviceID, m)
+		return err
 	})
 	if err != nil {
 		return QueuedMessage{}, err
@@ -138,6 +110,42 @@ func (h *Hub) SendMessage(ctx context.Context, c Caller, deviceID string, m Devi
 	h.count.deviceboundSent.Add(1)
 	h.deliverTo(deviceID)
 	return sent, nil
+}
+
+// sendMessageTx puts a message that was checked into the device's queue.
+func (h *Hub) sendMessageTx(tx *storage.Tx, c Caller, deviceID string, m DeviceboundMessage) (sent QueuedMessage, err error) {
+	now := tx.Now().UTC()
+	device, err := loadDevice(tx, deviceID)
+	if err != nil {
+		return sent, err
+	}
+	if m.MessageID == "" {
+		m.MessageID = rand.Text()
+	}
+	r := deviceboundRecord{DeviceboundMessage: m, Generation: device.GenerationID, Enqueued: now}
+	switch {
+	case r.Expires.IsZero():
+		r.Expires = now.Add(deviceboundTTL)
+	case !r.Expires.After(now), r.Expires.After(now.Add(h.limits.MessageTTLMax)):
+		return sent, errf(CodeArgumentInvalid, "expiry %s is not within the next %.0f hours", r.Expires.UTC().Format(time.RFC3339), h.limits.MessageTTLMax.Hours())
+	}
+	r.Expires = r.Expires.UTC()
+	q, err := deviceboundQueueOf(tx, deviceID)
+	if err != nil {
+		return sent, err
+	}
+	if most := h.limits.MessagesWaiting; q.Count >= most {
+		return sent, errf(CodeQueueFull, "%d messages wait for %q, at most %d may", q.Count, deviceID, most)
+	}
+	q.Last++
+	q.Count++
+	details, err := json.Marshal(struct {
+		MessageID string `json:"messageId"`
+	}{m.MessageID})
+	return r.queued(q.Last), errors.Join(err,
+		deviceboundQueueTable.Put(tx, deviceKey(deviceID), q),
+		deviceboundTable.Put(tx, deviceboundKey(deviceID, q.Last), r),
+		h.auditTx(tx, c, opMessageSend, deviceID, details))
 }
 
 func (r *deviceboundRecord) queued(sequence uint64) QueuedMessage {

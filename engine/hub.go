@@ -144,6 +144,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err := h.openDeclared(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if err := h.openRuns(ctx, &o); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if err := h.openConfigurations(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

@@ -76,33 +76,38 @@ func (h *Hub) RegenerateKeys(ctx context.Context, c Caller, slot KeySlot, ids []
 
 func (h *Hub) regenerateKeys(ctx context.Context, c Caller, slot KeySlot, id TwinID) (Identity, error) {
 	var next identityRecord
-	err := h.update(ctx, "regenerate keys", func(tx *storage.Tx) error {
-		before, err := loadIdentity(tx, id)
-		if err != nil {
-			return err
-		}
-		if before.Type != AuthSAS {
-			return errf(CodeArgumentInvalid, "%q authenticates by %s and has no keys", id, before.Type)
-		}
-		primary, secondary, err := h.unsealKeys(sealContext(id), before.SealedKeys)
-		if err != nil {
-			return err
-		}
-		if err := slot.rotate(&primary, &secondary); err != nil {
-			return err
-		}
-		next = before
-		next.Revision++
-		next.Updated = tx.Now()
-		if next.SealedKeys, err = h.sealKeys(sealContext(id), primary, secondary); err != nil {
-			return err
-		}
-		return h.storeIdentityTx(tx, c, opIdentityKeys, changeIdentityUpdated, id, before, &next)
+	err := h.update(ctx, "regenerate keys", func(tx *storage.Tx) (err error) {
+		next, err = h.regenerateKeysTx(tx, c, slot, id)
+		return err
 	})
 	if err != nil {
 		return Identity{}, err
 	}
 	return h.fromRecord(id, next, true)
+}
+
+func (h *Hub) regenerateKeysTx(tx *storage.Tx, c Caller, slot KeySlot, id TwinID) (next identityRecord, err error) {
+	before, err := loadIdentity(tx, id)
+	if err != nil {
+		return next, err
+	}
+	if before.Type != AuthSAS {
+		return next, errf(CodeArgumentInvalid, "%q authenticates by %s and has no keys", id, before.Type)
+	}
+	primary, secondary, err := h.unsealKeys(sealContext(id), before.SealedKeys)
+	if err != nil {
+		return next, err
+	}
+	if err := slot.rotate(&primary, &secondary); err != nil {
+		return next, err
+	}
+	next = before
+	next.Revision++
+	next.Updated = tx.Now()
+	if next.SealedKeys, err = h.sealKeys(sealContext(id), primary, secondary); err != nil {
+		return next, err
+	}
+	return next, h.storeIdentityTx(tx, c, opIdentityKeys, changeIdentityUpdated, id, before, &next)
 }
 
 // IdentityConnectionString returns IoT Hub's connection string of a SAS

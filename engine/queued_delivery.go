@@ -300,7 +300,7 @@ func (h *Hub) takeQueued(id TwinID, s *Session) (call string, r queuedRecord, er
 		r.Status, r.Sent = QueuedSending, tx.Now()
 		r.Attempt++
 		data, err := marshal(map[string]any{"call": call, "method": r.Name, "attempt": r.Attempt})
-		if r.Job == nil {
+		if r.users() {
 			tx.Add(counterQueued, -1)
 		}
 		return errors.Join(err,
@@ -318,12 +318,26 @@ func (h *Hub) takeQueued(id TwinID, s *Session) (call string, r queuedRecord, er
 // sendQueued writes a call and waits for its answer. sent is false when it is
 // certain that nothing reached the wire.
 func (h *Hub) sendQueued(s *Session, id string, r queuedRecord) (result MethodResult, sent bool, failure *Error) {
+	payload := r.Payload
+	if r.Run != nil {
+		err := h.view(context.Background(), "read secrets", func(reader storage.Reader) (err error) {
+			payload, err = h.runPayload(reader, s.id, &r)
+			return err
+		})
+		switch e := AsError(err); {
+		case err == nil:
+		case e.Code == CodeSecretNotFound || e.Code == CodeTooLarge || e.Code == CodeDeviceNotFound:
+			return result, true, e // it never can be
+		default:
+			return result, false, e
+		}
+	}
 	call, rid, err := s.beginCall(h.limits.MethodsInFlight)
 	if err != nil {
 		return result, false, AsError(err)
 	}
 	defer s.endCall(rid)
-	if err := s.connection.Outbox.Method(rid, r.Name, r.Payload); err != nil {
+	if err := s.connection.Outbox.Method(rid, r.Name, payload); err != nil {
 		return result, false, AsError(err)
 	}
 	h.reach("method.wire:after")
@@ -386,8 +400,9 @@ func (h *Hub) endQueuedTx(tx *storage.Tx, end *callEnd, finish func(r *queuedRec
 		r.AnswerCode, r.Answer = 0, nil
 		r.Code, r.Message = failure.Code.String(), failure.Message
 		r.Status = QueuedUncertain
-		if failure.Code == CodeInvalidMethodResponse || failure.Code == CodeTooLarge {
-			r.Status = QueuedFailed // the device did answer
+		switch failure.Code {
+		case CodeInvalidMethodResponse, CodeTooLarge, CodeSecretNotFound, CodeDeviceNotFound:
+			r.Status = QueuedFailed // the device did answer, or nothing could be sent
 		}
 	}
 	details, err := marshal(struct {
@@ -401,6 +416,9 @@ func (h *Hub) endQueuedTx(tx *storage.Tx, end *callEnd, finish func(r *queuedRec
 	if r.Job != nil {
 		c = hubCaller("job:" + r.Job.Job)
 	}
+	if r.Run != nil {
+		c = hubCaller(causeRun + r.Run.Run)
+	}
 	return errors.Join(err, finish(&r), h.auditTx(tx, c, opMethodInvoke, end.id.String(), json.RawMessage(details)))
 }
 
@@ -412,7 +430,7 @@ func (h *Hub) putBackTx(tx *storage.Tx, id TwinID, call string, r *queuedRecord)
 	}
 	q.Sending, q.Waiting = "", append([]string{call}, q.Waiting...)
 	r.Status, r.Sent = QueuedWaiting, time.Time{}
-	if r.Job == nil {
+	if r.users() {
 		tx.Add(counterQueued, 1)
 	}
 	return errors.Join(queuedTable.Put(tx, queuedKey(id, call), *r), h.putQueueTx(tx, id, q))

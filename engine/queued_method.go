@@ -70,8 +70,12 @@ type queuedRecord struct {
 	Message    string          `json:"m,omitempty"`
 	Principal  string          `json:"w"`
 	Cause      string          `json:"u,omitempty"`
-	Job        *queuedJob      `json:"j,omitempty"` // whose attempt the call is; nil: a user's
+	Job        *queuedJob      `json:"j,omitempty"`  // whose attempt the call is
+	Run        *queuedRun      `json:"rn,omitempty"` // whose step it is; with neither it is a user's
 }
+
+// users reports whether the call is a user's.
+func (r *queuedRecord) users() bool { return r.Job == nil && r.Run == nil }
 
 // queueRecord is what one identity's calls have in common. Whoever adds,
 // takes or ends a call writes it, so that two of them never miss each other.
@@ -81,6 +85,7 @@ type queueRecord struct {
 	Sending  string   `json:"s,omitempty"`
 	Finished []string `json:"f,omitempty"` // the oldest first
 	Job      string   `json:"j,omitempty"` // the one that is a job's, which has at most one at a time
+	Runs     []string `json:"r,omitempty"` // those that are runs'
 }
 
 // next names a new call.
@@ -91,11 +96,16 @@ func (q *queueRecord) next() string {
 	return fmt.Sprintf("%08x%s", q.Last, hex.EncodeToString(tail[:]))
 }
 
-// users counts the calls that wait and are not a job's.
+// users counts the calls that wait and are neither a job's nor a run's.
 func (q *queueRecord) users() int {
 	n := len(q.Waiting)
 	if q.Job != "" && slices.Contains(q.Waiting, q.Job) {
 		n--
+	}
+	for _, call := range q.Runs {
+		if slices.Contains(q.Waiting, call) {
+			n--
+		}
 	}
 	return n
 }
@@ -367,10 +377,14 @@ func (h *Hub) CancelQueuedMethod(ctx context.Context, c Caller, id TwinID, call 
 }
 
 // finishQueuedTx stores a call's final state, and drops the identity's oldest
-// finished calls beyond the bound. That of a job's call is its execution's.
+// finished calls beyond the bound. That of a job's call is its execution's, and
+// that of a run's its step's.
 func (h *Hub) finishQueuedTx(tx *storage.Tx, c Caller, id TwinID, call string, r *queuedRecord) error {
 	if r.Job != nil {
 		return h.inJobs(func(t *jobTx) error { return t.finishCall(c, id, call, r) })(tx)
+	}
+	if r.Run != nil {
+		return h.inRuns(func(t *runTx) error { return t.finishCall(c, id, call, r) })(tx)
 	}
 	q, err := loadQueue(tx, id)
 	if err != nil {

@@ -30,6 +30,11 @@ func (h *Hub) retain(ctx context.Context, now time.Time) error {
 		keep = min(keep, followed)
 	}
 	if err == nil {
+		var followed uint64
+		followed, err = h.runsKeep(ctx)
+		keep = min(keep, followed)
+	}
+	if err == nil {
 		_, err = changeLog.Trim(ctx, h.db, storage.TrimPolicy{Before: now.Add(-changeLogAge), Keep: keep})
 	}
 	most, berr := h.db.Share(changeLogBytes)
@@ -37,7 +42,7 @@ func (h *Hub) retain(ctx context.Context, now time.Time) error {
 		_, berr = changeLog.Trim(ctx, h.db, storage.TrimPolicy{MaxBytes: most, Keep: math.MaxUint64})
 	}
 	_, merr := h.db.Messages().Trim(now.Add(-h.limits.MessageAge), 0)
-	return errors.Join(err, berr, merr, h.retainHistory(ctx, now), h.retainAnswers(ctx, now), h.retainIdentityJobs(ctx))
+	return errors.Join(err, berr, merr, h.retainHistory(ctx, now), h.retainAnswers(ctx, now), h.retainIdentityJobs(ctx), h.retainRuns(ctx, now))
 }
 
 func (h *Hub) retainHistory(ctx context.Context, now time.Time) error {

@@ -41,10 +41,13 @@ type runRecord struct {
 	Parked   bool      `json:"z,omitempty"`  // another run has the device
 	Stop     *runStop  `json:"s,omitempty"`  // that the loop has yet to do
 	Failures int       `json:"f,omitempty"`  // attempts in a row to activate it that failed
+	Retry    time.Time `json:"fr,omitzero"`  // when the next one is made
 	Taken    bool      `json:"y,omitempty"`  // the hub's own work for the open step may have begun
 	Keys     int       `json:"kv,omitempty"` // of its key-value pairs
 	Told     runTold   `json:"td,omitzero"`
-	Chunks   []int     `json:"ch,omitempty"` // steps up to the end of each chunk
+	Chunks   []int     `json:"ch,omitempty"` // how many steps there are up to the end of each chunk
+	Logs     []int     `json:"lc,omitempty"` // lines of each chunk of logs that is kept
+	LogFirst int       `json:"lf,omitempty"` // number of the first of these
 
 	State pattern.Run `json:"r"`
 }
@@ -99,11 +102,7 @@ var (
 		}},
 		// What its open step asks of the hub itself, and not of a device.
 		storage.Index[runRecord]{Name: "asks", Keys: func(_ storage.Key, r runRecord) []storage.Key {
-			s := r.State.Open()
-			if s == nil {
-				return nil
-			}
-			if kind := runAsks(s.Op); kind != "" {
+			if kind := runAsks(r.State.Open()); kind != "" {
 				return []storage.Key{storage.Tuple(kind)}
 			}
 			return nil
@@ -117,20 +116,60 @@ var (
 	)
 	// runStepsTable: (run, chunk), the older part of a journal.
 	runStepsTable = storage.NewTable[[]pattern.Step]("run_steps", 1, plainJSON[[]pattern.Step]{storage.JSON[[]pattern.Step]()})
+	// runLogsTable: (run, chunk), older lines of a run's logs.
+	runLogsTable = storage.NewTable[[]pattern.LogLine]("run_logs", 1, plainJSON[[]pattern.LogLine]{storage.JSON[[]pattern.LogLine]()})
+	// runDeviceTable: (device, module), which run has a device, and who waits for it.
+	runDeviceTable = storage.NewTable("run_device", 1, storage.JSON[runDevice]())
+	// runWaitTable: (device, module, run), conditions that are followed.
+	runWaitTable = storage.NewTable[runWait]("run_wait", 1, plainJSON[runWait]{storage.JSON[runWait]()})
+	// runValueTable: (scope, owner, key), what programs keep in ctx:kv.
+	runValueTable = storage.NewTable[json.RawMessage]("run_value", 1, plainJSON[json.RawMessage]{storage.JSON[json.RawMessage]()})
 )
+
+// runDevice says which run has a device to itself, and which ones wait for it, in
+// the order in which they get it.
+type runDevice struct {
+	Holder string   `json:"h,omitempty"`
+	Queue  []string `json:"q,omitempty"`
+}
+
+// runWait is a condition that a run waits for.
+type runWait struct {
+	Ref   string                     `json:"r"` // of the step
+	Where string                     `json:"w"`
+	Vars  map[string]json.RawMessage `json:"v,omitempty"`
+}
+
+// counterRuns counts runs that have not ended, by state; counterRunsEnded those
+// that have and are kept; counterRunsOf those of a version that have not ended.
+const (
+	counterRuns      = "runs."
+	counterRunsEnded = "runs.ended"
+	counterRunsOf    = "runs.of."
+)
+
+func runsOf(name, version string) string { return counterRunsOf + name + "@" + version }
 
 // What an open step may ask of the hub.
 const (
 	asksPerson = "person"
-	asksWork   = "work" // requests and queries, which workers do
-	asksJob    = "job"
+	asksWork   = "work" // requests, queries and jobs that are to be made, which workers do
+	asksJob    = "job"  // the end of a job
 )
 
-func runAsks(op string) string {
-	switch op {
-	case "ctx.approve":
+func runAsks(s *pattern.Step) string {
+	if s == nil {
+		return ""
+	}
+	switch s.Op {
+	case opApprove:
 		return asksPerson
-	case "ctx.http", "fleet.query", "fleet.count", "fleet.group_by", "fleet.run":
+	case opFleetRun:
+		if jobOfRef(s.Ref) != "" {
+			return asksJob
+		}
+		return asksWork
+	case opHTTP, opFleetQuery, opFleetCount, opFleetGroup:
 		return asksWork
 	}
 	return ""
@@ -138,10 +177,42 @@ func runAsks(op string) string {
 
 func runKey(id string) storage.Key { return storage.Tuple(id) }
 
+func runChunkKey(id string, n int) storage.Key { return storage.Tuple(id, uint64(n)) }
+
+func runWaitKey(id TwinID, run string) storage.Key {
+	return storage.Tuple(id.DeviceID, id.ModuleID, run)
+}
+
 func loadRun(r storage.Reader, id string) (runRecord, error) {
 	record, err := runTable.Get(r, runKey(id))
 	if errors.Is(err, storage.ErrNotFound) {
 		return record, errf(CodeRunNotFound, "there is no run %q, or it ended too long ago", clip(id))
 	}
+	return record, err
+}
+
+// loadSteps returns the older part of a run's journal, whose end the record has.
+func loadSteps(r storage.Reader, id string, record *runRecord) (steps []pattern.Step, err error) {
+	for n := range record.Chunks {
+		some, err := runStepsTable.Get(r, runChunkKey(id, n))
+		if err != nil {
+			return nil, wrapf(CodeInternal, err, "the run %q lacks a part of its journal", id)
+		}
+		steps = append(steps, some...)
+	}
+	if n := len(record.Chunks); n > 0 && record.Chunks[n-1] != len(steps) {
+		return nil, errf(CodeInternal, "the run %q has %d steps in its chunks, expected %d", id, len(steps), record.Chunks[n-1])
+	}
+	return steps, nil
+}
+
+// loadWholeRun is loadRun with the whole journal.
+func loadWholeRun(r storage.Reader, id string) (runRecord, error) {
+	record, err := loadRun(r, id)
+	if err != nil || len(record.Chunks) == 0 {
+		return record, err
+	}
+	steps, err := loadSteps(r, id, &record)
+	record.State.Steps = append(steps, record.State.Steps...)
 	return record, err
 }
