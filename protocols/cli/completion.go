@@ -103,13 +103,16 @@ func (a *app) complete(ctx context.Context, words []string) []string {
 	for i := 0; i < len(words)-1; i++ {
 		w := words[i]
 		if strings.HasPrefix(w, "-") {
-			name, value, given := strings.Cut(strings.TrimLeft(w, "-"), "=")
+			name, value, whole := strings.Cut(strings.TrimLeft(w, "-"), "=")
 			f := findFlag(node, name)
 			if f == nil {
 				continue
 			}
-			if !given && !f.IsBool() {
+			if !whole && !f.IsBool() {
 				if i == len(words)-2 {
+					if f.Enum == "" {
+						return a.liveCandidates(ctx, wanted{node: node, flag: f.Name, given: given, last: last}, values)
+					}
 					return candidates(f.EnumSlice(), last)
 				}
 				i++

@@ -20,10 +20,11 @@ const (
 	completionAudit = 200 // entries of the audit, for names of methods
 )
 
-// wanted is the argument that the tab key asks for.
+// wanted is the argument, or the value of a flag, that the tab key asks for.
 type wanted struct {
 	node  *kong.Node
 	arg   string   // its name in the grammar
+	flag  string   // or the flag's
 	given []string // the positional words before it
 	last  string   // what is typed of it
 }
@@ -58,6 +59,30 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 	defer s.Close()
 	creates := w.node.Name == "create"
 	switch {
+	case w.flag != "":
+		return flagValues(ctx, s, w, values)
+	case w.arg == "pattern":
+		return patternCandidates(ctx, s, w.last)
+	case w.arg == "run":
+		return runCandidates(ctx, s, w)
+	case w.arg == "name" && w.group() == "key" && w.node.Name == "remove":
+		list, err := s.TrustedKeys(ctx)
+		return matching(w.last, func(yield func(string, string) bool) {
+			for _, k := range list {
+				if err != nil || !yield(k.Name, "key") {
+					return
+				}
+			}
+		})
+	case w.arg == "name" && w.group() == "secret":
+		list, err := s.PatternSecrets(ctx)
+		return matching(w.last, func(yield func(string, string) bool) {
+			for _, x := range list {
+				if err != nil || !yield(x.Name, "secret") {
+					return
+				}
+			}
+		})
 	case w.arg == "module" && !creates && len(w.given) > 0:
 		return moduleCandidates(ctx, s, w.given[len(w.given)-1], "", w.last)
 	case w.arg == "device" || w.arg == "id" && !creates:
@@ -102,13 +127,7 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 			}
 		})
 	case w.arg == "job":
-		return matching(w.last, func(yield func(string, string) bool) {
-			for j, err := range s.Jobs(ctx, client.JobFilter{}) {
-				if err != nil || !yield(j.ID, j.Status+", "+jobText(&j)) {
-					return
-				}
-			}
-		})
+		return jobCandidates(ctx, s, w.last)
 	case w.arg == "name" && w.group() == "template":
 		return matching(w.last, func(yield func(string, string) bool) {
 			for t, err := range s.JobTemplates(ctx) {
@@ -125,6 +144,77 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 		return candidates([]string{"desired.", "tags."}, w.last)
 	}
 	return nil
+}
+
+// flagValues are what can stand for the value of a flag.
+func flagValues(ctx context.Context, s *client.Service, w wanted, values map[string]string) []string {
+	named := ""
+	if len(w.given) > 0 {
+		named = w.given[0]
+	}
+	group := w.group()
+	switch {
+	case w.flag == "param" && group == "pattern" && named != "":
+		if m := patternOf(ctx, s, named, values["version"]); m != nil {
+			return parameterCandidates(m, w.last)
+		}
+	case w.flag == "version" && group == "pattern" && named != "":
+		return matching(w.last, func(yield func(string, string) bool) {
+			for p, err := range s.Patterns(ctx) {
+				if err != nil || p.Name == named && !yield(p.Version, patternStatus(&p)) {
+					return
+				}
+			}
+		})
+	case w.flag == "pattern" && group == "run":
+		return patternCandidates(ctx, s, w.last)
+	case w.flag == "device" && (group == "run" || group == "pattern"):
+		return deviceCandidates(ctx, s, w.last)
+	case w.flag == "job" && (group == "run" || group == "pattern"):
+		return jobCandidates(ctx, s, w.last)
+	}
+	return nil
+}
+
+// patternCandidates are the names of patterns.
+func patternCandidates(ctx context.Context, s *client.Service, last string) []string {
+	return matching(last, func(yield func(string, string) bool) {
+		before := ""
+		for p, err := range s.Patterns(ctx) {
+			if err != nil || p.Name != before && !yield(p.Name, p.Summary) {
+				return
+			}
+			before = p.Name
+		}
+	})
+}
+
+// runCandidates are the newest runs that a command can be about.
+func runCandidates(ctx context.Context, s *client.Service, w wanted) []string {
+	f := client.RunFilter{}
+	switch w.node.Name {
+	case "approve", "deny":
+		f.Asks = true
+	case "cancel":
+		f.State = "active"
+	}
+	return matching(w.last, func(yield func(string, string) bool) {
+		for r, err := range s.Runs(ctx, f) {
+			if err != nil || !yield(r.ID, r.Pattern+" on "+r.Target()+", "+r.State) {
+				return
+			}
+		}
+	})
+}
+
+func jobCandidates(ctx context.Context, s *client.Service, last string) []string {
+	return matching(last, func(yield func(string, string) bool) {
+		for j, err := range s.Jobs(ctx, client.JobFilter{}) {
+			if err != nil || !yield(j.ID, j.Status+", "+jobText(&j)) {
+				return
+			}
+		}
+	})
 }
 
 // matching collects the names that begin with prefix, at most completionMost.

@@ -129,11 +129,9 @@ func (c *configurationApplyCmd) apply(a *app, s *client.Service, file configurat
 // policy is what the flags say of a rollout, nil when they say nothing.
 func (f *RolloutFlags) policy() (*client.JobPolicy, error) {
 	var p client.JobPolicy
-	job := JobFlags{RolloutFlags: *f}
-	for _, step := range []func(*client.JobPolicy) error{job.waves, job.pace, func(p *client.JobPolicy) error { return job.times(p, time.Now()) }, job.ends} {
-		if err := step(&p); err != nil {
-			return nil, err
-		}
+	all := PolicyFlags{RolloutFlags: *f}
+	if err := all.policy(&p, time.Now()); err != nil {
+		return nil, err
 	}
 	if reflect.ValueOf(p).IsZero() {
 		return nil, nil

@@ -32,7 +32,7 @@ type jobListCmd struct {
 	HubFlags
 	OutputFlags
 	Status string `help:"Only jobs of these statuses, with commas between: queued, scheduled, running, paused, canceling, completed, failed, canceled; active for those that have not ended." placeholder:"STATUS"`
-	Kind   string `help:"Only jobs that change twins, that call methods, imports or exports." enum:",twin,method,import,export" default:"" placeholder:"KIND"`
+	Kind   string `help:"Only jobs that change twins, that call methods, that run patterns, imports or exports." enum:",twin,method,run,import,export" default:"" placeholder:"KIND"`
 	Label  string `help:"Only those with this label." placeholder:"KEY[=VALUE]"`
 	Limit  int    `help:"At most so many; 0 lists all." default:"100"`
 }
@@ -44,7 +44,7 @@ func (c *jobListCmd) Run(a *app) error {
 		return err
 	}
 	defer stop()
-	kind := map[string]string{"twin": "scheduleUpdateTwin", "method": "scheduleDeviceMethod", "import": "import", "export": "export"}[c.Kind]
+	kind := map[string]string{"twin": "scheduleUpdateTwin", "method": "scheduleDeviceMethod", "run": "runPattern", "import": "import", "export": "export"}[c.Kind]
 	sh := &sheet{columns: []string{"JOB", "STATUS", "DONE", "BAD", "ACTION", "CREATED", "BY", "DESCRIPTION"}, empty: "No jobs; `muster job create` makes one."}
 	for j, err := range s.Jobs(ctx, client.JobFilter{Status: c.Status, Kind: kind, Label: c.Label}) {
 		if err != nil {
@@ -83,6 +83,13 @@ func jobText(j *client.Job) string {
 func actionText(s *client.JobSpec) string {
 	if m := s.Action.Method; m != nil {
 		return "method " + m.Name
+	}
+	if r := s.Action.Run; r != nil {
+		text := joined(" ", "pattern", r.Pattern, r.Version)
+		if with := brief(r.Params); with != "" {
+			text += " with " + with
+		}
+		return text
 	}
 	if g := s.Action.Configuration; g != nil {
 		return fmt.Sprintf("revision %d of the configuration %s", g.Revision, g.ID)

@@ -24,14 +24,7 @@ type JobFlags struct {
 	Description string            `help:"What it is for." placeholder:"TEXT" group:"Job"`
 	Label       map[string]string `help:"A label; repeatable." placeholder:"KEY=VALUE" mapsep:"none" group:"Job"`
 
-	Where        string   `help:"Targets: devices that this predicate matches." placeholder:"PREDICATE" group:"Targets"`
-	Modules      bool     `help:"The predicate is about modules." group:"Targets"`
-	Query        string   `help:"Targets: those of this saved query." placeholder:"NAME" group:"Targets"`
-	IDs          []string `name:"ids" help:"Targets by name: DEVICE or DEVICE/MODULE, with commas or repeated; @FILE for one a line." placeholder:"ID" group:"Targets"`
-	Exclude      []string `help:"Leave these out; as --ids." placeholder:"ID" group:"Targets"`
-	ExcludeWhere string   `help:"Leave out what this predicate matches." placeholder:"PREDICATE" group:"Targets"`
-	Dynamic      bool     `help:"Also take what comes to match while the job runs." group:"Targets"`
-	AllowEmpty   bool     `help:"Make the job even if nothing matches now." group:"Targets"`
+	TargetFlags
 
 	Patch           []string      `help:"Change twins: desired.x=1, tags.y=null; repeatable, and more may follow without the flag." placeholder:"PATH=VALUE" sep:"none" group:"Action"`
 	Method          string        `help:"Call this direct method." placeholder:"NAME" group:"Action"`
@@ -40,6 +33,23 @@ type JobFlags struct {
 	Offline         string        `help:"A device that is not connected: wait for it (when not given), or fail." enum:",wait,fail" default:"" placeholder:"wait|fail" group:"Action"`
 	Confirm         string        `help:"It has taken effect when this predicate on the device's twin is true." placeholder:"PREDICATE" group:"Action"`
 
+	PolicyFlags
+}
+
+// TargetFlags say for which devices or modules a job is.
+type TargetFlags struct {
+	Where        string   `help:"Targets: devices that this predicate matches." placeholder:"PREDICATE" group:"Targets"`
+	Modules      bool     `help:"The predicate is about modules." group:"Targets"`
+	Query        string   `help:"Targets: those of this saved query." placeholder:"NAME" group:"Targets"`
+	IDs          []string `name:"ids" help:"Targets by name: DEVICE or DEVICE/MODULE, with commas or repeated; @FILE for one a line." placeholder:"ID" group:"Targets"`
+	Exclude      []string `help:"Leave these out; as --ids." placeholder:"ID" group:"Targets"`
+	ExcludeWhere string   `help:"Leave out what this predicate matches." placeholder:"PREDICATE" group:"Targets"`
+	Dynamic      bool     `help:"Also take what comes to match while the job runs." group:"Targets"`
+	AllowEmpty   bool     `help:"Make the job even if nothing matches now." group:"Targets"`
+}
+
+// PolicyFlags say how a job goes over its targets, and when.
+type PolicyFlags struct {
 	RolloutFlags
 
 	Start      string `help:"Not before: RFC 3339, or a span from now such as 2h." placeholder:"TIME" group:"Policy"`
@@ -209,16 +219,23 @@ func laidOver(base, top map[string]any) map[string]any {
 
 // spec is what the flags say.
 func (f *JobFlags) spec(patch []string, now time.Time) (client.JobSpec, error) {
-	s := client.JobSpec{Description: f.Description, Labels: f.Label, AllowEmpty: f.AllowEmpty}
+	s := client.JobSpec{Description: f.Description, Labels: f.Label, AllowEmpty: f.AllowEmpty, Targets: client.JobTargets{DiverseBy: f.DiverseBy}}
 	err := inOrder(
-		func() error { return f.targets(&s.Targets) },
+		func() error { return f.targets(&s.Targets, f.File != "" || f.Template != "") },
 		func() error { return f.action(&s.Action, patch) },
-		func() error { return f.waves(&s.Policy) },
-		func() error { return f.pace(&s.Policy) },
-		func() error { return f.times(&s.Policy, now) },
-		func() error { return f.ends(&s.Policy) },
+		func() error { return f.policy(&s.Policy, now) },
 	)
 	return s, err
+}
+
+// policy is what the flags say of how the job goes.
+func (f *PolicyFlags) policy(p *client.JobPolicy, now time.Time) error {
+	return inOrder(
+		func() error { return f.waves(p) },
+		func() error { return f.pace(p) },
+		func() error { return f.times(p, now) },
+		func() error { return f.ends(p) },
+	)
 }
 
 func inOrder(steps ...func() error) error {
@@ -230,10 +247,11 @@ func inOrder(steps ...func() error) error {
 	return nil
 }
 
-func (f *JobFlags) targets(t *client.JobTargets) (err error) {
-	t.Where, t.Query, t.ExcludeWhere, t.DiverseBy, t.Dynamic = f.Where, f.Query, f.ExcludeWhere, f.DiverseBy, f.Dynamic
+// targets says whom; elsewhere: a file or a template may say it, too.
+func (f *TargetFlags) targets(t *client.JobTargets, elsewhere bool) (err error) {
+	t.Where, t.Query, t.ExcludeWhere, t.Dynamic = f.Where, f.Query, f.ExcludeWhere, f.Dynamic
 	if f.Modules {
-		if f.Where == "" && f.File == "" && f.Template == "" {
+		if f.Where == "" && !elsewhere {
 			return usage("--modules goes with --where", "Name modules as DEVICE/MODULE with --ids.")
 		}
 		t.Source = "modules"
@@ -310,7 +328,7 @@ func (f *JobFlags) action(to *client.JobAction, patch []string) error {
 
 // waves turns the flags about waves into waves: the first ones are canaries,
 // between two there are soak, health and approval.
-func (f *JobFlags) waves(p *client.JobPolicy) error {
+func (f *PolicyFlags) waves(p *client.JobPolicy) error {
 	if f.Health == "" && (f.HealthMost != "" || f.HealthElse != "") {
 		return usage("--health-most and --health-else go with --health", "Give --health PREDICATE.")
 	}
@@ -343,7 +361,7 @@ func (f *JobFlags) waves(p *client.JobPolicy) error {
 	return nil
 }
 
-func (f *JobFlags) pace(p *client.JobPolicy) error {
+func (f *PolicyFlags) pace(p *client.JobPolicy) error {
 	p.Parallel, p.Priority = f.Parallel, f.Priority
 	if f.Rate == "" {
 		if f.RateFactor != 0 || f.RateEvery != 0 || f.RateMost != "" {
@@ -383,7 +401,7 @@ func parseRate(flag, text string) (float64, error) {
 // span, and perhaps a zone.
 var windowForm = regexp.MustCompile(`^\s*(@\w+|\S+(?:\s+\S+){4})\s+(\S*\d[a-zµ]+)(?:\s+(\S+))?\s*$`)
 
-func (f *JobFlags) times(p *client.JobPolicy, now time.Time) (err error) {
+func (f *PolicyFlags) times(p *client.JobPolicy, now time.Time) (err error) {
 	for _, text := range f.Window {
 		parts := windowForm.FindStringSubmatch(text)
 		if parts == nil || !validSpan(parts[2]) {
@@ -433,7 +451,7 @@ func spanOf(text string) (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-func (f *JobFlags) ends(p *client.JobPolicy) error {
+func (f *PolicyFlags) ends(p *client.JobPolicy) error {
 	p.Timeout, p.AttemptTimeout = string(f.DeviceTimeout), string(f.AttemptTimeout)
 	switch {
 	case f.Retries < 0:

@@ -38,7 +38,7 @@ func (a *app) showPreview(w io.Writer, p *client.JobPreview) error {
 		text.WriteString("Start      " + a.cell(p.First) + "\n")
 	}
 	for _, x := range p.Excluded {
-		text.WriteString(fmt.Sprintf("Left out   %d %s: %s\n", x.Count, exclusionText(x.Reason), printable(sampleOf(x.Sample, x.Count))))
+		text.WriteString(fmt.Sprintf("Left out   %d %s: %s\n", x.Count, printable(exclusionText(x.Reason)), printable(sampleOf(x.Sample, x.Count))))
 	}
 	for _, x := range p.Conflicts {
 		text.WriteString(fmt.Sprintf("Also       the job %s (%s, priority %d) is for %d of the targets below\n", printable(x.Job), x.Status, x.Priority, x.Targets))
@@ -64,6 +64,9 @@ func exclusionText(reason string) string {
 		return "by --exclude"
 	case "notFound":
 		return "that there are not"
+	}
+	if strings.Contains(reason, " ") {
+		return "(" + reason + ")"
 	}
 	return "by " + reason
 }
@@ -168,6 +171,11 @@ func effectText(t *client.JobPreviewTarget) string {
 			return "waits for it, then calls " + t.Method
 		}
 		return "calls " + t.Method
+	case t.Pattern != "":
+		if !t.Connected {
+			return "runs " + t.Pattern + "; it is not connected now"
+		}
+		return "runs " + t.Pattern
 	case len(t.Changes) == 0:
 		return "nothing: it is so already"
 	}

@@ -54,7 +54,7 @@ func (a *app) watchJob(s *client.Service, id, output string, most time.Duration)
 	events := make(chan client.JobEvent)
 	ended := make(chan error, 1)
 	go func() { ended <- a.followJob(ctx, s, id, events) }()
-	w := jobWatch{app: a, service: s, id: id, output: output, began: time.Now()}
+	w := jobWatch{app: a, service: s, id: id, output: output, began: time.Now(), runs: runsWatch{app: a, service: s, job: id}}
 	tick := time.NewTicker(watchRedraw)
 	defer tick.Stop()
 	var err error
@@ -131,6 +131,7 @@ type jobWatch struct {
 	lines    int       // on the terminal
 	said     time.Time // when the last line was written
 	status   string    // in it
+	runs     runsWatch
 }
 
 // endedAt is how many executions had ended at a time.
@@ -174,6 +175,7 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 	}
 	if w.app.width > 0 {
 		w.countFailures(ctx)
+		w.runs.count(ctx, watchRedraw, w.now.Final())
 		text := w.picture()
 		up := ""
 		if w.lines > 0 {
@@ -188,6 +190,7 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 		return nil
 	}
 	w.said, w.status = time.Now(), status
+	w.runs.count(ctx, watchLine, w.now.Final())
 	_, err := fmt.Fprintln(w.app.io.Out, w.line())
 	return err
 }
@@ -201,6 +204,9 @@ func (w *jobWatch) line() string {
 	}
 	if text := tallyText(&p.Total); text != "" {
 		parts = append(parts, text)
+	}
+	if text := w.runs.text(); text != "" && !p.Final() {
+		parts = append(parts, "runs: "+text)
 	}
 	if !p.Final() {
 		parts = append(parts, fmt.Sprintf("%.1f/s", w.pace()))
@@ -233,7 +239,12 @@ func (w *jobWatch) picture() string {
 		last += "   eta " + until(p.ETA.Time)
 	}
 	lines = append(lines, last)
-	if len(w.failures) > 0 {
+	if text := w.runs.text(); text != "" && !p.Final() {
+		lines = append(lines, "  runs: "+text)
+	}
+	if w.runs.there && len(w.failures) > 0 {
+		lines = append(lines, failureLines(w.failures)...)
+	} else if len(w.failures) > 0 {
 		var parts []string
 		for _, f := range w.failures {
 			code := f.Code
@@ -245,6 +256,9 @@ func (w *jobWatch) picture() string {
 		lines = append(lines, "  failed by code: "+strings.Join(parts, ", "))
 	}
 	if next := jobNext(w.id, p); next != "" && !p.Final() {
+		lines = append(lines, "  "+printable(next))
+	}
+	if next := w.runs.next(); next != "" && !p.Final() {
 		lines = append(lines, "  "+printable(next))
 	}
 	for i := range lines {
@@ -293,8 +307,17 @@ func (w *jobWatch) countFailures(ctx context.Context) {
 
 // finish leaves how the job stands now where it was not written yet.
 func (w *jobWatch) finish() {
-	if w.has && w.output != "jsonl" && w.app.width == 0 && w.status != w.now.Status+w.now.WaitsFor {
+	if !w.has || w.output == "jsonl" || w.app.width > 0 {
+		return
+	}
+	if w.status != w.now.Status+w.now.WaitsFor {
 		w.app.printf("%s\n", w.line())
+	}
+	if w.runs.there && w.now.Final() {
+		w.countFailures(w.app.ctx)
+		for _, line := range failureLines(w.failures) {
+			w.app.printf("%s\n", line)
+		}
 	}
 }
 
@@ -302,15 +325,19 @@ func (w *jobWatch) finish() {
 func (w *jobWatch) verdict() error {
 	p := &w.now.JobProgress
 	bad := p.Total.Bad()
+	next := jobNext(w.id, p)
+	if w.runs.there {
+		next = fmt.Sprintf("`muster run list --job %s --state failed,uncertain` shows them, `muster run trace RUN` tells what one did; `muster job retry %s` tries them again", w.id, w.id)
+	}
 	switch {
 	case p.Status == "canceled":
 		return &problem{exit: ExitCancelled, what: "the job was canceled", why: p.Reason, next: fmt.Sprintf("`muster job show %s` says how far it came.", w.id)}
 	case p.Status == "failed":
 		return &problem{exit: ExitFailed, what: "the job failed", why: p.Reason, next: fmt.Sprintf("`muster job show %s` says how far it came.", w.id)}
 	case bad > 0 && p.Total.Succeeded == 0:
-		return &problem{exit: ExitFailed, what: fmt.Sprintf("all of %s ended badly", targetCount(int64(bad))), next: jobNext(w.id, p)}
+		return &problem{exit: ExitFailed, what: fmt.Sprintf("all of %s ended badly", targetCount(int64(bad))), next: next}
 	case bad > 0:
-		return &problem{exit: ExitPartly, what: fmt.Sprintf("%d of %d targets ended badly", bad, p.Total.Size), next: jobNext(w.id, p)}
+		return &problem{exit: ExitPartly, what: fmt.Sprintf("%d of %d targets ended badly", bad, p.Total.Size), next: next}
 	}
 	return nil
 }

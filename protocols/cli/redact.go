@@ -20,17 +20,17 @@ const redacted = "[redacted]"
 // in which they turn up, and whatever looks like one.
 type redactor struct {
 	known    []string // longest first
-	patterns []pattern
+	patterns []expression
 }
 
-type pattern struct {
+type expression struct {
 	re   *regexp.Regexp
 	with string
 }
 
 func newRedactor() *redactor {
-	p := func(re, with string) pattern { return pattern{regexp.MustCompile(re), with} }
-	return &redactor{patterns: []pattern{
+	p := func(re, with string) expression { return expression{regexp.MustCompile(re), with} }
+	return &redactor{patterns: []expression{
 		p(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----`, redacted),
 		p(`(?i)(SharedAccessKey|SharedAccessKeyValue)(=|%3D)[^;&\s"'\\]+`, "${1}${2}"+redacted),
 		p(`(?i)\b(sig|signature|password|passwd|passphrase|secret|token|access_token|api_?key)(=|%3D)[^&;\s"'\\]+`, "${1}${2}"+redacted),

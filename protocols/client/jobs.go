@@ -132,6 +132,7 @@ type JobPreview struct {
 	Excluded  []JobPreviewExclusion `json:"excluded"`
 	Conflicts []JobPreviewConflict  `json:"conflicts"`
 	Warnings  []JobFault            `json:"warnings"`
+	Confirm   string                `json:"confirm,omitempty"` // what a person is to type before; empty: nothing
 	Token     string                `json:"token"`
 	Expires   Time                  `json:"expiresTime"`
 
@@ -155,6 +156,7 @@ type JobPreviewTarget struct {
 	Connected bool               `json:"connected"`
 	Changes   []JobPreviewChange `json:"changes,omitempty"`
 	Method    string             `json:"method,omitempty"`
+	Pattern   string             `json:"pattern,omitempty"` // and its version
 	Fault     string             `json:"fault,omitempty"`
 }
 
@@ -167,7 +169,7 @@ type JobPreviewChange struct {
 
 // JobPreviewExclusion says how many are left out for one reason.
 type JobPreviewExclusion struct {
-	Reason string   `json:"reason"` // exclude, excludeWhere, notFound
+	Reason string   `json:"reason"` // exclude, excludeWhere, notFound, or words
 	Count  int64    `json:"count"`
 	Sample []string `json:"sample"`
 }

@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/muster-hub/muster/engine/pattern"
+)
+
+// ParamFlags are the parameters of a run.
+type ParamFlags struct {
+	Param  []string `short:"p" help:"A parameter, repeatable; its name and type are in muster pattern show." placeholder:"NAME=VALUE" sep:"none" group:"Run"`
+	Params string   `help:"File with parameters, a JSON or YAML object; --param stands above it." placeholder:"FILE" group:"Run"`
+}
+
+// parameters are what the flags say, checked as the hub will, with defaults.
+func (f *ParamFlags) parameters(m *pattern.Manifest) (json.RawMessage, error) {
+	values := map[string]json.RawMessage{}
+	if f.Params != "" {
+		if err := paramsFile(f.Params, &values); err != nil {
+			return nil, err
+		}
+	}
+	declared := m.Parameters()
+	show := fmt.Sprintf("`muster pattern show %s` shows its parameters.", m.Name)
+	for _, text := range f.Param {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return nil, usage(fmt.Sprintf("--param is %q", printable(text)), "Write NAME=VALUE. "+show)
+		}
+		i := slices.IndexFunc(declared, func(p pattern.Parameter) bool { return p.Name == name })
+		if i < 0 {
+			next := show
+			if near := nearest(name, parameterNames(declared)); near != "" {
+				next = fmt.Sprintf("Did you mean %s? %s", near, show)
+			}
+			return nil, usage(fmt.Sprintf("%s has no parameter %q", m.Name, printable(name)), next)
+		}
+		raw, err := parameterValue(&declared[i], value)
+		if err != nil {
+			return nil, usage(fmt.Sprintf("--param %s: %s", name, err.Error()), show)
+		}
+		values[name] = raw
+	}
+	raw, err := json.Marshal(values)
+	if err != nil {
+		return nil, err
+	}
+	whole, err := m.Complete(raw)
+	if err == nil {
+		return whole, nil
+	}
+	return nil, &problem{exit: ExitUsage, what: "the parameters of " + m.Name + " are not right", why: err.Error(), next: show}
+}
+
+func parameterNames(list []pattern.Parameter) []string {
+	names := make([]string, len(list))
+	for i := range list {
+		names[i] = list[i].Name
+	}
+	return names
+}
+
+// parameterValue reads a value as the parameter's type has it: a text needs no
+// quotes.
+func parameterValue(p *pattern.Parameter, text string) (json.RawMessage, error) {
+	if p.Type == "string" || p.Type == "" && !json.Valid([]byte(text)) {
+		return json.Marshal(text)
+	}
+	raw := json.RawMessage(strings.TrimSpace(text))
+	if json.Valid(raw) {
+		return raw, nil
+	}
+	expected := map[string]string{"integer": "a whole number", "number": "a number", "boolean": "true or false", "array": `JSON such as ["a","b"]`, "object": `JSON such as {"a":1}`}[p.Type]
+	return nil, fmt.Errorf("%q is not %s", printable(text), expected)
+}
+
+// paramsFile reads an object from a file, JSON or YAML.
+func paramsFile(name string, into *map[string]json.RawMessage) error {
+	data, err := readBounded(name, jobFileMost)
+	if err != nil {
+		return err
+	}
+	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
+	if text := bytes.TrimSpace(data); len(text) > 0 && text[0] != '{' {
+		if data, err = yaml.YAMLToJSON(data); err != nil {
+			return &problem{exit: ExitUsage, what: printable(name) + " is not valid YAML", why: firstLine(yaml.FormatError(err, false, false)), next: "Write the parameters as a JSON or YAML object."}
+		}
+	}
+	raw, err := readDocument(bytes.NewReader(data), name)
+	if err != nil {
+		return err
+	}
+	if json.Unmarshal(raw, into) != nil || *into == nil {
+		return usage(printable(name)+" is not an object", "Write the parameters as a JSON or YAML object.")
+	}
+	return nil
+}
+
+// parameterType is the type of a parameter with its bounds, for people.
+func parameterType(p *pattern.Parameter) string {
+	if len(p.Enum) > 0 {
+		words := make([]string, len(p.Enum))
+		for i, v := range p.Enum {
+			words[i] = strings.Trim(string(v), `"`)
+		}
+		return strings.Join(words, "|")
+	}
+	text := p.Type
+	if p.Format != "" {
+		text = p.Format
+	}
+	if text == "" {
+		text = "any"
+	}
+	least, most := "", ""
+	if p.Minimum != nil {
+		least = number(*p.Minimum)
+	}
+	if p.Maximum != nil {
+		most = number(*p.Maximum)
+	}
+	switch {
+	case least != "" && most != "":
+		text += " " + least + " to " + most
+	case least != "":
+		text += " from " + least
+	case most != "":
+		text += " to " + most
+	}
+	return text
+}
+
+// parameterCandidates complete NAME=VALUE.
+func parameterCandidates(m *pattern.Manifest, last string) []string {
+	name, value, given := strings.Cut(last, "=")
+	var out []string
+	for _, p := range m.Parameters() {
+		switch {
+		case !given && strings.HasPrefix(p.Name, last):
+			text := parameterType(&p)
+			if p.Text != "" {
+				text += ": " + p.Text
+			}
+			out = append(out, p.Name+"=\t"+text)
+		case given && p.Name == name:
+			words := []string{"true", "false"}
+			if p.Type != "boolean" {
+				words = nil
+			}
+			for _, v := range p.Enum {
+				words = append(words, strings.Trim(string(v), `"`))
+			}
+			for _, w := range candidates(words, value) {
+				out = append(out, name+"="+w)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+type runTraceCmd struct {
+	HubFlags
+	OutputFlags
+	ID string `arg:"" name:"run" help:"Id of the run."`
+}
+
+// Run tells what a run did.
+func (c *runTraceCmd) Run(a *app) error {
+	s, ctx, stop, err := a.connect(c.HubFlags)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	t, err := s.RunTrace(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	switch c.Output {
+	case "json":
+		return writeJSON(a.io.Out, t.Raw)
+	case "table":
+		_, err := io.WriteString(a.io.Out, a.story(&t))
+		return err
+	}
+	sh := &sheet{columns: []string{"NUMBER", "ENTRY", "OP", "ARGS", "STATE", "RESULT", "FAULT", "BEGUN", "ENDED", "LINE", "SOURCE"}}
+	for i := range t.Steps {
+		x := &t.Steps[i]
+		fault := ""
+		if x.Fault != nil {
+			fault = faultLine(x.Fault)
+		}
+		sh.add(x, x.Number, x.Entry, x.Op, x.Args, x.State, x.Result, fault, x.Begun, x.Ended, x.Line, x.Source)
+	}
+	return a.print(c.OutputFlags, sh)
+}
+
+// storyLine is something that happened in a run.
+type storyLine struct {
+	at   time.Time
+	text string
+}
+
+// story tells a run from its start to where it is: each step with its time, how
+// long it took, what it was asked and what it gave, and below it the line of the
+// program; between them what the program logged.
+func (a *app) story(t *client.RunTrace) string {
+	var b strings.Builder
+	line := func(format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		if a.width > 0 {
+			text = cut(text, a.width)
+		}
+		b.WriteString(strings.TrimRight(text, " ") + "\n")
+	}
+	line("%s %s on %s: %s", printable(t.Pattern), printable(t.Version), printable(t.Target()), printable(runState(&t.Run)))
+	line("run %s by %s, %s", printable(t.ID), printable(t.Principal), a.runTimes(&t.Run))
+	if origin := originText(&t.Run); origin != "" {
+		line("%s", printable(origin))
+	}
+	if len(t.Params) > 0 && string(t.Params) != "{}" {
+		line("with %s", printable(string(t.Params)))
+	}
+	b.WriteString("\n")
+	logs := t.Logs
+	said := func(until time.Time) {
+		for len(logs) > 0 && (until.IsZero() || !logs[0].Time.After(until)) {
+			line("       %s  says: %s", a.clock(logs[0].Time.Time), printable(logs[0].Text))
+			logs = logs[1:]
+		}
+	}
+	undoing := false
+	for i := range t.Steps {
+		s := &t.Steps[i]
+		said(s.Begun.Time)
+		if s.Entry == "undo" && !undoing {
+			undoing = true
+			line("  undo")
+		}
+		mark := " "
+		if s.Deferred {
+			mark = "*"
+		}
+		line("%s %3d  %s  %8s  %s", mark, s.Number, a.clock(s.Begun.Time), a.stepTook(s), printable(stepText(s)))
+		switch {
+		case s.State == "waiting":
+			line("       %s", a.waiting(s))
+		default:
+			word := "->"
+			if s.State == "failed" {
+				word = "!!"
+			}
+			line("       %s %s", word, printable(outcomeText(s)))
+		}
+		if s.Line != "" {
+			line("       %s  %s", printable(s.Line), printable(s.Source))
+		}
+	}
+	said(time.Time{})
+	if slices.ContainsFunc(t.Steps, func(s client.RunStep) bool { return s.Deferred }) {
+		line("  * by a deferred function")
+	}
+	b.WriteString("\n")
+	a.ending(t, line)
+	return b.String()
+}
+
+// clock is a time of day.
+func (a *app) clock(t time.Time) string {
+	if t.IsZero() {
+		return "            "
+	}
+	return t.In(a.zone).Format("15:04:05.000")
+}
+
+func (a *app) stepTook(s *client.RunStep) string {
+	switch {
+	case s.Begun.IsZero():
+		return ""
+	case s.Ended.IsZero():
+		return "..."
+	}
+	return tookText(s.Ended.Sub(s.Begun.Time))
+}
+
+// waiting says for what an open step waits, and until when.
+func (a *app) waiting(s *client.RunStep) string {
+	text := "waits"
+	if what := waitText(s.Op); what != "" {
+		text += " for " + what
+	}
+	if !s.Due.IsZero() {
+		text += ", until " + a.cell(s.Due)
+	}
+	if s.Ref != "" {
+		text += " (" + printable(s.Ref) + ")"
+	}
+	return text
+}
+
+// runTimes is when a run began and how long it took.
+func (a *app) runTimes(r *client.Run) string {
+	switch {
+	case r.Started.IsZero() && r.Ended.IsZero():
+		return "made " + a.cell(r.Created) + ", not begun"
+	case r.Started.IsZero():
+		return "made " + a.cell(r.Created) + ", never begun"
+	case r.Ended.IsZero():
+		return "begun " + a.cell(r.Started)
+	}
+	return "begun " + a.cell(r.Started) + ", took " + tookText(r.Ended.Sub(r.Started.Time))
+}
+
+// originText is where a run comes from.
+func originText(r *client.Run) string {
+	var parts []string
+	for _, x := range []struct{ text, id string }{{"of the job ", r.JobID}, {"started by the run ", r.Parent}, {"a retry of ", r.Of}, {"by its trigger ", r.Trigger}} {
+		if x.id != "" {
+			parts = append(parts, x.text+x.id)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// ending tells how a run ended, or what it waits for, and what to do next.
+func (a *app) ending(t *client.RunTrace, line func(format string, args ...any)) {
+	r := &t.Run
+	switch {
+	case r.Fault != nil:
+		line("It is %s: %s", printable(runState(r)), printable(faultLine(r.Fault)))
+		if r.Fault.Line != "" {
+			line("  at %s", printable(r.Fault.Line))
+		}
+		for _, place := range r.Fault.Trace {
+			line("  in %s", printable(place))
+		}
+	case r.Final && len(r.Result) > 0:
+		line("It is %s, and gave %s", printable(runState(r)), printable(string(r.Result)))
+	case r.Final:
+		line("It is %s.", printable(runState(r)))
+	default:
+		line("It is %s. %s", printable(runState(r)), printable(a.runPlace(r)))
+	}
+	if next := runNext(r); next != "" {
+		line("%s.", printable(next))
+	}
+}
