@@ -1,5 +1,6 @@
 # make run    a hub with fifty simulated devices, in this terminal
 # make demo-rollout  a rollout over 2,000 simulated devices that stops itself
+# make demo-patterns  programs that manage 300 simulated devices, some of which fail
 # make test   everything that must hold, with what it needs installed
 # make bench  the measurements against other databases and servers
 # make soak   ten minutes of steady work: memory, goroutines, files and disk
@@ -11,7 +12,7 @@
 
 GO ?= go
 
-.PHONY: run demo-rollout test bench soak nightly build deb container lint docs clean
+.PHONY: run demo-rollout demo-patterns test bench soak nightly build deb container lint docs clean
 
 build:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or later, https://go.dev/dl/"; exit 1; }
@@ -23,6 +24,9 @@ run: build
 
 demo-rollout: build
 	@bash tools/demo-rollout.sh
+
+demo-patterns: build
+	@bash tools/demo-patterns.sh
 
 test:
 	@bash test/run.sh

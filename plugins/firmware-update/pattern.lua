@@ -111,7 +111,7 @@ return pattern {
                            { version = p.version, run = ctx.id, timeout = p.restart }).boot
     ctx:sleep(p.soak)
 
-    local sick = trial.sick(dev, boots and boots.count, p.probe)
+    local sick = trial.sick(dev, ctx, boots and boots.count, p.probe)
     if sick then
       ctx:phase("rolling back")
       trial.revert(dev, ctx.id, p.restart)

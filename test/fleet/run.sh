@@ -15,7 +15,9 @@
 #   test/fleet/run.sh import  an import of 200,000 lines while the hub is killed again and again: exact
 #                             counts, no identity missing or there twice, each error once. LINES changes it.
 #   test/fleet/run.sh sweep   a kill at each named step of jobs, configurations and imports
-#   test/fleet/run.sh nightly queries, kill, import, sweep, a soak of an hour, storm and a million pairs of queries and
+#   test/fleet/run.sh patterns five shipped patterns over 1,000 devices each while the hub is killed three times: every
+#                             run ends right, and no device gets a command twice. DEVICES and KILLS change it.
+#   test/fleet/run.sh nightly queries, kill, import, sweep, patterns, a soak of an hour, storm and a million pairs of queries and
 #                             changes, one after the other.
 #
 # Needs Go, and enough open files: three for each device (ulimit -n). Figures go to standard output.
@@ -55,7 +57,17 @@ import_kills() {
 	MUSTER_IMPORT_LINES=${LINES:-200000} go test . -run '^TestKilledImportResumes$' -count=1 -v -timeout 60m
 }
 
+patterns() {
+	echo "commit: $(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown), $(go version)"
+	echo "command: test/fleet/run.sh patterns, ${DEVICES:-1000} devices, ${KILLS:-3} kills of each pattern"
+	echo "date: $(date -u +%Y-%m-%dT%H:%M:%SZ), load average $(cut -d' ' -f1-3 /proc/loadavg)"
+	cd "$root"
+	MUSTER_PATTERN_DEVICES=${DEVICES:-1000} MUSTER_PATTERN_KILLS=${KILLS:-3} \
+		go test . -run '^TestPatternsSurviveKills$' -count=1 -v -timeout 60m
+}
+
 case "$sub" in
+patterns) patterns ;;
 queries) queries ;;
 import) import_kills ;;
 kill) kill_rounds ;;
@@ -68,6 +80,7 @@ nightly)
 	kill_rounds
 	import_kills
 	sweep
+	patterns
 	"$root/test/bench/run.sh" soak -duration 1h
 	"$root/test/bench/run.sh" storm
 	(cd "$root" && MUSTER_QUERY_PAIRS=1000000 go test ./engine -run '^TestQueryHistory$' -count=1 -v -timeout 60m)

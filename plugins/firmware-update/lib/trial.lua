@@ -23,7 +23,7 @@ function trial.follow(dev, ctx, within)
 end
 
 -- sick says what speaks against the new firmware; nil: nothing does.
-function trial.sick(dev, boots, probe)
+function trial.sick(dev, ctx, boots, probe)
   if not dev:get("connected", false) then
     return { code = "offline", message = "it is not connected at the end of the trial" }
   end
@@ -32,7 +32,14 @@ function trial.sick(dev, boots, probe)
     return { code = "restarts", message = string.format("it restarted %d times in the trial", now - boots) }
   end
   if not probe then return nil end
-  local answered, health = pcall(dev.call, dev, "healthCheck", {}, { timeout = "30s", online = "5m", retry = 2, idempotent = true })
+  -- An answer that got lost is no illness. To look again is a step of its own, and
+  -- not a repetition: each step's call is made once.
+  local answered, health
+  for look = 1, 3 do
+    if look > 1 then ctx:sleep("10s") end
+    answered, health = pcall(dev.call, dev, "healthCheck", {}, { timeout = "30s", online = "5m" })
+    if answered or health.code ~= "timeout" and health.code ~= "uncertain" then break end
+  end
   if not answered then
     if health.code == "canceled" then error(health) end
     return { code = health.code, message = "it does not tell its health (" .. health.code .. ")" }
