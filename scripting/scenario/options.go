@@ -1,8 +1,6 @@
 package scenario
 
 import (
-	"context"
-	"errors"
 	"time"
 
 	"github.com/muster-hub/muster/engine/pattern"
@@ -93,11 +91,4 @@ func (r *Report) OK() bool {
 		}
 	}
 	return ran > 0
-}
-
-// Test runs the tests of a bundle, its files test/*.lua. An error means that
-// they could not begin: the pattern does not load, a file of tests has an error
-// of syntax, or ctx ended.
-func Test(ctx context.Context, b *pattern.Bundle, o Options) (*Report, error) {
-	return nil, errors.New("not yet")
 }

@@ -1,0 +1,215 @@
+package scenario
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muster-hub/muster/engine/pattern"
+)
+
+// call is a method call that has not ended.
+type call struct {
+	Ref        string          `json:"ref"`
+	Run        string          `json:"run"`
+	Device     string          `json:"device"`
+	Method     string          `json:"method"`
+	Payload    json.RawMessage `json:"payload"`
+	Timeout    time.Duration   `json:"timeout"`
+	Online     time.Duration   `json:"online"`
+	Retry      int             `json:"retry"`
+	Idempotent bool            `json:"idempotent"`
+	Line       string          `json:"line"`
+	Number     int             `json:"number"` // of the step
+
+	Tries    int       `json:"tries"`    // attempts that were begun
+	Deadline time.Time `json:"deadline"` // until when it waits for the device
+	Sending  bool      `json:"sending"`  // it may be on the wire
+}
+
+// takenPoint is where a crash loses the answer to what was taken.
+const takenPoint = ", when it had been taken and the answer was lost"
+
+// defaultAnswer is how long a device may take to answer.
+const defaultAnswer = 30 * time.Second
+
+func (w *world) call(s *pattern.Step, a pattern.CallArgs) (pattern.Answer, error) {
+	timeout, err := span(a.Timeout, defaultAnswer)
+	if err != nil {
+		return invalid("timeout: %v", err), nil
+	}
+	online, err := span(a.Online, 0)
+	if err != nil {
+		return invalid("online: %v", err), nil
+	}
+	payload, err := w.lab.revealed(a.Payload, w.run.Device)
+	if err != nil {
+		return fault(pattern.FaultDenied, "%v", err), nil
+	}
+	if w.device().Status == "disabled" && online == 0 {
+		return fault(pattern.FaultOffline, "the device %q is disabled", w.run.Device), nil
+	}
+	c := &call{
+		Ref: w.memory.named("call-"), Run: w.run.ID, Device: w.run.Device, Method: a.Method, Payload: payload, Timeout: timeout, Online: online,
+		Retry: a.Retry, Idempotent: a.Idempotent, Line: s.Line, Number: len(w.run.State.Of(entryOf(w.run))) + 1,
+		Tries: 1, Deadline: w.lab.now.Add(online),
+	}
+	w.lab.again(c.Run, "dev.call "+c.Method, canonical(c.Payload), c.Line, c.Idempotent)
+	w.memory.Calls = append(w.memory.Calls, c)
+	w.watchCall(c)
+	return pattern.Answer{Open: true, Ref: c.Ref}, nil
+}
+
+// again takes note of a command that a program gives anew although nobody knows
+// whether the device took it when it was given before.
+func (l *lab) again(run, what, payload, line string, idempotent bool) {
+	if u := l.unsure; u != nil && u.run == run && u.what == what && u.payload == payload && !idempotent && l.twice == "" {
+		l.twice = line
+	}
+}
+
+func (c *call) String() string {
+	return fmt.Sprintf("step %d, dev.call %s (%s)", c.Number, c.Method, c.Line)
+}
+
+// watchCall ends a call whose device does not come.
+func (h *hub) watchCall(c *call) {
+	if c.Sending {
+		return
+	}
+	ref := c.Ref
+	h.lab.at(c.Deadline, h.epoch, func() error {
+		c := h.pending(ref)
+		if c == nil || c.Sending || h.lab.now.Before(c.Deadline) {
+			return nil
+		}
+		if c.Tries <= c.Retry && c.Online > 0 {
+			h.anew(c)
+			return nil
+		}
+		message := fmt.Sprintf("the device %q is not connected", c.Device)
+		if c.Online > 0 {
+			message = fmt.Sprintf("the device %q did not connect within %s", c.Device, c.Online)
+		}
+		return h.ended(c, nil, &pattern.Fault{Code: pattern.FaultOffline, Message: message})
+	})
+}
+
+// anew begins another attempt.
+func (h *hub) anew(c *call) {
+	c.Sending, c.Deadline = false, h.lab.now.Add(c.Online)
+	c.Tries++
+	if r := h.memory.run(c.Run); r != nil && r.State.Open() != nil {
+		r.State.Open().Tries = c.Tries
+	}
+	h.watchCall(c)
+}
+
+func (h *hub) pending(ref string) *call {
+	i := slices.IndexFunc(h.memory.Calls, func(c *call) bool { return c.Ref == ref })
+	if i < 0 {
+		return nil
+	}
+	return h.memory.Calls[i]
+}
+
+// ended ends a call.
+func (h *hub) ended(c *call, result json.RawMessage, f *pattern.Fault) error {
+	h.memory.Calls = slices.DeleteFunc(h.memory.Calls, func(o *call) bool { return o == c })
+	return h.settle(c.Run, c.Ref, result, f)
+}
+
+// reachable reports whether a device takes calls now.
+func (l *lab) reachable(id string) bool {
+	d, i := l.device(id), l.hub.memory.Twins[id]
+	return d != nil && i != nil && d.online && d.greeted && i.Connected && i.Status == "enabled"
+}
+
+// deliver sends a call to its device. That it does is stored first, so that a
+// crash can't lead to a repetition.
+func (h *hub) deliver(c *call) error {
+	c.Sending = true
+	if crashed, err := h.lab.point("%s, when it was about to be sent", c); crashed || err != nil {
+		return err
+	}
+	d := h.lab.device(c.Device)
+	session := d.session
+	reply, err := d.invoke(c.Method, c.Payload)
+	if err != nil {
+		return err
+	}
+	if crashed, err := h.lab.point("%s%s", c, takenPoint); crashed || err != nil {
+		return err
+	}
+	ref := c.Ref
+	if !reply.never {
+		h.lab.at(h.lab.now.Add(reply.after), h.epoch, func() error {
+			c := h.pending(ref)
+			if c == nil || d.session != session {
+				return nil
+			}
+			if err := h.answered(c, reply); err != nil {
+				return err
+			}
+			return d.flush()
+		})
+	}
+	h.lab.at(h.lab.now.Add(c.Timeout), h.epoch, func() error {
+		if c := h.pending(ref); c != nil && c.Sending {
+			return h.late(c, fmt.Sprintf("the device did not answer %s within %s; whether it acted is not known", c.Method, c.Timeout))
+		}
+		return nil
+	})
+	return nil
+}
+
+func (h *hub) answered(c *call, reply reply) error {
+	payload := reply.payload
+	if len(payload) == 0 {
+		payload = json.RawMessage("null")
+	}
+	if reply.status >= 400 {
+		return h.ended(c, nil, &pattern.Fault{
+			Code: pattern.FaultStatus, Message: fmt.Sprintf("the device answered %s with status %d", c.Method, reply.status), Status: reply.status, Payload: payload,
+		})
+	}
+	result, err := json.Marshal(map[string]any{"status": reply.status, "payload": payload})
+	if err != nil {
+		return fmt.Errorf("the answer to %s: %w", c.Method, err)
+	}
+	return h.ended(c, result, nil)
+}
+
+// late ends a call that was sent and not answered, or makes another attempt of
+// one that may be repeated.
+func (h *hub) late(c *call, why string) error {
+	if c.Idempotent && c.Tries <= c.Retry {
+		h.anew(c)
+		return nil
+	}
+	return h.ended(c, nil, &pattern.Fault{Code: pattern.FaultUncertain, Message: why})
+}
+
+// interrupted is a call that was being sent when the hub crashed.
+func (h *hub) interrupted(c *call) error {
+	if !c.Idempotent || c.Tries > c.Retry {
+		h.lab.unsure = &unsure{run: c.Run, what: "dev.call " + c.Method, payload: canonical(c.Payload)}
+	} else if strings.HasSuffix(h.lab.crashed, takenPoint) {
+		h.lab.repeated = true
+	}
+	return h.late(c, "the hub stopped after the call was taken for sending and before an answer; whether the device acted is not known")
+}
+
+// hungUp ends the calls that were sent to a device whose connection has ended.
+func (h *hub) hungUp(id string) error {
+	for _, c := range slices.Clone(h.memory.Calls) {
+		if c.Device == id && c.Sending {
+			if err := h.late(c, fmt.Sprintf("the connection of %q ended before it answered %s", id, c.Method)); err != nil || h != h.lab.hub {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,378 @@
+package scenario
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/query"
+	"github.com/muster-hub/muster/engine/rollout"
+)
+
+// world is what the steps of one run act on.
+type world struct {
+	*hub
+	run *run
+}
+
+// verb performs an operation, or begins it.
+type verb func(w *world, s *pattern.Step) (pattern.Answer, error)
+
+// verbs has a row for each operation that is not local.
+func verbs() map[string]verb {
+	return map[string]verb{
+		"dev.desire":     taking((*world).desire),
+		"dev.tag":        taking((*world).tag),
+		"dev.call":       taking((*world).call),
+		"dev.send":       taking((*world).send),
+		"dev.wait":       taking((*world).wait),
+		"dev.rotate_key": taking((*world).rotateKey),
+		"dev.quarantine": taking((*world).quarantine),
+		"dev.release":    taking((*world).release),
+		"dev.replace":    taking((*world).replace),
+		"dev.run":        taking((*world).child),
+		"fleet.query":    taking((*world).query),
+		"fleet.count":    taking((*world).count),
+		"fleet.group_by": taking((*world).groupBy),
+		"fleet.run":      taking((*world).fleetRun),
+		"run.count":      taking((*world).count),
+		"ctx.sleep":      taking((*world).sleep),
+		"ctx.until_":     taking((*world).sleep),
+		"ctx.approve":    taking((*world).approve),
+		"ctx.event":      taking((*world).event),
+		"ctx.alert":      taking((*world).alert),
+		"ctx.http":       taking((*world).http),
+		"kv.get":         taking((*world).kvGet),
+		"kv.set":         taking((*world).kvSet),
+		"kv.incr":        taking((*world).kvIncr),
+		"kv.cas":         taking((*world).kvCas),
+	}
+}
+
+// taking makes a verb of one that takes its arguments decoded.
+func taking[A any](f func(w *world, s *pattern.Step, a A) (pattern.Answer, error)) verb {
+	return func(w *world, s *pattern.Step) (pattern.Answer, error) {
+		var a A
+		if len(s.Args) > 0 {
+			if err := json.Unmarshal(s.Args, &a); err != nil {
+				return invalid("its arguments are not what %s takes: %v", s.Op, err), nil
+			}
+		}
+		return f(w, s, a)
+	}
+}
+
+// Begin implements pattern.World.
+func (w *world) Begin(_ *pattern.Run, s *pattern.Step) (pattern.Answer, error) {
+	f := verbs()[s.Op]
+	if f == nil {
+		return fault(pattern.FaultUnavailable, "%s can't be tested here", s.Op), nil
+	}
+	op, _ := pattern.Find(s.Op)
+	if op.Scope == pattern.ScopeDevice && w.device() == nil {
+		return fault(pattern.FaultGone, "the device %q does not exist", w.run.Device), nil
+	}
+	return f(w, s)
+}
+
+// Withdraw implements pattern.World.
+func (w *world) Withdraw(_ *pattern.Run, s *pattern.Step) error {
+	w.memory.Calls = slices.DeleteFunc(w.memory.Calls, func(c *call) bool { return c.Ref == s.Ref })
+	w.memory.Requests = slices.DeleteFunc(w.memory.Requests, func(q *request) bool { return q.Ref == s.Ref })
+	for _, r := range w.memory.Runs {
+		if r.Parent == w.run.ID && r.Ref == s.Ref && !r.State.State.Final() {
+			if err := r.State.Stop(&world{w.hub, r}, "the run that started it waits for it no more", false, w.lab.now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) device() *identity { return w.memory.Twins[w.run.Device] }
+
+// fault is the answer of a step that failed.
+func fault(code pattern.FaultCode, format string, args ...any) pattern.Answer {
+	return pattern.Answer{Fault: &pattern.Fault{Code: code, Message: fmt.Sprintf(format, args...)}}
+}
+
+func invalid(format string, args ...any) pattern.Answer {
+	return fault(pattern.FaultInvalid, format, args...)
+}
+
+// result is the answer of a step that gave a value.
+func result(v any) pattern.Answer {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return invalid("its result is no JSON: %v", err)
+	}
+	return pattern.Answer{Result: text}
+}
+
+// span reads a duration, or gives another if there is none.
+func span(text string, otherwise time.Duration) (time.Duration, error) {
+	if text == "" {
+		return otherwise, nil
+	}
+	d, err := rollout.ParseDuration(text)
+	switch {
+	case err != nil:
+		return 0, err
+	case time.Duration(d) > pattern.MaxWait:
+		return 0, fmt.Errorf("%q is more than the %d days that anything may wait", text, int(pattern.MaxWait.Hours()/24))
+	}
+	return time.Duration(d), nil
+}
+
+func (w *world) desire(_ *pattern.Step, a pattern.PatchArgs) (pattern.Answer, error) {
+	i := w.device()
+	if err := i.merge(desired, a.Patch, w.lab.now); err != nil {
+		return pattern.Answer{Fault: refusal(err)}, nil
+	}
+	w.lab.effect("%s: desired %s, version %d", i.ID, a.Patch, i.sections[desired].Version())
+	if d := w.lab.device(i.ID); d != nil {
+		d.told = d.online
+	}
+	return result(map[string]int64{"version": i.sections[desired].Version()}), nil
+}
+
+func (w *world) tag(_ *pattern.Step, a pattern.PatchArgs) (pattern.Answer, error) {
+	if err := w.device().merge(tags, a.Patch, w.lab.now); err != nil {
+		return pattern.Answer{Fault: refusal(err)}, nil
+	}
+	w.lab.effect("%s: tags %s", w.run.Device, a.Patch)
+	return pattern.Answer{}, nil
+}
+
+func (w *world) send(_ *pattern.Step, a pattern.SendArgs) (pattern.Answer, error) {
+	i := w.device()
+	i.Messages = append(i.Messages, a.Body)
+	w.lab.effect("%s: message %s", i.ID, a.Body)
+	return pattern.Answer{}, nil
+}
+
+// predicateOf parses what a dev.wait waits for.
+func predicateOf(args json.RawMessage) (*query.Predicate, error) {
+	var a pattern.WaitArgs
+	if err := json.Unmarshal(args, &a); err != nil {
+		return nil, err
+	}
+	return query.ParsePredicateWith(a.Where, a.Vars)
+}
+
+func (w *world) wait(s *pattern.Step, a pattern.WaitArgs) (pattern.Answer, error) {
+	p, err := predicateOf(s.Args)
+	if err != nil {
+		return invalid("%s: %v", a.Where, err), nil
+	}
+	timeout, err := span(a.Timeout, pattern.MaxWait)
+	if err != nil {
+		return invalid("timeout: %v", err), nil
+	}
+	i := w.device()
+	if p.Match(i.value(), w.lab.now) {
+		return pattern.Answer{Result: i.plain(reported)}, nil
+	}
+	return pattern.Answer{Open: true, Due: w.lab.now.Add(timeout), Ref: w.memory.named("wait-")}, nil
+}
+
+func (w *world) rotateKey(_ *pattern.Step, a pattern.RotateArgs) (pattern.Answer, error) {
+	slot := a.Slot
+	if slot == "" {
+		slot = "secondary"
+	}
+	if slot != "primary" && slot != "secondary" {
+		return invalid("slot is %q, expected primary or secondary", a.Slot), nil
+	}
+	i := w.device()
+	i.Keys++
+	w.lab.secrets["key:"+slot+"/"+i.ID] = "key " + strconv.Itoa(i.Keys) + " of " + i.ID
+	w.lab.effect("%s: a new %s key", i.ID, slot)
+	return result(map[string]string{"$secret": "key:" + slot}), nil
+}
+
+func (w *world) quarantine(_ *pattern.Step, a pattern.ReasonArgs) (pattern.Answer, error) {
+	i := w.device()
+	patch, err := json.Marshal(map[string]any{"quarantine": map[string]string{"reason": a.Reason, "by": w.run.ID}})
+	if err == nil {
+		err = i.merge(tags, patch, w.lab.now)
+	}
+	if err != nil {
+		return pattern.Answer{Fault: refusal(err)}, nil
+	}
+	i.Status, i.Reason = "disabled", a.Reason
+	w.lab.effect("%s: quarantined: %s", i.ID, a.Reason)
+	return pattern.Answer{}, w.hangUp(i)
+}
+
+// hangUp ends the connection of a device that is not to be there any more. What
+// waits for its twin is told later: the run is just being changed.
+func (w *world) hangUp(i *identity) error {
+	if d := w.lab.device(i.ID); d != nil {
+		w.lab.at(w.lab.now, 0, func() error { return d.refused() })
+	}
+	return nil
+}
+
+func (w *world) release(*pattern.Step, struct{}) (pattern.Answer, error) {
+	i := w.device()
+	if i.Status == "enabled" {
+		return pattern.Answer{}, nil
+	}
+	if err := i.merge(tags, json.RawMessage(`{"quarantine":null}`), w.lab.now); err != nil {
+		return pattern.Answer{Fault: refusal(err)}, nil
+	}
+	i.Status, i.Reason = "enabled", ""
+	w.lab.effect("%s: released", i.ID)
+	if d := w.lab.device(i.ID); d != nil {
+		w.lab.at(w.lab.now, 0, func() error { return d.welcome() })
+	}
+	return pattern.Answer{}, nil
+}
+
+func (w *world) replace(_ *pattern.Step, a pattern.ReplaceArgs) (pattern.Answer, error) {
+	i := w.device()
+	if a.ID == "" || w.memory.Twins[a.ID] != nil {
+		return fault(pattern.FaultConflict, "the identity %q exists", a.ID), nil
+	}
+	other := newIdentity(a.ID)
+	text := func(member, id string) json.RawMessage {
+		b, err := json.Marshal(map[string]string{member: id})
+		if err != nil {
+			return json.RawMessage(`{}`) // strings are always JSON
+		}
+		return b
+	}
+	err := errors.Join(
+		other.merge(tags, i.plain(tags), w.lab.now), other.merge(tags, text("replaces", i.ID), w.lab.now),
+		other.merge(desired, i.plain(desired), w.lab.now), i.merge(tags, text("replacedBy", a.ID), w.lab.now),
+	)
+	if err != nil {
+		return pattern.Answer{Fault: refusal(err)}, nil
+	}
+	i.Status, i.Reason = "disabled", "replaced by "+a.ID
+	w.memory.Twins[a.ID] = other
+	w.lab.effect("%s: replaced by %s", i.ID, a.ID)
+	return result(map[string]string{"id": a.ID}), w.hangUp(i)
+}
+
+func (w *world) sleep(_ *pattern.Step, a pattern.SleepArgs) (pattern.Answer, error) {
+	due := w.lab.now
+	if a.Until != "" {
+		until, err := time.Parse(time.RFC3339, a.Until)
+		if err != nil {
+			return invalid("%q is no time: expected RFC 3339", a.Until), nil
+		}
+		due = until
+	} else {
+		d, err := span(a.For, 0)
+		if err != nil {
+			return invalid("%v", err), nil
+		}
+		due = due.Add(d)
+	}
+	if due.After(w.lab.now.Add(pattern.MaxWait)) {
+		return invalid("%s is further away than the %d days that anything may wait", due.Format(time.RFC3339), int(pattern.MaxWait.Hours()/24)), nil
+	}
+	return pattern.Answer{Open: true, Due: due, Ref: w.memory.named("sleep-")}, nil
+}
+
+func (w *world) event(_ *pattern.Step, a pattern.EventArgs) (pattern.Answer, error) {
+	w.memory.Events = append(w.memory.Events, sent{w.run.Device, a.Type, a.Data})
+	w.lab.effect("%s: event %s %s", w.run.Device, a.Type, a.Data)
+	return pattern.Answer{}, nil
+}
+
+func (w *world) alert(s *pattern.Step, _ json.RawMessage) (pattern.Answer, error) {
+	w.memory.Events = append(w.memory.Events, sent{w.run.Device, "alert", s.Args})
+	w.lab.effect("%s: alert %s", w.run.Device, s.Args)
+	return pattern.Answer{}, nil
+}
+
+// slot is where a key of a key-value store lies; empty: the scope is none.
+func (w *world) slot(a pattern.KeyValueArgs) string {
+	switch a.Scope {
+	case "run":
+		return w.run.ID + "\x00" + a.Key
+	case "pattern":
+		return "pattern:" + w.run.Pattern + "\x00" + a.Key
+	}
+	return ""
+}
+
+func (w *world) kvGet(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
+	return pattern.Answer{Result: w.memory.Values[w.slot(a)]}, nil
+}
+
+func (w *world) kvSet(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
+	slot := w.slot(a)
+	if slot == "" {
+		return invalid("scope is %q, expected run or pattern", a.Scope), nil
+	}
+	if len(a.Value) == 0 || string(a.Value) == "null" {
+		delete(w.memory.Values, slot)
+	} else {
+		w.memory.Values[slot] = a.Value
+	}
+	return pattern.Answer{}, nil
+}
+
+func (w *world) kvIncr(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
+	slot, n := w.slot(a), 0.0
+	if slot == "" {
+		return invalid("scope is %q, expected run or pattern", a.Scope), nil
+	}
+	if old := w.memory.Values[slot]; len(old) > 0 {
+		if err := json.Unmarshal(old, &n); err != nil {
+			return fault(pattern.FaultConflict, "the value of %q is no number", a.Key), nil
+		}
+	}
+	by := a.By
+	if by == 0 {
+		by = 1
+	}
+	answer := result(n + by)
+	w.memory.Values[slot] = answer.Result
+	return answer, nil
+}
+
+func (w *world) kvCas(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
+	slot := w.slot(a)
+	if slot == "" {
+		return invalid("scope is %q, expected run or pattern", a.Scope), nil
+	}
+	if !sameJSON(w.memory.Values[slot], a.Old) {
+		return result(false), nil
+	}
+	if len(a.Value) == 0 || string(a.Value) == "null" {
+		delete(w.memory.Values, slot)
+	} else {
+		w.memory.Values[slot] = a.Value
+	}
+	return result(true), nil
+}
+
+// sameJSON compares two values; nothing and null are the same.
+func sameJSON(a, b json.RawMessage) bool {
+	return canonical(a) == canonical(b)
+}
+
+// canonical is a value with its keys sorted and without spaces.
+func canonical(text json.RawMessage) string {
+	if len(text) == 0 {
+		return "null"
+	}
+	var v any
+	if json.Unmarshal(text, &v) != nil {
+		return string(text)
+	}
+	out, err := json.Marshal(v)
+	if err != nil {
+		return string(text)
+	}
+	return string(out)
+}
