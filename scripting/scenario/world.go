@@ -161,7 +161,15 @@ func predicateOf(args json.RawMessage) (*query.Predicate, error) {
 	if err := json.Unmarshal(args, &a); err != nil {
 		return nil, err
 	}
-	return query.ParsePredicateWith(a.Where, a.Vars)
+	names := make(map[string]query.Value, len(a.Vars))
+	for name, text := range a.Vars {
+		v, err := query.ParseValue(text)
+		if err != nil {
+			return nil, err
+		}
+		names[name] = v
+	}
+	return query.ParseWait(a.Where, names)
 }
 
 func (w *world) wait(s *pattern.Step, a pattern.WaitArgs) (pattern.Answer, error) {
