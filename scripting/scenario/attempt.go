@@ -208,7 +208,7 @@ func (a *attempt) settle() {
 	if a.unsure == nil {
 		return
 	}
-	if a.twice != "" {
+	if a.twice != "" && !a.unsure.idempotent {
 		a.failure = &Failure{
 			Message: fmt.Sprintf("the program gives a command again of which nobody knows whether it took effect: %s\nLook first at what the device reports, or say idempotent = true if a repetition does no harm.", a.unsure.what),
 			Place:   a.twice,

@@ -32,8 +32,12 @@ type call struct {
 // takenPoint is where a crash loses the answer to what was taken.
 const takenPoint = ", when it had been taken and the answer was lost"
 
-// defaultAnswer is how long a device may take to answer.
-const defaultAnswer = 30 * time.Second
+// As the engine has them.
+const (
+	defaultAnswer = 30 * time.Second // how long a device may take to answer
+	retryMost     = 100              // further attempts that a program may ask for
+	retryWait     = 5 * time.Second  // for which each waits at least, times its number
+)
 
 func (w *world) call(s *pattern.Step, a pattern.CallArgs) (pattern.Answer, error) {
 	timeout, err := span(a.Timeout, defaultAnswer)
@@ -48,17 +52,19 @@ func (w *world) call(s *pattern.Step, a pattern.CallArgs) (pattern.Answer, error
 	if err != nil {
 		return fault(pattern.FaultDenied, "%v", err), nil
 	}
-	if w.device().Status == "disabled" && online == 0 {
-		return fault(pattern.FaultOffline, "the device %q is disabled", w.run.Device), nil
+	switch {
+	case a.Retry < 0 || a.Retry > retryMost:
+		return invalid("retry is %d, allowed are 0 to %d", a.Retry, retryMost), nil
+	case !w.lab.reachable(w.run.Device) && online == 0 && a.Retry == 0:
+		return fault(pattern.FaultOffline, "the device is not connected, or takes no methods; nothing was sent"), nil
 	}
 	c := &call{
 		Ref: w.memory.named("call-"), Run: w.run.ID, Device: w.run.Device, Method: a.Method, Payload: payload, Timeout: timeout, Online: online,
 		Retry: a.Retry, Idempotent: a.Idempotent, Line: s.Line, Number: len(w.run.State.Of(entryOf(w.run))) + 1,
-		Tries: 1, Deadline: w.lab.now.Add(online),
 	}
 	w.lab.again(c.Run, "dev.call "+c.Method, canonical(c.Payload), c.Line, c.Idempotent)
 	w.memory.Calls = append(w.memory.Calls, c)
-	w.watchCall(c)
+	w.attempt(c)
 	return pattern.Answer{Open: true, Ref: c.Ref}, nil
 }
 
@@ -74,7 +80,22 @@ func (c *call) String() string {
 	return fmt.Sprintf("step %d, dev.call %s (%s)", c.Number, c.Method, c.Line)
 }
 
-// watchCall ends a call whose device does not come.
+// attempt begins the next attempt of a call. A further one waits a while for its
+// device whatever the program says, as in a hub.
+func (h *hub) attempt(c *call) {
+	c.Tries++
+	wait := c.Online
+	if c.Tries > 1 || wait == 0 {
+		wait = max(wait, time.Duration(c.Tries)*retryWait)
+	}
+	c.Sending, c.Deadline = false, h.lab.now.Add(wait)
+	if r := h.memory.run(c.Run); r != nil && r.State.Open() != nil {
+		r.State.Open().Tries = c.Tries
+	}
+	h.watchCall(c)
+}
+
+// watchCall ends an attempt whose device does not come.
 func (h *hub) watchCall(c *call) {
 	if c.Sending {
 		return
@@ -82,29 +103,15 @@ func (h *hub) watchCall(c *call) {
 	ref := c.Ref
 	h.lab.at(c.Deadline, h.epoch, func() error {
 		c := h.pending(ref)
-		if c == nil || c.Sending || h.lab.now.Before(c.Deadline) {
+		switch {
+		case c == nil || c.Sending || h.lab.now.Before(c.Deadline):
+			return nil
+		case c.Tries <= c.Retry:
+			h.attempt(c)
 			return nil
 		}
-		if c.Tries <= c.Retry && c.Online > 0 {
-			h.anew(c)
-			return nil
-		}
-		message := fmt.Sprintf("the device %q is not connected", c.Device)
-		if c.Online > 0 {
-			message = fmt.Sprintf("the device %q did not connect within %s", c.Device, c.Online)
-		}
-		return h.ended(c, nil, &pattern.Fault{Code: pattern.FaultOffline, Message: message})
+		return h.ended(c, nil, &pattern.Fault{Code: pattern.FaultOffline, Message: fmt.Sprintf("the device did not take the call %s in time; nothing was sent", c.Method)})
 	})
-}
-
-// anew begins another attempt.
-func (h *hub) anew(c *call) {
-	c.Sending, c.Deadline = false, h.lab.now.Add(c.Online)
-	c.Tries++
-	if r := h.memory.run(c.Run); r != nil && r.State.Open() != nil {
-		r.State.Open().Tries = c.Tries
-	}
-	h.watchCall(c)
 }
 
 func (h *hub) pending(ref string) *call {
@@ -158,7 +165,7 @@ func (h *hub) deliver(c *call) error {
 	}
 	h.lab.at(h.lab.now.Add(c.Timeout), h.epoch, func() error {
 		if c := h.pending(ref); c != nil && c.Sending {
-			return h.late(c, fmt.Sprintf("the device did not answer %s within %s; whether it acted is not known", c.Method, c.Timeout))
+			return h.late(c, fmt.Sprintf("the device did not answer within %s; whether it acted is not known", c.Timeout))
 		}
 		return nil
 	})
@@ -172,7 +179,7 @@ func (h *hub) answered(c *call, reply reply) error {
 	}
 	if reply.status >= 400 {
 		return h.ended(c, nil, &pattern.Fault{
-			Code: pattern.FaultStatus, Message: fmt.Sprintf("the device answered %s with status %d", c.Method, reply.status), Status: reply.status, Payload: payload,
+			Code: pattern.FaultStatus, Message: fmt.Sprintf("the device answered %s with the status %d", c.Method, reply.status), Status: reply.status, Payload: payload,
 		})
 	}
 	result, err := json.Marshal(map[string]any{"status": reply.status, "payload": payload})
@@ -185,17 +192,20 @@ func (h *hub) answered(c *call, reply reply) error {
 // late ends a call that was sent and not answered, or makes another attempt of
 // one that may be repeated.
 func (h *hub) late(c *call, why string) error {
-	if c.Idempotent && c.Tries <= c.Retry {
-		h.anew(c)
+	switch {
+	case !c.Idempotent:
+		return h.ended(c, nil, &pattern.Fault{Code: pattern.FaultUncertain, Message: "the call " + c.Method + ": " + why})
+	case c.Tries <= c.Retry:
+		h.attempt(c)
 		return nil
 	}
-	return h.ended(c, nil, &pattern.Fault{Code: pattern.FaultUncertain, Message: why})
+	return h.ended(c, nil, &pattern.Fault{Code: pattern.FaultTimeout, Message: "the call " + c.Method + ": " + why})
 }
 
 // interrupted is a call that was being sent when the hub crashed.
 func (h *hub) interrupted(c *call) error {
 	if !c.Idempotent || c.Tries > c.Retry {
-		h.lab.unsure = &unsure{run: c.Run, what: "dev.call " + c.Method, payload: canonical(c.Payload)}
+		h.lab.unsure = &unsure{run: c.Run, what: "dev.call " + c.Method, payload: canonical(c.Payload), idempotent: c.Idempotent}
 	} else if strings.HasSuffix(h.lab.crashed, takenPoint) {
 		h.lab.repeated = true
 	}
@@ -206,7 +216,7 @@ func (h *hub) interrupted(c *call) error {
 func (h *hub) hungUp(id string) error {
 	for _, c := range slices.Clone(h.memory.Calls) {
 		if c.Device == id && c.Sending {
-			if err := h.late(c, fmt.Sprintf("the connection of %q ended before it answered %s", id, c.Method)); err != nil || h != h.lab.hub {
+			if err := h.late(c, fmt.Sprintf("the connection of %q ended before it answered", id)); err != nil || h != h.lab.hub {
 				return err
 			}
 		}

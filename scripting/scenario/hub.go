@@ -41,6 +41,14 @@ func (h *hub) work() (bool, error) {
 			return true, h.activate(r)
 		}
 	}
+	for _, r := range h.memory.Runs {
+		if r.State.State != pattern.Queued {
+			continue
+		}
+		if did, err := h.turn(r); did || err != nil {
+			return did, err
+		}
+	}
 	for _, c := range h.memory.Calls {
 		if !c.Sending && h.lab.reachable(c.Device) {
 			return true, h.deliver(c)
@@ -57,13 +65,49 @@ func (h *hub) work() (bool, error) {
 // begin stores a new run.
 func (h *hub) begin(r *run) *run {
 	r.ID, r.Started = h.memory.named("r-"), h.lab.now
-	r.State.State = pattern.Ready
+	r.State.State = pattern.Queued
 	h.memory.Runs = append(h.memory.Runs, r)
 	if m := h.lab.programs[r.Pattern].manifest; m != nil && m.Timeout > 0 {
 		r.Deadline = h.lab.now.Add(time.Duration(m.Timeout))
 	}
-	h.watch(r)
+	h.watchDeadline(r)
 	return r
+}
+
+// alone reports whether a run must have its device to itself.
+func (h *hub) alone(r *run) bool {
+	m := h.lab.programs[r.Pattern].manifest
+	return r.Device != "" && r.Parent == "" && m != nil && m.Conflicts != pattern.ConflictShare
+}
+
+// turn has a run begin whose turn it is: no other one is under way on its device.
+// It reports whether something came of that.
+func (h *hub) turn(r *run) (bool, error) {
+	if !h.alone(r) {
+		r.State.State = pattern.Ready
+		return true, nil
+	}
+	for _, o := range h.memory.Runs {
+		if o == r || o.Device != r.Device || !h.alone(o) || o.State.State.Final() || o.State.State == pattern.Queued {
+			continue
+		}
+		fault := &pattern.Fault{Code: pattern.FaultConflict, Message: fmt.Sprintf("the run %s is under way on the device", o.ID)}
+		switch h.lab.programs[r.Pattern].manifest.Conflicts {
+		case pattern.ConflictSkip:
+			r.State.State, r.State.Fault = pattern.Skipped, fault
+			return true, h.stored(r, "a run that was not begun")
+		case pattern.ConflictReject:
+			r.State.Fail(fault)
+			return true, h.stored(r, "a run that was not begun")
+		case pattern.ConflictReplace:
+			if o.State.Cancel == nil {
+				return true, h.stop(o, "the run "+r.ID+" takes its place", false)
+			}
+		}
+		return false, nil
+	}
+	r.State.State = pattern.Ready
+	return true, nil
 }
 
 // watch sees to it that a run goes on by itself when it is time.
@@ -72,15 +116,49 @@ func (h *hub) watch(r *run) {
 	if due := r.State.Due(); !due.IsZero() {
 		h.lab.at(due, h.epoch, func() error { return h.expire(id) })
 	}
+}
+
+// watchDeadline sees to it that a run does not take longer than it may.
+func (h *hub) watchDeadline(r *run) {
+	id := r.ID
 	if !r.Deadline.IsZero() && !r.State.State.Final() {
-		h.lab.at(r.Deadline, h.epoch, func() error {
-			r := h.memory.run(id)
-			if r.State.State.Final() || h.lab.now.Before(r.Deadline) {
-				return nil
-			}
-			return h.stop(r, fmt.Sprintf("it did not end within %s, its timeout", r.Deadline.Sub(r.Started)), false)
-		})
+		h.lab.at(r.Deadline, h.epoch, func() error { return h.overdue(id) })
 	}
+}
+
+// grace is how long deferred functions may take when the time of a run is up, as
+// in a hub.
+const grace = 10 * time.Minute
+
+// overdue asks a run to end whose time is up, and ends it when it was asked
+// before.
+func (h *hub) overdue(id string) error {
+	r := h.memory.run(id)
+	if r.State.State.Final() || h.lab.now.Before(r.Deadline) {
+		return nil
+	}
+	w := &world{h, r}
+	why := fmt.Sprintf("the run has taken longer than %s", time.Duration(h.lab.programs[r.Pattern].manifest.Timeout))
+	fault := &pattern.Fault{Code: pattern.FaultTimeout, Message: why}
+	if r.Late {
+		if err := r.State.Kill(w, why, h.lab.now); err != nil {
+			return err
+		}
+		r.State.Fail(fault)
+		return h.stored(r, "the end of a run whose time was up")
+	}
+	r.Late, r.Deadline = true, h.lab.now.Add(grace)
+	h.watchDeadline(r)
+	if err := r.State.Stop(w, why, false, h.lab.now); err != nil {
+		return err
+	}
+	if r.State.Cancel != nil {
+		r.State.Cancel.Code = pattern.FaultTimeout
+	}
+	if r.State.State == pattern.Canceled {
+		r.State.Fail(fault)
+	}
+	return h.stored(r, "the time of a run was up")
 }
 
 func (h *hub) expire(id string) error {
@@ -304,9 +382,8 @@ func (h *hub) recover() error {
 		h.watchCall(c)
 	}
 	for _, r := range h.memory.Runs {
-		if r.State.State == pattern.Waiting {
-			h.watch(r)
-		}
+		h.watch(r)
+		h.watchDeadline(r)
 	}
 	for _, id := range slices.Sorted(maps.Keys(h.memory.Twins)) { // what changed just before
 		if err := h.changed(h.memory.Twins[id]); err != nil || h != h.lab.hub {

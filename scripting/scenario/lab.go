@@ -69,6 +69,7 @@ type lab struct {
 // unsure is a command of which nobody knows what came of it.
 type unsure struct {
 	run, what, payload string
+	idempotent         bool
 }
 
 func newLab(ctx context.Context, p programs, main string, x execute) *lab {

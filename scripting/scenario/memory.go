@@ -30,6 +30,7 @@ type run struct {
 	Grants   pattern.Needs   `json:"grants"`
 	Started  time.Time       `json:"started"`
 	Deadline time.Time       `json:"deadline,omitzero"` // of the manifest's timeout
+	Late     bool            `json:"late,omitempty"`    // that has passed
 	Ended    time.Time       `json:"ended,omitzero"`
 	Parent   string          `json:"parent,omitempty"` // the run that waits for it
 	Ref      string          `json:"ref,omitempty"`    // of the step in which it does

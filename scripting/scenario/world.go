@@ -203,9 +203,24 @@ func (w *world) rotateKey(_ *pattern.Step, a pattern.RotateArgs) (pattern.Answer
 	return result(map[string]string{"$secret": "key:" + slot}), nil
 }
 
-func (w *world) quarantine(_ *pattern.Step, a pattern.ReasonArgs) (pattern.Answer, error) {
+// quarantined is what the tag quarantine holds, as in a hub.
+type quarantined struct {
+	Reason       string    `json:"reason"`
+	Since        time.Time `json:"since"`
+	Run          string    `json:"run"`
+	Status       string    `json:"status"`
+	StatusReason string    `json:"statusReason,omitempty"`
+}
+
+func (w *world) quarantine(s *pattern.Step, a pattern.ReasonArgs) (pattern.Answer, error) {
 	i := w.device()
-	patch, err := json.Marshal(map[string]any{"quarantine": map[string]string{"reason": a.Reason, "by": w.run.ID}})
+	if a.Reason == "" {
+		return invalid("%s: a reason is needed", s.Op), nil
+	}
+	if _, there := i.sections[tags].Get("quarantine"); there {
+		return fault(pattern.FaultConflict, "%s: the device is in quarantine already", s.Op), nil
+	}
+	patch, err := json.Marshal(map[string]any{"quarantine": quarantined{a.Reason, w.lab.now, w.run.ID, i.Status, i.Reason}})
 	if err == nil {
 		err = i.merge(tags, patch, w.lab.now)
 	}
@@ -226,15 +241,20 @@ func (w *world) hangUp(i *identity) error {
 	return nil
 }
 
-func (w *world) release(*pattern.Step, struct{}) (pattern.Answer, error) {
+func (w *world) release(s *pattern.Step, _ struct{}) (pattern.Answer, error) {
 	i := w.device()
-	if i.Status == "enabled" {
-		return pattern.Answer{}, nil
+	var before quarantined
+	text, there := i.sections[tags].Get("quarantine")
+	switch {
+	case !there:
+		return fault(pattern.FaultConflict, "%s: the device is not in quarantine", s.Op), nil
+	case json.Unmarshal(text, &before) != nil || before.Status == "":
+		return fault(pattern.FaultConflict, "%s: the tag quarantine does not say how the device stood before", s.Op), nil
 	}
 	if err := i.merge(tags, json.RawMessage(`{"quarantine":null}`), w.lab.now); err != nil {
 		return pattern.Answer{Fault: refusal(err)}, nil
 	}
-	i.Status, i.Reason = "enabled", ""
+	i.Status, i.Reason = before.Status, before.StatusReason
 	w.lab.effect("%s: released", i.ID)
 	if d := w.lab.device(i.ID); d != nil {
 		w.lab.at(w.lab.now, 0, func() error { return d.welcome() })
@@ -256,7 +276,8 @@ func (w *world) replace(_ *pattern.Step, a pattern.ReplaceArgs) (pattern.Answer,
 		return b
 	}
 	err := errors.Join(
-		other.merge(tags, i.plain(tags), w.lab.now), other.merge(tags, text("replaces", i.ID), w.lab.now),
+		other.merge(tags, i.plain(tags), w.lab.now), other.merge(tags, json.RawMessage(`{"quarantine":null,"replacedBy":null}`), w.lab.now),
+		other.merge(tags, text("replaces", i.ID), w.lab.now),
 		other.merge(desired, i.plain(desired), w.lab.now), i.merge(tags, text("replacedBy", a.ID), w.lab.now),
 	)
 	if err != nil {
