@@ -112,7 +112,7 @@ func (k *binding) value(s *store, ord uint32) Value {
 	case k.column != nil:
 		return k.column.cellValue(k.column.get(ord))
 	case k.identity:
-		return Value{kind: String, text: s.ids[ord]}
+		return Value{kind: String, text: s.ids.at(ord)}
 	}
 	return Value{}
 }

@@ -52,13 +52,38 @@ func processTime() time.Duration {
 
 func benchID(i int) string { return fmt.Sprintf("device-%08d", i) }
 
+// uniqueFields are twenty properties as the twins of test/bench have them, of which
+// two are texts that hardly any two devices share.
+func uniqueFields(r *rand.Rand, fields []Field) []Field {
+	text := func(form string, n int) Value { return StringValue(fmt.Sprintf(form, r.IntN(n))) }
+	number := func(n int) Value { return NumberValue(float64(r.IntN(n))) }
+	members := func(list ...any) (v Value) {
+		for i := 0; i < len(list); i += 2 {
+			v.members = append(v.members, Member{list[i].(string), list[i+1].(Value)})
+		}
+		return ObjectValue(v.members)
+	}
+	low := r.IntN(30)
+	return append(fields, Field{Path{"tags"}, members(
+		"site", text("site-%03d", 200), "building", text("B%d", 20), "floor", number(12),
+		"customer", text("customer-%04d", 5000), "installed", text("2025-%03d", 336), "model", text("gateway-%d", 40),
+		"channel", text("channel%d", 3), "serial", text("%012x", 1<<48), "ip", text("10.%d", 1<<24),
+		"uptime", number(10_000_000), "online", BoolValue(r.IntN(10) > 0), "slot", text("%d", 2), "rssi", number(60),
+	)}, Field{Path{"properties", "desired"}, members(
+		"battery", number(101), "temperature", NumberValue(float64(r.IntN(6000))/100),
+		"limit", NumberValue(float64(2000+r.IntN(6000))/100), "interval", number(6),
+		"fw", members("version", text("1.%d", 900)),
+		"alarms", members("low", NumberValue(float64(low)), "high", NumberValue(float64(60+low))),
+	)})
+}
+
 func benchColumns(b *testing.B) *Columns {
 	c := NewColumns(ColumnOptions{ID: Path{"deviceId"}})
-	benchBuild(c, *benchRows, 2)
+	benchBuild(c, *benchRows, 2, benchFields)
 	return c
 }
 
-func benchBuild(c *Columns, rows, loaders int) {
+func benchBuild(c *Columns, rows, loaders int, fill func(*rand.Rand, []Field) []Field) {
 	build := c.Build()
 	var all sync.WaitGroup
 	for k := range loaders {
@@ -67,7 +92,7 @@ func benchBuild(c *Columns, rows, loaders int) {
 			r := rand.New(rand.NewPCG(1, uint64(k)))
 			var fields []Field
 			for i := rows * k / loaders; i < rows*(k+1)/loaders; i++ {
-				fields = benchFields(r, fields[:0])
+				fields = fill(r, fields[:0])
 				l.Add(benchID(i), fields)
 			}
 		})
@@ -76,13 +101,20 @@ func benchBuild(c *Columns, rows, loaders int) {
 	build.Done()
 }
 
+// BenchmarkBuild shows what columns take: those of which only ids are unique, and
+// those with unique texts, too.
 func BenchmarkBuild(b *testing.B) {
+	b.Run("ids", func(b *testing.B) { benchmarkBuild(b, benchFields) })
+	b.Run("texts", func(b *testing.B) { benchmarkBuild(b, uniqueFields) })
+}
+
+func benchmarkBuild(b *testing.B, fill func(*rand.Rand, []Field) []Field) {
 	for b.Loop() {
 		c := NewColumns(ColumnOptions{ID: Path{"deviceId"}})
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		benchBuild(c, *benchRows, 2)
+		benchBuild(c, *benchRows, 2, fill)
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(*benchRows), "heapbytes/row")
@@ -147,13 +179,32 @@ func BenchmarkApply(b *testing.B) {
 			{Path{"properties", "reported", "state"}, StringValue(fmt.Sprintf("s%d", r.IntN(5)))},
 		}}
 	}
-	i := 0
+	benchmarkApply(b, c, changes)
+}
+
+// BenchmarkApplyTexts gives a device a text at each change that none has had.
+func BenchmarkApplyTexts(b *testing.B) {
+	c := NewColumns(ColumnOptions{ID: Path{"deviceId"}})
+	benchBuild(c, *benchRows, 2, uniqueFields)
+	r := rand.New(rand.NewPCG(8, 8))
+	changes := make([]Change, 1<<18)
+	for i := range changes {
+		changes[i] = Change{ID: benchID(r.IntN(*benchRows)), Fields: []Field{{Path{"tags", "serial"}, StringValue(fmt.Sprintf("%012x", r.IntN(1<<48)))}}}
+	}
+	benchmarkApply(b, c, changes)
+}
+
+func benchmarkApply(b *testing.B, c *Columns, changes []Change) {
+	i, longest := 0, time.Duration(0)
 	began := processTime()
 	for b.Loop() {
+		at := time.Now()
 		c.Apply(changes[i : i+1])
+		longest = max(longest, time.Since(at))
 		i = (i + 1) % len(changes)
 	}
 	b.ReportMetric(float64(processTime()-began)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(longest), "max-ns")
 }
 
 // BenchmarkApplyBesideQueries shows how long changes wait for queries.

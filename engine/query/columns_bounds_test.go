@@ -42,8 +42,8 @@ func TestRowsAreForgotten(t *testing.T) {
 	}
 	f.columns.Apply(nil)
 	s := f.columns.Stats()
-	if s.Rows != 1 || s.Columns != 2 || s.Entries != 1 || len(f.columns.store.ids) > 3 || len(f.columns.store.root.children["tags"].children) != 1 {
-		t.Errorf("%+v, %d ordinals", s, len(f.columns.store.ids))
+	if s.Rows != 1 || s.Columns != 2 || s.Entries != 1 || f.columns.store.ids.len() > 3 || len(f.columns.store.root.children["tags"].children) != 1 {
+		t.Errorf("%+v, %d ordinals", s, f.columns.store.ids.len())
 	}
 	f.check(t)
 }

@@ -183,8 +183,8 @@ func (f *fleet) check(t *testing.T) {
 		t.Fatalf("%d rows are sorted, of %d", len(ords), len(ids))
 	}
 	for i, ord := range ords {
-		if s.ids[ord] != ids[i] {
-			t.Fatalf("row %d is %s, not %s", i, s.ids[ord], ids[i])
+		if s.ids.at(ord) != ids[i] {
+			t.Fatalf("row %d is %s, not %s", i, s.ids.at(ord), ids[i])
 		}
 	}
 	columns, bytes := 0, int64(0)
@@ -209,25 +209,29 @@ func (f *fleet) check(t *testing.T) {
 			})
 		}
 		live := 0
+		var places []uint32
 		for code, e := range c.entries {
-			if counts[code] != e.count {
-				t.Fatalf("%v: %d rows have code %d, counted %d", n.path(), counts[code], code, e.count)
+			if counts[code] != e.count() {
+				t.Fatalf("%v: %d rows have code %d, counted %d", n.path(), counts[code], code, e.count())
 			}
-			if e.count > 0 && uint32(code) >= firstCode {
+			if e.count() > 0 && uint32(code) >= firstCode {
 				live++
 			}
-			if e.kind == String || e.kind == Number || e.kind == Array {
-				values += entryCost(&e)
+			if e.kind() == Array {
+				values += arrayCost(c.texts.text(e.place))
 			}
+			places = append(places, e.place)
 		}
+		checkArena(t, &c.texts, places)
 		kinds[Undefined] = c.kinds[Undefined]
 		if used != c.used || kinds != c.kinds || live != c.live || live != c.index.used {
 			t.Fatalf("%v: used %d %d, kinds %v %v, live %d %d %d", n.path(), used, c.used, kinds, c.kinds, live, c.live, c.index.used)
 		}
-		if cells != c.cells || values+c.index.bytes() != c.dictionary.bytes {
-			t.Fatalf("%v: %d bytes of cells, counted %d; dictionary %d, counted %d", n.path(), cells, c.cells, values+c.index.bytes(), c.dictionary.bytes)
+		if cells != c.cells || values != c.spread {
+			t.Fatalf("%v: %d bytes of cells, counted %d; arrays %d, counted %d", n.path(), cells, c.cells, values, c.spread)
 		}
 	})
+	checkArena(t, &s.rows.ids.arena, s.rows.ids.places)
 	if columns != s.columns || bytes != s.bytes {
 		t.Fatalf("%d columns counted as %d, %d bytes as %d", columns, s.columns, bytes, s.bytes)
 	}

@@ -4,6 +4,7 @@ import (
 	bytesof "encoding/binary" // binary is an expression
 	"hash/maphash"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -33,23 +34,36 @@ func (c cell) number() float64  { return math.Float64frombits(uint64(c)) }
 // those that no row has.
 type dictionary struct {
 	entries []entry // by code
+	texts   arena
 	index   table
 	arrays  map[uint32]Value
+	spread  int64 // bytes of arrays
 	seed    maphash.Seed
-	numbers int // entries that are numbers
-	live    int // entries in use
-	bytes   int64
+	numbers int    // entries that are numbers
+	live    int    // entries in use
 	changes uint64 // counts entries that came
 	free    []uint32
 	retired []retired // in order of when
 }
 
-// entry is a value: a String's text, a Number's eight bytes, an Array's JSON.
+// entry is a value. Its text is a String's, a Number's eight bytes, or an Array's
+// JSON.
 type entry struct {
-	text  string
-	count uint32 // rows that have it
-	kind  Kind
+	place   uint32 // of the text
+	counted uint32 // rows that have it, and in the lower bits its kind
 }
+
+const (
+	kindBits = 3
+	oneRow   = 1 << kindBits
+)
+
+func newEntry(kind Kind, place, count uint32) entry {
+	return entry{place, count<<kindBits | uint32(kind)}
+}
+
+func (e entry) kind() Kind    { return Kind(e.counted & (oneRow - 1)) }
+func (e entry) count() uint32 { return e.counted >> kindBits }
 
 // retired is a code whose entry no row has, but which a query may have seen.
 type retired struct {
@@ -57,20 +71,34 @@ type retired struct {
 	when uint64
 }
 
-const entryBytes = 24
-
 func newDictionary() dictionary {
 	return dictionary{
 		seed: maphash.MakeSeed(),
 		entries: []entry{
-			codeUndefined: {kind: Undefined}, codeNull: {kind: Null}, codeFalse: {kind: Bool},
-			codeTrue: {kind: Bool}, codeObject: {kind: Object},
+			codeUndefined: newEntry(Undefined, noPlace, 0), codeNull: newEntry(Null, noPlace, 0),
+			codeFalse: newEntry(Bool, noPlace, 0), codeTrue: newEntry(Bool, noPlace, 0),
+			codeObject: newEntry(Object, noPlace, 0),
 		},
 	}
 }
 
 func (d *dictionary) hash(kind Kind, text string) uint64 {
 	return (maphash.String(d.seed, text) + uint64(kind)) * 0x9e3779b97f4a7c15
+}
+
+// hashes gives the hash of each value that some row has. It goes through the codes,
+// whose texts mostly lie in their order.
+func (d *dictionary) hashes(yield func(code uint32, hash uint64)) {
+	for code := int(firstCode); code < len(d.entries); code++ {
+		if e := d.entries[code]; e.count() > 0 {
+			yield(uint32(code), d.hash(e.kind(), d.texts.text(e.place)))
+		}
+	}
+}
+
+// bytes is what the dictionary takes.
+func (d *dictionary) bytes() int64 {
+	return d.texts.size() + d.index.bytes() + d.spread + int64(cap(d.entries))*8 + int64(cap(d.free))*4 + int64(cap(d.retired))*16
 }
 
 // find returns the code of a value that some row has.
@@ -107,8 +135,8 @@ func (d *dictionary) lookup(kind Kind, text string) (uint32, bool) {
 
 func (d *dictionary) search(hash uint64, kind Kind, text string) (uint32, bool) {
 	return d.index.find(hash, func(code uint32) bool {
-		e := &d.entries[code]
-		return e.text == text && e.kind == kind
+		e := d.entries[code]
+		return e.kind() == kind && d.texts.text(e.place) == text
 	})
 }
 
@@ -121,13 +149,13 @@ func (d *dictionary) take(v Value) uint32 {
 		// The text is made only for an entry that is new.
 		hash := d.hash(Number, string(putNumber(&b, v.number)))
 		code, ok := d.index.find(hash, func(code uint32) bool {
-			e := &d.entries[code]
-			return e.kind == Number && e.text == string(b[:])
+			e := d.entries[code]
+			return e.kind() == Number && d.texts.text(e.place) == string(b[:])
 		})
 		if !ok {
 			return d.insert(hash, v, string(b[:]), 1)
 		}
-		d.entries[code].count++
+		d.entries[code].counted += oneRow
 		return code
 	case String:
 		text = v.text
@@ -136,39 +164,32 @@ func (d *dictionary) take(v Value) uint32 {
 	default:
 		code, _ := d.find(v)
 		if code != codeUndefined { // which most rows are, in most columns
-			d.entries[code].count++
+			d.entries[code].counted += oneRow
 		}
 		return code
 	}
 	hash := d.hash(v.kind, text)
 	if code, ok := d.search(hash, v.kind, text); ok {
-		d.entries[code].count++
+		d.entries[code].counted += oneRow
 		return code
 	}
-	switch v.kind {
-	case String:
-		text = strings.Clone(text) // else it would keep the document that it came in
-	case Array:
-		v = v.clone()
+	if v.kind == Array {
+		v = v.clone() // else it would keep the document that it came in
 	}
 	return d.insert(hash, v, text, 1)
 }
 
 // insert makes an entry that is not there.
 func (d *dictionary) insert(hash uint64, v Value, text string, count uint32) uint32 {
-	e := entry{text: text, count: count, kind: v.kind}
-	var code uint32
+	code := uint32(len(d.entries))
 	if n := len(d.free); n > 0 {
 		code = d.free[n-1]
 		d.free = d.free[:n-1]
-		d.entries[code] = e
 	} else {
-		code = uint32(len(d.entries))
-		d.entries = append(d.entries, e)
+		d.entries = append(d.entries, entry{})
 	}
-	before := d.index.bytes()
-	d.index.add(hash, code)
-	d.bytes += d.index.bytes() - before + entryCost(&e)
+	d.index.add(hash, code, d.hashes) // before the entry counts, else it might be put in twice
+	d.entries[code] = newEntry(v.kind, d.texts.add(text), count)
 	switch v.kind {
 	case Number:
 		d.numbers++
@@ -177,19 +198,15 @@ func (d *dictionary) insert(hash uint64, v Value, text string, count uint32) uin
 			d.arrays = map[uint32]Value{}
 		}
 		d.arrays[code] = v
+		d.spread += arrayCost(text)
 	}
 	d.live++
 	d.changes++
 	return code
 }
 
-func entryCost(e *entry) int64 {
-	n := entryBytes + (int64(len(e.text))+15)&^15
-	if e.kind == Array {
-		n += 8 * int64(len(e.text)) // as a Value
-	}
-	return n
-}
+// arrayCost is what an array takes as a Value, roughly.
+func arrayCost(text string) int64 { return 8 * int64(len(text)) }
 
 // give says that one row less has a code. When it was the last one, the code is
 // free once no query that began before now is running.
@@ -198,33 +215,58 @@ func (d *dictionary) give(code uint32, now uint64) {
 		return
 	}
 	e := &d.entries[code]
-	e.count--
-	if e.count > 0 || code < firstCode {
+	e.counted -= oneRow
+	if e.count() > 0 || code < firstCode {
 		return
 	}
-	d.index.remove(d.hash(e.kind, e.text), code)
+	d.index.remove(d.hash(e.kind(), d.texts.text(e.place)), code)
 	d.live--
-	if e.kind == Number {
+	if e.kind() == Number {
 		d.numbers--
 	}
 	d.retired = append(d.retired, retired{code, now})
 }
 
-// reclaim frees the codes that were retired before a time.
+// reclaim frees the codes that were retired before a time, and moves together
+// what is left of the texts where few are.
 func (d *dictionary) reclaim(before uint64) {
 	n := 0
 	for n < len(d.retired) && d.retired[n].when < before {
 		code := d.retired[n].code
-		d.bytes -= entryCost(&d.entries[code])
-		delete(d.arrays, code)
-		d.entries[code] = entry{}
+		e := d.entries[code]
+		if e.kind() == Array {
+			d.spread -= arrayCost(d.texts.text(e.place))
+			delete(d.arrays, code)
+		}
+		d.texts.remove(e.place)
+		d.entries[code] = newEntry(Undefined, noPlace, 0)
 		d.free = append(d.free, code)
 		n++
 	}
-	if n > 0 {
-		d.retired = append(d.retired[:0], d.retired[n:]...)
+	d.retired = slices.Delete(d.retired, 0, n)
+	if len(d.texts.thin) == 0 {
+		return
 	}
+	waiting := make(map[uint32]uint32, len(d.retired)) // codes by their places
+	for _, r := range d.retired {
+		waiting[d.entries[r.code].place] = r.code
+	}
+	d.texts.compact(func(text string, place uint32) *uint32 {
+		if code, ok := waiting[place]; ok {
+			return &d.entries[code].place
+		}
+		// A text is there once for each kind, at most.
+		for _, kind := range []Kind{String, Number, Array} {
+			if code, ok := d.lookup(kind, text); ok && d.entries[code].place == place {
+				return &d.entries[code].place
+			}
+		}
+		return nil
+	})
 }
+
+// busy reports whether there is something to reclaim.
+func (d *dictionary) busy() bool { return len(d.retired) > 0 || len(d.texts.thin) > 0 }
 
 // value returns what a code stands for. An object comes without members.
 func (d *dictionary) value(code uint32) Value {
@@ -238,19 +280,20 @@ func (d *dictionary) value(code uint32) Value {
 	case codeObject:
 		return ObjectValue(nil)
 	}
-	switch e := &d.entries[code]; e.kind {
+	switch e := d.entries[code]; e.kind() {
 	case String:
-		return Value{kind: String, text: e.text}
+		return Value{kind: String, text: d.texts.text(e.place)}
 	case Number:
-		return NumberValue(entryNumber(e))
+		return NumberValue(d.numberOf(e))
 	default:
 		return d.arrays[code]
 	}
 }
 
-func entryNumber(e *entry) float64 {
+// numberOf returns the number that an entry is.
+func (d *dictionary) numberOf(e entry) float64 {
 	var b [8]byte
-	copy(b[:], e.text)
+	copy(b[:], d.texts.text(e.place))
 	return math.Float64frombits(bytesof.LittleEndian.Uint64(b[:]))
 }
 
@@ -266,8 +309,8 @@ func (d *dictionary) cellValue(c cell) Value {
 // in the dictionary or not.
 func (d *dictionary) plain(c cell) cell {
 	if c.coded() && c.code() >= firstCode {
-		if e := &d.entries[c.code()]; e.kind == Number {
-			return numberCell(entryNumber(e))
+		if e := d.entries[c.code()]; e.kind() == Number {
+			return numberCell(d.numberOf(e))
 		}
 	}
 	return c

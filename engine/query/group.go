@@ -323,7 +323,7 @@ func (g *grouping) count(i, number int, base uint32) error {
 		return nil
 	case c.binding.identity:
 		for j, at := range g.offsets {
-			if err := g.groups[g.members[j]].totals[i].addValue(c, StringValue(g.run.store.ids[base+at]), g.run); err != nil {
+			if err := g.groups[g.members[j]].totals[i].addValue(c, StringValue(g.run.store.ids.at(base+at)), g.run); err != nil {
 				return err
 			}
 		}

@@ -14,25 +14,25 @@ type idOrder struct {
 const blockRows = 1024
 
 // place returns the block and the position in it where an id stands or would stand.
-func (o *idOrder) place(ids []string, id string) (block, at int) {
-	block = max(0, sort.Search(len(o.blocks), func(i int) bool { return ids[o.blocks[i][0]] > id })-1)
+func (o *idOrder) place(ids *textList, id string) (block, at int) {
+	block = max(0, sort.Search(len(o.blocks), func(i int) bool { return ids.at(o.blocks[i][0]) > id })-1)
 	if block < len(o.blocks) {
 		b := o.blocks[block]
-		at = sort.Search(len(b), func(i int) bool { return ids[b[i]] >= id })
+		at = sort.Search(len(b), func(i int) bool { return ids.at(b[i]) >= id })
 	}
 	return block, at
 }
 
 // insert adds an ordinal; its id is in ids and not yet in the order.
-func (o *idOrder) insert(ids []string, ord uint32) {
+func (o *idOrder) insert(ids *textList, ord uint32) {
 	if len(o.blocks) == 0 {
 		o.blocks = append(o.blocks, append(make([]uint32, 0, blockRows), ord))
 		return
 	}
 	k := len(o.blocks) - 1
 	at := len(o.blocks[k])
-	if ids[o.blocks[k][at-1]] > ids[ord] {
-		k, at = o.place(ids, ids[ord])
+	if ids.at(o.blocks[k][at-1]) > ids.at(ord) {
+		k, at = o.place(ids, ids.at(ord))
 	}
 	b := append(o.blocks[k], 0)
 	copy(b[at+1:], b[at:])
@@ -53,8 +53,8 @@ func (o *idOrder) insert(ids []string, ord uint32) {
 }
 
 // remove takes an ordinal out whose id is still in ids.
-func (o *idOrder) remove(ids []string, ord uint32) {
-	k, at := o.place(ids, ids[ord])
+func (o *idOrder) remove(ids *textList, ord uint32) {
+	k, at := o.place(ids, ids.at(ord))
 	if k >= len(o.blocks) || at >= len(o.blocks[k]) || o.blocks[k][at] != ord {
 		return
 	}
@@ -85,9 +85,9 @@ func (o *idOrder) fill(sorted []uint32) {
 func (o *idOrder) all() []uint32 { return slices.Concat(o.blocks...) }
 
 // after appends up to n ordinals behind an id to dst; behind "" from the first.
-func (o *idOrder) after(dst []uint32, ids []string, id string, n int) []uint32 {
+func (o *idOrder) after(dst []uint32, ids *textList, id string, n int) []uint32 {
 	k, at := o.place(ids, id)
-	if id != "" && k < len(o.blocks) && at < len(o.blocks[k]) && ids[o.blocks[k][at]] == id {
+	if id != "" && k < len(o.blocks) && at < len(o.blocks[k]) && ids.at(o.blocks[k][at]) == id {
 		at++
 	}
 	for ; k < len(o.blocks) && n > 0; k, at = k+1, 0 {

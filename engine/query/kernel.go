@@ -133,8 +133,8 @@ func (c *column) number(x cell) float64 {
 	if !x.coded() {
 		return x.number()
 	}
-	if e := &c.entries[x.code()]; e.kind == Number {
-		return entryNumber(e)
+	if e := c.entries[x.code()]; e.kind() == Number {
+		return c.numberOf(e)
 	}
 	return math.NaN()
 }
@@ -214,7 +214,7 @@ func (k *kernel) comparable(ord uint32) bool {
 			continue
 		}
 		if x := b.column.get(ord); x.coded() {
-			switch b.column.entries[x.code()].kind {
+			switch b.column.entries[x.code()].kind() {
 			case Null, Bool, String:
 				return true
 			}

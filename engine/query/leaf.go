@@ -88,7 +88,7 @@ func (t *columnTest) prepare() {
 			t.coded = true
 			break
 		}
-		if t.table[code] == notAsked && (uint32(code) < firstCode || c.entries[code].count > 0) {
+		if t.table[code] == notAsked && (uint32(code) < firstCode || c.entries[code].count() > 0) {
 			t.table[code] = answer(t.judge(c.value(uint32(code))))
 		}
 		t.coded = t.coded || t.table[code] == passes
@@ -212,7 +212,7 @@ func (t *columnTest) filterOne(b *block, codes []uint8) {
 	var table [256]uint8
 	passing, last := 0, uint8(0)
 	for code := range min(len(t.column.entries), len(table)) {
-		if t.column.entries[code].count > 0 && t.pass(uint32(code)) || code == int(codeUndefined) && t.pass(codeUndefined) {
+		if t.column.entries[code].count() > 0 && t.pass(uint32(code)) || code == int(codeUndefined) && t.pass(codeUndefined) {
 			table[code] = 1
 			passing, last = passing+1, uint8(code)
 		}

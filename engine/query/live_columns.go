@@ -19,13 +19,13 @@ type columnsRows struct{ *store }
 func (r columnsRows) ordinal(id string) (uint32, bool) { return r.find(id) }
 
 func (r columnsRows) id(n uint32) (string, bool) {
-	if int(n) >= len(r.ids) || !r.isAlive(n) {
+	if int(n) >= r.ids.len() || !r.isAlive(n) {
 		return "", false
 	}
-	return r.ids[n], true
+	return r.ids.at(n), true
 }
 
-func (r columnsRows) ordinals() uint32 { return uint32(len(r.ids)) }
+func (r columnsRows) ordinals() uint32 { return uint32(r.ids.len()) }
 
 func (r columnsRows) value(n uint32, p Path) (Value, bool) { return r.valueOf(n, p) }
 
@@ -48,9 +48,12 @@ func (r columnsRows) below(n uint32, at *node) Value {
 	case at.role == outside:
 		return Value{}
 	case at.role == identity:
-		return StringValue(r.ids[n])
+		return StringValue(r.ids.at(n))
 	case at.column != nil:
 		if v := at.column.cellValue(at.column.get(n)); v.kind != Object {
+			if v.kind == String { // an event may be kept for long, and a chunk of texts with it
+				v.text = strings.Clone(v.text)
+			}
 			return v
 		}
 	}
@@ -68,17 +71,17 @@ func (r columnsRows) below(n uint32, at *node) Value {
 }
 
 func (r columnsRows) after(id string, n int, yield func(id string, n uint32)) (more bool) {
-	block, at := r.sorted.place(r.ids, id)
+	block, at := r.sorted.place(&r.ids, id)
 	for ; block < len(r.sorted.blocks); block, at = block+1, 0 {
 		for _, ord := range r.sorted.blocks[block][min(at, len(r.sorted.blocks[block])):] {
 			switch {
-			case r.ids[ord] <= id:
+			case r.ids.at(ord) <= id:
 				continue
 			case n == 0:
 				return true
 			}
 			n--
-			yield(r.ids[ord], ord)
+			yield(r.ids.at(ord), ord)
 		}
 	}
 	return false

@@ -98,40 +98,43 @@ func (s *store) join(loaders []*Loader) {
 // joinRows takes another store's rows, which begin with a stripe of their own,
 // and returns where.
 func (s *store) joinRows(o *rows) uint32 {
-	for len(s.ids)%stripeRows != 0 {
-		s.free = append(s.free, uint32(len(s.ids)))
-		s.ids = append(s.ids, "")
+	for s.ids.len()%stripeRows != 0 {
+		s.free = append(s.free, uint32(s.ids.len()))
+		s.ids.skip()
 	}
-	base := uint32(len(s.ids))
-	s.ids = append(s.ids, o.ids...)
+	base := uint32(s.ids.len())
+	s.ids.places = slices.Grow(s.ids.places, o.ids.len())
+	s.index.reserve(o.count, base+uint32(o.ids.len()), s.hashes)
+	for ord := range uint32(o.ids.len()) {
+		if !o.isAlive(ord) {
+			s.free = append(s.free, base+ord)
+			s.ids.skip()
+			continue
+		}
+		s.ids.push(o.ids.at(ord))
+		s.index.add(s.hash(s.ids.at(base+ord)), base+ord, s.hashes)
+	}
 	s.alive = append(s.alive, o.alive...)
 	s.count += o.count
-	s.text += o.text
-	s.index.reserve(o.index.used) // slots that come in their order must not crowd
-	for _, slot := range o.index.slots {
-		if slot != 0 { // stores that are joined hash alike
-			s.index.add(slot, uint32(slot)-1+base)
-		}
-	}
 	theirs := o.sorted.all()
 	for i := range theirs {
 		theirs[i] += base
 	}
-	s.sorted.fill(mergeSorted(s.sorted.all(), theirs, s.ids))
+	s.sorted.fill(mergeSorted(s.sorted.all(), theirs, &s.ids))
 	return base
 }
 
 // mergeSorted merges two lists that are sorted by ids.
-func mergeSorted(a, b []uint32, ids []string) []uint32 {
-	if len(a) == 0 || len(b) == 0 || ids[a[len(a)-1]] < ids[b[0]] {
+func mergeSorted(a, b []uint32, ids *textList) []uint32 {
+	if len(a) == 0 || len(b) == 0 || ids.at(a[len(a)-1]) < ids.at(b[0]) {
 		return append(a, b...)
 	}
-	if ids[b[len(b)-1]] < ids[a[0]] {
+	if ids.at(b[len(b)-1]) < ids.at(a[0]) {
 		return append(b, a...)
 	}
 	all := make([]uint32, 0, len(a)+len(b))
 	for len(a) > 0 && len(b) > 0 {
-		if ids[a[0]] < ids[b[0]] {
+		if ids.at(a[0]) < ids.at(b[0]) {
 			all, a = append(all, a[0]), a[1:]
 		} else {
 			all, b = append(all, b[0]), b[1:]
@@ -217,24 +220,26 @@ func (s *store) joinColumn(w *wanted, loaders []*Loader, bases []uint32) {
 
 // join takes the cells of another column, whose stripes come from a number on.
 func (c *column) join(o *column, at int) {
+	c.expect(&o.dictionary)
 	codes := make([]uint32, len(o.entries))
 	same := true
 	for code := range o.entries {
-		e := &o.entries[code]
+		e := o.entries[code]
 		if uint32(code) < firstCode {
 			codes[code] = uint32(code)
-			c.entries[code].count += e.count
+			c.entries[code].counted += e.count() * oneRow
 			continue
 		}
-		if e.count == 0 {
+		if e.count() == 0 {
 			continue
 		}
-		hash := c.hash(e.kind, e.text)
-		to, ok := c.search(hash, e.kind, e.text)
+		text := o.texts.text(e.place)
+		hash := c.hash(e.kind(), text)
+		to, ok := c.search(hash, e.kind(), text)
 		if ok {
-			c.entries[to].count += e.count
+			c.entries[to].counted += e.count() * oneRow
 		} else {
-			to = c.insert(hash, o.value(uint32(code)), e.text, e.count)
+			to = c.insert(hash, o.value(uint32(code)), text, e.count())
 		}
 		codes[code] = to
 		same = same && to == uint32(code)
@@ -255,6 +260,26 @@ func (c *column) join(o *column, at int) {
 		c.stripes[at+i] = s
 		c.cells += s.bytes()
 	}
+}
+
+// expect makes room for the values of another dictionary, if most of them seem to
+// be new here.
+func (d *dictionary) expect(o *dictionary) {
+	const asked = 64
+	looked, known := 0, 0
+	for code := int(firstCode); code < len(o.entries) && looked < asked && d.live > 0; code++ {
+		if e := o.entries[code]; e.count() > 0 {
+			looked++
+			if _, ok := d.lookup(e.kind(), o.texts.text(e.place)); ok {
+				known++
+			}
+		}
+	}
+	if known*2 > looked {
+		return
+	}
+	d.entries = slices.Grow(d.entries, o.live)
+	d.index.reserve(o.live, uint32(len(d.entries)+o.live), d.hashes)
 }
 
 // recode gives the codes in a stripe new numbers.

@@ -177,7 +177,7 @@ func (r *run) take(out *output, ords []uint32, skip *int, look int) (rest []uint
 		if !r.store.isAlive(ord) {
 			continue
 		}
-		this := row{id: r.store.ids[ord]}
+		this := row{id: r.store.ids.at(ord)}
 		if exact {
 			if r.where != nil && !r.where.pass(ord) {
 				continue
@@ -323,7 +323,7 @@ func (r *run) sortList(list *candidates) error {
 		return err
 	}
 	for _, ord := range list.list {
-		if id := r.store.ids[ord]; id > list.after {
+		if id := r.store.ids.at(ord); id > list.after {
 			rows = append(rows, row{id, ord})
 		}
 	}
@@ -361,7 +361,7 @@ func (c *candidates) next(r *run, n int) ([]uint32, error) {
 		if c.bits != nil {
 			few = looked
 		}
-		all := r.store.sorted.after(nil, r.store.ids, c.after, few)
+		all := r.store.sorted.after(nil, &r.store.ids, c.after, few)
 		if len(all) == 0 {
 			c.done = true
 			break
@@ -375,7 +375,7 @@ func (c *candidates) next(r *run, n int) ([]uint32, error) {
 				}
 			}
 		}
-		c.after = r.store.ids[all[last]]
+		c.after = r.store.ids.at(all[last])
 	}
 	return ords, nil
 }

@@ -88,7 +88,7 @@ func (k *ranking) rows(b *block) (left []uint32, err error) {
 				return
 			}
 		}
-		err = k.add(s.ids[base+at])
+		err = k.add(s.ids.at(base + at))
 	})
 	k.step.Time += time.Since(begin)
 	return left, err

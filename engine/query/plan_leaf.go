@@ -104,7 +104,7 @@ func (r *run) text(e expr, want bool) string {
 // estimate returns the share of rows that may pass a test, from a sample of
 // them; an equality is counted.
 func (r *run) estimate(c *condition) float64 {
-	n := len(r.store.ids)
+	n := r.store.ids.len()
 	if n == 0 || r.store.count == 0 {
 		return 0
 	}
@@ -157,11 +157,11 @@ func (t *columnTest) counted(rows int) float64 {
 		return 0
 	}
 	for _, code := range t.codes {
-		n += int(k.entries[code].count)
+		n += int(k.entries[code].count())
 	}
 	for code, p := range t.table {
 		if p == passes && uint32(code) != codeUndefined {
-			n += int(k.entries[code].count)
+			n += int(k.entries[code].count())
 		}
 	}
 	if t.codes == nil && t.pass(codeUndefined) {

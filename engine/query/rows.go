@@ -3,65 +3,90 @@ package query
 import (
 	"hash/maphash"
 	"slices"
-	"strings"
 )
 
 // rows are the ids of a collection. A row is known by its ordinal, which stays
 // while the row lives.
 type rows struct {
-	ids     []string // by ordinal; of a row that is gone too, until the ordinal is free
+	ids     textList // by ordinal; of a row that is gone too, until the ordinal is free
 	alive   []uint64 // a bit an ordinal
 	index   table
 	sorted  idOrder
 	free    []uint32
 	retired []retired
 	count   int
-	text    int64 // bytes of ids
 	seed    maphash.Seed
 }
+
+// textList is texts by a number.
+type textList struct {
+	arena  arena
+	places []uint32
+}
+
+func (t *textList) len() int { return len(t.places) }
+
+// at returns the text of a number; "" when it has none.
+func (t *textList) at(n uint32) string { return t.arena.text(t.places[n]) }
+
+// push gives the next number to a text.
+func (t *textList) push(text string) { t.places = append(t.places, t.arena.add(text)) }
+
+// skip leaves out the next number.
+func (t *textList) skip() { t.places = append(t.places, noPlace) }
+
+func (t *textList) set(n uint32, text string) { t.places[n] = t.arena.add(text) }
+
+func (t *textList) remove(n uint32) {
+	t.arena.remove(t.places[n])
+	t.places[n] = noPlace
+}
+
+func (t *textList) bytes() int64 { return t.arena.size() + int64(cap(t.places))*4 }
 
 func (r *rows) hash(id string) uint64 { return maphash.String(r.seed, id) * 0x9e3779b97f4a7c15 }
 
 func (r *rows) find(id string) (uint32, bool) {
-	return r.index.find(r.hash(id), func(ord uint32) bool { return r.ids[ord] == id })
+	return r.index.find(r.hash(id), func(ord uint32) bool { return r.ids.at(ord) == id })
+}
+
+// hashes gives the hash of each row's id.
+func (r *rows) hashes(yield func(ord uint32, hash uint64)) {
+	for ord := range uint32(r.ids.len()) {
+		if r.isAlive(ord) {
+			yield(ord, r.hash(r.ids.at(ord)))
+		}
+	}
 }
 
 func (r *rows) isAlive(ord uint32) bool { return r.alive[ord>>6]>>(ord&63)&1 == 1 }
 
 // add makes a row of an id that is not there.
 func (r *rows) add(id string) uint32 {
-	ord := r.number(strings.Clone(id))
-	r.index.add(r.hash(id), ord)
-	r.sorted.insert(r.ids, ord)
-	return ord
-}
-
-// number gives an id an ordinal, and no more than that.
-func (r *rows) number(id string) uint32 {
-	var ord uint32
+	ord := uint32(r.ids.len())
 	if n := len(r.free); n > 0 {
 		ord = r.free[n-1]
 		r.free = r.free[:n-1]
-		r.ids[ord] = id
+		r.ids.set(ord, id)
 	} else {
-		ord = uint32(len(r.ids))
-		r.ids = append(r.ids, id)
+		r.ids.push(id)
 		if int(ord>>6) == len(r.alive) {
 			// A stripe's worth at once: queries look at whole words of it.
 			r.alive = append(r.alive, make([]uint64, stripeRows/64)...)
 		}
 	}
+	r.index.add(r.hash(id), ord, r.hashes) // before it is alive, else it might be put in twice
 	r.alive[ord>>6] |= 1 << (ord & 63)
 	r.count++
-	r.text += int64(len(id)+15) &^ 15
+	r.sorted.insert(&r.ids, ord)
 	return ord
 }
 
 // remove ends a row. Its ordinal is free when no query that began before now is
 // running.
 func (r *rows) remove(ord uint32, now uint64) {
-	r.index.remove(r.hash(r.ids[ord]), ord)
-	r.sorted.remove(r.ids, ord)
+	r.index.remove(r.hash(r.ids.at(ord)), ord)
+	r.sorted.remove(&r.ids, ord)
 	r.alive[ord>>6] &^= 1 << (ord & 63)
 	r.count--
 	r.retired = append(r.retired, retired{ord, now})
@@ -71,14 +96,30 @@ func (r *rows) reclaim(before uint64) {
 	n := 0
 	for n < len(r.retired) && r.retired[n].when < before {
 		ord := r.retired[n].code
-		r.text -= int64(len(r.ids[ord])+15) &^ 15
-		r.ids[ord] = ""
+		r.ids.remove(ord)
 		r.free = append(r.free, ord)
 		n++
 	}
 	r.retired = slices.Delete(r.retired, 0, n)
+	if len(r.ids.arena.thin) == 0 {
+		return
+	}
+	waiting := make(map[uint32]uint32, len(r.retired)) // ordinals by places
+	for _, gone := range r.retired {
+		waiting[r.ids.places[gone.code]] = gone.code
+	}
+	r.ids.arena.compact(func(id string, place uint32) *uint32 {
+		ord, ok := waiting[place]
+		if !ok {
+			ord, ok = r.find(id)
+		}
+		if ok && r.ids.places[ord] == place {
+			return &r.ids.places[ord]
+		}
+		return nil
+	})
 }
 
 func (r *rows) bytes() int64 {
-	return r.text + int64(cap(r.ids))*16 + int64(cap(r.alive))*8 + r.index.bytes() + r.sorted.bytes() + int64(cap(r.free))*4
+	return r.ids.bytes() + int64(cap(r.alive))*8 + r.index.bytes() + r.sorted.bytes() + int64(cap(r.free))*4
 }

@@ -363,14 +363,14 @@ func (r *run) feed(s sink, fromColumns bool) error {
 	exact := fromColumns && (r.cond == nil || r.cond.exact())
 	err := r.scan(false, func(b *block) error {
 		if !exact {
-			b.each(func(at uint32) { waiting = append(waiting, r.store.ids[b.base()-b.from+at]) })
+			b.each(func(at uint32) { waiting = append(waiting, r.store.ids.at(b.base()-b.from+at)) })
 			return nil
 		}
 		selected := b.count()
 		left, err := s.rows(b)
 		r.plan.Selected += int64(selected - len(left))
 		for _, ord := range left {
-			waiting = append(waiting, r.store.ids[ord])
+			waiting = append(waiting, r.store.ids.at(ord))
 		}
 		return err
 	}, func() error { return flush(documentsBatch) })

@@ -117,7 +117,7 @@ func (s *selection) take(ords []uint32, sure bool) (more bool, err error) {
 				s.cells = append(s.cells, b.value(s.store, ord))
 			}
 		}
-		s.rows = append(s.rows, Row{ID: s.store.ids[ord]})
+		s.rows = append(s.rows, Row{ID: s.store.ids.at(ord)})
 	}
 	s.unlock()
 	if exact && !s.load {

@@ -107,7 +107,7 @@ func (c *column) examples() (list []json.RawMessage) {
 	}
 	const looked = 100
 	for code := int(firstCode); code < min(len(c.entries), looked) && len(list) < examplesMost; code++ {
-		if c.entries[code].count > 0 {
+		if c.entries[code].count() > 0 {
 			add(c.value(uint32(code)))
 		}
 	}
@@ -125,7 +125,7 @@ func (c *column) examples() (list []json.RawMessage) {
 		}
 	}
 	for code := codeNull; code < codeObject && len(list) < examplesMost; code++ {
-		if c.entries[code].count > 0 {
+		if c.entries[code].count() > 0 {
 			add(c.value(code))
 		}
 	}

@@ -184,10 +184,10 @@ func (s *store) put(n *node, ord uint32, v Value, q *quota) {
 }
 
 func (s *store) store(c *column, ord uint32, v Value) {
-	before, waiting := c.size(), len(c.retired)
+	before, waiting := c.size(), c.busy()
 	c.set(ord, v, s.now)
 	s.bytes += c.size() - before
-	if waiting == 0 && len(c.retired) > 0 {
+	if !waiting && c.busy() {
 		s.dirty = append(s.dirty, c)
 	}
 }
@@ -234,7 +234,7 @@ func (s *store) reclaim() {
 		if !c.dropped {
 			s.bytes += c.size() - before
 		}
-		if len(c.retired) > 0 {
+		if c.busy() {
 			left = append(left, c)
 		}
 	}
@@ -294,7 +294,7 @@ func (s *store) valueOf(ord uint32, p Path) (Value, bool) {
 	case l.missing:
 		return Value{}, false
 	case l.identity:
-		return StringValue(s.ids[ord]), true
+		return StringValue(s.ids.at(ord)), true
 	case l.column == nil:
 		return Value{}, true
 	}

@@ -183,7 +183,7 @@ const distinctNumbers = 255
 
 func newColumn(creator uint32) *column { return &column{dictionary: newDictionary(), creator: creator} }
 
-func (c *column) size() int64 { return c.cells + c.dictionary.bytes + 256 + int64(cap(c.stripes))*8 }
+func (c *column) size() int64 { return c.cells + c.dictionary.bytes() + 256 + int64(cap(c.stripes))*8 }
 
 func (c *column) get(ord uint32) cell {
 	if k := int(ord >> stripeBits); k < len(c.stripes) {
@@ -230,7 +230,7 @@ func (c *column) enter(k Kind) {
 func (c *column) leave(old cell, now uint64) {
 	kind := Number
 	if old.coded() {
-		kind = c.entries[old.code()].kind
+		kind = c.entries[old.code()].kind()
 		c.give(old.code(), now)
 	}
 	c.kinds[kind]--

@@ -15,6 +15,11 @@ func TestTable(t *testing.T) {
 	hash := func(n uint32) uint64 { return uint64(n%37) << 58 }
 	var table table
 	want := map[uint32]bool{}
+	all := func(yield func(uint32, uint64)) {
+		for n := range want {
+			yield(n, hash(n))
+		}
+	}
 	for range 20_000 {
 		n := uint32(r.IntN(300))
 		same := func(k uint32) bool { return k == n }
@@ -25,7 +30,7 @@ func TestTable(t *testing.T) {
 			table.remove(hash(n), n)
 			delete(want, n)
 		} else if len(want) < 200 || r.IntN(3) == 0 {
-			table.add(hash(n), n)
+			table.add(hash(n), n, all)
 			want[n] = true
 		}
 		if table.used != len(want) {
@@ -67,8 +72,8 @@ func TestOrder(t *testing.T) {
 				at++
 			}
 			expected := ids[at:min(len(ids), at+n)]
-			got := rows.sorted.after(nil, rows.ids, after, n)
-			if !slices.EqualFunc(got, expected, func(ord uint32, id string) bool { return rows.ids[ord] == id }) {
+			got := rows.sorted.after(nil, &rows.ids, after, n)
+			if !slices.EqualFunc(got, expected, func(ord uint32, id string) bool { return rows.ids.at(ord) == id }) {
 				t.Fatalf("%d ids behind %q: %d", n, after, len(got))
 			}
 		}
@@ -81,7 +86,8 @@ func TestOrder(t *testing.T) {
 		t.Errorf("%d blocks are left", len(rows.sorted.blocks))
 	}
 	rows.reclaim(4)
-	if rows.text != 0 {
-		t.Errorf("%d bytes of ids are left", rows.text)
+	checkArena(t, &rows.ids.arena, rows.ids.places)
+	if n := rows.ids.arena.bytes; n > chunkMost {
+		t.Errorf("%d bytes of ids are left", n)
 	}
 }

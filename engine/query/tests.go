@@ -36,7 +36,7 @@ func (t *identityTest) filter(b *block) {
 		return
 	}
 	base := b.base() - b.from
-	b.keep(func(at uint32) bool { return t.judge(Value{kind: String, text: t.store.ids[base+at]}) })
+	b.keep(func(at uint32) bool { return t.judge(Value{kind: String, text: t.store.ids.at(base + at)}) })
 }
 
 // rowTest evaluates an expression row by row.
