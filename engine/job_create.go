@@ -102,7 +102,7 @@ func (h *Hub) prepareJob(ctx context.Context, c Caller, s JobSpec, now time.Time
 	var saved savedText
 	if name := s.Targets.Query; name != "" {
 		err := h.view(ctx, "read a saved query", func(r storage.Reader) error {
-			record, err := getSavedQuery(r, name)
+			record, err := h.savedQueries().get(r, name)
 			saved = savedText{Text: record.Text, Source: record.Source}
 			return err
 		})

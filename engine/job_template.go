@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/muster-hub/muster/engine/rollout"
@@ -30,10 +28,7 @@ type JobTemplate struct {
 type jobTemplateRecord struct {
 	Description string          `json:"t,omitempty"`
 	Spec        json.RawMessage `json:"s"`
-	Version     uint64          `json:"n"`
-	Principal   string          `json:"p"`
-	Created     time.Time       `json:"c"`
-	Updated     time.Time       `json:"u"`
+	versionStamp
 }
 
 var (
@@ -46,10 +41,16 @@ const (
 	jobTemplateName     = 64
 )
 
-func (r *jobTemplateRecord) show(epoch uint32, name string) JobTemplate {
-	return JobTemplate{
-		Name: name, Description: r.Description, Spec: r.Spec, Version: r.Version, ETag: savedETag(epoch, r.Created, r.Version),
-		Principal: r.Principal, Created: r.Created.UTC(), Updated: r.Updated.UTC(),
+func (h *Hub) jobTemplates() *named[jobTemplateRecord, JobTemplate] {
+	return &named[jobTemplateRecord, JobTemplate]{
+		hub: h, noun: "job template", plural: "job templates", newest: jobTemplateTable, kept: jobTemplateVersionTable,
+		counter: counterJobTemplates, most: h.limits.JobTemplates, missing: CodeJobTemplateNotFound, read: opJobRead,
+		show: func(name, etag string, r jobTemplateRecord) JobTemplate {
+			return JobTemplate{
+				Name: name, Description: r.Description, Spec: r.Spec, Version: r.Version, ETag: etag,
+				Principal: r.Principal, Created: r.Created.UTC(), Updated: r.Updated.UTC(),
+			}
+		},
 	}
 }
 
@@ -64,77 +65,19 @@ func ParseJobSpec(text []byte) (s JobSpec, err error) {
 
 // JobTemplates lists the templates by name. It needs ServiceConnect.
 func (h *Hub) JobTemplates(ctx context.Context, c Caller) ([]JobTemplate, error) {
-	if err := h.authorize(ctx, c, opJobRead, "*"); err != nil {
-		return nil, err
-	}
-	list := []JobTemplate{}
-	err := h.view(ctx, "list job templates", func(r storage.Reader) error {
-		list = list[:0]
-		for item, err := range jobTemplateTable.Scan(r, storage.Range{}) {
-			if err != nil {
-				return err
-			}
-			parts, err := item.Key.Parts()
-			if err != nil {
-				return err
-			}
-			name, _ := parts[0].(string)
-			list = append(list, item.Value.show(h.db.Epoch().Ordinal, name))
-		}
-		return nil
-	})
-	return list, err
+	return h.jobTemplates().list(ctx, c)
 }
 
 // JobTemplate returns a template: its newest version when version is 0. It
 // needs ServiceConnect.
-func (h *Hub) JobTemplate(ctx context.Context, c Caller, name string, version uint64) (t JobTemplate, err error) {
-	if err := h.authorize(ctx, c, opJobRead, name); err != nil {
-		return t, err
-	}
-	err = h.view(ctx, "read job template", func(r storage.Reader) error {
-		record, err := getJobTemplate(r, name)
-		if err == nil && version != 0 && version != record.Version {
-			record, err = jobTemplateVersionTable.Get(r, storage.Tuple(name, version))
-			if errors.Is(err, storage.ErrNotFound) {
-				return errf(CodeJobTemplateNotFound, "the job template %q has no version %d, or it is no longer kept", name, version)
-			}
-		}
-		t = record.show(h.db.Epoch().Ordinal, name)
-		return err
-	})
-	return t, err
+func (h *Hub) JobTemplate(ctx context.Context, c Caller, name string, version uint64) (JobTemplate, error) {
+	return h.jobTemplates().one(ctx, c, name, version)
 }
 
 // JobTemplateVersions lists the versions of a template that are kept, newest
 // first. It needs ServiceConnect.
 func (h *Hub) JobTemplateVersions(ctx context.Context, c Caller, name string) ([]JobTemplate, error) {
-	if err := h.authorize(ctx, c, opJobRead, name); err != nil {
-		return nil, err
-	}
-	list := []JobTemplate{}
-	err := h.view(ctx, "read a job template's versions", func(r storage.Reader) error {
-		list = list[:0]
-		if _, err := getJobTemplate(r, name); err != nil {
-			return err
-		}
-		for item, err := range jobTemplateVersionTable.Scan(r, storage.Range{Prefix: storage.Tuple(name), Reverse: true}) {
-			if err != nil {
-				return err
-			}
-			list = append(list, item.Value.show(h.db.Epoch().Ordinal, name))
-		}
-		return nil
-	})
-	return list, err
-}
-
-func getJobTemplate(r storage.Reader, name string) (jobTemplateRecord, error) {
-	record, err := jobTemplateTable.Get(r, storage.Tuple(name))
-	if errors.Is(err, storage.ErrNotFound) {
-		return record, errf(CodeJobTemplateNotFound, "there is no job template %q", clip(name))
-	}
-	return record, err
+	return h.jobTemplates().versions(ctx, c, name)
 }
 
 func (h *Hub) checkJobTemplate(t *JobTemplate) error {
@@ -173,47 +116,17 @@ func (h *Hub) PutJobTemplate(ctx context.Context, c Caller, t JobTemplate, etag 
 		return JobTemplate{}, err
 	}
 	var out JobTemplate
-	err := h.step(ctx, "job.template", func(tx *storage.Tx) error {
-		old, err := jobTemplateTable.Get(tx, storage.Tuple(t.Name))
-		isNew := errors.Is(err, storage.ErrNotFound)
-		switch {
-		case isNew && etag != "":
-			return errf(CodeJobTemplateNotFound, "there is no job template %q", t.Name)
-		case isNew:
-			n, err := storage.Counter(tx, counterJobTemplates)
-			if err != nil {
-				return err
-			}
-			if n >= int64(h.limits.JobTemplates) {
-				return errf(CodeQuotaExceeded, "the hub has %d job templates, and the limit is %d; delete one first", n, h.limits.JobTemplates)
-			}
-			tx.Add(counterJobTemplates, 1)
-			old.Created = tx.Now()
-		case err != nil:
+	err := h.step(ctx, "job.template", func(tx *storage.Tx) (err error) {
+		var version uint64
+		out, version, err = h.jobTemplates().putTx(tx, c, t.Name, etag, func(old jobTemplateRecord) bool {
+			return bytes.Equal(old.Spec, t.Spec) && old.Description == t.Description
+		}, func(stamp versionStamp) jobTemplateRecord {
+			return jobTemplateRecord{t.Description, t.Spec, stamp}
+		})
+		if err != nil || version == 0 {
 			return err
-		default:
-			if err := checkSavedETag(etag, savedETag(h.db.Epoch().Ordinal, old.Created, old.Version), "the job template "+strconv.Quote(t.Name)); err != nil {
-				return err
-			}
-			if bytes.Equal(old.Spec, t.Spec) && old.Description == t.Description {
-				out = old.show(h.db.Epoch().Ordinal, t.Name)
-				return nil
-			}
 		}
-		record := jobTemplateRecord{
-			Description: t.Description, Spec: t.Spec, Version: old.Version + 1, Principal: c.Principal.String(), Created: old.Created, Updated: tx.Now(),
-		}
-		out = record.show(h.db.Epoch().Ordinal, t.Name)
-		if most := uint64(h.limits.SavedQueryVersions); record.Version > most {
-			if err := jobTemplateVersionTable.Delete(tx, storage.Tuple(t.Name, record.Version-most)); err != nil {
-				return err
-			}
-		}
-		return errors.Join(
-			jobTemplateTable.Put(tx, storage.Tuple(t.Name), record),
-			jobTemplateVersionTable.Put(tx, storage.Tuple(t.Name, record.Version), record),
-			h.auditTx(tx, c, opJobTemplateWrite, t.Name, jobDetails(map[string]any{"template": t.Name, "version": record.Version})),
-		)
+		return h.auditTx(tx, c, opJobTemplateWrite, t.Name, jobDetails(map[string]any{"template": t.Name, "version": version}))
 	})
 	return out, err
 }
@@ -225,27 +138,10 @@ func (h *Hub) DeleteJobTemplate(ctx context.Context, c Caller, name, etag string
 		return err
 	}
 	return h.step(ctx, "job.templateDelete", func(tx *storage.Tx) error {
-		record, err := getJobTemplate(tx, name)
-		if err != nil {
+		if _, err := h.jobTemplates().deleteTx(tx, name, etag); err != nil {
 			return err
 		}
-		if err := checkSavedETag(etag, savedETag(h.db.Epoch().Ordinal, record.Created, record.Version), "the job template "+strconv.Quote(name)); err != nil {
-			return err
-		}
-		keys, err := firstKeys(jobTemplateVersionTable, tx, storage.Range{Prefix: storage.Tuple(name)}, h.limits.SavedQueryVersions+1)
-		if err != nil {
-			return err
-		}
-		for _, k := range keys {
-			if err := jobTemplateVersionTable.Delete(tx, k); err != nil {
-				return err
-			}
-		}
-		tx.Add(counterJobTemplates, -1)
-		return errors.Join(
-			jobTemplateTable.Delete(tx, storage.Tuple(name)),
-			h.auditTx(tx, c, opJobTemplateWrite, name, json.RawMessage(`{"deleted":true}`)),
-		)
+		return h.auditTx(tx, c, opJobTemplateWrite, name, json.RawMessage(`{"deleted":true}`))
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/muster-hub/muster/engine/query"
@@ -50,10 +49,7 @@ type savedQueryRecord struct {
 	Source      query.Source      `json:"f,omitempty"`
 	Description string            `json:"t,omitempty"`
 	Labels      map[string]string `json:"l,omitempty"`
-	Version     uint64            `json:"n"`
-	Principal   string            `json:"p"`
-	Created     time.Time         `json:"c"`
-	Updated     time.Time         `json:"u"`
+	versionStamp
 }
 
 var (
@@ -63,94 +59,34 @@ var (
 
 const counterSavedQueries = "queries"
 
-// show returns the record as callers see it.
-func (r savedQueryRecord) show(epoch uint32, name string) SavedQuery {
-	return SavedQuery{
-		Name: name, Text: r.Text, Source: r.Source, Description: r.Description, Labels: r.Labels, Version: r.Version,
-		ETag: savedETag(epoch, r.Created, r.Version), Principal: r.Principal, Created: r.Created.UTC(), Updated: r.Updated.UTC(),
+func (h *Hub) savedQueries() *named[savedQueryRecord, SavedQuery] {
+	return &named[savedQueryRecord, SavedQuery]{
+		hub: h, noun: "saved query", plural: "saved queries", newest: savedQueryTable, kept: savedQueryVersionTable,
+		counter: counterSavedQueries, most: h.limits.SavedQueries, missing: CodeQueryNotFound, read: opSavedQueryRead,
+		show: func(name, etag string, r savedQueryRecord) SavedQuery {
+			return SavedQuery{
+				Name: name, Text: r.Text, Source: r.Source, Description: r.Description, Labels: r.Labels, Version: r.Version,
+				ETag: etag, Principal: r.Principal, Created: r.Created.UTC(), Updated: r.Updated.UTC(),
+			}
+		},
 	}
-}
-
-// savedETag is the ETag of a version of a record with a name: neither one from
-// before a restore nor one of a namesake that was deleted ever matches it.
-func savedETag(epoch uint32, created time.Time, version uint64) string {
-	return strconv.FormatUint(uint64(epoch), 36) + "." + strconv.FormatInt(created.UnixMicro(), 36) + "." + strconv.FormatUint(version, 10)
 }
 
 // SavedQueries lists the saved queries by name. It needs ServiceConnect.
 func (h *Hub) SavedQueries(ctx context.Context, c Caller) ([]SavedQuery, error) {
-	if err := h.authorize(ctx, c, opSavedQueryRead, "*"); err != nil {
-		return nil, err
-	}
-	list := []SavedQuery{}
-	err := h.view(ctx, "list saved queries", func(r storage.Reader) error {
-		list = list[:0]
-		for item, err := range savedQueryTable.Scan(r, storage.Range{}) {
-			if err != nil {
-				return err
-			}
-			parts, err := item.Key.Parts()
-			if err != nil {
-				return err
-			}
-			name, _ := parts[0].(string)
-			list = append(list, item.Value.show(h.db.Epoch().Ordinal, name))
-		}
-		return nil
-	})
-	return list, err
+	return h.savedQueries().list(ctx, c)
 }
 
 // SavedQuery returns a saved query: its newest version when version is 0. It
 // needs ServiceConnect.
-func (h *Hub) SavedQuery(ctx context.Context, c Caller, name string, version uint64) (s SavedQuery, err error) {
-	if err := h.authorize(ctx, c, opSavedQueryRead, name); err != nil {
-		return s, err
-	}
-	err = h.view(ctx, "read saved query", func(r storage.Reader) error {
-		record, err := getSavedQuery(r, name)
-		if err == nil && version != 0 && version != record.Version {
-			record, err = savedQueryVersionTable.Get(r, storage.Tuple(name, version))
-			if errors.Is(err, storage.ErrNotFound) {
-				return errf(CodeQueryNotFound, "the saved query %q has no version %d, or it is no longer kept", name, version)
-			}
-		}
-		s = record.show(h.db.Epoch().Ordinal, name)
-		return err
-	})
-	return s, err
-}
-
-func getSavedQuery(r storage.Reader, name string) (savedQueryRecord, error) {
-	record, err := savedQueryTable.Get(r, storage.Tuple(name))
-	if errors.Is(err, storage.ErrNotFound) {
-		return record, errf(CodeQueryNotFound, "there is no saved query %q", name)
-	}
-	return record, err
+func (h *Hub) SavedQuery(ctx context.Context, c Caller, name string, version uint64) (SavedQuery, error) {
+	return h.savedQueries().one(ctx, c, name, version)
 }
 
 // SavedQueryVersions lists the versions of a saved query that are kept, newest
 // first. It needs ServiceConnect.
 func (h *Hub) SavedQueryVersions(ctx context.Context, c Caller, name string) ([]SavedQuery, error) {
-	if err := h.authorize(ctx, c, opSavedQueryRead, name); err != nil {
-		return nil, err
-	}
-	list := []SavedQuery{}
-	err := h.view(ctx, "read a saved query's versions", func(r storage.Reader) error {
-		list = list[:0]
-		if _, err := getSavedQuery(r, name); err != nil {
-			return err
-		}
-		for item, err := range savedQueryVersionTable.Scan(r, storage.Range{Prefix: storage.Tuple(name)}) {
-			if err != nil {
-				return err
-			}
-			list = append(list, item.Value.show(h.db.Epoch().Ordinal, name))
-		}
-		return nil
-	})
-	slices.Reverse(list)
-	return list, err
+	return h.savedQueries().versions(ctx, c, name)
 }
 
 func (h *Hub) checkSavedQuery(s *SavedQuery) error {
@@ -201,66 +137,24 @@ func (h *Hub) PutSavedQuery(ctx context.Context, c Caller, s SavedQuery, etag st
 		return SavedQuery{}, err
 	}
 	var out SavedQuery
-	err := h.update(ctx, "save query", func(tx *storage.Tx) error {
-		old, err := savedQueryTable.Get(tx, storage.Tuple(s.Name))
-		isNew := errors.Is(err, storage.ErrNotFound)
-		switch {
-		case isNew && etag != "":
-			return errf(CodeQueryNotFound, "there is no saved query %q", s.Name)
-		case isNew:
-			n, err := storage.Counter(tx, counterSavedQueries)
-			if err != nil {
-				return err
-			}
-			if n >= int64(h.limits.SavedQueries) {
-				return errf(CodeQuotaExceeded, "the hub has %d saved queries, and the limit is %d; delete one first", n, h.limits.SavedQueries)
-			}
-			tx.Add(counterSavedQueries, 1)
-			old.Created = tx.Now()
-		case err != nil:
+	err := h.update(ctx, "save query", func(tx *storage.Tx) (err error) {
+		var version uint64
+		out, version, err = h.savedQueries().putTx(tx, c, s.Name, etag, func(old savedQueryRecord) bool {
+			return old.Text == s.Text && old.Source == s.Source && old.Description == s.Description && maps.Equal(old.Labels, s.Labels)
+		}, func(stamp versionStamp) savedQueryRecord {
+			return savedQueryRecord{s.Text, s.Source, s.Description, s.Labels, stamp}
+		})
+		if err != nil || version == 0 {
 			return err
-		default:
-			if err := checkSavedETag(etag, savedETag(h.db.Epoch().Ordinal, old.Created, old.Version), "the saved query "+strconv.Quote(s.Name)); err != nil {
-				return err
-			}
-			if old.Text == s.Text && old.Source == s.Source && old.Description == s.Description && maps.Equal(old.Labels, s.Labels) {
-				out = old.show(h.db.Epoch().Ordinal, s.Name)
-				return nil
-			}
 		}
-		record := savedQueryRecord{
-			Text: s.Text, Source: s.Source, Description: s.Description, Labels: s.Labels, Version: old.Version + 1,
-			Principal: c.Principal.String(), Created: old.Created, Updated: tx.Now(),
-		}
-		out = record.show(h.db.Epoch().Ordinal, s.Name)
-		return h.storeSavedQueryTx(tx, c, s.Name, record)
+		details, err := savedQueryDetails(s.Name, version)
+		return errors.Join(
+			err,
+			appendChange(tx, c, changeQuerySaved, TwinID{}, int64(version), details),
+			h.auditTx(tx, c, opSavedQueryWrite, s.Name, details),
+		)
 	})
 	return out, err
-}
-
-// checkSavedETag refuses a condition that a record does not meet; an absent one
-// and "*" mean any.
-func checkSavedETag(etag, now, what string) error {
-	if etag == "" || etag == "*" || etag == now {
-		return nil
-	}
-	return errf(CodePreconditionFailed, "%s has changed; expected the ETag %q", what, now)
-}
-
-func (h *Hub) storeSavedQueryTx(tx *storage.Tx, c Caller, name string, r savedQueryRecord) error {
-	if most := uint64(h.limits.SavedQueryVersions); r.Version > most {
-		if err := savedQueryVersionTable.Delete(tx, storage.Tuple(name, r.Version-most)); err != nil {
-			return err
-		}
-	}
-	details, err := savedQueryDetails(name, r.Version)
-	return errors.Join(
-		err,
-		savedQueryTable.Put(tx, storage.Tuple(name), r),
-		savedQueryVersionTable.Put(tx, storage.Tuple(name, r.Version), r),
-		appendChange(tx, c, changeQuerySaved, TwinID{}, int64(r.Version), details),
-		h.auditTx(tx, c, opSavedQueryWrite, name, details),
-	)
 }
 
 func savedQueryDetails(name string, version uint64) (json.RawMessage, error) {
@@ -277,31 +171,14 @@ func (h *Hub) DeleteSavedQuery(ctx context.Context, c Caller, name, etag string)
 		return err
 	}
 	return h.update(ctx, "delete saved query", func(tx *storage.Tx) error {
-		record, err := getSavedQuery(tx, name)
+		version, err := h.savedQueries().deleteTx(tx, name, etag)
 		if err != nil {
 			return err
 		}
-		if err := checkSavedETag(etag, savedETag(h.db.Epoch().Ordinal, record.Created, record.Version), "the saved query "+strconv.Quote(name)); err != nil {
-			return err
-		}
-		var keys []storage.Key
-		for item, err := range savedQueryVersionTable.Scan(tx, storage.Range{Prefix: storage.Tuple(name)}) {
-			if err != nil {
-				return err
-			}
-			keys = append(keys, slices.Clone(item.Key))
-		}
-		for _, k := range keys {
-			if err := savedQueryVersionTable.Delete(tx, k); err != nil {
-				return err
-			}
-		}
-		tx.Add(counterSavedQueries, -1)
-		details, err := savedQueryDetails(name, record.Version)
+		details, err := savedQueryDetails(name, version)
 		return errors.Join(
 			err,
-			savedQueryTable.Delete(tx, storage.Tuple(name)),
-			appendChange(tx, c, changeQueryDeleted, TwinID{}, int64(record.Version), details),
+			appendChange(tx, c, changeQueryDeleted, TwinID{}, int64(version), details),
 			h.auditTx(tx, c, opSavedQueryWrite, name, json.RawMessage(`{"deleted":true}`)),
 		)
 	})

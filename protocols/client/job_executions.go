@@ -178,13 +178,8 @@ func (s *Service) JobTemplates(ctx context.Context) iter.Seq2[JobTemplate, error
 }
 
 // JobTemplate returns a job template, its newest version when version is 0.
-func (s *Service) JobTemplate(ctx context.Context, name string, version uint64) (t JobTemplate, err error) {
-	q := url.Values{}
-	if version > 0 {
-		q.Set("version", strconv.FormatUint(version, 10))
-	}
-	err = s.Do(ctx, Request{Method: http.MethodGet, Path: templatePath(name), Query: q}, &t)
-	return t, err
+func (s *Service) JobTemplate(ctx context.Context, name string, version uint64) (JobTemplate, error) {
+	return ofVersion[JobTemplate](ctx, s, templatePath(name), version)
 }
 
 // JobTemplateVersions walks the versions of a job template, newest first.

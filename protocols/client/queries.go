@@ -93,13 +93,18 @@ func (s *Service) SavedQueries(ctx context.Context, label string) iter.Seq2[Save
 }
 
 // SavedQuery returns a saved query, its newest version when version is 0.
-func (s *Service) SavedQuery(ctx context.Context, name string, version uint64) (q SavedQuery, err error) {
+func (s *Service) SavedQuery(ctx context.Context, name string, version uint64) (SavedQuery, error) {
+	return ofVersion[SavedQuery](ctx, s, queryPath(name), version)
+}
+
+// ofVersion returns the record at a path, its newest version when version is 0.
+func ofVersion[T any](ctx context.Context, s *Service, path string, version uint64) (record T, err error) {
 	values := url.Values{}
 	if version > 0 {
 		values.Set("version", strconv.FormatUint(version, 10))
 	}
-	err = s.Do(ctx, Request{Method: http.MethodGet, Path: queryPath(name), Query: values}, &q)
-	return q, err
+	err = s.Do(ctx, Request{Method: http.MethodGet, Path: path, Query: values}, &record)
+	return record, err
 }
 
 // SavedQueryVersions walks the versions of a saved query, newest first.

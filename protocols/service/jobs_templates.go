@@ -3,9 +3,6 @@ package service
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
@@ -68,7 +65,7 @@ func listTemplates(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return pageOfTemplates(c, "job-templates", list, func(t engine.JobTemplate) string { return t.Name }, func(t engine.JobTemplate, after string) bool { return t.Name <= after })
+	return pageOfNames(c, "job-templates", list, func(t engine.JobTemplate) string { return t.Name }, showTemplate)
 }
 
 func listTemplateVersions(c *call) (answer, error) {
@@ -76,34 +73,7 @@ func listTemplateVersions(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return pageOfTemplates(c, "job-template-versions", list, func(t engine.JobTemplate) string { return strconv.FormatUint(t.Version, 10) }, func(t engine.JobTemplate, after string) bool {
-		n, err := strconv.ParseUint(after, 10, 64)
-		return err == nil && t.Version >= n
-	})
-}
-
-// pageOfTemplates cuts a page out of a whole list: position is where a template
-// stands in it, and seen says whether the pages up to a position had it.
-func pageOfTemplates(c *call, name string, list []engine.JobTemplate, position func(engine.JobTemplate) string, seen func(t engine.JobTemplate, after string) bool) (answer, error) {
-	limit, err := c.integer("limit", pageDefault, 1, pageMost)
-	if err != nil {
-		return answer{}, err
-	}
-	filter := strings.Join(c.params, "/")
-	after, err := parseCursor(c.query.Get("cursor"), name, filter)
-	if err != nil {
-		return answer{}, err
-	}
-	if after != "" {
-		list = slices.DeleteFunc(list, func(t engine.JobTemplate) bool { return seen(t, after) })
-	}
-	body := page[templateDocument]{}
-	if len(list) > limit {
-		list = list[:limit]
-		body.Cursor = makeCursor(name, filter, position(list[limit-1]))
-	}
-	body.Items = show(list, showTemplate)
-	return answer{body: body}, nil
+	return pageOfVersions(c, "job-template-versions", list, func(t engine.JobTemplate) uint64 { return t.Version }, showTemplate)
 }
 
 func getTemplate(c *call) (answer, error) {

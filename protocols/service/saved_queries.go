@@ -3,7 +3,6 @@ package service
 import (
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -137,7 +136,7 @@ func listSavedQueries(c *call) (answer, error) {
 			return !ok || exact && got != value
 		})
 	}
-	return pageOfQueries(c, list, func(s engine.SavedQuery, cursor string) bool { return s.Name <= cursor }, func(s engine.SavedQuery) string { return s.Name })
+	return pageOfNames(c, "queries", list, func(s engine.SavedQuery) string { return s.Name }, showSavedQuery)
 }
 
 func listQueryVersions(c *call) (answer, error) {
@@ -145,29 +144,7 @@ func listQueryVersions(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return pageOfQueries(c, list, func(s engine.SavedQuery, cursor string) bool {
-		n, err := strconv.ParseUint(cursor, 10, 64)
-		return err == nil && s.Version >= n
-	}, func(s engine.SavedQuery) string { return strconv.FormatUint(s.Version, 10) })
-}
-
-// pageOfQueries cuts a page out of a whole list: seen says what the pages up to
-// a cursor had, and cursor what the cursor after a query is.
-func pageOfQueries(c *call, list []engine.SavedQuery, seen func(engine.SavedQuery, string) bool, cursor func(engine.SavedQuery) string) (answer, error) {
-	limit, err := c.integer("limit", pageDefault, 1, pageMost)
-	if err != nil {
-		return answer{}, err
-	}
-	if at := c.query.Get("cursor"); at != "" {
-		list = slices.DeleteFunc(list, func(s engine.SavedQuery) bool { return seen(s, at) })
-	}
-	body := page[savedQueryDocument]{}
-	if len(list) > limit {
-		list = list[:limit]
-		body.Cursor = cursor(list[limit-1])
-	}
-	body.Items = show(list, showSavedQuery)
-	return answer{body: body}, nil
+	return pageOfVersions(c, "query-versions", list, func(s engine.SavedQuery) uint64 { return s.Version }, showSavedQuery)
 }
 
 func getSavedQuery(c *call) (answer, error) {
@@ -210,6 +187,3 @@ func putSavedQuery(c *call) (answer, error) {
 func deleteSavedQuery(c *call) (answer, error) {
 	return answer{status: http.StatusNoContent}, c.hub.DeleteSavedQuery(c.r.Context(), c.caller, c.params[0], c.condition())
 }
-
-// condition is If-Match's ETag without quotes, empty when there is none.
-func (c *call) condition() string { return strings.Trim(c.r.Header.Get("If-Match"), `"`) }
