@@ -20,7 +20,7 @@ func TestRecordsAreJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := historyCodec{}.Append([]byte("before"), r)
-		if err != nil || !sameJSON(t, got[len("before"):], want) {
+		if err != nil || !expectJSON(t, got[len("before"):], want) {
 			t.Errorf("%s, %v\nwant %s", got, err, want)
 		}
 	}
@@ -33,15 +33,15 @@ func TestRecordsAreJSON(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.append(nil); !sameJSON(t, got, want) {
+		if got := r.append(nil); !expectJSON(t, got, want) {
 			t.Errorf("%s\nwant %s", got, want)
 		}
 	}
 }
 
-// sameJSON compares documents by their members, in order: encoding/json
+// expectJSON compares documents by their members, in order: encoding/json
 // escapes U+2028 where that is not needed.
-func sameJSON(t *testing.T, a, b []byte) bool {
+func expectJSON(t *testing.T, a, b []byte) bool {
 	t.Helper()
 	var compact [2]string
 	for i, text := range [][]byte{a, b} {

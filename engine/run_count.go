@@ -76,7 +76,7 @@ func (h *Hub) RunCounts(ctx context.Context, c Caller, f RunFilter) ([]RunCount,
 // eachRunOf calls f for the runs of a filter, by the narrowest way.
 func eachRunOf(r storage.Reader, f *RunFilter, visit func(record *runRecord) error) error {
 	look := func(item storage.Item[runRecord], err error) error {
-		if err != nil || !f.selects(&item.Value) {
+		if err != nil || !f.wants(&item.Value) {
 			return err
 		}
 		return visit(&item.Value)
@@ -123,18 +123,4 @@ func (f *RunFilter) states() []pattern.State {
 	return slices.DeleteFunc(pattern.States(), func(s pattern.State) bool {
 		return f.Active && s.Final() || len(f.States) > 0 && !slices.Contains(f.States, s)
 	})
-}
-
-// selects reports whether a run is one of those that the filter is for.
-func (f *RunFilter) selects(r *runRecord) bool {
-	s := r.State.State
-	switch {
-	case f.Pattern != "" && r.Pattern != f.Pattern, f.Device != (TwinID{}) && r.device() != f.Device,
-		f.Job != "" && (r.Job == nil || r.Job.Job != f.Job), f.Active && s.Final(), len(f.States) > 0 && !slices.Contains(f.States, s):
-		return false
-	case f.Asks:
-		open := r.State.Open()
-		return open != nil && runAsks(open.Op) == asksPerson
-	}
-	return true
 }

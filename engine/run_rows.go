@@ -136,7 +136,7 @@ func (s *runScan) each(r storage.Reader, after storage.Key, paged bool, f func(p
 		}
 		return f(storage.Tuple(part, slices.Concat(index, item.Key)), id, &item.Value)
 	}
-	begin, behind, err := runPlace(after)
+	begin, behind, err := rowPlace(after)
 	if err != nil {
 		return err
 	}
@@ -209,9 +209,9 @@ func indexOf(index string, r *runRecord) storage.Key {
 	return nil
 }
 
-// runPlace reads a place: what of the way it is in, and the key behind which it goes
+// rowPlace reads a place: what of the way it is in, and the key behind which it goes
 // on.
-func runPlace(place storage.Key) (part string, behind storage.Key, err error) {
+func rowPlace(place storage.Key) (part string, behind storage.Key, err error) {
 	if place == nil {
 		return "", nil, nil
 	}
