@@ -3,6 +3,7 @@ package pattern
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -27,31 +28,31 @@ type NeedInfo struct {
 }
 
 // NeedTable lists every capability, in the order of documents.
-func NeedTable() []NeedInfo {
-	return []NeedInfo{
-		{Need: "twin:read", Text: "Read the device's twin and wait for it to change."},
-		{Need: "twin:desired", Arg: "path", Maybe: true, Text: "Write the device's desired properties, all or below the path."},
-		{Need: "twin:tags", Arg: "path", Maybe: true, Text: "Write the device's tags, all or below the path."},
-		{Need: "method", Arg: "name", Text: "Call this direct method of the device."},
-		{Need: "message", Text: "Send cloud-to-device messages."},
-		{Need: "query", Text: "Query the whole fleet and count devices."},
-		{Need: "http", Arg: "host", Text: "Send requests to this host, from the hub."},
-		{Need: "secret", Arg: "name", Text: "Use this secret in requests and method payloads, without seeing it."},
-		{Need: "identity:rotate", Text: "Give the device's identity new keys, and use them in method payloads."},
-		{Need: "identity:disable", Text: "Put the device into quarantine, and release it from there."},
-		{Need: "identity:replace", Text: "Make a new identity in the device's place."},
-		{Need: "run:start", Text: "Start runs of other patterns."},
-		{Need: "identity:sign", Text: "Sign the device's certificate requests.", Missing: "certificates"},
-		{Need: "identity:revoke", Text: "Revoke the device's certificates.", Missing: "certificates"},
-		{Need: "release:read", Text: "Read releases of updates.", Missing: missingReleases},
-		{Need: "alert", Text: "Raise alerts.", Missing: missingAlerts},
-	}
+func NeedTable() []NeedInfo { return slices.Clone(needTable) }
+
+var needTable = []NeedInfo{
+	{Need: "twin:read", Text: "Read the device's twin and wait for it to change."},
+	{Need: "twin:desired", Arg: "path", Maybe: true, Text: "Write the device's desired properties, all or below the path."},
+	{Need: "twin:tags", Arg: "path", Maybe: true, Text: "Write the device's tags, all or below the path."},
+	{Need: "method", Arg: "name", Text: "Call this direct method of the device."},
+	{Need: "message", Text: "Send cloud-to-device messages."},
+	{Need: "query", Text: "Query the whole fleet and count devices."},
+	{Need: "http", Arg: "host", Text: "Send requests to this host, from the hub."},
+	{Need: "secret", Arg: "name", Text: "Use this secret in requests and method payloads, without seeing it."},
+	{Need: "identity:rotate", Text: "Give the device's identity new keys, and use them in method payloads."},
+	{Need: "identity:disable", Text: "Put the device into quarantine, and release it from there."},
+	{Need: "identity:replace", Text: "Make a new identity in the device's place."},
+	{Need: "run:start", Text: "Start runs of other patterns."},
+	{Need: "identity:sign", Text: "Sign the device's certificate requests.", Missing: "certificates"},
+	{Need: "identity:revoke", Text: "Revoke the device's certificates.", Missing: "certificates"},
+	{Need: "release:read", Text: "Read releases of updates.", Missing: missingReleases},
+	{Need: "alert", Text: "Raise alerts.", Missing: missingAlerts},
 }
 
 // Parse splits a need into its row of the table and its argument; the error says
 // what was expected.
 func (n Need) Parse() (NeedInfo, string, error) {
-	for _, i := range NeedTable() {
+	for _, i := range needTable {
 		rest, ok := strings.CutPrefix(string(n), i.Need)
 		switch {
 		case !ok || rest != "" && rest[0] != ':':
@@ -68,7 +69,7 @@ func (n Need) Parse() (NeedInfo, string, error) {
 	}
 	word, _, _ := strings.Cut(string(n), ":")
 	var near, all []string
-	for _, i := range NeedTable() {
+	for _, i := range needTable {
 		all = append(all, i.Need)
 		if first, _, _ := strings.Cut(i.Need, ":"); first == word {
 			near = append(near, i.Need)

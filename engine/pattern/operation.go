@@ -33,67 +33,69 @@ type Operation struct {
 
 // Find returns the operation of a name.
 func Find(name string) (Operation, bool) {
-	i := slices.IndexFunc(operations(), func(o Operation) bool { return o.Name == name })
-	if i < 0 {
-		return Operation{}, false
+	for i := range operations {
+		if operations[i].Name == name {
+			return operations[i], true
+		}
 	}
-	return operations()[i], true
+	return Operation{}, false
 }
 
 // Operations lists every operation.
-func Operations() []Operation { return operations() }
+func Operations() []Operation { return slices.Clone(operations) }
 
-func operations() []Operation {
-	const device, fleet, either, wave = ScopeDevice, ScopeFleet, Scope(""), Scope("gate")
-	return []Operation{
-		{Name: "dev.get", Way: Local, Scope: device, Needs: always("twin:read")},
-		{Name: "dev.twin", Way: Local, Scope: device, Needs: always("twin:read")},
-		{Name: "dev.desire", Way: Immediate, Scope: device, Needs: paths("twin:desired")},
-		{Name: "dev.tag", Way: Assumed, Scope: device, Needs: paths("twin:tags")},
-		{Name: "dev.call", Way: Open, Scope: device, Needs: needsOf(func(a CallArgs) []Need {
-			return append(secrets(a.Payload), Need("method:"+a.Method))
-		})},
-		{Name: "dev.send", Way: Assumed, Scope: device, Needs: always("message")},
-		{Name: "dev.wait", Way: Open, Scope: device, Needs: always("twin:read")},
-		{Name: "dev.rotate_key", Way: Immediate, Scope: device, Needs: always("identity:rotate")},
-		{Name: "dev.quarantine", Way: Immediate, Scope: device, Needs: always("identity:disable")},
-		{Name: "dev.release", Way: Immediate, Scope: device, Needs: always("identity:disable")},
-		{Name: "dev.replace", Way: Immediate, Scope: device, Needs: always("identity:replace")},
-		{Name: "dev.run", Way: Open, Scope: device, Needs: always("run:start")},
-		{Name: "dev.sign", Way: Open, Scope: device, Needs: always("identity:sign")},
-		{Name: "dev.revoke", Way: Immediate, Scope: device, Needs: always("identity:revoke")},
+// scopeWave is of what gate may do.
+const scopeWave Scope = "gate"
 
-		{Name: "fleet.query", Way: Open, Scope: fleet, Needs: always("query")},
-		{Name: "fleet.count", Way: Open, Scope: fleet, Needs: always("query")},
-		{Name: "fleet.group_by", Way: Open, Scope: fleet, Needs: always("query")},
-		{Name: "fleet.run", Way: Open, Scope: fleet, Needs: always("run:start")},
-		{Name: "run.count", Way: Open, Scope: wave}, // of gate: among the devices of its own runs
+// operations is a table; one without scope is for every program.
+var operations = []Operation{
+	{Name: "dev.get", Way: Local, Scope: ScopeDevice, Needs: always("twin:read")},
+	{Name: "dev.twin", Way: Local, Scope: ScopeDevice, Needs: always("twin:read")},
+	{Name: "dev.desire", Way: Immediate, Scope: ScopeDevice, Needs: paths("twin:desired")},
+	{Name: "dev.tag", Way: Assumed, Scope: ScopeDevice, Needs: paths("twin:tags")},
+	{Name: "dev.call", Way: Open, Scope: ScopeDevice, Needs: needsOf(func(a CallArgs) []Need {
+		return append(secrets(a.Payload), Need("method:"+a.Method))
+	})},
+	{Name: "dev.send", Way: Assumed, Scope: ScopeDevice, Needs: always("message")},
+	{Name: "dev.wait", Way: Open, Scope: ScopeDevice, Needs: always("twin:read")},
+	{Name: "dev.rotate_key", Way: Immediate, Scope: ScopeDevice, Needs: always("identity:rotate")},
+	{Name: "dev.quarantine", Way: Immediate, Scope: ScopeDevice, Needs: always("identity:disable")},
+	{Name: "dev.release", Way: Immediate, Scope: ScopeDevice, Needs: always("identity:disable")},
+	{Name: "dev.replace", Way: Immediate, Scope: ScopeDevice, Needs: always("identity:replace")},
+	{Name: "dev.run", Way: Open, Scope: ScopeDevice, Needs: always("run:start")},
+	{Name: "dev.sign", Way: Open, Scope: ScopeDevice, Needs: always("identity:sign")},
+	{Name: "dev.revoke", Way: Immediate, Scope: ScopeDevice, Needs: always("identity:revoke")},
 
-		{Name: "ctx.now", Way: Local, Scope: either},
-		{Name: "ctx.random", Way: Local, Scope: either},
-		{Name: "ctx.uuid", Way: Local, Scope: either},
-		{Name: "ctx.sleep", Way: Open, Timer: true, Scope: either},
-		{Name: "ctx.until_", Way: Open, Timer: true, Scope: either},
-		{Name: "ctx.approve", Way: Open, Scope: either},
-		{Name: "ctx.event", Way: Assumed, Scope: either},
-		{Name: "ctx.alert", Way: Assumed, Scope: either, Needs: always("alert")},
-		{Name: "ctx.release", Way: Open, Scope: either, Needs: always("release:read")},
-		{Name: "ctx.http", Way: Open, Scope: either, Needs: needsOf(func(a HTTPArgs) []Need {
-			host := a.URL
-			if u, err := url.Parse(a.URL); err == nil {
-				host = u.Host
-			}
-			list := []Need{Need("http:" + strings.ToLower(host))}
-			for _, v := range a.Headers {
-				list = append(list, secrets(v)...)
-			}
-			return append(list, secrets(a.JSON)...)
-		})},
-		{Name: "kv.get", Way: Immediate, Scope: either},
-		{Name: "kv.set", Way: Assumed, Scope: either},
-		{Name: "kv.incr", Way: Immediate, Scope: either},
-		{Name: "kv.cas", Way: Immediate, Scope: either},
-	}
+	{Name: "fleet.query", Way: Open, Scope: ScopeFleet, Needs: always("query")},
+	{Name: "fleet.count", Way: Open, Scope: ScopeFleet, Needs: always("query")},
+	{Name: "fleet.group_by", Way: Open, Scope: ScopeFleet, Needs: always("query")},
+	{Name: "fleet.run", Way: Open, Scope: ScopeFleet, Needs: always("run:start")},
+	{Name: "run.count", Way: Open, Scope: scopeWave}, // of gate: among the devices of its own runs
+
+	{Name: "ctx.now", Way: Local},
+	{Name: "ctx.random", Way: Local},
+	{Name: "ctx.uuid", Way: Local},
+	{Name: "ctx.sleep", Way: Open, Timer: true},
+	{Name: "ctx.until_", Way: Open, Timer: true},
+	{Name: "ctx.approve", Way: Open},
+	{Name: "ctx.event", Way: Assumed},
+	{Name: "ctx.alert", Way: Assumed, Needs: always("alert")},
+	{Name: "ctx.release", Way: Open, Needs: always("release:read")},
+	{Name: "ctx.http", Way: Open, Needs: needsOf(func(a HTTPArgs) []Need {
+		host := a.URL
+		if u, err := url.Parse(a.URL); err == nil {
+			host = u.Host
+		}
+		list := []Need{Need("http:" + strings.ToLower(host))}
+		for _, v := range a.Headers {
+			list = append(list, secrets(v)...)
+		}
+		return append(list, secrets(a.JSON)...)
+	})},
+	{Name: "kv.get", Way: Immediate},
+	{Name: "kv.set", Way: Assumed},
+	{Name: "kv.incr", Way: Immediate},
+	{Name: "kv.cas", Way: Immediate},
 }
 
 // The arguments of operations, and what they give. Durations are texts such as

@@ -156,7 +156,7 @@ func (r *Run) withdraw(w World, f *Fault, now time.Time) error {
 		return err
 	}
 	if s.Fault != nil {
-		f = s.Fault
+		f, s.Fault = s.Fault, nil
 	}
 	r.close(s, nil, f, now)
 	return nil

@@ -31,10 +31,13 @@ func (r *Run) Take(o *Outcome, w World, grants Needs, now time.Time) error {
 		if next == goesOn || next == stops && i == len(o.Steps)-1 && o.Ending == EndSuspended {
 			continue
 		}
-		// The steps behind it, and the end, are found again.
-		if next == stops {
-			r.log(o.Logs, len(r.Of(r.entry()))-1, now)
+		// The steps behind it, and the end, are found again, and so are lines that
+		// were written behind the last step.
+		most := len(r.Of(r.entry()))
+		if !r.State.Final() {
+			most--
 		}
+		r.log(o.Logs, most, now)
 		return nil
 	}
 	r.Report = o.Report.bounded()
