@@ -17,6 +17,7 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
+	"github.com/muster-hub/muster/engine/pattern"
 	"github.com/muster-hub/muster/protocols"
 	"github.com/muster-hub/muster/protocols/cli"
 )
@@ -41,6 +42,7 @@ func TestGenerated(t *testing.T) {
 		"metrics.md":     metricsPage(),
 		"permissions.md": permissionsPage(),
 		"query.md":       queryPage(t),
+		"lua.md":         pattern.Page(),
 	} {
 		want := generatedNote + text
 		file := filepath.Join("docs", "reference", name)
@@ -136,6 +138,10 @@ func limitsPage() string {
 		fmt.Fprintf(&b, "| %s | %s |\n", cell(g.Text), g.Value)
 	}
 	b.WriteString("\nWhere there is no room for a newcomer, the stranger that has made no step for longest is closed for it, first one of the same address. When all of them are making progress, the newcomer waits: that is a fleet that comes back, and it is paced. From one address only as many come in as can soon have their handshake computed; the others wait outside, before nobody else. Whoever waits for the hub gives way to nobody, and the time for its handshake does not run.\n")
+	b.WriteString("\n## Patterns\n\nBoth profiles bound programs and their runs alike. An error names the budget that was used up.\n\n| Most | Of what |\n|---|---|\n")
+	for _, l := range pattern.LimitTable() {
+		fmt.Fprintf(&b, "| %s | %s |\n", l.Value, cell(l.Text))
+	}
 	return b.String()
 }
 

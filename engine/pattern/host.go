@@ -30,6 +30,7 @@ type Field struct {
 	Optional bool
 	Text     string
 	Members  []Field // of a table with a shape of its own
+	List     bool    // it is a list of such tables
 }
 
 // Function is one function of an object.

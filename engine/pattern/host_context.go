@@ -109,11 +109,11 @@ func context() Object {
 				Returns: []Field{{Name: "kv", Type: "muster.KV"}},
 			},
 			{
-				Name: "keep", Text: "Keeps a value for `undo`, and for whoever looks at the run.",
+				Name: "keep", Text: "Keeps a value for `undo`, and for whoever looks at the run. Only run keeps values; what was kept once can be kept anew, and not taken away.",
 				Params: []Field{{Name: "name", Type: "string"}, {Name: "value", Type: "any"}},
 			},
 			{
-				Name: "kept", Text: "Gives a value that was kept.",
+				Name: "kept", Text: "Gives a value that was kept: in run, before this line.",
 				Params:  []Field{{Name: "name", Type: "string"}},
 				Returns: []Field{{Name: "value", Type: "any", Text: "nil if there is none."}},
 			},

@@ -89,7 +89,7 @@ func device() Object {
 					{Name: "where", Type: typePredicate, Text: "The condition; names of variables stand in it for their values."},
 					options(
 						timeout("Raises `timeout` then; 30d."),
-						Field{Name: "[string]", Type: "any", Text: "Every other member is a variable of the condition."},
+						Field{Name: "[string]", Type: "any", Optional: true, Text: "Every other member is a variable of the condition."},
 					),
 				},
 				Returns: []Field{{Name: "reported", Type: "table", Text: "The reported properties of that moment."}},
