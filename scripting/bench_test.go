@@ -20,7 +20,7 @@ return pattern {
     delay   = { type = "integer", minimum = 0, maximum = 3600, default = 0, title = "Delay (s)" },
     timeout = { type = "string", format = "duration", default = "10m", title = "Back online within" },
   },
-  rollout = { waves = { { count = 1, soak = "10m" }, { percent = 100 } } },
+  rollout = { waves = { { size = 1, soak = "10m" }, { size = "100%" } } },
   run = function(dev, p, ctx)
     for i = 1, p.steps do
       ctx:phase("step " .. i)
@@ -61,5 +61,27 @@ func BenchmarkExecute(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func BenchmarkPool(b *testing.B) {
+	p := testPool(b, "__worker", 2)
+	bundle := &pattern.Bundle{Files: map[string][]byte{pattern.MainFile: []byte(benchSource)}}
+	for _, batch := range []int{1, 64} {
+		for _, steps := range []int{0, 1, 10, 50, 200} {
+			list := make([]pattern.Activation, batch)
+			for i := range list {
+				list[i] = journal(steps)
+			}
+			b.Run(fmt.Sprintf("batch=%d/steps=%d", batch, steps), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := p.Activate(b.Context(), bundle, list); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*batch), "us/activation")
+			})
+		}
 	}
 }
