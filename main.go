@@ -21,6 +21,7 @@ const version = "0.1.0"
 const exitForced = 11
 
 func main() {
+	asWorker()
 	started := time.Now()
 	ctx, stop := context.WithCancel(context.Background())
 	signals, reload := make(chan os.Signal, 2), make(chan os.Signal, 1)

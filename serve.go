@@ -74,12 +74,17 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	if err != nil {
 		return err
 	}
+	scripts, err := scriptWorkers(f, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, scripts.Close()) }() // after the hub
 	hub, err := engine.Open(ctx, engine.Options{
 		Storage: storage.Options{
 			Dir: f.Data, Logger: log, Memory: memory.store, Built: b.date, Reserve: int64(f.Reserve), MasterKeyFile: f.MasterKeyFile,
 		},
 		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version, Deliver: deliverBy(outgoing), Backups: backupPlan(f),
-		FileNotifications: f.FileNotes, Columns: memory.columns, Fetch: fetchBy(outgoing), Shipped: shipped,
+		FileNotifications: f.FileNotes, Columns: memory.columns, Fetch: fetchBy(outgoing), Shipped: shipped, Scripts: scripts,
 	})
 	if err != nil {
 		return err

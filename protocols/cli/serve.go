@@ -39,6 +39,7 @@ type ServeFlags struct {
 	BackupKeep       int           `help:"How many backups stay; older ones go once a newer one was read back; 7 when absent." placeholder:"N" group:"Backup"`
 	BackupPassphrase string        `name:"backup-passphrase-file" help:"Include the master key in them, encrypted with the passphrase in this file." placeholder:"FILE" group:"Backup"`
 	FileNotes        bool          `name:"file-notifications" help:"Keep a notification for applications of each file that a device uploads." group:"Operation"`
+	Workers          int           `help:"Processes that run patterns, 1 to 64; 0 takes two, or one on a machine with one processor. Each may take 64 MiB." default:"0" placeholder:"N" group:"Operation"`
 	Limits           string        `help:"Limits profile: default, or azure for IoT Hub's quotas." enum:"default,azure" default:"default" group:"Operation"`
 	Drain            time.Duration `help:"How long sessions get to leave at shutdown." default:"10s" group:"Operation"`
 	MetricsToken     string        `name:"metrics-token-file" help:"File with the bearer token that /metrics asks of callers beyond loopback." placeholder:"FILE" group:"Operation"`
@@ -46,6 +47,8 @@ type ServeFlags struct {
 	LogFormat        string        `help:"Log format: text or json." enum:"text,json" default:"text" group:"Operation"`
 	Quiet            bool          `help:"Print no banner." group:"Operation"`
 }
+
+const workersMost = 64 // processes that run patterns
 
 // Validate checks what the parser cannot see field by field.
 func (f *ServeFlags) Validate() error {
@@ -72,6 +75,9 @@ func (f *ServeFlags) Validate() error {
 				return fmt.Errorf("%s %q: %w", l.flag, a, err)
 			}
 		}
+	}
+	if f.Workers < 0 || f.Workers > workersMost {
+		return fmt.Errorf("--workers is %d, expected 0 to %d", f.Workers, workersMost)
 	}
 	if f.Drain < 0 {
 		return fmt.Errorf("--drain is %s, expected 0 or more", f.Drain)
