@@ -88,24 +88,30 @@ func (o jobOwner) principal() auth.Principal { return auth.Principal{Kind: o.Kin
 // jobCaller returns the caller as whom a job acts now: its owner, with the
 // permissions that the owner has at the moment. The error says why it may not.
 func (h *Hub) jobCaller(job string, r *jobRecord) (Caller, error) {
-	op := jobOperation(r.Kind)
-	p := r.Owner.principal()
+	return h.ownerCaller(r.Owner, jobOperation(r.Kind), "the job", "job:"+job)
+}
+
+// ownerCaller returns the caller as whom something acts that somebody has left
+// behind, what it is called and its cause, with the permissions that its owner has
+// at the moment. The error says why it may not.
+func (h *Hub) ownerCaller(owner jobOwner, op operation, what, cause string) (Caller, error) {
+	p := owner.principal()
 	switch p.Kind {
 	case auth.Local:
 		p.Permissions = auth.AllPermissions
 	case auth.Policy:
 		policy, ok := (*h.policies.Load())[p.Name]
 		if !ok {
-			return Caller{}, errf(CodeForbidden, "the shared access policy %q, with whose permissions the job acts, was deleted", p.Name)
+			return Caller{}, errf(CodeForbidden, "the shared access policy %q, with whose permissions %s acts, was deleted", p.Name, what)
 		}
 		p.Permissions = policy.Permissions
 	default:
-		return Caller{}, errf(CodeForbidden, "the job was made by %s, who may not run jobs", p)
+		return Caller{}, errf(CodeForbidden, "%s was made by %s, who may not have it act", what, p)
 	}
 	if !p.Permissions.Has(op.info().Permission) {
-		return Caller{}, errf(CodeForbidden, "%s, with whose permissions the job acts, may not %s any more: that needs %s", p, op.info().Name, op.info().Permission)
+		return Caller{}, errf(CodeForbidden, "%s, with whose permissions %s acts, may not %s any more: that needs %s", p, what, op.info().Name, op.info().Permission)
 	}
-	return Caller{Principal: p, Cause: "job:" + job}, nil
+	return Caller{Principal: p, Cause: cause}, nil
 }
 
 // jobOperation is what the owner of a job must be allowed to do.

@@ -62,6 +62,7 @@ type Pattern struct {
 	Default   bool
 	Missing   []string // parts of Muster without which it can't be enabled
 	Active    int64    // runs that have not ended
+	Triggers  []TriggerState
 	Installed time.Time
 	Principal string // who installed it
 	ETag      string

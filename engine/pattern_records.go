@@ -137,6 +137,9 @@ func (h *Hub) showPattern(r storage.Reader, record *patternRecord) (Pattern, err
 		return p, err
 	}
 	p.Default = n.Default == m.Version
+	if p.Triggers, err = showTriggers(r, record, p.Default); err != nil {
+		return p, err
+	}
 	p.Active, err = patternActive(r, m.Name, m.Version)
 	return p, err
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // Bounds of the change log: at least a day, and until every webhook that is
-// enabled and the configurations have passed, within a size.
+// enabled, the configurations and the triggers of patterns have passed, within a
+// size.
 const (
 	changeLogAge   = 24 * time.Hour
 	changeLogBytes = 1 << 30 // or a tenth of the disk: a small one must not be full of it before a day is over
@@ -24,14 +25,12 @@ const (
 // those who wait.
 func (h *Hub) retain(ctx context.Context, now time.Time) error {
 	keep, err := h.webhooksKeep(ctx)
-	if err == nil {
+	for _, follower := range []func(context.Context) (uint64, error){h.configurationsKeep, h.runsKeep, h.triggersKeep} {
+		if err != nil {
+			break
+		}
 		var followed uint64
-		followed, err = h.configurationsKeep(ctx)
-		keep = min(keep, followed)
-	}
-	if err == nil {
-		var followed uint64
-		followed, err = h.runsKeep(ctx)
+		followed, err = follower(ctx)
 		keep = min(keep, followed)
 	}
 	if err == nil {

@@ -49,3 +49,14 @@ func (p *Predicate) Paths() []Path { return p.paths }
 func (p *Predicate) Query(source Source) *Query {
 	return &Query{text: p.text, source: source, star: true, where: p.where, top: -1}
 }
+
+// ReadsTime reports whether the predicate looks at the time: what it selects may
+// change though no twin does.
+func (p *Predicate) ReadsTime() bool {
+	found := false
+	walk(p.where, func(e expr) {
+		c, is := e.(*call)
+		found = found || is && isNow(c)
+	})
+	return found
+}
