@@ -65,7 +65,7 @@ func (w *runWorld) keyValue(s *pattern.Step) (a pattern.Answer, err error) {
 		}
 		return pattern.Answer{Result: text}, put(text)
 	default: // kv.cas
-		if !sameJSON(old, args.Old) {
+		if !equalJSON(old, args.Old) {
 			return pattern.Answer{Result: json.RawMessage("false")}, nil
 		}
 		return pattern.Answer{Result: json.RawMessage("true")}, put(args.Value)
@@ -107,8 +107,8 @@ func (w *runWorld) countValue(scope string, n int) {
 	w.t.Add(counterRunValues+w.r.Pattern, int64(n))
 }
 
-// sameJSON reports whether two texts are the same value; an empty one is null.
-func sameJSON(a, b json.RawMessage) bool {
+// equalJSON reports whether two texts are the same value; an empty one is null.
+func equalJSON(a, b json.RawMessage) bool {
 	var x, y any
 	if len(a) > 0 && json.Unmarshal(a, &x) != nil || len(b) > 0 && json.Unmarshal(b, &y) != nil {
 		return false
