@@ -112,16 +112,21 @@ type Limits struct {
 	SavedQueryVersions int // that are kept of one
 	SchemaBytes        int // a declared schema of one section
 
-	JobsActive        int           // not ended, in the whole hub
-	JobTargets        int           // of one job
-	JobNamedTargets   int           // listed one by one in a job
-	JobsInFlight      int           // executions that wait for devices at once, in the whole hub
-	JobStartAhead     time.Duration // from now to the start of a job
-	JobAge            time.Duration // how long an ended job is kept
-	JobTemplates      int
-	JobBytes          int     // of a job as it is sent
-	JobDeviceRate     float64 // executions started, in the whole hub
-	JobRate           float64
+	JobsActive      int           // not ended, in the whole hub
+	JobTargets      int           // of one job
+	JobNamedTargets int           // listed one by one in a job
+	JobsInFlight    int           // executions that wait for devices at once, in the whole hub
+	JobStartAhead   time.Duration // from now to the start of a job
+	JobAge          time.Duration // how long an ended job is kept
+	JobTemplates    int
+	JobBytes        int     // of a job as it is sent
+	JobDeviceRate   float64 // executions started, in the whole hub
+	JobRate         float64
+
+	RunsActive        int           // not ended, in the whole hub
+	RunsPerDevice     int           // that wait for one device
+	RunsKept          int           // ended ones
+	RunAge            time.Duration // how long an ended run is kept
 	Configurations    int
 	ConfigMetrics     int // custom metrics of one configuration
 	ConfigBytes       int // of a configuration as it is sent
@@ -340,6 +345,10 @@ var limitTable = [...]LimitRow{
 	count("job_templates", "Job templates.", "", 1000, 1000, func(l *Limits) *int { return &l.JobTemplates }),
 	count("job_bytes", "Size of a job or a template as it is sent.", "bytes", 1024*kib, 1024*kib, func(l *Limits) *int { return &l.JobBytes }),
 	perSecond("job_device_rate", "Executions of jobs that are started, in the whole hub; the azure column is one S3 unit.", 0, 50, func(l *Limits) *float64 { return &l.JobDeviceRate }),
+	count("runs_active", "Runs of patterns that have not ended, in the whole hub.", "", 1_000_000, 1_000_000, func(l *Limits) *int { return &l.RunsActive }),
+	count("runs_per_device", "Runs of patterns that wait until an earlier one on their device has ended.", "", 1000, 1000, func(l *Limits) *int { return &l.RunsPerDevice }),
+	count("runs_kept", "Ended runs of patterns that are kept; the oldest of more are removed.", "", 200_000, 200_000, func(l *Limits) *int { return &l.RunsKept }),
+	span("run_age", "Age of an ended run of a pattern; then it is removed.", 30*24*time.Hour, 30*24*time.Hour, func(l *Limits) *time.Duration { return &l.RunAge }),
 	perSecond("job_rate", "Operations on jobs of the whole hub; the azure column is one S3 unit.", 0, 5000.0/60, func(l *Limits) *float64 { return &l.JobRate }),
 	count("configurations", "Configurations.", "", 1000, 100, func(l *Limits) *int { return &l.Configurations }),
 	count("configuration_metrics", "Custom metrics of one configuration.", "", 20, 5, func(l *Limits) *int { return &l.ConfigMetrics }),

@@ -49,6 +49,9 @@ func (t *runTx) cancel(c Caller, id string, o CancelRunOptions) error {
 	if s.State.Final() {
 		return errf(CodeRunState, "the run %s is %s; only a run that has not ended can be canceled", id, s.State)
 	}
+	if s.Entry == pattern.EntryUndo && !o.Now {
+		return errf(CodeRunState, "the undo of the run %s is under way; it can only be ended at once", id)
+	}
 	undo, err := t.hasUndo(r, o.Undo)
 	if err != nil {
 		return err
@@ -62,7 +65,7 @@ func (t *runTx) cancel(c Caller, id string, o CancelRunOptions) error {
 	if o.Now {
 		err = s.Kill(w, why, t.Now())
 	} else {
-		err = s.Stop(w, why, undo, t.Now())
+		err = r.stop(w, why, undo, t.Now())
 	}
 	if err != nil {
 		return err

@@ -8,9 +8,6 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-// runsPerDevice is how many runs wait for one device at most.
-const runsPerDevice = 1000
-
 func loadRunDevice(r storage.Reader, id TwinID) (runDevice, error) {
 	d, err := runDeviceTable.Get(r, id.key())
 	if errors.Is(err, storage.ErrNotFound) {
@@ -63,7 +60,7 @@ func (t *runTx) acquire(r *runInTx) (ok bool, err error) {
 		r.State.Fail(inTheWay)
 		return false, nil
 	}
-	if len(d.Queue) >= runsPerDevice {
+	if len(d.Queue) >= t.hub.limits.RunsPerDevice {
 		r.State.Fail(faultf(pattern.FaultConflict, "%s wait for the device, as many as may", plural(len(d.Queue), "run")))
 		return false, nil
 	}
@@ -128,9 +125,12 @@ func (t *runTx) stopLater(id, why string, undo bool) error {
 	if isRunGone(err) {
 		return nil
 	}
-	if err != nil || r.State.State.Final() || r.Stop != nil {
+	if err != nil || r.State.State.Final() || r.Stop != nil && (r.Stop.Undo || !undo) {
 		return err
 	}
-	r.Stop = &runStop{Why: why, Undo: undo}
+	if r.Stop == nil {
+		r.Stop = &runStop{Why: why}
+	}
+	r.Stop = &runStop{Why: r.Stop.Why, Undo: undo || r.Stop.Undo}
 	return t.store(r)
 }

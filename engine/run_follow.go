@@ -8,7 +8,7 @@ import (
 )
 
 // runFollowPace is how often a follower is told at most how its run stands.
-const runFollowPace = 200 * time.Millisecond
+const runFollowPace = 100 * time.Millisecond
 
 // runStreams are the streams that follow runs, woken by commits.
 type runStreams struct {

@@ -7,18 +7,13 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-const (
-	// runsKept is how many runs that have ended are kept, and runAge how long.
-	runsKept = 200_000
-	runAge   = 30 * 24 * time.Hour
-	// runsGoneBatch is how many runs one transaction removes.
-	runsGoneBatch = 50
-)
+// runsGoneBatch is how many runs one transaction removes.
+const runsGoneBatch = 50
 
 // retainRuns removes runs that ended longer ago than they are kept, and the oldest
 // of too many.
 func (h *Hub) retainRuns(ctx context.Context, now time.Time) error {
-	return h.dropRuns(ctx, now.Add(-runAge), runsKept)
+	return h.dropRuns(ctx, now.Add(-h.limits.RunAge), int64(h.limits.RunsKept))
 }
 
 func (h *Hub) dropRuns(ctx context.Context, before time.Time, most int64) error {

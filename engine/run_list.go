@@ -225,7 +225,7 @@ func (h *Hub) shownRun(id string, r *runRecord) Run {
 	run := Run{
 		ID: id, Pattern: r.Pattern, Version: r.Version, Hash: hashText(r.Hash), Device: r.device(), Params: r.Params, Attempt: r.Attempt,
 		Parent: r.Parent, Of: r.Of, Trigger: r.Trigger, State: s.State, Entry: s.Entry, Report: s.Report, Result: s.Result, Fault: s.Fault,
-		Canceling: !s.State.Final() && (s.Cancel != nil || r.Stop != nil), Question: r.question(),
+		Canceling: !s.State.Final() && s.Entry != pattern.EntryUndo && (s.Cancel != nil || r.Stop != nil), Question: r.question(),
 		Principal: r.Owner.principal().String(), Created: r.Created.UTC(), Started: r.Started.UTC(), Updated: r.Updated.UTC(), Ended: r.Ended.UTC(),
 		ETag: savedETag(h.db.Epoch().Ordinal, r.Created, r.Revision), Cost: s.Cost, Step: len(s.Steps), Journal: s.Size(),
 	}

@@ -25,12 +25,8 @@ type runStart struct {
 	state *pattern.Run // where it goes on; nil: from the start
 }
 
-const (
-	// runsActiveMost is how many runs may be under way in the whole hub.
-	runsActiveMost = 1_000_000
-	// runDepthMost is how many runs may stand above one: runs that start runs.
-	runDepthMost = 8
-)
+// runDepthMost is how many runs may stand above one: runs that start runs.
+const runDepthMost = 8
 
 // StartRun starts a run of a pattern without a job and returns it, durable and
 // about to begin. It needs ServiceConnect. Errors: CodePatternNotFound,
@@ -92,7 +88,7 @@ func (h *Hub) startRunTx(tx *storage.Tx, c Caller, s runStart) (id string, err e
 func (t *runTx) start(c Caller, s runStart) (id string, err error) {
 	h := t.hub
 	m := &s.Pattern.Manifest
-	if n := h.runs.active.Load(); n >= runsActiveMost {
+	if n := h.runs.active.Load(); n >= int64(h.limits.RunsActive) {
 		return "", errf(CodeTooManyRuns, "%d runs are under way, as many as may be", n)
 	}
 	generation := ""

@@ -302,7 +302,7 @@ func (t *runTx) turn(turn *runTurn) error {
 	case r.Stop != nil:
 		stop := r.Stop
 		r.Stop = nil
-		if err := s.Stop(w, stop.Why, stop.Undo, now); err != nil {
+		if err := r.stop(w, stop.Why, stop.Undo, now); err != nil {
 			return err
 		}
 		return t.store(r)
@@ -337,6 +337,16 @@ func (t *runTx) turn(turn *runTurn) error {
 		}
 	}
 	return t.store(r)
+}
+
+// stop asks a run to end; one that was asked before may be asked for its undo now.
+func (r *runInTx) stop(w pattern.World, why string, undo bool, now time.Time) error {
+	s := &r.State
+	if s.Cancel != nil && s.Entry != pattern.EntryUndo && !s.State.Final() {
+		s.Undo = s.Undo || undo
+		return nil
+	}
+	return s.Stop(w, why, undo, now)
 }
 
 // take puts what an activation did into its run.
