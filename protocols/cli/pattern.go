@@ -201,7 +201,7 @@ func (a *app) declaredText(p *client.Pattern, m *pattern.Manifest) string {
 	table(needs)
 	params := &sheet{columns: []string{"PARAMETER", "TYPE", "DEFAULT", "WHAT IT IS"}}
 	for _, q := range m.Parameters() {
-		def := string(q.Default)
+		def := strings.Trim(string(q.Default), `"`)
 		if q.Required {
 			def = "required"
 		}

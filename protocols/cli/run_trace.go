@@ -101,7 +101,11 @@ func (a *app) story(t *client.RunTrace) string {
 			if s.State == "failed" {
 				word = "!!"
 			}
-			line("       %s %s", word, printable(outcomeText(s)))
+			tries := ""
+			if s.Tries > 1 {
+				tries = fmt.Sprintf("  (%d attempts)", s.Tries)
+			}
+			line("       %s %s%s", word, printable(outcomeText(s)), tries)
 		}
 		if s.Line != "" {
 			line("       %s  %s", printable(s.Line), printable(s.Source))
@@ -178,7 +182,7 @@ func (a *app) ending(t *client.RunTrace, line func(format string, args ...any)) 
 	r := &t.Run
 	switch {
 	case r.Fault != nil:
-		line("It is %s: %s", printable(runState(r)), printable(faultLine(r.Fault)))
+		line("It %s: %s", printable(endedWord(r)), printable(faultLine(r.Fault)))
 		if r.Fault.Line != "" {
 			line("  at %s", printable(r.Fault.Line))
 		}
@@ -186,13 +190,29 @@ func (a *app) ending(t *client.RunTrace, line func(format string, args ...any)) 
 			line("  in %s", printable(place))
 		}
 	case r.Final && len(r.Result) > 0:
-		line("It is %s, and gave %s", printable(runState(r)), printable(string(r.Result)))
+		line("It %s, and gave %s", printable(endedWord(r)), printable(string(r.Result)))
 	case r.Final:
-		line("It is %s.", printable(runState(r)))
+		line("It %s.", printable(endedWord(r)))
+	case r.Question != "":
+		line("It asks: %s", printable(r.Question))
 	default:
-		line("It is %s. %s", printable(runState(r)), printable(a.runPlace(r)))
+		line("It is %s: %s", printable(runState(r)), printable(a.runPlace(r)))
 	}
-	if next := runNext(r); next != "" {
+	switch next := runNext(r); {
+	case r.State == "failed":
+		line("`muster run retry %s` starts it again.", printable(r.ID))
+	case next != "":
 		line("%s.", printable(next))
 	}
+}
+
+// endedWord says how a run ended.
+func endedWord(r *client.Run) string {
+	switch r.State {
+	case "skipped", "canceled", "undone":
+		return "was " + r.State
+	case "uncertain":
+		return "ended uncertain"
+	}
+	return runState(r)
 }

@@ -11,7 +11,7 @@ import (
 // previewDocument is what a job would do.
 type previewDocument struct {
 	Job       engine.JobSpec     `json:"job" doc:"With the defaults of its policy."`
-	Kind      engine.JobKind     `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod"`
+	Kind      engine.JobKind     `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,runPattern"`
 	Count     int64              `json:"count" doc:"Targets, exactly."`
 	Waves     []previewWave      `json:"waves"`
 	FirstTime time.Time          `json:"firstTime,omitzero" doc:"When the first attempt would start; absent when it never would."`
@@ -19,6 +19,7 @@ type previewDocument struct {
 	Excluded  []previewExclusion `json:"excluded" doc:"Who is left out, by reason."`
 	Conflicts []previewConflict  `json:"conflicts" doc:"Jobs that have not ended and are for some of the sample, too."`
 	Warnings  []jobFault         `json:"warnings" doc:"What may not be meant."`
+	Confirm   string             `json:"confirm,omitempty" doc:"What a person is to type before the start, since it is dangerous or reaches many: the job needs the token then."`
 	Token     string             `json:"token" doc:"Send it with the same job to POST /api/v1/jobs."`
 	Expires   time.Time          `json:"expiresTime" doc:"Of the token."`
 }
@@ -38,6 +39,7 @@ type previewTarget struct {
 	Connected bool            `json:"connected"`
 	Changes   []previewChange `json:"changes,omitempty" doc:"Of the twin; none when it is so already."`
 	Method    string          `json:"method,omitempty" doc:"That would be called."`
+	Pattern   string          `json:"pattern,omitempty" doc:"That would run, with its version."`
 	Fault     string          `json:"fault,omitempty" doc:"Why it would fail."`
 }
 
@@ -48,7 +50,7 @@ type previewChange struct {
 }
 
 type previewExclusion struct {
-	Reason string   `json:"reason" enum:"exclude,excludeWhere,notFound"`
+	Reason string   `json:"reason" enum:"exclude,excludeWhere,the pattern does not apply,notFound"`
 	Count  int64    `json:"count"`
 	Sample []string `json:"sample" doc:"Some of them, as DEVICE or DEVICE/MODULE."`
 }
@@ -57,7 +59,7 @@ type previewConflict struct {
 	Job      string            `json:"jobId"`
 	Status   rollout.JobStatus `json:"status"`
 	Priority int               `json:"priority"`
-	Kind     engine.JobKind    `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod"`
+	Kind     engine.JobKind    `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,runPattern"`
 	Targets  int               `json:"targets" doc:"How many of the sample's are that job's, too."`
 }
 
@@ -76,9 +78,9 @@ func previewJob(c *call) (answer, error) {
 
 func showPreview(p *engine.JobPreview) previewDocument {
 	d := previewDocument{
-		Job: p.Spec, Kind: p.Kind, Count: p.Count, FirstTime: p.First, Token: p.Token, Expires: p.Expires,
+		Job: p.Spec, Kind: p.Kind, Count: p.Count, FirstTime: p.First, Confirm: p.Confirm, Token: p.Token, Expires: p.Expires,
 		Sample: show(p.Sample, func(t engine.JobTarget) previewTarget {
-			shown := previewTarget{DeviceID: t.ID.DeviceID, ModuleID: t.ID.ModuleID, Wave: t.Wave + 1, Connected: t.Effect.Connected, Method: t.Effect.Method, Fault: t.Effect.Fault}
+			shown := previewTarget{DeviceID: t.ID.DeviceID, ModuleID: t.ID.ModuleID, Wave: t.Wave + 1, Connected: t.Effect.Connected, Method: t.Effect.Method, Pattern: t.Effect.Pattern, Fault: t.Effect.Fault}
 			for _, x := range t.Effect.Changes {
 				shown.Changes = append(shown.Changes, previewChange{x.Path, x.Before, x.After})
 			}

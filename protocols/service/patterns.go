@@ -1,8 +1,8 @@
 package service
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,6 +11,7 @@ import (
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/rollout"
 )
 
 const (
@@ -18,9 +19,8 @@ const (
 	tagRuns     = "Runs"
 )
 
-// archiveBytes bounds the upload of a pattern: its files, if nothing could be
-// compressed, and what an archive adds.
-const archiveBytes = pattern.MaxBundle + 256<<10
+// archiveBytes bounds the upload of a pattern.
+const archiveBytes = pattern.MaxArchive
 
 // installTime is how long the check of a pattern may take: a worker has to start
 // and to load it.
@@ -164,8 +164,8 @@ func installPattern(c *call) (answer, error) {
 	if len(data) == 0 {
 		return answer{}, badFormat("the body is empty; expected the archive of a pattern, .tar.gz or .zip, or a file of Lua")
 	}
-	if in.Bundle, in.Signature, err = pattern.ReadArchive(archiveName(data), data); err != nil {
-		return answer{}, &engine.Error{Code: engine.CodePatternInvalid, Message: err.Error()}
+	if in.Bundle, in.Signature, err = pattern.ReadArchive("", data); err != nil {
+		return answer{}, notAPattern(err)
 	}
 	c.wait(installTime)
 	grant := c.query.Get("grant")
@@ -185,16 +185,14 @@ func installPattern(c *call) (answer, error) {
 	return a, err
 }
 
-// archiveName is a name for an upload that says what it is: its first bytes
-// tell.
-func archiveName(data []byte) string {
-	switch {
-	case bytes.HasPrefix(data, []byte{0x1f, 0x8b}):
-		return "pattern.tar.gz"
-	case bytes.HasPrefix(data, []byte("PK\x03\x04")):
-		return "pattern.zip"
+// notAPattern says what is wrong with an archive.
+func notAPattern(err error) error {
+	w := wireOf(engine.CodePatternInvalid)
+	f := &failure{status: w.status, number: w.number, name: w.name, code: w.code.String(), text: err.Error(), next: w.code.Info().Next}
+	if faults, ok := errors.AsType[rollout.Faults](err); ok {
+		f.faults = faults
 	}
-	return pattern.MainFile
+	return f
 }
 
 func listPatternFiles(c *call) (answer, error) {
