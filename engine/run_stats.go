@@ -27,10 +27,23 @@ type RunStats struct {
 // runCounters count what metrics and the cost of patterns show.
 type runCounters struct {
 	working, failures, activations, steps, time atomic.Int64
+	failure                                     atomic.Pointer[runFailure] // the last one; nil: none
 
 	mu       sync.Mutex
 	states   map[pattern.State]int64
 	patterns map[string]*PatternCost // by name and version
+}
+
+// runFailure is an activation that could not be made.
+type runFailure struct {
+	at  time.Time
+	err error
+}
+
+// failed counts an activation that could not be made.
+func (c *runCounters) failed(err error) {
+	c.failures.Add(1)
+	c.failure.Store(&runFailure{time.Now(), err})
 }
 
 // runPatternsMost is of how many versions the cost is kept.

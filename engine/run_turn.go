@@ -254,7 +254,7 @@ func (h *Hub) activateGroup(ctx context.Context, b *pattern.Bundle, group []*run
 			h.activateGroup(ctx, b, group[i:i+1])
 		}
 	default:
-		h.runs.stats.failures.Add(1)
+		h.runs.stats.failed(err)
 		group[0].failure = err
 	}
 }

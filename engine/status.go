@@ -157,7 +157,7 @@ func (h *Hub) Doctor(ctx context.Context, c Caller) ([]Finding, error) {
 	if err := h.authorize(ctx, c, opDoctor, "*"); err != nil {
 		return nil, err
 	}
-	return append(append(h.doctorStore(), h.doctorFaults(), h.doctorWebhooks(ctx), h.doctorBackup(time.Now()), h.doctorPaused(), h.doctorFiles(), h.doctorQueries()), h.doctorAudit(ctx)...), nil
+	return append(append(h.doctorStore(), h.doctorFaults(), h.doctorWebhooks(ctx), h.doctorBackup(time.Now()), h.doctorPaused(), h.doctorFiles(), h.doctorQueries()), append(h.doctorPatterns(ctx, time.Now()), h.doctorAudit(ctx)...)...), nil
 }
 
 // How much a status answer holds at most.

@@ -55,6 +55,9 @@ type figures struct {
 	files    engine.FileTotals
 	queries  engine.QueryStats
 	jobs     engine.JobStats
+	runs     engine.RunStats
+	patterns []engine.Pattern
+	workers  WorkerStats
 	renewAt  float64 // unix time; 0 with given files
 	certs    map[string]time.Time
 	failures int64 // of certificates
@@ -85,6 +88,16 @@ func webhook(kind, name, text string, read func(w *engine.Webhook) float64) metr
 	return metricRow{MetricInfo{name, kind, text, []string{"webhook"}}, func(f *figures, emit func(float64, ...string)) {
 		for i := range f.webhooks {
 			emit(read(&f.webhooks[i]), f.webhooks[i].ID)
+		}
+	}}
+}
+
+// perPattern reads a metric of each installed version of a pattern: their number
+// is bounded.
+func perPattern(kind, name, text string, read func(p *engine.Pattern) float64) metricRow {
+	return metricRow{MetricInfo{name, kind, text, []string{"pattern", "version"}}, func(f *figures, emit func(float64, ...string)) {
+		for i := range f.patterns {
+			emit(read(&f.patterns[i]), f.patterns[i].Manifest.Name, f.patterns[i].Manifest.Version)
 		}
 	}}
 }
@@ -127,6 +140,48 @@ func metricRows() []metricRow {
 			}
 		}},
 		counter("muster_job_late_answers_total", "Answers of devices to attempts of jobs that had been given up, or answered.", func(f *figures) int64 { return f.jobs.Late }),
+		{MetricInfo{"muster_runs", "gauge", "Runs of patterns that have not ended, by state.", []string{"state"}}, func(f *figures, emit func(float64, ...string)) {
+			for state, n := range f.runs.Active {
+				emit(float64(n), string(state))
+			}
+		}},
+		{MetricInfo{"muster_runs_ended_total", "counter", "Runs of patterns that ended, by state.", []string{"state"}}, func(f *figures, emit func(float64, ...string)) {
+			for state, n := range f.runs.Ended {
+				emit(float64(n), string(state))
+			}
+		}},
+		gauge("muster_run_requests", "Requests and queries of runs under way.", func(f *figures) float64 { return float64(f.runs.Working) }),
+		gauge("muster_run_conditions", "Devices on which runs wait for a condition.", func(f *figures) float64 { return float64(f.runs.Waiting) }),
+		counter("muster_run_activations_total", "Activations of runs: one begins it, and one follows each answer that it waited for.", func(f *figures) int64 { return f.runs.Activations }),
+		counter("muster_run_activations_failed_total", "Activations that could not be made, and are tried again.", func(f *figures) int64 { return f.runs.Failures }),
+		counter("muster_run_steps_total", "Steps that runs took.", func(f *figures) int64 { return f.runs.Steps }),
+		plain("counter", "muster_run_seconds_total", "Time of activations in workers, in seconds.", func(f *figures) float64 { return f.runs.Time.Seconds() }),
+		perPattern("gauge", "muster_pattern_runs", "Runs that have not ended, by pattern.", func(p *engine.Pattern) float64 { return float64(p.Active) }),
+		{MetricInfo{"muster_pattern_runs_ended_total", "counter", "Runs that ended, by pattern and state.", []string{"pattern", "version", "state"}}, func(f *figures, emit func(float64, ...string)) {
+			for i := range f.patterns {
+				p := &f.patterns[i]
+				for state, n := range p.Cost.Ended {
+					emit(float64(n), p.Manifest.Name, p.Manifest.Version, string(state))
+				}
+			}
+		}},
+		perPattern("counter", "muster_pattern_activations_total", "Activations, by pattern.", func(p *engine.Pattern) float64 { return float64(p.Cost.Activations) }),
+		perPattern("counter", "muster_pattern_instructions_total", "Instructions that activations took, by pattern.", func(p *engine.Pattern) float64 { return float64(p.Cost.Instructions) }),
+		perPattern("counter", "muster_pattern_calls_total", "Host calls, those answered from journals included, by pattern.", func(p *engine.Pattern) float64 { return float64(p.Cost.Calls) }),
+		perPattern("counter", "muster_pattern_seconds_total", "Time in workers, in seconds, by pattern.", func(p *engine.Pattern) float64 { return p.Cost.Time.Seconds() }),
+		perPattern("counter", "muster_pattern_journal_bytes_total", "Bytes of the journals of runs that ended, by pattern.", func(p *engine.Pattern) float64 { return float64(p.Cost.Journal) }),
+		perPattern("gauge", "muster_pattern_slowest_seconds", "The slowest activation since the start, by pattern; `muster pattern show` names its run.", func(p *engine.Pattern) float64 { return p.Cost.Slowest.Seconds() }),
+		gauge("muster_pattern_workers", "Processes that run patterns.", func(f *figures) float64 { return float64(f.workers.Alive) }),
+		gauge("muster_pattern_workers_busy", "Of them, those at work.", func(f *figures) float64 { return float64(f.workers.Busy) }),
+		gauge("muster_pattern_workers_wanted", "Activations that wait for such a process.", func(f *figures) float64 { return float64(f.workers.Waiting) }),
+		counter("muster_pattern_worker_starts_total", "Starts of processes that run patterns.", func(f *figures) int64 { return f.workers.Starts }),
+		counter("muster_pattern_worker_crashes_total", "Processes that run patterns and ended by themselves.", func(f *figures) int64 { return f.workers.Crashes }),
+		{MetricInfo{"muster_pattern_worker_kills_total", "counter", "Processes that run patterns and were killed, since a program went over its budget of time or memory.", []string{"budget"}}, func(f *figures, emit func(float64, ...string)) {
+			for _, budget := range slices.Sorted(maps.Keys(f.workers.Kills)) {
+				emit(float64(f.workers.Kills[budget]), budget)
+			}
+		}},
+		plain("counter", "muster_pattern_worker_wait_seconds_total", "How long activations waited for a process, in seconds.", func(f *figures) float64 { return f.workers.Waited.Seconds() }),
 		counter("muster_devicebound_sent_total", "Cloud-to-device messages taken.", func(f *figures) int64 { return f.totals.MessagesSent }),
 		counter("muster_devicebound_delivered_total", "Cloud-to-device messages published to devices, repeats included.", func(f *figures) int64 { return f.totals.MessagesDelivered }),
 		counter("muster_devicebound_completed_total", "Cloud-to-device messages that devices completed.", func(f *figures) int64 { return f.totals.MessagesCompleted }),
@@ -300,7 +355,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
 		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(),
-		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(), queries: s.hub.QueryStats(), jobs: s.hub.JobStats(),
+		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(), queries: s.hub.QueryStats(), jobs: s.hub.JobStats(), runs: s.hub.RunStats(),
+	}
+	if s.o.Workers != nil {
+		f.workers = s.o.Workers()
+	}
+	if list, err := s.hub.PatternStats(context.Background()); err == nil { // else the store is about to close
+		f.patterns = list
 	}
 	if a := s.certs.authority.Load(); a != nil {
 		f.renewAt = float64(a.renewAt().Unix())

@@ -37,6 +37,19 @@ type Options struct {
 	Registry *prometheus.Registry                               // where metrics are registered and read; nil = one of its own
 	Notify   string                                             // socket of the service manager (NOTIFY_SOCKET); "" = none
 	Watchdog time.Duration                                      // how often it wants to hear that the hub lives; 0 = never
+	Workers  func() WorkerStats                                 // the processes that run patterns, for metrics; nil = none
+}
+
+// WorkerStats are figures of the processes that run patterns. Alive, Busy and
+// Waiting are of this moment, the others count since the start.
+type WorkerStats struct {
+	Alive   int
+	Busy    int
+	Waiting int // activations for which none is free
+	Starts  int64
+	Crashes int64            // that ended by themselves
+	Kills   map[string]int64 // by the budget that a program went over
+	Waited  time.Duration    // by activations, together
 }
 
 const defaultGrace = 5 * time.Second
