@@ -45,8 +45,8 @@ func (f *JobFilter) check() error {
 			return errf(CodeArgumentInvalid, "status %q is not known; expected some of %s", clip(string(s)), words(rollout.JobStatuses()))
 		}
 	}
-	if f.Kind != "" && f.Kind != JobTwin && f.Kind != JobMethod && f.Kind != JobConfigure {
-		return errf(CodeArgumentInvalid, "kind %q is not known; expected %s, %s or %s", clip(string(f.Kind)), JobTwin, JobMethod, JobConfigure)
+	if f.Kind != "" && f.Kind != JobTwin && f.Kind != JobMethod && f.Kind != JobConfigure && f.Kind != JobRunPattern {
+		return errf(CodeArgumentInvalid, "kind %q is not known; expected %s, %s, %s or %s", clip(string(f.Kind)), JobTwin, JobMethod, JobConfigure, JobRunPattern)
 	}
 	return nil
 }

@@ -45,6 +45,7 @@ func patternRoutes() []*route {
 			},
 			summary: "Installs a version of a pattern beside those that there are. The body is the archive of its folder (.tar.gz or .zip), with pattern.sig when it is signed, or its one file of Lua.",
 			request: rawContent{}, response: patternDocument{}, maxBody: archiveBytes, handle: installPattern,
+			also: map[int]string{http.StatusOK: "It was inspected, and nothing is installed."},
 		},
 		{
 			method: http.MethodGet, pattern: one, operation: "getPattern", tag: tagPatterns, permission: read, query: version,
