@@ -83,6 +83,10 @@ return pattern {
     local old = ctx:kept("old")
     if old == nil then return end -- run had not come to write anything
     if old == json.null then old = nil end
+    if not patch.contains(dev:get("desired." .. p.section), p.settings) then
+      ctx:log("the settings are not there any more: nothing is to be taken back")
+      return
+    end
     ctx:phase("taking back")
     local version = dev:desire { [p.section] = patch.back(old, p.settings) }
     -- Nobody can answer a section that is gone.

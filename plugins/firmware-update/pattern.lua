@@ -85,6 +85,14 @@ return pattern {
     local wish = dev:get("desired.firmware")
     local kept, doubtful = false, false
 
+    -- A command that can't be repeated is given in one place, and at most once.
+    local going_back = false
+    local function go_back()
+      if going_back then return end
+      going_back = true
+      trial.revert(dev, ctx.id, p.restart)
+    end
+
     ctx:phase("downloading")
     ctx:follow("reported.firmware.percent") -- the device's own percentage is the run's progress
     dev:desire { firmware = { job = ctx.id, version = p.version, url = p.url, sha256 = p.sha256 } }
@@ -96,7 +104,7 @@ return pattern {
       end
       -- A confirmation of which nobody knows whether it was taken is not followed
       -- by a command to go back: that is for whoever looks at the device.
-      if not doubtful then trial.revert(dev, ctx.id, p.restart) end
+      if not doubtful then go_back() end
     end)
 
     -- Each state that the device reports is a phase of the run, so that
@@ -114,7 +122,7 @@ return pattern {
     local sick = trial.sick(dev, ctx, boots and boots.count, p.probe)
     if sick then
       ctx:phase("rolling back")
-      trial.revert(dev, ctx.id, p.restart)
+      go_back()
       error { code = "rolled-back", message = "the trial of " .. p.version .. " failed: " .. sick.message, cause = sick }
     end
 

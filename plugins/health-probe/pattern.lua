@@ -43,7 +43,7 @@ return pattern {
       ctx:phase("probing")
       ctx:progress((sample - 1) / p.samples, string.format("look %d of %d", sample, p.samples))
 
-      local answered, answer = pcall(dev.call, dev, "healthCheck", {},
+      local answered, answer = pcall(dev.call, dev, "healthCheck", { look = sample },
         { timeout = "20s", online = p.online, retry = 1, idempotent = true })
       -- A cancelled run must end: do not take that for a bad look.
       if not answered and answer.code == "canceled" then error(answer) end

@@ -60,6 +60,7 @@ return pattern {
     ctx:phase("shutting out")
     dev:quarantine(p.reason)
     ctx:defer(function() dev:release() end)
+    dev:wait("not connected", { timeout = "5m" })
 
     -- From here on no key that the device ever had is good any more.
     ctx:phase("voiding keys")

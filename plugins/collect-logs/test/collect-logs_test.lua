@@ -40,9 +40,16 @@ end)
 test("is asked again", function(t)
   local d = t:device {}
   d:on_method("uploadLogs", 202, { never = true })
-  t:equal(t:run { retries = 1 }.state, "uncertain")
-  t:equal(d.calls, { "uploadLogs", "uploadLogs" })
-  t:equal(d:called("uploadLogs")[1].id, d:called("uploadLogs")[2].id)
+  d:after("40s", function()
+    d:on_method("uploadLogs", function(ask)
+      d:after("1s", function() d:report { logs = { id = ask.id, status = "uploaded", file = "logs.txt" } } end)
+      return 202
+    end)
+  end)
+  local r = t:run { retries = 3 }
+  t:equal(r.state, "succeeded")
+  t:equal(d.calls, { "uploadLogs", "uploadLogs", "uploadLogs" })
+  for _, ask in ipairs(d:called("uploadLogs")) do t:equal(ask.id, r.id) end
 end)
 
 test("refuses", function(t)
@@ -52,5 +59,5 @@ end)
 
 test("stays away", function(t)
   t:device { connected = false }
-  t:equal(t:run {}.error.code, "offline")
+  t:equal(t:run { online = "1h" }.error.code, "offline")
 end)

@@ -6,7 +6,11 @@ local function device(t, status, more)
     d:after("3s", function()
       local said = status(wish)
       local report = { configuration = { pump = { version = version, status = said, message = said == "rejected" and "too fast" or json.null } } }
-      if said == "applied" then report.pump = wish end
+      if said == "applied" then
+        report.pump = {}
+        for name in pairs(d.reported.pump or {}) do report.pump[name] = json.null end -- what is not there any more
+        for name, value in pairs(wish) do report.pump[name] = value end
+      end
       d:report(report)
     end)
   end)
@@ -81,6 +85,16 @@ test("a canceled one is taken back", function(t)
   t:equal(d.desired.pump, { rpm = 600, mode = "eco" })
 end)
 
+test("somebody else's newer setting is left", function(t)
+  local d = device(t, applied)
+  d:offline()
+  local r = t:start { section = "pump", settings = { rpm = 900 } }
+  d:desire { pump = { rpm = 950 } }
+  t:cancel(r, "not now")
+  t:equal(d.desired.pump.rpm, 950)
+  t:matches(t:logs()[1], "left as it is")
+end)
+
 test("null removes, and comes back", function(t)
   local d = device(t, applied)
   local r = t:run { section = "pump", settings = { mode = json.null } }
@@ -117,11 +131,12 @@ test("a section that was not there goes again", function(t)
   t:equal(d.desired.pump, nil)
 end)
 
-test("an undo of a run that was skipped changes nothing", function(t)
+test("an undo finds nothing to take back", function(t)
   local d = device(t, applied)
   d:offline()
   local r = t:start { section = "pump", settings = { rpm = 900 } }
   t:cancel(r, "not now", { undo = true })
   t:advance("1m")
+  t:equal(r.state, "undone")
   t:equal(d.desired.pump, { rpm = 600, mode = "eco" })
 end)

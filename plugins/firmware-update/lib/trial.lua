@@ -37,7 +37,7 @@ function trial.sick(dev, ctx, boots, probe)
   local answered, health
   for look = 1, 3 do
     if look > 1 then ctx:sleep("10s") end
-    answered, health = pcall(dev.call, dev, "healthCheck", {}, { timeout = "30s", online = "5m" })
+    answered, health = pcall(dev.call, dev, "healthCheck", { id = ctx.id, look = look }, { timeout = "30s", online = "5m" })
     if answered or health.code ~= "timeout" and health.code ~= "uncertain" then break end
   end
   if not answered then

@@ -13,7 +13,10 @@ local function device(t, odd)
     reported = { boot = { count = 1 }, firmware = { version = "2.0.0", slot = "a", slots = 2, state = "good" } },
   }
   local boots = 1
-  local function boot() boots = boots + 1 d:report { boot = { count = boots } } end
+  local function boot(firmware)
+    boots = boots + 1
+    d:report { boot = { count = boots }, firmware = firmware }
+  end
   d:on_desired("firmware", function(fw)
     if fw == nil then return end
     local function say(after, report)
@@ -28,10 +31,12 @@ local function device(t, odd)
     say("2m", { state = "applying" })
     d:after("3m", function()
       if not (d.desired.firmware and d.desired.firmware.job == fw.job) then return end
-      d:report { firmware = { job = fw.job, state = "trying", version = fw.version, slot = "b" } }
-      if odd.lost then return d:offline() end
+      if odd.lost then
+        d:report { firmware = { job = fw.job, state = "trying" } }
+        return d:offline()
+      end
       d:drop("30s")
-      d:after("31s", boot)
+      d:after("31s", function() boot { job = fw.job, state = "trying", version = fw.version, slot = "b" } end)
       if odd.restarts then d:after("2m", boot) end
     end)
   end)

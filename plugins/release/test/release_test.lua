@@ -1,4 +1,5 @@
-local tags = { quarantine = { reason = "odd traffic" } }
+-- As the hub writes it: who shut the device out, and how it stood before.
+local tags = { quarantine = { reason = "odd traffic", by = "r-0", time = "2026-03-01T08:00:00Z", status = "enabled" } }
 
 test("comes back, and is well", function(t)
   local d = t:device { tags = tags }

@@ -35,9 +35,22 @@ end)
 test("is asked again when the answer got lost", function(t)
   local d = t:device {}
   d:on_method("reportStatus", 200, { never = true })
-  local r = t:run { retries = 2 }
-  t:equal(r.state, "uncertain")
+  d:after("40s", function()
+    d:on_method("reportStatus", function(ask)
+      d:report { status = { id = ask.id, health = "good" } }
+      return 200
+    end)
+  end)
+  t:equal(t:run { retries = 3 }.state, "succeeded")
   t:equal(d.calls, { "reportStatus", "reportStatus", "reportStatus" })
+end)
+
+test("does not answer, and does not report", function(t)
+  local d = t:device {}
+  d:on_method("reportStatus", 200, { never = true })
+  local r = t:run { retries = 0 }
+  t:equal(r.state, "uncertain")
+  t:equal(d.calls, { "reportStatus" })
 end)
 
 test("a lost answer is settled by the report", function(t)

@@ -47,12 +47,11 @@ end)
 
 test("somebody else's newer setting is left", function(t)
   local d = device(t, false)
-  d:after("30s", function() d:report { note = "an operator is here" } end)
   local r = t:start(settings)
   t:advance("10s")
-  t:equal(d.desired.pump.rpm, 900)
-  t:cancel(r, "not now")
-  t:equal(d.desired.pump.rpm, 600)
+  d:desire { pump = { rpm = 950 } }
+  t:equal(t:finish(r).error.code, "unhealthy")
+  t:equal(d.desired.pump.rpm, 950)
 end)
 
 test("has them already", function(t)
