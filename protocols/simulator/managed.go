@@ -108,7 +108,7 @@ func (m *managed) told(version int64, patch json.RawMessage) {
 	if value, ok := members["firmware"]; ok {
 		m.wants(value)
 	}
-	if !m.order(func(ctx context.Context) { m.follow(ctx, version, patch, false) }) {
+	if !m.order(func(ctx context.Context) { m.follow(ctx, version, patch, nil) }) {
 		m.connected()
 	}
 }
@@ -218,7 +218,7 @@ func (m *managed) arrive(ctx context.Context) {
 		}
 		return
 	}
-	m.follow(ctx, versionOf(t.Desired), t.Desired, true)
+	m.follow(ctx, versionOf(t.Desired), t.Desired, t.Reported)
 }
 
 // report is the firmware as it is reported: what is not there any more is null.
@@ -319,12 +319,14 @@ func (m *managed) own(name string) bool {
 }
 
 // follow acts upon desired properties, each section once for each version of
-// them. whole says that these are all there are.
-func (m *managed) follow(ctx context.Context, version int64, patch json.RawMessage, whole bool) {
-	var wanted map[string]json.RawMessage
+// them. With what the device has reported these are all there are, and what it has
+// beside them is not wanted any more; without it they are a change.
+func (m *managed) follow(ctx context.Context, version int64, patch, reported json.RawMessage) {
+	var wanted, have map[string]json.RawMessage
 	if json.Unmarshal(patch, &wanted) != nil {
 		return
 	}
+	whole := reported != nil && json.Unmarshal(reported, &have) == nil
 	m.mu.Lock()
 	known, gap := version <= m.heard, version > m.heard+1 && !whole
 	if !gap {
@@ -342,6 +344,9 @@ func (m *managed) follow(ctx context.Context, version int64, patch json.RawMessa
 	if !firmware && whole {
 		update, firmware = json.RawMessage("null"), true
 	}
+	if whole {
+		m.missing(wanted, have)
+	}
 	answers := map[string]any{}
 	for _, section := range slices.Sorted(maps.Keys(wanted)) {
 		if !m.own(section) {
@@ -349,10 +354,7 @@ func (m *managed) follow(ctx context.Context, version int64, patch json.RawMessa
 		}
 	}
 	if len(answers) > 0 {
-		reported := map[string]any{"configuration": answers["configuration"]}
-		delete(answers, "configuration")
-		maps.Copy(reported, answers)
-		if !m.tell(ctx, reported) {
+		if !m.tell(ctx, answers) {
 			return
 		}
 	}
@@ -360,6 +362,45 @@ func (m *managed) follow(ctx context.Context, version int64, patch json.RawMessa
 		m.wants(update)
 		m.install(ctx, version, update)
 	}
+}
+
+// missing adds to the sections that are wanted, as null, what the device has and
+// nobody wants any more.
+func (m *managed) missing(wanted, have map[string]json.RawMessage) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for section := range m.sections {
+		if _, ok := wanted[section]; !ok && have[section] != nil {
+			wanted[section] = json.RawMessage("null")
+		}
+	}
+	for section, value := range wanted {
+		if have[section] != nil && !m.own(section) {
+			wanted[section] = without(value, have[section])
+		}
+	}
+}
+
+// without is a value with null for each member that it does not have, and that
+// which is there does.
+func without(value, there json.RawMessage) json.RawMessage {
+	var members, old map[string]json.RawMessage
+	if json.Unmarshal(value, &members) != nil || json.Unmarshal(there, &old) != nil || members == nil {
+		return value
+	}
+	for name, o := range old {
+		v, ok := members[name]
+		if !ok {
+			members[name] = json.RawMessage("null")
+			continue
+		}
+		members[name] = without(v, o)
+	}
+	text, err := json.Marshal(members)
+	if err != nil {
+		return value
+	}
+	return text
 }
 
 // configure answers a section: what to report of it goes into answers.

@@ -23,6 +23,7 @@ type managedFleet struct {
 	*testing.T
 	ctx     context.Context //nolint:containedctx // of the test
 	hub     *clienttest.Hub
+	load    *simulator.Load
 	logName string
 }
 
@@ -49,6 +50,7 @@ func newManagedFleet(t *testing.T, devices int, behaviour string) *managedFleet 
 	if _, err := l.Prepare(ctx); err != nil {
 		t.Fatal(err)
 	}
+	f.load = l
 	run, end := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- l.Run(run) }()
@@ -268,6 +270,18 @@ func TestManagedMisses(t *testing.T) {
 	if fmt.Sprint(said) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", said, want)
 	}
+
+	const id = "m-000001"
+	f.has(id, `{"valve":{"open":true},"configuration":{"valve":{"status":"applied"}}}`)
+	f.desire(id, `{"light":{"on":true},"valve":{"level":{"low":1,"high":9}}}`)
+	f.has(id, `{"light":{"on":true},"valve":{"open":true,"level":{"low":1,"high":9}}}`)
+	f.load.Drop()
+	eventually(f.ctx, t, id+" is away", func() bool {
+		i, err := f.hub.Service.Identity(f.ctx, id, "")
+		return err == nil && i.ConnectionState == "Disconnected"
+	})
+	f.desire(id, `{"light":null,"valve":{"open":null,"level":{"low":null}}}`)
+	f.has(id, `{"light":null,"valve":{"open":null,"level":{"low":null,"high":9}},"configuration":{"light":null}}`)
 }
 
 func TestCommandLog(t *testing.T) {
