@@ -106,8 +106,9 @@ func (c *simulateCmd) simulate(a *app, s *client.Service, b simulator.Behaviour)
 		Service: s, Hub: hub.Name, Transport: client.MQTT, Address: dialAddress(hub, "mqtts", c.Hub != ""),
 		Prefix: c.Prefix, Devices: c.Devices, Seed: c.Seed, Spread: c.Spread, Behaviour: b,
 	}
+	o.HTTPS = dialAddress(hub, "https", c.Hub != "")
 	if c.Transport == "ws" {
-		o.Transport, o.Address = client.WebSocket, dialAddress(hub, "https", c.Hub != "")
+		o.Transport, o.Address = client.WebSocket, o.HTTPS
 	}
 	if o.Spread == 0 {
 		o.Spread = time.Duration(c.Devices) * 4 * time.Millisecond

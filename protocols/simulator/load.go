@@ -36,6 +36,7 @@ type LoadOptions struct {
 	Hub       string           // the hub's name, for tokens and TLS
 	Transport client.Transport // of all devices
 	Address   string           // HOST:PORT
+	HTTPS     string           // HOST:PORT to which managed devices upload files; without it an upload fails
 	RootCAs   *x509.CertPool   // nil = the system's
 	Prefix    string           // begins the devices' ids
 	Devices   int
@@ -59,6 +60,7 @@ type Load struct {
 	cohorts []*Cohort // of each device; nil for none
 	started time.Time
 	marks   int64 // asked for
+	uploads *client.Uploads
 
 	devices []*loadDevice // guarded by mu, from Run on
 	ended   bool          // guarded by mu
@@ -96,6 +98,7 @@ func NewLoad(o LoadOptions) (*Load, error) {
 	if o.Acks != nil {
 		l.run = o.Acks.run
 	}
+	l.uploads = client.NewUploads(o.HTTPS, o.RootCAs, o.Dial)
 	return l, nil
 }
 
@@ -161,6 +164,7 @@ func (l *Load) readKeys(ctx context.Context) error {
 // Run keeps all devices going until ctx ends; it returns when all have stopped.
 func (l *Load) Run(ctx context.Context) error {
 	l.started = time.Now()
+	defer l.uploads.Close()
 	buffers := wire.NewBuffers()
 	var sessions tls.ClientSessionCache
 	if !l.o.FullHandshakes {

@@ -4,10 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
 )
+
+// maxLogLines is how many lines the log of a managed device has.
+const maxLogLines = 1000
 
 func busy() (status int, answer any) {
 	return 503, map[string]string{"message": "the device is busy"}
@@ -140,12 +144,20 @@ func (m *managed) installKey(ctx context.Context, a ask) {
 	m.tell(ctx, map[string]any{"key": map[string]any{"id": a.ID, "slot": slot}})
 }
 
-// uploadLogs reports the newest lines of a made-up log.
+// uploadLogs uploads the newest lines of a made-up log as a file.
 func (m *managed) uploadLogs(ctx context.Context, a ask) {
 	m.mu.Lock()
-	boots, reason, booted := m.boots, m.reason, m.booted
+	now, line := time.Now().UTC(), fmt.Sprintf("boot %d: %s, firmware %s\n", m.boots, m.reason, m.firmware.Version)
+	device := auth.ConnectionString{HostName: m.d.load.o.Hub, DeviceID: m.d.id, SharedAccessKey: m.key}
 	m.mu.Unlock()
-	line := fmt.Sprintf("%s boot %d: %s\n", booted.UTC().Format(time.RFC3339), boots, reason)
-	file := "logs-" + a.ID + ".txt"
-	m.tell(ctx, map[string]any{"logs": map[string]any{"id": a.ID, "status": "uploaded", "file": file, "size": len(line), "tail": line}})
+	var b strings.Builder
+	for i := range max(1, min(a.Lines, maxLogLines)) {
+		b.WriteString(now.Add(time.Duration(i-a.Lines)*time.Second).Format(time.RFC3339) + " " + line)
+	}
+	logs := map[string]any{"id": a.ID, "status": "uploaded", "file": "logs/" + a.ID + ".txt", "size": b.Len(), "message": nil}
+	if err := m.d.load.uploads.Upload(ctx, device, "logs/"+a.ID+".txt", []byte(b.String())); err != nil {
+		m.d.failed(ctx, "upload logs", err)
+		logs = map[string]any{"id": a.ID, "status": "failed", "message": fmt.Sprintf("%.200s", err), "file": nil, "size": nil}
+	}
+	m.tell(ctx, map[string]any{"logs": logs})
 }

@@ -2,6 +2,7 @@ package simulator_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,7 +42,7 @@ func newManagedFleet(t *testing.T, devices int, behaviour string) *managedFleet 
 		t.Fatal(err)
 	}
 	l, err := simulator.NewLoad(simulator.LoadOptions{
-		Service: f.hub.Service, Hub: "localhost", Transport: client.WebSocket, Address: f.hub.HTTPS, RootCAs: f.hub.RootCAs,
+		Service: f.hub.Service, Hub: "localhost", Transport: client.WebSocket, Address: f.hub.HTTPS, HTTPS: f.hub.HTTPS, RootCAs: f.hub.RootCAs,
 		Prefix: "m-", Devices: devices, Behaviour: b, Commands: log,
 	})
 	if err != nil {
@@ -164,7 +165,11 @@ func TestManagedMethods(t *testing.T) {
 		t.Errorf("health: %v", a)
 	}
 	f.call(id, "uploadLogs", `{"id":"l1","lines":10}`, 202)
-	f.has(id, `{"logs":{"id":"l1","status":"uploaded","file":"logs-l1.txt"}}`)
+	f.has(id, `{"logs":{"id":"l1","status":"uploaded","file":"logs/l1.txt"}}`)
+	var text bytes.Buffer
+	if _, err := f.hub.Service.DownloadFile(f.ctx, id, "logs/l1.txt", &text); err != nil || strings.Count(text.String(), "boot 2: reboot") != 10 {
+		t.Errorf("the uploaded log: %v\n%s", err, &text)
+	}
 
 	v := f.desire(id, `{"pump":{"rpm":900}}`)
 	f.has(id, fmt.Sprintf(`{"pump":{"rpm":900},"configuration":{"pump":{"version":%d,"status":"applied"}}}`, v))
