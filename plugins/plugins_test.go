@@ -34,7 +34,7 @@ func TestScenarios(t *testing.T) {
 					t.Errorf("%s\n%s: %s\n%s\n%s%s", test.Name, f.Place, f.Message, f.Crash, f.Diff, strings.Join(f.Source, "\n"))
 				}
 			}
-			if !r.OK() || len(r.Tests) < 4 || crashes < 10 {
+			if !r.Passed() || len(r.Tests) < 4 || crashes < 10 {
 				t.Errorf("%d tests, repeated with %d crashes", len(r.Tests), crashes)
 			}
 			for _, c := range r.Cover {
