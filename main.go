@@ -84,6 +84,7 @@ func hooks(b build, started time.Time, reload <-chan os.Signal) cli.Hooks {
 		CheckConfig:   checkConfig,
 		DoctorOffline: doctorOffline,
 		DoctorMachine: examineMachine,
+		Author:        authorHooks(),
 		ExitCode:      exitCode,
 	}
 }

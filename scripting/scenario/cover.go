@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -16,7 +15,7 @@ import (
 func cover(b *pattern.Bundle, ran map[string]map[int]bool) []FileCover {
 	var list []FileCover
 	for _, file := range slices.Sorted(maps.Keys(b.Files)) {
-		if path.Dir(file) == Folder || !strings.HasSuffix(file, ".lua") || strings.HasSuffix(file, ".d.lua") {
+		if file != pattern.MainFile && !strings.HasPrefix(file, "lib/") || !strings.HasSuffix(file, ".lua") {
 			continue
 		}
 		can := runnable(file, b.Files[file])

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"slices"
 	"time"
 
 	"github.com/muster-hub/muster/engine/pattern"
@@ -79,16 +80,7 @@ type FileCover struct {
 	Missed []int  `json:"missed,omitempty"` // those that did not
 }
 
-// OK reports whether no test failed, and there was one.
-func (r *Report) OK() bool {
-	ran := 0
-	for _, t := range r.Tests {
-		if t.Failure != nil {
-			return false
-		}
-		if t.Skipped == "" {
-			ran++
-		}
-	}
-	return ran > 0
+// Passed reports whether no test has failed.
+func (r *Report) Passed() bool {
+	return !slices.ContainsFunc(r.Tests, func(t Result) bool { return t.Failure != nil })
 }

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/protocols/cli"
+	"github.com/muster-hub/muster/scripting/author"
+	"github.com/muster-hub/muster/scripting/scenario"
+)
+
+// authorHooks are the commands of whoever writes patterns.
+func authorHooks() cli.AuthorHooks {
+	return cli.AuthorHooks{
+		New: patternNew, Check: patternCheck, Test: patternTest, Dev: patternDev, Pack: patternPack, Sign: patternSign, Keygen: patternKeygen, Stubs: patternStubs,
+	}
+}
+
+// errFound and errFailed end a command whose output has said what is wrong.
+var (
+	errFound  = errors.New("the check has found errors")
+	errFailed = errors.New("tests have failed")
+	errNone   = errors.New("no test was run")
+)
+
+// here is what is meant without a folder.
+func here(dirs []string) []string {
+	if len(dirs) == 0 {
+		return []string{"."}
+	}
+	return dirs
+}
+
+func patternNew(f cli.PatternNewFlags, std cli.IO) error {
+	dir, err := author.Create(f.In, f.Name, pattern.Scope(f.Kind))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.Err, "Made %s: a program, its test, and what editors need.\nNext: `muster pattern test %s --crash-everywhere`, then edit %s.\n", dir, dir, filepath.Join(dir, pattern.MainFile))
+	return err
+}
+
+func patternCheck(f cli.PatternCheckFlags, std cli.IO) error {
+	bad := false
+	all := []author.Finding{}
+	for _, dir := range here(f.Dir) {
+		b, _, err := author.Read(dir)
+		if err != nil {
+			return err
+		}
+		list, _ := author.Check(b)
+		for _, l := range list {
+			bad = bad || l.Level == author.LevelError || f.Strict
+		}
+		if f.Output == "json" {
+			all = append(all, list...)
+			continue
+		}
+		if err := author.Text(std.Out, dir, b, list); err != nil {
+			return err
+		}
+	}
+	if f.Output == "json" {
+		e := json.NewEncoder(std.Out)
+		e.SetIndent("", "  ")
+		if err := e.Encode(all); err != nil {
+			return err
+		}
+	}
+	if bad {
+		return errFound
+	}
+	return nil
+}
+
+func patternTest(ctx context.Context, f cli.PatternTestFlags, std cli.IO) error {
+	var reports []*scenario.Report
+	failed, ran := false, 0
+	for _, dir := range here(f.Dir) {
+		b, _, err := author.Read(dir)
+		if err != nil {
+			return err
+		}
+		r, err := scenario.Test(ctx, b, scenario.Options{Run: f.Run, CrashEverywhere: f.CrashEverywhere, Cover: f.Cover, Find: author.Neighbours(dir)})
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir, author.Placed(b, err))
+		}
+		failed = failed || !r.Passed()
+		ran += len(r.Tests)
+		reports = append(reports, r)
+		if f.Output == "text" {
+			if err := r.Text(std.Out, f.Verbose); err != nil {
+				return err
+			}
+		}
+	}
+	var err error
+	switch {
+	case f.Output == "junit":
+		err = scenario.JUnit(std.Out, reports)
+	case f.Output == "json" && len(reports) == 1:
+		err = reports[0].JSON(std.Out)
+	case f.Output == "json":
+		err = json.NewEncoder(std.Out).Encode(reports)
+	}
+	switch {
+	case err != nil:
+		return err
+	case failed:
+		return errFailed
+	case ran == 0:
+		return errNone
+	}
+	return nil
+}
+
+func patternDev(ctx context.Context, f cli.PatternDevFlags, std cli.IO) error {
+	return author.Dev(ctx, f.Dir, author.DevOptions{Trace: f.Trace, Every: f.Every, Once: f.Once, Out: std.Out})
+}
+
+func patternPack(f cli.PatternPackFlags, std cli.IO) error {
+	b, s, err := author.Read(f.Dir)
+	if err != nil {
+		return err
+	}
+	if s != nil {
+		if err := s.Verify(b); err != nil {
+			return fmt.Errorf("%s is not of these files: %w; sign them anew, or delete it", pattern.SignatureFile, err)
+		}
+	}
+	data, err := pattern.WriteArchive(b, s)
+	if err != nil {
+		return err
+	}
+	out := f.Out
+	if out == "" {
+		m, err := author.Manifest(b)
+		if err != nil {
+			return err
+		}
+		out = m.Name + "-" + m.Version + ".tar.gz"
+	}
+	if out == "-" {
+		_, err := std.Out.Write(data)
+		return err
+	}
+	if err := writeWhole(out, data, 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.Err, "Packed %d files into %s. Hash %s.\n", len(b.Files), out, b.Hash())
+	return err
+}
+
+func patternSign(f cli.PatternSignFlags, std cli.IO) error {
+	b, _, err := author.Read(f.Dir)
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(f.Key)
+	if err != nil {
+		return err
+	}
+	s, err := pattern.Sign(b, strings.TrimSpace(string(key)))
+	if err != nil {
+		return err
+	}
+	if err := writeWhole(filepath.Join(f.Dir, pattern.SignatureFile), s.Marshal(), 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.Err, "Signed %s with %s. Any change of the files needs another signature.\n", b.Hash(), s.Key)
+	return err
+}
+
+func patternKeygen(f cli.PatternKeygenFlags, std cli.IO) error {
+	public, private, err := pattern.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(f.Out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(file, private+"\n")
+	if err := errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	if err := writeWhole(f.Out+".pub", []byte(public+"\n"), 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.Err, "The private key is in %s: keep it. Hubs trust the public one in %s.pub after\n  muster pattern key add NAME %s\n", f.Out, f.Out, public)
+	return err
+}
+
+func patternStubs(f cli.PatternStubsFlags, std cli.IO) error {
+	if f.Out == "-" {
+		_, err := std.Out.Write(author.Stubs())
+		return err
+	}
+	return writeWhole(f.Out, author.Stubs(), 0o644)
+}
+
+// writeWhole writes a file so that nobody finds half of it.
+func writeWhole(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package author
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/scripting/scenario"
+)
+
+// Text writes findings for people, each with the lines of source around it.
+func Text(out io.Writer, dir string, b *pattern.Bundle, list []Finding) error {
+	var text strings.Builder
+	errs, warnings := 0, 0
+	for _, f := range list {
+		if f.Level == LevelError {
+			errs++
+		} else {
+			warnings++
+		}
+		place := dir
+		if f.File != "" {
+			place = filepath.Join(dir, f.File)
+		}
+		if f.Line > 0 {
+			place += fmt.Sprintf(":%d", f.Line)
+		}
+		fmt.Fprintf(&text, "%s: %s: %s (%s)\n", place, f.Level, f.Message, f.Rule)
+		if f.Next != "" {
+			fmt.Fprintf(&text, "      %s\n", f.Next)
+		}
+		for _, line := range scenario.Excerpt(b, f.File, f.Line) {
+			fmt.Fprintf(&text, "      %s\n", strings.TrimRight(line, " "))
+		}
+	}
+	switch {
+	case errs+warnings == 0:
+		fmt.Fprintf(&text, "%s: nothing to complain about\n", dir)
+	default:
+		fmt.Fprintf(&text, "%s: %d errors, %d warnings\n", dir, errs, warnings)
+	}
+	_, err := io.WriteString(out, text.String())
+	return err
+}
+
+// Placed adds to an error of Lua where it is, with the lines around it.
+func Placed(b *pattern.Bundle, err error) error {
+	f, ok := errors.AsType[*pattern.Fault](err)
+	if !ok || f.Line == "" {
+		return err
+	}
+	file, line := splitLine(f.Line)
+	text := f.Line + ": " + f.Message
+	if lines := scenario.Excerpt(b, file, line); len(lines) > 0 {
+		text += "\n" + strings.Join(lines, "\n")
+	}
+	return errors.New(text)
+}
