@@ -15,6 +15,7 @@ import (
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/protocols"
 	"github.com/muster-hub/muster/protocols/cli"
+	"github.com/muster-hub/muster/scripting/author"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -226,6 +227,12 @@ func checkSecret(file string) cli.Finding {
 func exitCode(err error) (code int, next string, ok bool) {
 	if e, ok := errors.AsType[*protocols.ListenError](err); ok {
 		return cli.ExitConnect, e.Next, true
+	}
+	if errors.Is(err, errFound) || errors.Is(err, errFailed) || errors.Is(err, errNone) {
+		return cli.ExitFailed, "", true
+	}
+	if errors.Is(err, author.ErrNoPattern) {
+		return cli.ExitUsage, "Name a pattern's folder; `muster pattern new NAME` begins one.", true
 	}
 	if errors.Is(err, storage.ErrExists) {
 		return cli.ExitConflict, "Give another name; nothing is overwritten.", true

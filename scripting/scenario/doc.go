@@ -12,4 +12,14 @@
 // activations, and in the end the whole journal is replayed. With
 // [Options.CrashEverywhere] each test is also repeated with a crash at every
 // commit of its runs; see crash.go for what is compared.
+//
+// # What a test sees
+//
+// test(name, function(t) ... end) declares one. t makes devices (device, fleet),
+// starts runs (run waits to a run's end, start does not; advance, at and finish
+// let time pass), answers questions (approve, deny), stands in for what is
+// outside (http, secret, pattern, kv, grant, deny_need), controls runs (cancel,
+// undo), calls the other functions of a pattern (gate, check, applies), and looks
+// at what came of it (equal, ok, matches, took_less_than, took_more_than, logs,
+// phases, events, runs, uncertain). [API] lists all of it with words.
 package scenario
