@@ -120,6 +120,8 @@ func (a *attempt) bindDevice(d *device) *lua.LUserData {
 				a.check(l, d.report(a.value(l, 2)))
 				return 0
 			},
+			"desire": func(l *lua.LState) int { a.check(l, d.changedBy(desired, a.value(l, 2))); return 0 },
+			"tag":    func(l *lua.LState) int { a.check(l, d.changedBy(tags, a.value(l, 2))); return 0 },
 			"after": func(l *lua.LState) int {
 				f := l.CheckFunction(3)
 				a.at(a.now.Add(a.span(l, 2)), 0, func() error { return a.callBack(f) })

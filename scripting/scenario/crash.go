@@ -3,7 +3,10 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 )
 
 // crash repeats a test once for each point at which a crash of the hub makes a
@@ -22,22 +25,51 @@ import (
 // results, the same twins, and the same calls, requests and messages, each once.
 // Where the crash has made a step uncertain, or a command that may be repeated
 // was taken twice, that can't be asked for; see attempt.settle.
+//
+// The repetitions know nothing of one another, and are done side by side. The
+// failure is that of the first point that has one.
 func (r *runner) crash(ctx context.Context, s *script, n int, plain *attempt) (*Failure, int, error) {
 	wanted, ends := plain.observed(), plain.runEnds()
-	for at := range plain.points {
-		l := r.lab(ctx)
-		l.crashAt = at
-		a, err := perform(ctx, s, n, l, r.find)
-		if err != nil {
-			return nil, at, err
+	attempts := make([]*attempt, len(plain.points))
+	failures := make([]*Failure, len(plain.points))
+	errs := make([]error, len(plain.points))
+	var next, last atomic.Int64
+	last.Store(int64(len(plain.points))) // from there on nothing is of interest
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(plain.points)) {
+		workers.Go(func() {
+			for {
+				at := next.Add(1) - 1
+				if at >= last.Load() || ctx.Err() != nil {
+					return
+				}
+				l := r.lab(ctx)
+				l.crashAt = int(at)
+				a, err := perform(ctx, s, n, l, r.find)
+				if err == nil {
+					attempts[at] = a
+					failures[at] = a.judge(plain.points[at], wanted, ends)
+				}
+				if errs[at] = err; err == nil && failures[at] == nil {
+					continue
+				}
+				for old := last.Load(); at < old && !last.CompareAndSwap(old, at); old = last.Load() {
+				}
+			}
+		})
+	}
+	workers.Wait()
+	if ctx.Err() != nil {
+		return nil, 0, context.Cause(ctx)
+	}
+	for at, a := range attempts {
+		if errs[at] != nil {
+			return nil, at, errs[at]
 		}
 		r.cover(a)
-		if f := a.judge(plain.points[at], wanted, ends); f != nil {
+		if f := failures[at]; f != nil {
 			f.Crash, f.Runs = plain.points[at], a.traces()
 			return f, at + 1, nil
-		}
-		if ctx.Err() != nil {
-			return nil, at, context.Cause(ctx)
 		}
 	}
 	return nil, len(plain.points), nil

@@ -224,6 +224,19 @@ func (d *device) report(patch json.RawMessage) error {
 	return d.lab.hub.changed(i)
 }
 
+// changedBy has somebody else change the tags or the desired properties.
+func (d *device) changedBy(n int, patch json.RawMessage) error {
+	i := d.identity()
+	if i == nil {
+		return fmt.Errorf("the device %q has no identity", d.id)
+	}
+	if err := i.merge(n, patch, d.lab.now); err != nil {
+		return err
+	}
+	d.told = n == desired && d.online
+	return d.lab.hub.changed(i)
+}
+
 // methodsCalled lists what the device was asked, in order.
 func (d *device) methodsCalled() []string {
 	list := make([]string, len(d.calls))

@@ -270,9 +270,15 @@ func (h *hub) activate(r *run) error {
 	return h.stored(r, at+", when it was stored and before anything was sent")
 }
 
-// twice runs an activation two times, the second one of copies, and returns what
-// it did if that is the same.
+// twice runs an activation two times, of copies, and returns what it did if that
+// is the same. With a crash it is run once: that the program does the same again
+// is known by then, and what it comes to is compared in the end.
 func (h *hub) twice(r *run, p *loaded) (pattern.Outcome, *pattern.Activation, error) {
+	if h.lab.crashAt >= 0 {
+		a := h.activation(r)
+		a.Steps = slices.Clone(a.Steps)
+		return h.lab.execute(p.program, a), a, nil
+	}
 	text, err := json.Marshal(h.activation(r))
 	if err != nil {
 		return pattern.Outcome{}, nil, fmt.Errorf("write an activation: %w", err)
@@ -318,20 +324,26 @@ func (h *hub) replay(r *run, p *loaded, last *pattern.Activation, entry pattern.
 
 // compareOutcomes shows how two outcomes differ; empty: they don't.
 func compareOutcomes(a, b *pattern.Outcome) string {
-	texts := [2]string{}
+	texts := [2][]byte{}
 	for i, o := range []*pattern.Outcome{a, b} {
 		c := *o
 		c.Cost.Time, c.Lines = 0, nil
-		text, err := json.MarshalIndent(&c, "", "  ")
+		text, err := json.Marshal(&c)
 		if err != nil {
 			return err.Error()
 		}
-		texts[i] = string(text)
+		texts[i] = text
 	}
-	if texts[0] == texts[1] {
+	if bytes.Equal(texts[0], texts[1]) {
 		return ""
 	}
-	return diffText(texts[0], texts[1])
+	for i := range texts {
+		var b bytes.Buffer
+		if err := json.Indent(&b, texts[i], "", "  "); err == nil {
+			texts[i] = b.Bytes()
+		}
+	}
+	return diffText(string(texts[0]), string(texts[1]))
 }
 
 // placeOf is the line of the first step that two outcomes do not share.

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -83,12 +84,16 @@ type runner struct {
 	only    *regexp.Regexp
 	main    *loaded
 	bundle  *pattern.Bundle
-	others  map[string]*loaded
 	lines   map[string]map[int]bool
+
+	finding sync.Mutex // guards others
+	others  map[string]*loaded
 }
 
 // find loads another pattern of which a test speaks.
 func (r *runner) find(name string) (*loaded, error) {
+	r.finding.Lock()
+	defer r.finding.Unlock()
 	if p := r.others[name]; p != nil {
 		return p, nil
 	}
