@@ -182,14 +182,23 @@ func (m *methods) value(l *lua.LState, v any) *lua.LUserData {
 		return 0
 	}))
 	meta.RawSetString("__metatable", lua.LString("locked"))
+	names := l.NewUserData()
+	names.Value = m.names()
+	meta.RawSetString("names", names)
 	ud.Metatable = meta
 	return ud
 }
 
-// near says what may be meant by a name.
-func (m *methods) near(name string) string {
+// names lists what the object has.
+func (m *methods) names() []string {
 	all := append(sortedKeys(m.fields), sortedKeys(m.calls)...)
 	slices.Sort(all)
+	return all
+}
+
+// near says what may be meant by a name.
+func (m *methods) near(name string) string {
+	all := m.names()
 	best, distance := "", 3
 	for _, other := range all {
 		if d := editDistance(name, other); d < distance {
