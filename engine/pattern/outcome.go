@@ -53,7 +53,7 @@ func (r *Run) senseless(o *Outcome) *Fault {
 			return wrong("step %d has no name or line", len(own)+i+1)
 		case len(s.Args) > MaxValue:
 			return tooBig("the arguments of "+s.Op, len(s.Args), MaxValue)
-		case len(s.Args) == 0 || !isJSON(s.Args) || !isJSON(s.Result):
+		case !isJSON(s.Args) || !isJSON(s.Result):
 			return wrong("step %d, %s, is not JSON", len(own)+i+1, clip(s.Op))
 		default:
 			deferred = s.Deferred
