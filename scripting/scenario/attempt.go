@@ -251,6 +251,9 @@ func (a *attempt) await(id string) error {
 		}
 		return fmt.Errorf("the run %s %s, and nothing is left to happen", id, what)
 	}
+	if err == nil { // what happens at the very moment of the end
+		err = a.advance(a.now, nil)
+	}
 	return err
 }
 

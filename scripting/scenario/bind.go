@@ -202,16 +202,11 @@ func (a *attempt) answer(l *lua.LState, approve bool) int {
 }
 
 func (a *attempt) tCancel(l *lua.LState) int {
-	n := 2
-	if _, ok := l.Get(2).(*lua.LUserData); ok {
-		n = 3
+	if _, ok := l.Get(2).(*lua.LUserData); !ok && l.Get(2) != lua.LNil { // the run was left out
+		l.Insert(lua.LNil, 2)
 	}
-	r := a.runOf(l, min(n-1, 2))
-	if n == 2 {
-		r = a.hub.memory.run(a.last)
-	}
-	why := l.OptString(n, "canceled by an operator")
-	a.check(l, a.hub.stop(r, why, lua.LVAsBool(option(l, n+1, "undo"))))
+	r := a.runOf(l, 2)
+	a.check(l, a.hub.stop(r, l.OptString(3, "canceled by an operator"), lua.LVAsBool(option(l, 4, "undo"))))
 	a.check(l, a.advance(a.now, nil))
 	return 0
 }

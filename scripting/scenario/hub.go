@@ -302,10 +302,14 @@ func (h *hub) twice(r *run, p *loaded) (pattern.Outcome, *pattern.Activation, er
 }
 
 // replay runs a program that has ended once more, answered from its whole
-// journal, with a twin and at a time that are no longer those of its end.
+// journal, with a twin in which nothing is and at a time that is not that of its
+// end: it must not matter.
 func (h *hub) replay(r *run, p *loaded, last *pattern.Activation, entry pattern.Entry, end *pattern.Outcome) error {
 	a := *last
 	a.Steps, a.Now = r.State.Of(entry), h.lab.now.Add(time.Hour)
+	if len(a.Twin) > 0 {
+		a.Twin = newIdentity(r.Device).document()
+	}
 	text, err := json.Marshal(&a)
 	if err != nil {
 		return fmt.Errorf("write an activation: %w", err)

@@ -45,6 +45,9 @@ type lab struct {
 	main     string // the pattern under test
 	execute  execute
 	trace    bool // gather lines
+	// recovered is what tests of this package do to a hub before it goes on after a
+	// crash; nil: nothing.
+	recovered func(*hub)
 
 	began   time.Time
 	devices []*device
@@ -154,6 +157,9 @@ func (l *lab) restart() error {
 	l.hub = &hub{lab: l, epoch: l.hub.epoch + 1, memory: m}
 	for _, d := range l.devices {
 		d.greeted = false
+	}
+	if l.recovered != nil {
+		l.recovered(l.hub)
 	}
 	return l.hub.recover()
 }

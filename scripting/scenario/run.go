@@ -84,6 +84,7 @@ type runner struct {
 	only    *regexp.Regexp
 	main    *loaded
 	bundle  *pattern.Bundle
+	made    func(*lab) // what tests of this package do to a lab; nil: nothing
 	lines   map[string]map[int]bool
 
 	finding sync.Mutex // guards others
@@ -170,6 +171,9 @@ func (r *runner) file(ctx context.Context, file string) ([]Result, error) {
 func (r *runner) lab(ctx context.Context) *lab {
 	l := newLab(ctx, programs{r.main.name: r.main}, r.main.name, r.execute)
 	l.trace = r.options.Cover
+	if r.made != nil {
+		r.made(l)
+	}
 	return l
 }
 

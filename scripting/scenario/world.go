@@ -1,11 +1,13 @@
 package scenario
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine/pattern"
@@ -399,9 +401,11 @@ func canonical(text json.RawMessage) string {
 	if json.Unmarshal(text, &v) != nil {
 		return string(text)
 	}
-	out, err := json.Marshal(v)
-	if err != nil {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false) // people read it
+	if err := e.Encode(v); err != nil {
 		return string(text)
 	}
-	return string(out)
+	return strings.TrimSuffix(out.String(), "\n")
 }
