@@ -134,7 +134,7 @@ func (s *runScan) each(r storage.Reader, after storage.Key, paged bool, f func(p
 		if err != nil {
 			return true, err
 		}
-		return f(storage.Tuple(part, slices.Concat(index, item.Key)), id, &item.Value)
+		return f(storage.Tuple(part, []byte(slices.Concat(index, item.Key))), id, &item.Value)
 	}
 	begin, behind, err := rowPlace(after)
 	if err != nil {
