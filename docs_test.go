@@ -20,6 +20,7 @@ import (
 	"github.com/muster-hub/muster/engine/pattern"
 	"github.com/muster-hub/muster/protocols"
 	"github.com/muster-hub/muster/protocols/cli"
+	"github.com/muster-hub/muster/scripting/scenario"
 )
 
 // update writes the generated pages instead of comparing them: make docs.
@@ -42,7 +43,7 @@ func TestGenerated(t *testing.T) {
 		"metrics.md":     metricsPage(),
 		"permissions.md": permissionsPage(),
 		"query.md":       queryPage(t),
-		"lua.md":         pattern.Page(),
+		"lua.md":         pattern.Page(scenario.API()...),
 	} {
 		want := generatedNote + text
 		file := filepath.Join("docs", "reference", name)

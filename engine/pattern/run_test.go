@@ -83,7 +83,6 @@ func TestSenselessOutcomes(t *testing.T) {
 		"much kept":        {Outcome{Ending: EndReturned, Kept: map[string]json.RawMessage{"a": long}}, "at most 16384"},
 		"bad kept":         {Outcome{Ending: EndReturned, Kept: map[string]json.RawMessage{"a": json.RawMessage("x")}}, "not JSON"},
 		"large arguments":  {Outcome{Ending: EndSuspended, Steps: []Step{{Op: "ctx.sleep", Args: long}}}, "at most 65536"},
-		"no arguments":     {Outcome{Ending: EndSuspended, Steps: []Step{{Op: "ctx.sleep"}}}, "not JSON"},
 		"a long name":      {Outcome{Ending: EndSuspended, Steps: []Step{{Op: strings.Repeat("a", 100), Args: json.RawMessage("{}")}}}, "no name"},
 		"out of its order": {Outcome{Ending: EndSuspended, Steps: []Step{{Op: "ctx.event", Args: json.RawMessage("{}"), Deferred: true}, call("ctx.sleep")}}, "although the run was to end"},
 	} {
