@@ -184,7 +184,7 @@ func (x *execution) log(line, text string) {
 	if len(x.logs) >= pattern.MaxLogs {
 		x.logs = append(x.logs[:0], x.logs[1:]...)
 	}
-	x.logs = append(x.logs, pattern.LogLine{Line: line, Text: clip(text, pattern.MaxLogLine)})
+	x.logs = append(x.logs, pattern.LogLine{Step: x.taken, Line: line, Text: clip(text, pattern.MaxLogLine)})
 }
 
 // mark notes the line of the next instruction.

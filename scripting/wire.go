@@ -327,6 +327,7 @@ func (p *packer) outcome(o *pattern.Outcome) {
 	p.text(o.Report.Follow)
 	p.b = binary.AppendUvarint(p.b, uint64(len(o.Logs)))
 	for _, line := range o.Logs {
+		p.int(int64(line.Step))
 		p.text(line.Line)
 		p.text(line.Text)
 	}
@@ -350,7 +351,7 @@ func (u *unpacker) outcome() pattern.Outcome {
 		Report: pattern.Report{Phase: u.text(), Progress: u.float(), Text: u.text(), Follow: u.text()},
 	}
 	for range u.count() {
-		o.Logs = append(o.Logs, pattern.LogLine{Line: u.text(), Text: u.text()})
+		o.Logs = append(o.Logs, pattern.LogLine{Step: int(u.int()), Line: u.text(), Text: u.text()})
 	}
 	o.Cost = pattern.Cost{Instructions: u.int(), Calls: u.int(), Time: time.Duration(u.int())}
 	is, n := u.yes(), u.count()
