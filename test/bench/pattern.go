@@ -31,6 +31,7 @@ type patternOptions struct {
 	clients     int // of the plain program
 	rounds      int
 	reconnect   bool
+	away        time.Duration
 }
 
 // patternParts are the parts of the benchmark in the order in which they run.
@@ -57,6 +58,7 @@ func patternsCommand(ctx context.Context, args []string, stdout io.Writer) error
 	f.IntVar(&o.clients, "clients", 256, "fleet: devices that the plain program is at work on at once")
 	f.IntVar(&o.rounds, "rounds", 3, "fleet: how often each is measured")
 	f.BoolVar(&o.reconnect, "reconnect", true, "fleet: devices drop their connection and make another one")
+	f.DurationVar(&o.away, "away", 100*time.Millisecond, "fleet: between the answer and the new connection")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

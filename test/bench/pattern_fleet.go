@@ -37,7 +37,7 @@ func (o *patternOptions) fleet(ctx context.Context, h *hub, stdout io.Writer) er
 		return err
 	}
 	defer q.close()
-	f, err := bootFleet(ctx, h, o.devices, o.reconnect)
+	f, err := o.bootFleet(ctx, h)
 	defer f.close()
 	if err != nil {
 		return err
@@ -128,8 +128,10 @@ func (q *queryHub) reboot(ctx context.Context, id string) error {
 	if _, err := q.post(ctx, "/twins/"+id+"/methods"+version, call); err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
-		now = bootTwin{}
+	for wait := time.Now().Add(5 * time.Minute); ctx.Err() == nil; {
+		if now = (bootTwin{}); time.Now().After(wait) {
+			return errors.New("it has not come back")
+		}
 		if err := q.into(ctx, &now, http.MethodGet, "/twins/"+id+version, nil); err != nil {
 			return err
 		}
@@ -143,8 +145,10 @@ func (q *queryHub) reboot(ctx context.Context, id string) error {
 
 // bootingFleet are devices that reboot when they are told to.
 type bootingFleet struct {
-	lives  sync.WaitGroup
-	cancel context.CancelFunc
+	lives     sync.WaitGroup
+	cancel    context.CancelFunc
+	reconnect bool
+	away      time.Duration
 
 	mu      sync.Mutex
 	streams map[string]*device
@@ -152,16 +156,17 @@ type bootingFleet struct {
 }
 
 // bootFleet connects devices, each of which then lives until the fleet is closed.
-func bootFleet(ctx context.Context, h *hub, n int, reconnect bool) (*bootingFleet, error) {
-	f := &bootingFleet{streams: map[string]*device{}}
-	ctx, f.cancel = context.WithCancel(ctx)
+func (o *patternOptions) bootFleet(ctx context.Context, h *hub) (*bootingFleet, error) {
+	f := &bootingFleet{streams: map[string]*device{}, reconnect: o.reconnect, away: o.away}
+	lives, cancel := context.WithCancel(ctx) // longer than the connecting
+	f.cancel = cancel
 	p := newPool()
-	err := inParallel(ctx, n, func(ctx context.Context, i int) error {
+	err := inParallel(ctx, o.devices, func(ctx context.Context, i int) error {
 		d, err := f.connect(ctx, p, h, deviceName("device", i))
 		if err != nil {
 			return err
 		}
-		f.lives.Go(func() { f.live(ctx, p, h, d, reconnect) })
+		f.lives.Go(func() { f.live(lives, p, h, d) })
 		return nil
 	})
 	return f, err
@@ -184,10 +189,11 @@ func (f *bootingFleet) connect(ctx context.Context, p *pool, h *hub, id string) 
 	return d, nil
 }
 
-func (f *bootingFleet) live(ctx context.Context, p *pool, h *hub, d *device, reconnect bool) {
+func (f *bootingFleet) live(ctx context.Context, p *pool, h *hub, d *device) {
 	for boots := 1; ; boots++ {
 		err := d.untilCalled()
-		if err == nil && reconnect {
+		if err == nil && f.reconnect {
+			pause(ctx, f.away) // a connection that is taken over is not read to its end
 			d.close()
 			d, err = f.connect(ctx, p, h, d.id)
 		}
