@@ -360,10 +360,10 @@ func clamp(f float64) int {
 	switch {
 	case math.IsNaN(f):
 		return 0
-	case f > 1<<40:
-		return 1 << 40
-	case f < -1<<40:
-		return -1 << 40
+	case f > 1<<30:
+		return 1 << 30
+	case f < -1<<30:
+		return -1 << 30
 	}
 	return int(f)
 }
@@ -449,6 +449,51 @@ func (x *execution) fits(l *lua.LState, n int, what string) {
 		x.raisef(l, pattern.FaultTooBig, "%s would make a text of more than %s bytes", what, thousands(pattern.MaxString))
 	}
 	x.chargeBytes(l, n)
+}
+
+func pushBool(l *lua.LState, is bool) int {
+	l.Push(lua.LBool(is))
+	return 1
+}
+
+// less stands for a < b.
+func less(l *lua.LState, a, b lua.LValue) bool {
+	if x, y, ok := texts(l, a, b); ok {
+		return x < y
+	}
+	return l.LessThan(a, b)
+}
+
+// texts are two values that both are texts, and charges for comparing them.
+func texts(l *lua.LState, a, b lua.LValue) (x, y string, ok bool) {
+	first, ok1 := a.(lua.LString)
+	second, ok2 := b.(lua.LString)
+	if ok1 && ok2 {
+		of(l).chargeBytes(l, min(len(first), len(second)))
+	}
+	return string(first), string(second), ok1 && ok2
+}
+
+// atMost stands for a <= b: by __le, or by __lt the other way round.
+func atMost(l *lua.LState, a, b lua.LValue) bool {
+	if x, y, ok := texts(l, a, b); ok {
+		return x <= y
+	}
+	x, ok1 := a.(lua.LNumber)
+	y, ok2 := b.(lua.LNumber)
+	if ok1 && ok2 {
+		return x <= y
+	}
+	if f, ok := l.GetMetaField(a, "__le").(*lua.LFunction); ok && l.GetMetaField(b, "__le") == lua.LValue(f) {
+		l.Push(f)
+		l.Push(a)
+		l.Push(b)
+		l.Call(2, 1)
+		v := l.Get(-1)
+		l.Pop(1)
+		return lua.LVAsBool(v)
+	}
+	return !l.LessThan(b, a)
 }
 
 func secretText(l *lua.LState) int {

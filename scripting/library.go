@@ -61,6 +61,10 @@ func newLibrary() *library {
 	}
 	add(baseFunctions())
 	globals.RawSetString(concatName, lib.function(concat))
+	globals.RawSetString(lessName, lib.function(func(l *lua.LState) int { return pushBool(l, less(l, l.Get(1), l.Get(2))) }))
+	globals.RawSetString(greaterName, lib.function(func(l *lua.LState) int { return pushBool(l, less(l, l.Get(2), l.Get(1))) }))
+	globals.RawSetString(atMostName, lib.function(func(l *lua.LState) int { return pushBool(l, atMost(l, l.Get(1), l.Get(2))) }))
+	globals.RawSetString(atLeastName, lib.function(func(l *lua.LState) int { return pushBool(l, atMost(l, l.Get(2), l.Get(1))) }))
 	others := map[string]map[string]lua.LValue{
 		"json": {"null": lib.null}, "math": {"pi": lua.LNumber(math.Pi), "huge": lua.LNumber(math.Inf(1))},
 	}

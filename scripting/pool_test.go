@@ -11,6 +11,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "__worker":
 			exit(Worker(os.Stdin, os.Stdout))
+		case "__worker-open": // the sandbox is off, the walls of the process stand
+			exit(work(os.Stdin, os.Stdout, confine(), walls{open: true}))
 		}
 	}
 	os.Exit(m.Run())

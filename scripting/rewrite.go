@@ -13,6 +13,8 @@ const (
 	// concatName is the global that stands for the operator "..": no program can
 	// write such a name.
 	concatName = ".."
+	// These stand for comparisons.
+	lessName, atMostName, greaterName, atLeastName = "<", "<=", ">", ">="
 
 	nestingMost  = 200 // of expressions and statements: what walks them is recursive
 	operandsMost = 40  // of one call that joins texts
@@ -21,7 +23,7 @@ const (
 // rewrite changes a parsed file so that the sandbox can bound what it does.
 //
 // Each a .. b becomes a call of the function [concatName], which looks at the
-// size before it makes a text. An assignment to more than one variable goes
+// size before it makes a text, and so does what orders two values. An assignment to more than one variable goes
 // through fresh locals: gopher-lua writes a parameter before it has read what
 // stands on its right.
 //
@@ -152,6 +154,7 @@ func (w *rewriter) expr(e ast.Expr) ast.Expr {
 		e.Lhs, e.Rhs = w.expr(e.Lhs), w.expr(e.Rhs)
 	case *ast.RelationalOpExpr:
 		e.Lhs, e.Rhs = w.expr(e.Lhs), w.expr(e.Rhs)
+		return compare(e)
 	case *ast.ArithmeticOpExpr:
 		e.Lhs, e.Rhs = w.expr(e.Lhs), w.expr(e.Rhs)
 	case *ast.UnaryMinusOpExpr:
@@ -194,6 +197,42 @@ func join(at ast.PositionHolder, operands []ast.Expr) ast.Expr {
 	call := &ast.FuncCallExpr{Func: name, Args: operands, AdjustRet: true}
 	copyLines(at, name, call)
 	return call
+}
+
+// compare makes a call of an order of which both sides may be texts, since it
+// takes as long as they are. Loops compare with a number or a length.
+func compare(e *ast.RelationalOpExpr) ast.Expr {
+	if numeric(e.Lhs) || numeric(e.Rhs) {
+		return e
+	}
+	name := lessName
+	switch e.Operator {
+	case "<":
+	case "<=":
+		name = atMostName
+	case ">":
+		name = greaterName
+	case ">=":
+		name = atLeastName
+	default:
+		return e
+	}
+	id := &ast.IdentExpr{Value: name}
+	call := &ast.FuncCallExpr{Func: id, Args: []ast.Expr{e.Lhs, single(e.Rhs)}, AdjustRet: true}
+	copyLines(e, id, call)
+	return call
+}
+
+// numeric reports whether an expression gives a number, unless a metatable has it
+// give something else.
+func numeric(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.NumberExpr, *ast.UnaryLenOpExpr, *ast.ArithmeticOpExpr:
+		return true
+	case *ast.UnaryMinusOpExpr:
+		return numeric(e.Expr)
+	}
+	return false
 }
 
 // single cuts what an expression gives to one value.

@@ -107,10 +107,10 @@ func tableRemove(l *lua.LState) int {
 func tableSort(l *lua.LState) int {
 	x, t := of(l), checkTable(l, 1)
 	n := t.Len()
-	less := func(a, b lua.LValue) bool { return l.LessThan(a, b) }
+	before := func(a, b lua.LValue) bool { return less(l, a, b) }
 	if l.Get(2) != lua.LNil {
 		f := l.CheckFunction(2)
-		less = func(a, b lua.LValue) bool {
+		before = func(a, b lua.LValue) bool {
 			l.Push(f)
 			l.Push(a)
 			l.Push(b)
@@ -133,7 +133,7 @@ func tableSort(l *lua.LState) int {
 		if compared++; compared%8 == 0 {
 			x.charge(l, 8)
 		}
-		return less(list[i], list[j])
+		return before(list[i], list[j])
 	})
 	for i, v := range list {
 		t.RawSetInt(i+1, v)
