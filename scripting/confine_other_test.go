@@ -1,0 +1,10 @@
+//go:build !linux
+
+package scripting
+
+import (
+	"errors"
+	"io"
+)
+
+func probe(io.Writer) error { return errors.New("only on Linux") }
