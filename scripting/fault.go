@@ -168,7 +168,7 @@ var (
 // plain makes what the interpreter says into a code and a message for people: its
 // position stands in the fault's line.
 func plain(text string) (pattern.FaultCode, string) {
-	text = positionBefore.ReplaceAllString(clip(valid(text), faultTextMost), "")
+	text = strings.TrimSpace(positionBefore.ReplaceAllString(clip(valid(text), faultTextMost), ""))
 	switch {
 	case text == "stack overflow": // of the interpreter's own
 		return pattern.FaultBudget, fmt.Sprintf("calls nest deeper than %d (budget: frames)", pattern.MaxFrames)

@@ -9,11 +9,12 @@ import (
 // unwind ends the activation from inside a function of the library: it tears
 // down the Lua stack, and each pcall on the way passes it on.
 func (x *execution) unwind(l *lua.LState) int {
-	e := &lua.ApiError{Type: lua.ApiErrorRun, Object: x.lib.sentinel}
-	if x.over != overBudget {
-		e.StackTrace = "-" // else gopher-lua makes one, which nobody reads
+	if x.over == overBudget { // deferred functions will want the variables that they have captured
+		l.Error(x.lib.sentinel, 0)
 	}
-	panic(e)
+	// Nothing runs behind this, and nobody reads a trace of it, which gopher-lua
+	// would make.
+	panic(&lua.ApiError{Type: lua.ApiErrorRun, Object: x.lib.sentinel, StackTrace: "-"})
 }
 
 // Each protected call has a state of its own, which shares everything but the
