@@ -471,7 +471,7 @@ func valid(s string) string {
 	if utf8.ValidString(s) {
 		return s
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	return string([]rune(s)) // each bad byte by itself, as encoding/json has it
 }
 
 func (d *decoder) escaped(start int) (string, error) {

@@ -17,6 +17,10 @@ func (x *execution) unwind(l *lua.LState) int {
 	panic(&lua.ApiError{Type: lua.ApiErrorRun, Object: x.lib.sentinel, StackTrace: "-"})
 }
 
+// caughtCost is what it costs, in instructions, to catch an error: its trace is
+// written.
+const caughtCost = 100
+
 // Each protected call has a state of its own, which shares everything but the
 // stack: when an error is raised, gopher-lua detaches the captured variables of
 // all functions on the stack, also of those that go on, whose closures then see
@@ -54,6 +58,9 @@ func (x *execution) protect(l *lua.LState, fn lua.LValue, args []lua.LValue) (re
 	}
 	if x.over != "" {
 		x.unwind(l)
+	}
+	if f != nil {
+		x.charge(l, caughtCost)
 	}
 	return results, f
 }

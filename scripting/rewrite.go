@@ -24,12 +24,11 @@ const (
 //
 // Each a .. b becomes a call of the function [concatName], which looks at the
 // size before it makes a text, and so does what orders two values. An assignment to more than one variable goes
-// through fresh locals: gopher-lua writes a parameter before it has read what
-// stands on its right.
+// through fresh locals: gopher-lua writes some variables before it has read them,
+// so that a, b = b, a makes the two the same.
 //
 // Lines stay as they are. It returns what is wrong with the file.
-func rewrite(file string, chunk []ast.Stmt) (_ []ast.Stmt, fault *pattern.Fault) {
-	w := &rewriter{file: file}
+func (w *rewriter) rewrite(chunk []ast.Stmt) (_ []ast.Stmt, fault *pattern.Fault) {
 	defer func() {
 		if v := recover(); v != nil {
 			f, ok := v.(*pattern.Fault)
@@ -48,12 +47,13 @@ func parseFile(file string, text []byte) ([]ast.Stmt, *pattern.Fault) {
 	if fault != nil {
 		return nil, fault
 	}
-	return rewrite(file, chunk)
+	return (&rewriter{file: file}).rewrite(chunk)
 }
 
 type rewriter struct {
 	file  string
 	depth int
+	plain bool // operators stay, for a test that compares
 }
 
 // enter is called where a recursion begins, and leave where it ends.
@@ -132,7 +132,10 @@ func (w *rewriter) expr(e ast.Expr) ast.Expr {
 	defer w.leave()
 	switch e := e.(type) {
 	case *ast.StringConcatOpExpr:
-		return w.concat(e)
+		if !w.plain {
+			return w.concat(e)
+		}
+		e.Lhs, e.Rhs = w.expr(e.Lhs), w.expr(e.Rhs)
 	case *ast.AttrGetExpr:
 		e.Object, e.Key = w.expr(e.Object), w.expr(e.Key)
 	case *ast.TableExpr:
@@ -154,7 +157,9 @@ func (w *rewriter) expr(e ast.Expr) ast.Expr {
 		e.Lhs, e.Rhs = w.expr(e.Lhs), w.expr(e.Rhs)
 	case *ast.RelationalOpExpr:
 		e.Lhs, e.Rhs = w.expr(e.Lhs), w.expr(e.Rhs)
-		return compare(e)
+		if !w.plain {
+			return compare(e)
+		}
 	case *ast.ArithmeticOpExpr:
 		e.Lhs, e.Rhs = w.expr(e.Lhs), w.expr(e.Rhs)
 	case *ast.UnaryMinusOpExpr:

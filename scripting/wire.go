@@ -34,7 +34,12 @@ const (
 	frameHead   = 5
 	requestMost = 8 << 20 // bytes of a frame to a worker
 	answerMost  = 4 << 20 // bytes of one from a worker
-	itemsMost   = 1 << 16 // of a list
+	// Items of lists. Those of an answer bound what a worker can make its pool keep.
+	stepsMost = 2 * (pattern.MaxSteps + pattern.MaxSteps/10)
+	traceMost = 64
+	linesMost = 1 << 16
+	keptMost  = pattern.MaxKept
+	filesMost = 4 * pattern.MaxFiles
 )
 
 var errWire = errors.New("the frame is not what it should be")
@@ -175,10 +180,11 @@ func (u *unpacker) time() time.Time {
 	return time.Unix(seconds, nanoseconds%1e9).UTC()
 }
 
-// count is how many items follow: never more than there are bytes left.
-func (u *unpacker) count() int {
+// count is how many items follow, of at most so many: never more than there are
+// bytes left.
+func (u *unpacker) count(most int) int {
 	n := u.uint()
-	if n > itemsMost || n > uint64(len(u.b)) {
+	if n > uint64(most) || n > uint64(len(u.b)) {
 		u.fail()
 		return 0
 	}
@@ -202,8 +208,8 @@ func (p *packer) bundle(b *pattern.Bundle) {
 }
 
 func (u *unpacker) bundle() *pattern.Bundle {
-	n := u.count()
-	b := &pattern.Bundle{Files: make(map[string][]byte, n)}
+	n := u.count(filesMost)
+	b := &pattern.Bundle{Files: map[string][]byte{}}
 	for range n {
 		path := u.text()
 		b.Files[path] = u.raw()
@@ -233,7 +239,7 @@ func (u *unpacker) fault() *pattern.Fault {
 		return nil
 	}
 	f := &pattern.Fault{Code: pattern.FaultCode(u.text()), Message: u.text(), Status: int(u.int()), Cause: u.raw(), Payload: u.raw(), Line: u.text()}
-	for range u.count() {
+	for range u.count(traceMost) {
 		f.Trace = append(f.Trace, u.text())
 	}
 	return f
@@ -254,11 +260,11 @@ func (p *packer) steps(list []pattern.Step) {
 }
 
 func (u *unpacker) steps() []pattern.Step {
-	n := u.count()
+	n := u.count(stepsMost)
 	if n == 0 {
 		return nil
 	}
-	list := make([]pattern.Step, 0, n)
+	list := make([]pattern.Step, 0, min(n, 64))
 	for range n {
 		list = append(list, pattern.Step{Op: u.text(), Args: u.raw(), Line: u.text(), Deferred: u.yes(), Result: u.raw(), Fault: u.fault()})
 	}
@@ -276,11 +282,11 @@ func (p *packer) values(m map[string]json.RawMessage) {
 }
 
 func (u *unpacker) values() map[string]json.RawMessage {
-	is, n := u.yes(), u.count()
+	is, n := u.yes(), u.count(keptMost)
 	if !is {
 		return nil
 	}
-	m := make(map[string]json.RawMessage, n)
+	m := map[string]json.RawMessage{}
 	for range n {
 		name := u.text()
 		m[name] = u.raw()
@@ -350,17 +356,17 @@ func (u *unpacker) outcome() pattern.Outcome {
 		Ending: pattern.Ending(u.text()), Steps: u.steps(), Result: u.raw(), Fault: u.fault(), Kept: u.values(),
 		Report: pattern.Report{Phase: u.text(), Progress: u.float(), Text: u.text(), Follow: u.text()},
 	}
-	for range u.count() {
+	for range u.count(pattern.MaxLogs) {
 		o.Logs = append(o.Logs, pattern.LogLine{Step: int(u.int()), Line: u.text(), Text: u.text()})
 	}
 	o.Cost = pattern.Cost{Instructions: u.int(), Calls: u.int(), Time: time.Duration(u.int())}
-	is, n := u.yes(), u.count()
+	is, n := u.yes(), u.count(filesMost)
 	if is {
-		o.Lines = make(map[string][]int, n)
+		o.Lines = map[string][]int{}
 	}
 	for range n {
 		file, list := u.text(), []int(nil)
-		for range u.count() {
+		for range u.count(linesMost) {
 			list = append(list, int(u.int()))
 		}
 		if is {
