@@ -1,7 +1,9 @@
 package scripting
 
 import (
+	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/muster-hub/muster/engine/pattern"
@@ -18,70 +20,23 @@ type attack struct {
 	outside bool
 }
 
-func attacks() []attack {
-	return []attack{
-		{name: "endless loop", body: `while true do end`},
-		{name: "endless goto", body: `::a:: goto a`},
-		{name: "pcall swallows", body: `while true do pcall(function() while true do end end) end`},
-		{name: "xpcall swallows", body: `while true do xpcall(function() error("x") end, function() while true do end end) end`},
-		{name: "pattern bomb of stars", body: `return string.find(("a"):rep(40), ("a*"):rep(14) .. "b")`},
-		{name: "pattern bomb of lazy dots", body: `return string.find(("x"):rep(3000), ".-.-.-.-b")`},
-		{name: "pattern bomb, short text", body: `return string.find(("a"):rep(200), (".-"):rep(4) .. "b")`},
-		{name: "pattern bombs, caught", body: `while true do pcall(string.find, ("a"):rep(200), (".-"):rep(4) .. "b") end`},
-		{name: "pattern that recurses", body: `while true do string.find(("a"):rep(1000000), "^(.-)*b") string.match(("a"):rep(1000000), ".-b") end`},
-		{name: "gmatch bomb", body: `for _ in string.gmatch(("a"):rep(300), (".-"):rep(4) .. "b") do end while true do end`},
-		{name: "string.rep", body: `local t = {} for i = 1, 64 do t[i] = ("x"):rep(3e9) end`},
-		{name: "string.rep, caught", body: `local t, i = {}, 0 while true do i = i + 1 pcall(function() t[i] = ("x"):rep(1048576) end) end`},
-		{name: "doubling with ..", body: `local s = "x" while true do s = s .. s end`},
-		{name: "many texts", body: `local t, s = {}, ("x"):rep(1000000) while true do t[#t + 1] = s .. #t end`},
-		{name: "nested gsub", body: `local s = ("a"):rep(3000) while true do s:gsub("a", function() return (s:gsub("a", s)) end) end`},
-		{name: "gsub that grows", body: `local s = ("a"):rep(1000) while true do s = s:gsub("a", "aaaa") end`},
-		{name: "unpack", body: `local t = {} for i = 1, 100 do t[i] = { unpack({}, 1, 1e8) } end`},
-		{name: "table.concat", body: `local t = {} for i = 1, 1000 do t[i] = ("x"):rep(1000000) end for i = 1, 100 do t[i] = table.concat(t) end`},
-		{name: "string.format widths", body: `local t = {} for i = 1, 1000 do t[i] = string.format("%0999999999d%999999999s", i, "x") end while true do end`},
-		{name: "tables in tables", body: `local t = {} while true do t[#t + 1] = { t, {}, {} } end`},
-		{name: "tables of texts", body: `local t, i = {}, 0 while true do i = i + 1 t["k" .. i] = ("v"):rep(1000) .. i end`},
-		{name: "an index far away", body: `local all = {} for i = 1, 1000 do local t = {} t[60000000 + i] = 1 t[130000] = 1 all[i] = t end while true do end`, outside: true},
-		{name: "insert at the front", body: `local t = {} while true do table.insert(t, 1, t) end`},
-		{name: "deleted keys", body: `local t = {} for i = 1, 20000 do t[i + 0.5] = 1 t[i + 0.5] = nil end t.x = 1 while true do next(t) end`},
-		{name: "deep recursion", body: `local function f(n) return 1 + f(n + 1) end while true do pcall(f, 1) end`},
-		{name: "deep recursion through pcall", body: `local function f() pcall(f) return 1 end while true do f() end`},
-		{name: "tail calls", body: `local function f() return f() end return f()`},
-		{name: "__index loop", body: `local t = setmetatable({}, { __index = function(t, k) return t[k] end }) while true do pcall(function() return t.x end) end`},
-		{name: "__index chain", body: `local t = {} for i = 1, 90 do t = setmetatable({}, { __index = t }) end while true do local x = t.y end`},
-		{name: "__tostring loop", body: `local t t = setmetatable({}, { __tostring = function() return tostring(t) end }) while true do pcall(tostring, t) end`},
-		{name: "__concat loop", body: `local t t = setmetatable({}, { __concat = function(a, b) return a .. b end }) while true do pcall(function() return t .. "x" end) end`},
-		{name: "__call, __eq and __lt", body: `local mt = {} mt.__call = function(t) return t() end mt.__lt = function(a, b) return a < b end
-			local a, b = setmetatable({}, mt), setmetatable({}, mt) while true do pcall(a) pcall(function() return a < b end) end`},
-		{name: "__gc", body: `for i = 1, 100 do setmetatable({}, { __gc = function() while true do end end }) end while true do end`},
-		{name: "coroutine storm", body: `while true do coroutine.wrap(function() while true do coroutine.yield(1) end end)() end`},
-		{name: "sort that never agrees", body: `local t = {} for i = 1, 2000 do t[i] = i % 7 end while true do pcall(table.sort, t, function(a, b) return true end) end`},
-		{name: "sort that loops", body: `table.sort({ 3, 2, 1 }, function() while true do end end)`},
-		{name: "json bombs", body: `while true do pcall(json.decode, ("["):rep(100000)) local t = {} for i = 1, 30 do t = { t, t } end pcall(json.encode, t) end`},
-		{name: "comparison of huge texts", body: `local a = ("x"):rep(1048575) local b = a .. "y" a = a .. "x" while true do if a < b then end if a >= b then end table.sort({ a, b }) end`},
-		{name: "huge keys, and whether they are equal", body: `local t, a = {}, ("x"):rep(1048575) local b = a .. "x" a = a .. "x" while true do t[a] = a == b end`, outside: true},
-		{name: "locals of strings", body: `getmetatable("").__index = nil while true do end`},
-		{name: "string metatable", body: `getmetatable("").rep = nil while true do end`},
-		{name: "changed library", body: `string.format = nil while true do end`},
-		{name: "loaded code", body: `while true do loadstring("while true do end")() end`},
-		{name: "an error that loops", body: `error(setmetatable({}, { __tostring = function() while true do end end }))`},
-		{name: "a huge error", body: `error(("x"):rep(1000000))`},
-		{name: "an error that holds itself", body: `local e = { code = "x", message = "y" } e.cause = e e.payload = e error(e)`},
-		{name: "huge effects", body: `while true do dev:tag { x = ("y"):rep(60000) } end`, ends: true},
-		{name: "too large an effect", body: `dev:call("x", { x = ("y"):rep(1000000) })`},
-		{name: "many effects", body: `while true do pcall(function() ctx:event("x", 1) end) end`, ends: true},
-		{name: "many local steps", body: `while true do ctx:random(1, 2) end`, ends: true},
-		{name: "huge logs", body: `while true do ctx:log(("x"):rep(100000)) end`},
-		{name: "many logs", body: `while true do ctx:log("x") end`},
-		{name: "a huge kept value", body: `ctx:keep("a", ("x"):rep(20000))`},
-		{name: "many kept values", body: `local i = 0 while true do i = i + 1 ctx:keep("k" .. i, ("x"):rep(1000)) end`},
-		{name: "a huge result", body: `return ("x"):rep(1000000)`},
-		{name: "a huge skip", body: `ctx:skip(("x"):rep(60000))`, ends: true},
-		{name: "a wait that is swallowed", body: `while true do pcall(dev.call, dev, "x") end`, ends: true},
-		{name: "deferred loops", body: `for i = 1, 30 do ctx:defer(function() while true do end end) end error("x")`},
-		{name: "the process", body: `os.exit(1)`},
-		{name: "files", body: `io.open("/etc/passwd"):read("*a") while true do end`},
+// attacks are those of testdata/attacks.txt.
+func attacks(t *testing.T) []attack {
+	t.Helper()
+	text, err := os.ReadFile("testdata/attacks.txt")
+	if err != nil {
+		t.Fatal(err)
 	}
+	var list []attack
+	for part := range strings.SplitSeq("\n"+string(text), "\n== ") {
+		head, body, ok := strings.Cut(part, "\n")
+		if !ok || strings.HasPrefix(part, "\n#") {
+			continue
+		}
+		name, marks, _ := strings.Cut(head, " | ")
+		list = append(list, attack{name: name, body: body, ends: strings.Contains(marks, "ends"), outside: strings.Contains(marks, "outside")})
+	}
+	return list
 }
 
 func bundleOf(body string) *pattern.Bundle {
@@ -94,7 +49,7 @@ func activationOf() pattern.Activation {
 
 // TestAttacksInside lets the sandbox alone stop each attack.
 func TestAttacksInside(t *testing.T) {
-	for _, a := range attacks() {
+	for _, a := range attacks(t) {
 		if a.outside {
 			continue
 		}
@@ -146,7 +101,7 @@ func TestAttacksOutside(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	for i, a := range attacks() {
+	for i, a := range attacks(t) {
 		if raceDetector && i%10 != 0 { // most take their whole second
 			continue
 		}
