@@ -221,9 +221,7 @@ func (l *runLoop) scan(ctx context.Context, now time.Time) error {
 		return err
 	}
 	for _, id := range ids {
-		if l.known[id] == 0 {
-			l.put(id)
-		}
+		l.put(id) // a worker that has it may have looked before it was due
 	}
 	if last != nil { // there may be more
 		l.after = last

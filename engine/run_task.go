@@ -33,13 +33,22 @@ type runTasks struct {
 
 	mu    sync.Mutex
 	list  []string
-	known map[string]struct{} // in the list, or under way
+	known map[string]taskPlace
 	more  bool                // others are in the index
 	busy  int
 }
 
+// taskPlace says where a run is.
+type taskPlace uint8
+
+const (
+	taskListed taskPlace = iota + 1
+	taskWorked           // under way
+	taskAgain            // under way, and told of meanwhile: it may ask for the next thing already
+)
+
 func newRunTasks(h *Hub) *runTasks {
-	return &runTasks{hub: h, signal: make(chan struct{}, 1), known: map[string]struct{}{}, more: true}
+	return &runTasks{hub: h, signal: make(chan struct{}, 1), known: map[string]taskPlace{}, more: true}
 }
 
 // take has runs worked for; more says that there are others.
@@ -67,9 +76,12 @@ func (q *runTasks) putLocked(ids []string) {
 			q.more = true
 			return
 		}
-		if _, known := q.known[id]; !known {
-			q.known[id] = struct{}{}
+		switch q.known[id] {
+		case 0:
+			q.known[id] = taskListed
 			q.list = append(q.list, id)
+		case taskWorked:
+			q.known[id] = taskAgain
 		}
 	}
 }
@@ -92,13 +104,10 @@ func (q *runTasks) run(ctx context.Context) {
 			id := q.list[0]
 			q.list = q.list[1:]
 			q.busy++
+			q.known[id] = taskWorked
 			workers.Go(func() {
 				q.do(ctx, id)
-				q.mu.Lock()
-				q.busy--
-				delete(q.known, id)
-				q.mu.Unlock()
-				q.wake()
+				q.finished(id)
 			})
 		}
 		idle := !q.more || q.busy == runTasksMost
@@ -111,6 +120,18 @@ func (q *runTasks) run(ctx context.Context) {
 		case <-q.signal:
 		}
 	}
+}
+
+// finished takes note that a run's work is done.
+func (q *runTasks) finished(id string) {
+	q.mu.Lock()
+	q.busy--
+	again := q.known[id] == taskAgain
+	if delete(q.known, id); again {
+		q.putLocked([]string{id})
+	}
+	q.mu.Unlock()
+	q.wake()
 }
 
 // find takes from the index what was not told, when there is room.

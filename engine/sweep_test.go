@@ -42,12 +42,16 @@ type sweepWork struct {
 	// check compares a state with that of a hub that nobody killed, and with what
 	// the devices were told; it runs in the test's process.
 	check func(t *testing.T, want, got map[string]string, log map[string][]string)
+	// options changes the options of the hub; tell says something to the devices. nil:
+	// as they are.
+	options func(o *engine.Options, tell func(sweepLine))
 }
 
 // sweepWorks are all works, by name: each file that has some adds its own.
 var sweepWorks = map[string]sweepWork{
 	"jobs":           jobsSweep,
 	"configurations": configurationsSweep,
+	"runs":           runsSweep,
 }
 
 // sweepLine is what hub and devices tell each other, one in a line.
@@ -280,7 +284,11 @@ func (c *sweepChild) reached(step string) {
 }
 
 func (c *sweepChild) run(ctx context.Context, dir string, work sweepWork, in io.Reader) (map[string]string, error) {
-	h, err := engine.Open(ctx, engine.Options{Storage: storage.Options{Dir: dir, Memory: 64 << 20}, Hosts: []string{enginetest.HostName}, Reached: c.reached})
+	o := engine.Options{Storage: storage.Options{Dir: dir, Memory: 64 << 20}, Hosts: []string{enginetest.HostName}, Reached: c.reached}
+	if work.options != nil {
+		work.options(&o, c.tell)
+	}
+	h, err := engine.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
