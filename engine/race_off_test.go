@@ -3,3 +3,5 @@
 package engine_test
 
 const raceDetector = false
+
+const killRunDevices = 1000

@@ -121,6 +121,8 @@ type sweepRun struct {
 	dir  string
 	ids  []string
 
+	after time.Duration // when the hub is killed; 0: at its step, if at all
+
 	mu       sync.Mutex
 	log      map[string][]string          // what each device was told
 	reported map[string]map[string]string // what it has to report
@@ -135,6 +137,9 @@ func newSweepRun(t *testing.T, name string, work sweepWork) *sweepRun {
 }
 
 func sweepDevice(i int) string { return fmt.Sprintf("device-%02d", i) }
+
+// killWorks are works that are only killed at random.
+var killWorks = map[string]sweepWork{"many": runsKill}
 
 // finish runs the hub until its work is done, with a kill at a step the first
 // time. It returns what came of it, and how often the hub came to each step.
@@ -178,6 +183,10 @@ func (r *sweepRun) once(t *testing.T, step string, count int) (state map[string]
 	}
 	hubWrites.Close()
 	hubReads.Close()
+	if r.after > 0 {
+		timer := time.AfterFunc(r.after, func() { _ = cmd.Process.Kill() }) // it may have ended
+		defer timer.Stop()
+	}
 	tell := json.NewEncoder(toHub)
 	for _, id := range r.ids { // they come back, and say how they are
 		_ = tell.Encode(r.report(id)) // the hub may have been killed already
@@ -212,7 +221,7 @@ func (r *sweepRun) once(t *testing.T, step string, count int) (state map[string]
 	switch {
 	case failure != "":
 		t.Fatalf("the hub says: %s\n%s", failure, output.String())
-	case err != nil && step == "":
+	case err != nil && step == "" && r.after == 0:
 		t.Fatalf("the hub ended with %v\n%s", err, output.String())
 	case err != nil && cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL:
 		t.Fatalf("the hub was not killed: %v\n%s", err, output.String())
@@ -237,7 +246,10 @@ func TestFaultSweepChild(t *testing.T) {
 	if len(parts) != 4 {
 		t.Skip("only for TestFaultSweep")
 	}
-	work := sweepWorks[parts[0]]
+	work, ok := sweepWorks[parts[0]]
+	if !ok {
+		work = killWorks[parts[0]]
+	}
 	count, _ := strconv.Atoi(parts[3])
 	c := &sweepChild{step: parts[2], count: count, out: os.NewFile(3, "devices"), sessions: map[string]*enginetest.Device{}}
 	in := os.NewFile(4, "devices")
