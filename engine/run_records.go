@@ -12,63 +12,63 @@ import (
 // runRecord is a stored run. Of its journal it holds the end, Run.Steps; what
 // came before lies in runStepsTable, in chunks that are written once.
 type runRecord struct {
-	Revision   uint64          `json:"n"` // the ETag's number
-	Pattern    string          `json:"p"`
-	Version    string          `json:"v"`
-	Hash       []byte          `json:"h"` // of the bundle
-	Device     string          `json:"d,omitempty"`
-	Module     string          `json:"m,omitempty"`
-	Generation string          `json:"g,omitempty"` // of the identity
-	Params     json.RawMessage `json:"a,omitempty"`
-	Attempt    int             `json:"t"`
-	Job        *queuedJob      `json:"j,omitempty"`
-	Parent     string          `json:"q,omitempty"`
-	Depth      int             `json:"qd,omitempty"` // how many runs stand above it
-	Of         string          `json:"o,omitempty"`
-	Trigger    string          `json:"i,omitempty"`
-	Owner      jobOwner        `json:"w"`
+	Revision   uint64 // the ETag's number
+	Pattern    string
+	Version    string
+	Hash       []byte // of the bundle
+	Device     string
+	Module     string
+	Generation string // of the identity
+	Params     json.RawMessage
+	Attempt    int
+	Job        *queuedJob
+	Parent     string
+	Depth      int // how many runs stand above it
+	Of         string
+	Trigger    string
+	Owner      jobOwner
 
-	Conflicts pattern.Conflict `json:"x,omitempty"` // empty: ConflictQueue
-	Timeout   time.Duration    `json:"to,omitempty"`
-	Created   time.Time        `json:"c"`
-	Started   time.Time        `json:"b,omitzero"`
-	Updated   time.Time        `json:"u"`
-	Ended     time.Time        `json:"e,omitzero"`
+	Conflicts pattern.Conflict // empty: ConflictQueue
+	Timeout   time.Duration
+	Created   time.Time
+	Started   time.Time
+	Updated   time.Time
+	Ended     time.Time
 
-	Deadline time.Time `json:"l,omitzero"`   // of the run, or of its undo
-	Late     bool      `json:"ll,omitempty"` // it was told to stop since the deadline had passed
-	Wake     time.Time `json:"k,omitzero"`   // when the loop looks at it; zero: it waits for news
-	Parked   bool      `json:"z,omitempty"`  // another run has the device
-	Stop     *runStop  `json:"s,omitempty"`  // that the loop has yet to do
-	Failures int       `json:"f,omitempty"`  // attempts in a row to activate it that failed
-	Retry    time.Time `json:"fr,omitzero"`  // when the next one is made
-	Taken    bool      `json:"y,omitempty"`  // the hub's own work for the open step may have begun
-	Keys     int       `json:"kv,omitempty"` // of its key-value pairs
-	Told     runTold   `json:"td,omitzero"`
-	Chunks   []int     `json:"ch,omitempty"` // how many steps there are up to the end of each chunk
-	Logs     []int     `json:"lc,omitempty"` // lines of each chunk of logs that is kept
-	LogFirst int       `json:"lf,omitempty"` // number of the first of these
+	Deadline time.Time // of the run, or of its undo
+	Late     bool      // it was told to stop since the deadline had passed
+	Wake     time.Time // when the loop looks at it; zero: it waits for news
+	Parked   bool      // another run has the device
+	Stop     *runStop  // that the loop has yet to do
+	Failures int       // attempts in a row to activate it that failed
+	Retry    time.Time // when the next one is made
+	Taken    bool      // the hub's own work for the open step may have begun
+	Keys     int       // of its key-value pairs
+	Told     runTold
+	Chunks   []int // how many steps there are up to the end of each chunk
+	Logs     []int // lines of each chunk of logs that is kept
+	LogFirst int   // number of the first of these
 
-	State pattern.Run `json:"r"`
+	State pattern.Run
 }
 
 // runStop is what somebody asked for whose transaction is about something else.
 type runStop struct {
-	Why  string `json:"w"`
-	Undo bool   `json:"u,omitempty"`
+	Why  string
+	Undo bool
 }
 
 // runTold is what the change log was told last of how far the run is.
 type runTold struct {
-	At       time.Time `json:"t,omitzero"`
-	Phase    string    `json:"p,omitempty"`
-	Progress float64   `json:"g,omitempty"`
+	At       time.Time
+	Phase    string
+	Progress float64
 }
 
 func (r *runRecord) device() TwinID { return TwinID{r.Device, r.Module} }
 
 var (
-	runTable = storage.NewTable[runRecord]("run", 1, plainJSON[runRecord]{storage.JSON[runRecord]()},
+	runTable = storage.NewTable[runRecord]("run", 1, runCodec{},
 		// Those that the loop looks at by themselves, by when.
 		storage.Index[runRecord]{Name: "due", Keys: func(_ storage.Key, r runRecord) []storage.Key {
 			if r.Wake.IsZero() {
@@ -115,9 +115,9 @@ var (
 		}},
 	)
 	// runStepsTable: (run, chunk), the older part of a journal.
-	runStepsTable = storage.NewTable[[]pattern.Step]("run_steps", 1, plainJSON[[]pattern.Step]{storage.JSON[[]pattern.Step]()})
+	runStepsTable = storage.NewTable[[]pattern.Step]("run_steps", 1, runStepsCodec{})
 	// runLogsTable: (run, chunk), older lines of a run's logs.
-	runLogsTable = storage.NewTable[[]pattern.LogLine]("run_logs", 1, plainJSON[[]pattern.LogLine]{storage.JSON[[]pattern.LogLine]()})
+	runLogsTable = storage.NewTable[[]pattern.LogLine]("run_logs", 1, runLogsCodec{})
 	// runDeviceTable: (device, module), which run has a device, and who waits for it.
 	runDeviceTable = storage.NewTable("run_device", 1, storage.JSON[runDevice]())
 	// runWaitTable: (device, module, run), conditions that are followed.

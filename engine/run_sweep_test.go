@@ -103,7 +103,9 @@ func sweepScripts() *enginetest.Scripts {
 
 func sweepEach(p *enginetest.Play) (any, error) {
 	steps := []func() (json.RawMessage, error){
-		func() (json.RawMessage, error) { return p.Step("kv.incr", pattern.KeyValueArgs{Scope: "pattern", Key: "n"}) },
+		func() (json.RawMessage, error) {
+			return p.Step("kv.incr", pattern.KeyValueArgs{Scope: "pattern", Key: "n"})
+		},
 		func() (json.RawMessage, error) { return p.Desire(`{"level":3}`) },
 		func() (json.RawMessage, error) { return nil, p.Tag(`{"each":true}`) },
 		func() (json.RawMessage, error) { return nil, p.Sleep(10 * time.Millisecond) },
@@ -112,7 +114,9 @@ func sweepEach(p *enginetest.Play) (any, error) {
 		},
 		func() (json.RawMessage, error) { return p.Wait("reported.again == 'done'", nil, "30s") },
 		func() (json.RawMessage, error) { return p.Step("dev.run", pattern.RunArgs{Pattern: "child"}) },
-		func() (json.RawMessage, error) { return p.Step("ctx.http", pattern.HTTPArgs{URL: "https://a.example/"}) },
+		func() (json.RawMessage, error) {
+			return p.Step("ctx.http", pattern.HTTPArgs{URL: "https://a.example/"})
+		},
 		func() (json.RawMessage, error) {
 			return p.Step("dev.send", pattern.SendArgs{Body: json.RawMessage(`"hello"`)})
 		},

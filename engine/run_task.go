@@ -34,7 +34,7 @@ type runTasks struct {
 	mu    sync.Mutex
 	list  []string
 	known map[string]taskPlace
-	more  bool                // others are in the index
+	more  bool // others are in the index
 	busy  int
 }
 
