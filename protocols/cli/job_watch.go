@@ -175,7 +175,7 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 	}
 	if w.app.width > 0 {
 		w.countFailures(ctx)
-		w.runs.count(ctx, watchRedraw, w.now.Final())
+		w.runs.count(ctx, 2*watchRedraw, w.now.Final())
 		text := w.picture()
 		up := ""
 		if w.lines > 0 {
@@ -191,7 +191,11 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 	}
 	w.said, w.status = time.Now(), status
 	w.runs.count(ctx, watchLine, w.now.Final())
-	_, err := fmt.Fprintln(w.app.io.Out, w.line())
+	lines := w.line() + "\n"
+	if hint := w.runs.hint(); hint != "" && !w.now.Final() {
+		lines += "  " + printable(hint) + "\n"
+	}
+	_, err := io.WriteString(w.app.io.Out, lines)
 	return err
 }
 

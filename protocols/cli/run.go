@@ -60,7 +60,10 @@ func (c *runListCmd) Run(a *app) error {
 		return err
 	}
 	defer stop()
-	sh := &sheet{columns: []string{"RUN", "PATTERN", "ON", "STATE", "WHERE IT IS", "STEPS", "BEGUN", "JOB"}, empty: "No runs; `muster pattern run NAME --device ID` starts one."}
+	sh := &sheet{columns: []string{"RUN", "PATTERN", "ON", "STATE", "WHERE IT IS", "STEPS", "BEGUN", "JOB"}, empty: "No such runs."}
+	if f == (client.RunFilter{}) {
+		sh.empty = "No runs; `muster pattern run NAME --device ID` starts one."
+	}
 	for r, err := range s.Runs(ctx, f) {
 		if err != nil {
 			return err
@@ -96,6 +99,8 @@ func (a *app) runPlace(r *client.Run) string {
 		return "asks: " + r.Question
 	case r.Fault != nil:
 		return faultLine(r.Fault)
+	case r.Final && len(r.Result) > 0:
+		return joined("; ", r.Text, string(r.Result))
 	}
 	var parts []string
 	if r.Phase != "" {
@@ -110,9 +115,6 @@ func (a *app) runPlace(r *client.Run) string {
 	}
 	if r.WaitsFor != "" && !r.Final {
 		parts = append(parts, "waits for "+r.WaitsFor)
-	}
-	if r.Final && len(parts) == 0 && len(r.Result) > 0 {
-		parts = append(parts, string(r.Result))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -208,7 +210,7 @@ type RunsFlags struct {
 
 // do runs an operation on the runs that are named, or on those that the filter
 // selects after a question with their number.
-func (f *RunsFlags) do(a *app, verb string, narrow client.RunFilter, one func(ctx context.Context, s *client.Service, id string) error, all func(ctx context.Context, s *client.Service, f client.RunFilter) (int, error)) error {
+func (f *RunsFlags) do(a *app, verb, done string, narrow client.RunFilter, one func(ctx context.Context, s *client.Service, id string) error, all func(ctx context.Context, s *client.Service, f client.RunFilter) (int, error)) error {
 	filter, err := f.filter()
 	if err != nil {
 		return err
@@ -251,7 +253,7 @@ func (f *RunsFlags) do(a *app, verb string, narrow client.RunFilter, one func(ct
 	if err != nil {
 		return err
 	}
-	a.note("%s: %s.", verb, runCount(int64(n)))
+	a.note("%s %s.", done, runCount(int64(n)))
 	return nil
 }
 
@@ -291,7 +293,7 @@ func (f *RunsFlags) decide(a *app, approve bool, reason string) error {
 	if approve {
 		verb, done = "Approve", "Approved"
 	}
-	return f.do(a, verb, client.RunFilter{Asks: true},
+	return f.do(a, verb, done, client.RunFilter{Asks: true},
 		func(ctx context.Context, s *client.Service, id string) error {
 			r, err := s.DecideRun(ctx, id, approve, reason)
 			if err == nil {
@@ -317,7 +319,7 @@ func (c *runCancelCmd) Run(a *app) error {
 		return usage("--undo and --now are both given", "Give one of them.")
 	}
 	o := client.CancelRunOptions{Reason: c.Reason, Undo: c.Undo, Now: c.Now}
-	return c.do(a, "Cancel", client.RunFilter{State: "active"},
+	return c.do(a, "Cancel", "Asked to end:", client.RunFilter{State: "active"},
 		func(ctx context.Context, s *client.Service, id string) error {
 			r, err := s.CancelRun(ctx, id, o)
 			if err == nil {

@@ -20,7 +20,8 @@ type runsWatch struct {
 	there  bool // the job has runs
 	counts []client.RunCount
 	asked  time.Time
-	ended  bool // counted when the job had ended
+	ended  bool   // counted when the job had ended
+	told   string // what a person can do, where lines are written
 }
 
 // runsTime bounds a count, which the picture waits for.
@@ -56,7 +57,10 @@ func (w *runsWatch) text() string {
 		case "ready":
 			what = joined(", ", n.Phase, "going on")
 		case "waiting":
-			what = joined(", ", n.Phase, "waiting for "+waitText(n.Step))
+			what = "waiting for " + waitText(n.Step)
+			if n.Phase != what {
+				what = joined(", ", n.Phase, what)
+			}
 		}
 		if what != "" {
 			places[what] += n.Count
@@ -90,6 +94,16 @@ func (w *runsWatch) next() string {
 		}
 	}
 	return ""
+}
+
+// hint is next when it was not told yet.
+func (w *runsWatch) hint() string {
+	next := w.next()
+	if next == w.told {
+		return ""
+	}
+	w.told = next
+	return next
 }
 
 // failuresMost is how many kinds of failures are shown.

@@ -50,7 +50,7 @@ func runStreamRoutes() []*route {
 		},
 		{
 			method: http.MethodGet, pattern: "/api/v1/jobs/{job}/runs/stream", operation: "followJobRuns", tag: tagRuns, permission: auth.ServiceConnect, shape: shapeProblem, query: cursor,
-			summary:  "Follows how a job that runs a pattern stands, and its runs, with Accept: text/event-stream or as a WebSocket: its counters, and how many runs are at which phase and step, at most once a second.",
+			summary:  "Follows how a job that runs a pattern stands, and its runs, with Accept: text/event-stream or as a WebSocket: its counters, and how many runs are at which phase and step, what passed meanwhile is left out.",
 			response: jobRunsEventPage{}, handle: followJobRuns, also: also,
 		},
 	}
@@ -94,8 +94,9 @@ func (s *runStream) Next(ctx context.Context, idle time.Duration) ([]*engine.Eve
 // Batch says that no other stream has the same event.
 func (s *runStream) Batch() (id engine.BatchID, shared bool) { return id, false }
 
-// countPace is how often the runs of a job are counted.
-const countPace = time.Second
+// countPace is how often the runs of a job are counted: that looks at each of
+// them.
+const countPace = 2 * time.Second
 
 func followJobRuns(c *call) (answer, error) {
 	if _, streams := c.upgrades(); !streams {
