@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/muster-hub/muster/protocols"
 	"github.com/muster-hub/muster/protocols/cli"
 	"github.com/muster-hub/muster/scripting"
 )
@@ -38,4 +39,12 @@ func scriptWorkers(f cli.ServeFlags, log *slog.Logger) (*scripting.Pool, error) 
 		}
 	}
 	return scripting.NewPool(scripting.Options{Command: []string{binary, workerCommand}, Workers: f.Workers, Logger: log})
+}
+
+// workerStats tells of the workers for metrics.
+func workerStats(p *scripting.Pool) func() protocols.WorkerStats {
+	return func() protocols.WorkerStats {
+		s := p.Stats()
+		return protocols.WorkerStats{Alive: s.Workers, Busy: s.Busy, Waiting: s.Waiting, Starts: s.Starts, Crashes: s.Crashes, Kills: s.Kills, Waited: s.Queued}
+	}
 }

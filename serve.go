@@ -94,7 +94,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	if err != nil {
 		return err
 	}
-	options.LogLevel = level
+	options.LogLevel, options.Workers = level, workerStats(scripts)
 	options.Inside = func(listeners []protocols.Listener) map[string]http.Handler {
 		return insideHandlers(f, listeners, tail)
 	}

@@ -146,7 +146,11 @@ func (a *app) patternArchive(from string) ([]byte, error) {
 	quiet := a.io
 	quiet.Out, quiet.Err = io.Discard, io.Discard
 	if err := a.hooks.Author.Pack(PatternPackFlags{Dir: from, Out: file}, quiet); err != nil {
-		return nil, err
+		p := *a.explain(err)
+		if p.exit == ExitFailed && p.code == "" {
+			p.exit, p.what = ExitUsage, "the folder "+printable(from)+" can't be installed as it is"
+		}
+		return nil, &p
 	}
 	return readBounded(file, archiveMost)
 }
