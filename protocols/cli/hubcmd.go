@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/muster-hub/muster/engine/pattern"
 )
 
 type serveCmd struct {
@@ -146,6 +148,9 @@ func (c *statusCmd) Run(a *app) error {
 		field{"disabled", st.Devices.Disabled},
 		field{"modules", st.Modules},
 	)
+	if text := activeRuns(st.Runs); text != "" {
+		fields = append(fields, field{"runs of patterns", text})
+	}
 	if n, ok := st.Totals["faults"].(float64); ok && n > 0 {
 		fields = append(fields, field{"injected faults", int64(n)})
 	}
@@ -162,6 +167,17 @@ func (c *statusCmd) Run(a *app) error {
 		item = st.Raw
 	}
 	return a.printRecord(c.OutputFlags, item, fields)
+}
+
+// activeRuns counts runs by state; "" when there are none.
+func activeRuns(runs map[string]int64) string {
+	var parts []string
+	for _, s := range pattern.States() {
+		if n := runs[string(s)]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", s, n))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 type versionCmd struct {

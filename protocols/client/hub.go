@@ -46,6 +46,7 @@ type Status struct {
 		Connected int64 `json:"connected"`
 	} `json:"devices"`
 	Modules int64              `json:"modules"`
+	Runs    map[string]int64   `json:"runs"` // of patterns, that have not ended, by state
 	Rates   map[string]float64 `json:"rates"`
 	Totals  map[string]any     `json:"totals"`
 

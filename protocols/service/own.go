@@ -61,6 +61,7 @@ type statusDocument struct {
 	Devices   deviceCounts       `json:"devices"`
 	Modules   int64              `json:"modules"`
 	Sessions  int64              `json:"sessions" doc:"Live connections of devices and modules."`
+	Runs      map[string]int64   `json:"runs" doc:"Runs of patterns that have not ended, by state."`
 	Rates     map[string]float64 `json:"rates" doc:"Per second over the last seconds: telemetry, twin, methods."`
 	Totals    map[string]any     `json:"totals" doc:"Counters since the hub started."`
 	Storage   map[string]any     `json:"storage" doc:"Counters and gauges of the store; durations in seconds."`
@@ -104,10 +105,13 @@ func getStatus(c *call) (answer, error) {
 	n := s.Statistics
 	d := statusDocument{
 		Hub:     c.showHub(s.Info),
-		Devices: deviceCounts{n.Devices, n.Enabled, n.Disabled, n.Connected}, Modules: n.Modules, Sessions: n.Sessions,
+		Devices: deviceCounts{n.Devices, n.Enabled, n.Disabled, n.Connected}, Modules: n.Modules, Sessions: n.Sessions, Runs: map[string]int64{},
 		Rates: c.rates.at(time.Now(), s.Totals), Totals: plain(s.Totals), Storage: plain(s.Storage),
 		Recent:    show(s.Recent[:min(len(s.Recent), recentMax)], showChange),
 		Connected: show(s.Connected[:min(len(s.Connected), connectedMax)], showSession),
+	}
+	for state, count := range c.hub.RunStats().Active {
+		d.Runs[string(state)] = count
 	}
 	return answer{body: d}, nil
 }

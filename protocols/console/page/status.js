@@ -134,6 +134,7 @@ function show(s) {
   set("total", number.format(s.devices.total));
   set("disabled", number.format(s.devices.disabled));
   set("modules", number.format(s.modules || 0));
+  set("runs", number.format(Object.values(s.runs || {}).reduce((sum, n) => sum + n, 0)));
   for (const kind of ["telemetry", "twin", "methods"]) set(`rate-${kind}`, number.format(s.rates?.[kind] || 0));
   showDevices();
   const changes = s.recent || [];
