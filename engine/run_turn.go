@@ -5,9 +5,11 @@ import (
 	"errors"
 	"hash/fnv"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -176,7 +178,7 @@ func (h *Hub) prepareTurn(reader storage.Reader, turn *runTurn, r *runRecord, pa
 			if err != nil {
 				return err
 			}
-			a.Twin = doc.AppendJSON(nil)
+			a.Twin = withConnected(doc).AppendJSON(nil)
 		}
 	}
 	turn.activation, turn.hash = a, hashText(r.Hash)
@@ -402,4 +404,14 @@ func (r *runInTx) timeOut(w pattern.World, now time.Time) error {
 		s.Fail(fault)
 	}
 	return nil
+}
+
+// withConnected adds to a twin's document what predicates know as connected, which
+// programs ask for by that name, too.
+func withConnected(doc query.Value) query.Value {
+	members := slices.Clone(doc.Members())
+	there := slices.ContainsFunc(members, func(m query.Member) bool {
+		return m.Key == "connectionState" && m.Value.Text() == "Connected"
+	})
+	return query.ObjectValue(append(members, query.Member{Key: "connected", Value: query.BoolValue(there)}))
 }
