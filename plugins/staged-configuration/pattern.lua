@@ -25,7 +25,7 @@ return pattern {
   params = {
     section = {
       type = "string", pattern = "^[a-z][A-Za-z0-9]{0,31}$",
-      ["not"] = { enum = { "boot", "configuration", "factoryReset", "firmware", "key", "logs", "sim", "status" } },
+      ["not"] = { enum = { "boot", "configuration", "factoryReset", "firmware", "key", "logs", "ping", "sim", "status" } },
       title = "Section", description = "The desired property that holds the settings.",
     },
     settings = {

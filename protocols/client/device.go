@@ -91,6 +91,8 @@ type Device struct {
 	conn    *connection   // nil while disconnected
 	changed chan struct{} // closed and replaced when conn changes
 	refused error         // the hub's last CONNACK that was not 0
+
+	restarted bool // Restart has cut the connection
 }
 
 // NewDevice checks the options; Run connects.
@@ -172,6 +174,10 @@ func (d *Device) Run(ctx context.Context) error {
 			continue
 		}
 		d.o.Logger.Debug("connection ended", "device", d.id, "error", err)
+		if d.anew() {
+			wait = minBackoff
+			continue
+		}
 		if time.Since(started) > maxBackoff {
 			wait = minBackoff
 		}
@@ -218,6 +224,24 @@ func (d *Device) setConnection(c *connection) {
 	d.conn = c
 	close(d.changed)
 	d.changed = make(chan struct{})
+}
+
+// Restart cuts the connection as a device does that starts anew: it connects again
+// at once, whatever waits earlier failures have led to.
+func (d *Device) Restart() {
+	d.mu.Lock()
+	d.restarted = d.conn != nil
+	d.mu.Unlock()
+	d.Drop()
+}
+
+// anew reports whether Restart ended the connection.
+func (d *Device) anew() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	anew := d.restarted
+	d.restarted = false
+	return anew
 }
 
 // SetKey has further connections use another key. The one that is there goes on;

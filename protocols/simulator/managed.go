@@ -274,7 +274,7 @@ func (m *managed) restart(ctx context.Context, reason string) {
 
 // drop cuts the connection, and waits until the client has seen it.
 func (m *managed) drop(ctx context.Context) {
-	m.d.client.Drop()
+	m.d.client.Restart()
 	for m.d.client.Connected() && wait(ctx, time.Millisecond) {
 	}
 }
@@ -315,7 +315,7 @@ func (m *managed) health() string {
 
 // own are the properties that a managed device reports for itself: no settings.
 func (m *managed) own(name string) bool {
-	return slices.Contains([]string{"boot", "configuration", "factoryReset", "firmware", "health", "key", "logs", "sim", "status"}, name)
+	return slices.Contains([]string{"boot", "configuration", "factoryReset", "firmware", "health", "key", "logs", "ping", "sim", "status"}, name)
 }
 
 // follow acts upon desired properties, each section once for each version of

@@ -19,7 +19,7 @@ func busy() (status int, answer any) {
 
 // methodNames are those that a managed device knows.
 func methodNames() []string {
-	return []string{"factoryReset", "firmwareConfirm", "firmwareRevert", "healthCheck", "installKey", "reboot", "reportStatus", "uploadLogs"}
+	return []string{"factoryReset", "firmwareConfirm", "firmwareRevert", "healthCheck", "installKey", "ping", "reboot", "reportStatus", "uploadLogs"}
 }
 
 // ask is what payloads of methods hold, each some of it.
@@ -80,6 +80,10 @@ func (m *managed) method(name string, a ask, fresh, ok bool) (status int, answer
 		return 200, said
 	case "healthCheck":
 		return 200, map[string]any{"healthy": !m.ill(), "checks": map[string]string{"sensor": m.health(), "link": "good"}}
+	case "ping":
+		return obey(200, func(ctx context.Context) {
+			m.tell(ctx, map[string]any{"ping": map[string]any{"id": a.ID, "at": time.Now().Add(m.d.load.o.Behaviour.ClockSkew).UTC()}})
+		})
 	case "installKey":
 		if _, err := a.Key.Bytes(); err != nil || a.Key == "" || a.Slot != "primary" && a.Slot != "secondary" {
 			return 400, map[string]string{"message": "expected key in base64, and slot as primary or secondary"}
