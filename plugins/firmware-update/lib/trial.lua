@@ -24,7 +24,11 @@ end
 
 -- sick says what speaks against the new firmware; nil: nothing does.
 function trial.sick(dev, ctx, boots, probe)
-  if not dev:get("connected", false) then
+  -- A hub that has just started sees nobody for a moment, and so does one whose
+  -- network was away: that is no sign against the device. Give it time.
+  local there, away = pcall(dev.wait_online, dev, { timeout = "5m" })
+  if not there then
+    if away.code == "canceled" then error(away) end
     return { code = "offline", message = "it is not connected at the end of the trial" }
   end
   local now = dev:get("reported.boot.count")
