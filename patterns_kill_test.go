@@ -38,11 +38,11 @@ type patternDrill struct {
 
 func patternDrills() []patternDrill {
 	return []patternDrill{
-		{"reboot", []string{"within=20s"}, false, []string{"reboot"}, "reported.boot.reason = 'reboot'"},
+		{"reboot", []string{"within=60s"}, false, []string{"reboot"}, "reported.boot.reason = 'reboot'"},
 		{"configure", []string{"section=pump", `settings={"rpm":900}`, "within=60s"}, true, []string{"pump"}, "reported.pump.rpm = 900 AND reported.configuration.pump.status = 'applied'"},
-		{"firmware-update", []string{"version=2.1.0", "url=https://files.example/fw", "sha256=9f2c41aa", "soak=500ms", "download=60s", "restart=20s", "retries=0"}, false, []string{"firmware", "firmwareConfirm"}, "reported.firmware.state = 'good' AND reported.firmware.version = '2.1.0'"},
+		{"firmware-update", []string{"version=2.1.0", "url=https://files.example/fw", "sha256=9f2c41aa", "soak=500ms", "download=60s", "restart=60s", "retries=0"}, false, []string{"firmware", "firmwareConfirm"}, "reported.firmware.state = 'good' AND reported.firmware.version = '2.1.0'"},
 		{"report-status", []string{"retries=0"}, false, []string{"reportStatus"}, "reported.status.version = '2.1.0'"},
-		{"factory-reset", []string{"reason=a drill", "within=20s"}, false, []string{"factoryReset"}, "reported.factoryReset.status = 'done' AND tags.lifecycle = 'in-stock'"},
+		{"factory-reset", []string{"reason=a drill", "within=60s"}, false, []string{"factoryReset"}, "reported.factoryReset.status = 'done' AND tags.lifecycle = 'in-stock'"},
 	}
 }
 
