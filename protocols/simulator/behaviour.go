@@ -25,11 +25,53 @@ func (d *Device) method(ctx context.Context, orders chan<- order, name string, p
 	case "reboot":
 		return d.accept(orders, order{reboot: d.span(3, 8)})
 	case "factoryReset":
-		return d.accept(orders, order{reset: true, reboot: d.span(4, 9)})
+		return d.accept(orders, order{reset: true, id: idOf(payload), reboot: d.span(4, 9)})
+	case "reportStatus":
+		status := d.status(idOf(payload))
+		if !give(orders, order{report: map[string]any{"status": status}}) {
+			return busy()
+		}
+		return 200, status
+	case "healthCheck":
+		return 200, map[string]any{"healthy": d.healthy(), "checks": map[string]string{"power": d.health()}}
 	case "getLog":
 		return d.logLines(payload)
 	}
-	return 404, map[string]any{"message": fmt.Sprintf("the method %q is not known here", name), "methods": []string{"factoryReset", "getLog", "ping", "reboot"}}
+	return 404, map[string]any{"message": fmt.Sprintf("the method %q is not known here", name), "methods": []string{"factoryReset", "getLog", "healthCheck", "ping", "reboot", "reportStatus"}}
+}
+
+// idOf is the id in the payload of a method, by which a pattern finds its command
+// again in what the device reports.
+func idOf(payload json.RawMessage) string {
+	var a struct {
+		ID string `json:"id"`
+	}
+	_ = json.Unmarshal(payload, &a) // any payload will do
+	return a.ID
+}
+
+// healthy reports whether the battery will last.
+func (d *Device) healthy() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state.battery >= 5
+}
+
+func (d *Device) health() string {
+	if d.healthy() {
+		return "good"
+	}
+	return "bad"
+}
+
+// status is what the device answers and reports of itself.
+func (d *Device) status(id string) map[string]any {
+	health := d.health()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return map[string]any{
+		"id": id, "uptime": int(time.Since(d.state.booted).Seconds()), "health": health, "version": d.state.firmware, "time": time.Now().UTC(),
+	}
 }
 
 func (d *Device) accept(orders chan<- order, o order) (int, any) {
@@ -64,8 +106,11 @@ func (d *Device) obey(ctx context.Context, c *client.Device, o order) absence {
 	if o.desired != nil {
 		return d.follow(ctx, c, o.version, o.desired)
 	}
+	if o.report != nil {
+		d.report(ctx, c, o.report)
+	}
 	if o.reset {
-		d.reset(ctx, c)
+		d.reset(ctx, c, o.id)
 	}
 	if o.reboot == 0 {
 		return absence{}
@@ -78,7 +123,7 @@ func (d *Device) obey(ctx context.Context, c *client.Device, o order) absence {
 }
 
 // reset wipes the reported properties to what a new device reports.
-func (d *Device) reset(ctx context.Context, c *client.Device) {
+func (d *Device) reset(ctx context.Context, c *client.Device, id string) {
 	octx, stop := context.WithTimeout(ctx, operationTimeout)
 	defer stop()
 	t, err := c.Twin(octx)
@@ -105,7 +150,11 @@ func (d *Device) reset(ctx context.Context, c *client.Device) {
 		}
 	}
 	d.report(octx, c, patch)
-	d.report(octx, c, d.all())
+	all := d.all()
+	if id != "" {
+		all["factoryReset"] = map[string]string{"id": id, "status": "done"}
+	}
+	d.report(octx, c, all)
 }
 
 // acknowledgement is how a device says that it follows a desired property.

@@ -42,12 +42,20 @@ type Device struct {
 type state struct {
 	booted      time.Time
 	boots       int
+	boot        boot
 	battery     float64 // percent
 	temperature float64 // degrees Celsius
 	rssi        float64 // dBm
 	firmware    string
 	desired     int64 // $version that was acted upon
 	messages    int
+}
+
+// boot is what a device reports of its last start. Its count only grows, also
+// through a factory reset.
+type boot struct {
+	Count  int    `json:"count"`
+	Reason string `json:"reason"`
 }
 
 // order is something that a method or a desired property wants done by the
@@ -57,6 +65,8 @@ type order struct {
 	version int64
 	reboot  time.Duration // how long to stay away; 0 = no reboot
 	reset   bool          // wipe the reported properties first
+	id      string        // of the command that wants it reset
+	report  map[string]any
 }
 
 // absence is how a session ended: how long the device stays away, and why it
@@ -99,6 +109,7 @@ func (d *Device) boot(why string) {
 	defer d.mu.Unlock()
 	d.state.booted = time.Now()
 	d.state.boots++
+	d.state.boot = boot{d.state.boot.Count + 1, why}
 	d.noteLocked("boot " + fmt.Sprint(d.state.boots) + ": " + why + ", firmware " + d.state.firmware)
 }
 
@@ -335,6 +346,7 @@ func (d *Device) all() map[string]any {
 	m["firmware"] = map[string]any{"version": d.state.firmware}
 	m["deviceInfo"] = map[string]any{"manufacturer": "Muster Demo", "model": d.profile.model, "serialNumber": d.profile.serial}
 	m["boots"] = d.state.boots
+	m["boot"] = d.state.boot
 	m["lastBoot"] = d.state.booted.UTC().Format(time.RFC3339)
 	m["transport"] = string(d.transport)
 	return m

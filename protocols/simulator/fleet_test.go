@@ -3,6 +3,7 @@ package simulator_test
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -150,10 +151,25 @@ func TestFleet(t *testing.T) {
 		uptime, _ := r["uptime"].(float64)
 		return r["boots"] == 3.0 && uptime < 2
 	})
-	if r := invoke(ctx, t, h, id, "factoryReset", ""); r.Status != 202 {
+	if r := invoke(ctx, t, h, id, "healthCheck", ""); r.Status != 200 || !strings.Contains(string(r.Payload), `"healthy":true`) {
+		t.Errorf("healthCheck: %d %s", r.Status, r.Payload)
+	}
+	if r := invoke(ctx, t, h, id, "reportStatus", `{"id":"s1"}`); r.Status != 200 || !strings.Contains(string(r.Payload), `"version":"2.0.1"`) {
+		t.Errorf("reportStatus: %d %s", r.Status, r.Payload)
+	}
+	eventually(ctx, t, "it has reported its status", func() bool {
+		s, _ := reported(ctx, t, h, id)["status"].(map[string]any)
+		return s["id"] == "s1" && s["health"] == "good"
+	})
+	if r := invoke(ctx, t, h, id, "factoryReset", `{"id":"f1"}`); r.Status != 202 {
 		t.Errorf("factoryReset: %+v", r)
 	}
-	eventually(ctx, t, "it is as new", func() bool { return reported(ctx, t, h, id)["boots"] == 1.0 })
+	eventually(ctx, t, "it is as new, and counts its starts on", func() bool {
+		r := reported(ctx, t, h, id)
+		f, _ := r["factoryReset"].(map[string]any)
+		b, _ := r["boot"].(map[string]any)
+		return r["boots"] == 1.0 && f["id"] == "f1" && f["status"] == "done" && b["count"] == 4.0 && r["status"] == nil
+	})
 
 	end()
 	<-done
