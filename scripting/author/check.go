@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/yuin/gopher-lua/ast"
-	"github.com/yuin/gopher-lua/parse"
 
 	"github.com/muster-hub/muster/engine/pattern"
 	"github.com/muster-hub/muster/engine/rollout"
@@ -97,20 +96,15 @@ func (c *checker) parse() map[string][]ast.Stmt {
 		if !strings.HasSuffix(file, ".lua") || strings.HasSuffix(file, ".d.lua") {
 			continue
 		}
-		chunk, err := parse.Parse(strings.NewReader(string(source)), file)
+		chunk, err := scripting.Parse(file, source)
 		if err == nil {
 			chunks[file] = chunk
 			continue
 		}
 		line, message := 1, err.Error()
-		if e, ok := errors.AsType[*parse.Error](err); ok {
-			line, message = e.Pos.Line, e.Message
-			if e.Token != "" {
-				message += " near " + strconv.Quote(e.Token)
-			}
-			if e.Pos.Line == parse.EOF {
-				line, message = strings.Count(string(source), "\n")+1, message+": the file ends too early"
-			}
+		if f, ok := errors.AsType[*pattern.Fault](err); ok {
+			_, line = splitLine(f.Line)
+			message = f.Message
 		}
 		next := ""
 		if lines := strings.Split(string(source), "\n"); line >= 1 && line <= len(lines) {

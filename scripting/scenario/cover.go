@@ -6,9 +6,9 @@ import (
 	"strings"
 
 	lua "github.com/yuin/gopher-lua"
-	"github.com/yuin/gopher-lua/parse"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/scripting"
 )
 
 // cover says which lines of a bundle's programs ran.
@@ -35,7 +35,7 @@ func cover(b *pattern.Bundle, ran map[string]map[int]bool) []FileCover {
 // runnable lists the lines of functions on which something is done, in order. A
 // chunk's own lines run whenever the pattern is loaded, and are not counted.
 func runnable(file string, source []byte) []int {
-	chunk, err := parse.Parse(strings.NewReader(string(source)), file)
+	chunk, err := scripting.Parse(file, source)
 	if err != nil {
 		return nil
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	lua "github.com/yuin/gopher-lua"
+
+	"github.com/muster-hub/muster/scripting"
 )
 
 // Bounds of the Lua of tests: it is the author's own, and is still kept from
@@ -73,8 +75,31 @@ func newState(ctx context.Context) *lua.LState {
 	if t, ok := l.GetGlobal("string").(*lua.LTable); ok {
 		t.RawSetString("rep", l.NewFunction(repeat))
 	}
+	l.SetGlobal(scripting.Concat, l.NewFunction(concat))
 	l.SetContext(newFuel(ctx, testInstructions))
 	return l
+}
+
+// concat is the operator ".." within bounds.
+func concat(l *lua.LState) int {
+	list := make([]lua.LValue, l.GetTop())
+	bytes := 0
+	for i := range list {
+		list[i] = l.Get(i + 1)
+		if s, ok := list[i].(lua.LString); ok {
+			bytes += len(s)
+		}
+	}
+	if bytes > testText {
+		l.RaiseError("the text would have more than %d bytes", testText)
+	}
+	for i, v := range list {
+		if v.Type() != lua.LTString && v.Type() != lua.LTNumber && l.GetMetaField(v, "__concat") == lua.LNil {
+			l.RaiseError("attempt to join a %s to a text (operand %d)", v.Type(), i+1)
+		}
+	}
+	l.Push(lua.LString(l.Concat(list...)))
+	return 1
 }
 
 // repeat is string.rep within bounds.

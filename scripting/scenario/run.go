@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -11,9 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	lua "github.com/yuin/gopher-lua"
-	"github.com/yuin/gopher-lua/parse"
 
 	"github.com/muster-hub/muster/engine/pattern"
 	"github.com/muster-hub/muster/scripting"
@@ -113,29 +109,13 @@ func (r *runner) find(name string) (*loaded, error) {
 	return p, nil
 }
 
-// compileScript parses a file of tests.
+// compileScript compiles a file of tests.
 func compileScript(file string, source []byte) (*script, error) {
-	chunk, err := parse.Parse(strings.NewReader(string(source)), file)
+	proto, err := scripting.CompileFile(file, source)
 	if err != nil {
-		return nil, syntaxError(file, err)
-	}
-	proto, err := lua.Compile(chunk, file)
-	if err != nil {
-		return nil, syntaxError(file, err)
+		return nil, err
 	}
 	return &script{path: file, proto: proto}, nil
-}
-
-// syntaxError is an error of the parser with its place in front.
-func syntaxError(file string, err error) error {
-	if e, ok := errors.AsType[*parse.Error](err); ok {
-		near := ""
-		if e.Token != "" {
-			near = fmt.Sprintf(" near %q", e.Token)
-		}
-		return &pattern.Fault{Code: pattern.FaultLua, Message: e.Message + near, Line: fmt.Sprintf("%s:%d", file, e.Pos.Line)}
-	}
-	return &pattern.Fault{Code: pattern.FaultLua, Message: err.Error(), Line: file + ":1"}
 }
 
 // file runs the tests of one file.
