@@ -458,7 +458,7 @@ func (w *walker) predicate(e *ast.FuncCallExpr, args []ast.Expr, variables bool)
 	}
 	if !variables {
 		if _, err := query.ParsePredicate(text.Value); err != nil {
-			w.find(LevelError, args[0], "predicate", err.Error(), "")
+			w.find(LevelError, args[0], "predicate", "the condition: "+err.Error(), "")
 		}
 		return
 	}
@@ -485,5 +485,5 @@ func (w *walker) predicate(e *ast.FuncCallExpr, args []ast.Expr, variables bool)
 	if _, again := query.ParseWait(text.Value, names); again == nil {
 		return
 	}
-	w.find(LevelError, args[0], "predicate", err.Error(), "")
+	w.find(LevelError, args[0], "predicate", "the condition: "+err.Error(), "")
 }

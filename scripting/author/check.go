@@ -72,6 +72,12 @@ func Check(b *pattern.Bundle) ([]Finding, *pattern.Manifest) {
 		c.needs()
 		c.params()
 	}
+	// What ends the loading of the pattern has often been told already, and better.
+	c.list = slices.DeleteFunc(c.list, func(f Finding) bool {
+		return f.Rule == "load" && slices.ContainsFunc(c.list, func(o Finding) bool {
+			return o.Rule != "load" && o.Level == LevelError && o.File == f.File && o.Line == f.Line
+		})
+	})
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(b.Files)), func(f string) bool { return isTest(f) }) {
 		c.add("", 0, LevelWarning, "no-tests", "the pattern has no tests", "Write one in test/: see docs/how-to/test-a-pattern.md.")
 	}
@@ -154,7 +160,11 @@ func (c *checker) load(chunks map[string][]ast.Stmt) {
 	}
 	if faults, ok := errors.AsType[rollout.Faults](err); ok {
 		for _, f := range faults {
-			c.add(pattern.MainFile, c.lineOf(f.Path), LevelError, "manifest", f.Error(), "")
+			line := c.lineOf(f.Path)
+			if m := regexp.MustCompile(`has no member "([^"]+)"`).FindStringSubmatch(f.Reason); m != nil && line == 0 {
+				line = c.lineOf(m[1])
+			}
+			c.add(pattern.MainFile, line, LevelError, "manifest", f.Error(), "")
 		}
 		return
 	}

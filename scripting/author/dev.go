@@ -126,5 +126,5 @@ func look(ctx context.Context, dir string, only *regexp.Regexp, o DevOptions) er
 		}
 		break
 	}
-	return say("%s of %s: looked in %s\n", m.Name, m.Version, time.Since(began).Round(time.Millisecond))
+	return say("%s %s: looked in %s\n", m.Name, m.Version, time.Since(began).Round(time.Millisecond))
 }

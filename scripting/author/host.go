@@ -52,7 +52,7 @@ func (h *host) members(object string) []string {
 
 // near says what may be meant by a name; empty: nobody knows.
 func near(name string, among []string) string {
-	best, distance := "", 1+len(name)/3
+	best, distance := "", 2+len(name)/3
 	for _, other := range among {
 		if d := editDistance(strings.ToLower(name), strings.ToLower(other)); d < distance {
 			best, distance = other, d

@@ -15,7 +15,7 @@ import (
 // Bounds of the Lua of tests: it is the author's own, and is still kept from
 // running for ever by mistake.
 const (
-	testInstructions = 20_000_000
+	testInstructions = 5_000_000
 	testFrames       = 200
 	testRegistry     = 64 << 10
 	testText         = 1 << 20 // bytes that string.rep and the like make
