@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/plugins"
 	"github.com/muster-hub/muster/protocols/cli"
 	"github.com/muster-hub/muster/scripting/author"
 	"github.com/muster-hub/muster/scripting/scenario"
@@ -31,12 +33,53 @@ var (
 	errNone   = errors.New("no test was run")
 )
 
-// here is what is meant without a folder.
-func here(dirs []string) []string {
-	if len(dirs) == 0 {
-		return []string{"."}
+// source is a pattern to be checked or tested.
+type source struct {
+	name   string // as it was named
+	bundle *pattern.Bundle
+	find   func(name string) (*pattern.Bundle, error) // others of which its tests speak
+}
+
+// sources reads patterns: from folders, from the folders in a folder that is none
+// of a pattern itself, from archives, and those that ship by their names.
+func sources(args []string, shipped bool) ([]source, error) {
+	if shipped {
+		names, err := plugins.Names()
+		if err != nil {
+			return nil, err
+		}
+		args = append(names, args...)
+	} else if len(args) == 0 {
+		args = []string{"."}
 	}
-	return dirs
+	var list []source
+	for _, arg := range args {
+		_, err := os.Stat(arg)
+		if b, unknown := plugins.Bundle(arg); unknown == nil && (shipped || errors.Is(err, fs.ErrNotExist)) {
+			list = append(list, source{arg, b, plugins.Bundle})
+			continue
+		}
+		b, _, err := author.Read(arg)
+		if errors.Is(err, author.ErrNoPattern) {
+			inner, _ := filepath.Glob(filepath.Join(arg, "*", pattern.MainFile)) // only a bad pattern is an error
+			for _, file := range inner {
+				dir := filepath.Dir(file)
+				b, _, err := author.Read(dir)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", dir, err)
+				}
+				list = append(list, source{dir, b, author.Neighbours(dir)})
+			}
+			if len(inner) > 0 {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, source{arg, b, author.Neighbours(arg)})
+	}
+	return list, nil
 }
 
 func patternNew(f cli.PatternNewFlags, std cli.IO) error {
@@ -51,12 +94,12 @@ func patternNew(f cli.PatternNewFlags, std cli.IO) error {
 func patternCheck(f cli.PatternCheckFlags, std cli.IO) error {
 	bad := false
 	all := []author.Finding{}
-	for _, dir := range here(f.Dir) {
-		b, _, err := author.Read(dir)
-		if err != nil {
-			return err
-		}
-		list, _ := author.Check(b)
+	patterns, err := sources(f.Dir, false)
+	if err != nil {
+		return err
+	}
+	for _, s := range patterns {
+		list, _ := author.Check(s.bundle)
 		for _, l := range list {
 			bad = bad || l.Level == author.LevelError || f.Strict
 		}
@@ -64,7 +107,7 @@ func patternCheck(f cli.PatternCheckFlags, std cli.IO) error {
 			all = append(all, list...)
 			continue
 		}
-		if err := author.Text(std.Out, dir, b, list); err != nil {
+		if err := author.Text(std.Out, s.name, s.bundle, list); err != nil {
 			return err
 		}
 	}
@@ -84,14 +127,14 @@ func patternCheck(f cli.PatternCheckFlags, std cli.IO) error {
 func patternTest(ctx context.Context, f cli.PatternTestFlags, std cli.IO) error {
 	var reports []*scenario.Report
 	failed, ran := false, 0
-	for _, dir := range here(f.Dir) {
-		b, _, err := author.Read(dir)
+	patterns, err := sources(f.Dir, f.Shipped)
+	if err != nil {
+		return err
+	}
+	for _, s := range patterns {
+		r, err := scenario.Test(ctx, s.bundle, scenario.Options{Run: f.Run, CrashEverywhere: f.CrashEverywhere, Cover: f.Cover, Find: s.find})
 		if err != nil {
-			return err
-		}
-		r, err := scenario.Test(ctx, b, scenario.Options{Run: f.Run, CrashEverywhere: f.CrashEverywhere, Cover: f.Cover, Find: author.Neighbours(dir)})
-		if err != nil {
-			return fmt.Errorf("%s: %w", dir, author.Placed(b, err))
+			return fmt.Errorf("%s: %w", s.name, author.Placed(s.bundle, err))
 		}
 		failed = failed || !r.Passed()
 		ran += len(r.Tests)
@@ -102,7 +145,6 @@ func patternTest(ctx context.Context, f cli.PatternTestFlags, std cli.IO) error 
 			}
 		}
 	}
-	var err error
 	switch {
 	case f.Output == "junit":
 		err = scenario.JUnit(std.Out, reports)

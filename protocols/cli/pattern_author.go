@@ -39,14 +39,15 @@ type PatternNewFlags struct {
 
 // PatternCheckFlags are of `muster pattern check`.
 type PatternCheckFlags struct {
-	Dir    []string `arg:"" optional:"" help:"The pattern's folder; by default this one." placeholder:"DIR"`
+	Dir    []string `arg:"" optional:"" help:"The pattern's folder, or a folder of such; by default this one." placeholder:"DIR"`
 	Output string   `short:"o" help:"text or json." enum:"text,json" default:"text" placeholder:"FORMAT"`
 	Strict bool     `help:"Warnings fail, too."`
 }
 
 // PatternTestFlags are of `muster pattern test`.
 type PatternTestFlags struct {
-	Dir             []string `arg:"" optional:"" help:"The pattern's folder, repeatable; by default this one." placeholder:"DIR"`
+	Dir             []string `arg:"" optional:"" help:"The pattern's folder, or a folder of such; by default this one. Also the name of a pattern that ships with Muster." placeholder:"DIR"`
+	Shipped         bool     `help:"Test the patterns that ship with Muster."`
 	CrashEverywhere bool     `help:"Repeat each test with a crash at every commit, and compare."`
 	Cover           bool     `help:"Show which lines of the pattern ran in no test."`
 	Run             string   `help:"Only tests whose name matches this regular expression." placeholder:"NAME"`

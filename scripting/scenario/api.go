@@ -4,7 +4,7 @@ import "github.com/muster-hub/muster/engine/pattern"
 
 // Types of the stubs.
 const (
-	typeDuration = "string"
+	typeDuration = "muster.duration"
 	typeRun      = "muster.test.Run"
 	typeDevice   = "muster.test.Device"
 	typeServer   = "muster.test.Server"
