@@ -164,8 +164,18 @@ func patternTest(ctx context.Context, f cli.PatternTestFlags, std cli.IO) error 
 	return nil
 }
 
-func patternDev(ctx context.Context, f cli.PatternDevFlags, std cli.IO) error {
-	return author.Dev(ctx, f.Dir, author.DevOptions{Trace: f.Trace, Every: f.Every, Once: f.Once, Out: std.Out})
+func patternDev(ctx context.Context, f cli.PatternDevFlags, std cli.IO, passed func(archive []byte) (string, error)) error {
+	o := author.DevOptions{Trace: f.Trace, Every: f.Every, Once: f.Once, Out: std.Out}
+	if passed != nil {
+		o.Passed = func(b *pattern.Bundle) (string, error) {
+			archive, err := pattern.WriteArchive(b, nil)
+			if err != nil {
+				return "", err
+			}
+			return passed(archive)
+		}
+	}
+	return author.Dev(ctx, f.Dir, o)
 }
 
 func patternPack(f cli.PatternPackFlags, std cli.IO) error {

@@ -2,7 +2,10 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/muster-hub/muster/protocols/client"
 )
 
 // patternAuthor has the commands of whoever writes patterns; none needs a hub. They
@@ -20,10 +23,12 @@ type patternAuthor struct {
 
 // AuthorHooks are what main supplies for the commands of authors.
 type AuthorHooks struct {
-	New    func(f PatternNewFlags, io IO) error
-	Check  func(f PatternCheckFlags, io IO) error
-	Test   func(ctx context.Context, f PatternTestFlags, io IO) error
-	Dev    func(ctx context.Context, f PatternDevFlags, io IO) error
+	New   func(f PatternNewFlags, io IO) error
+	Check func(f PatternCheckFlags, io IO) error
+	Test  func(ctx context.Context, f PatternTestFlags, io IO) error
+	// Dev calls passed, unless that is nil, with the archive of what has passed its
+	// tests, a version of its own, and shows what that returns.
+	Dev    func(ctx context.Context, f PatternDevFlags, io IO, passed func(archive []byte) (string, error)) error
 	Pack   func(f PatternPackFlags, io IO) error
 	Sign   func(f PatternSignFlags, io IO) error
 	Keygen func(f PatternKeygenFlags, io IO) error
@@ -86,10 +91,14 @@ type PatternStubsFlags struct {
 }
 
 type (
-	patternNewCmd    struct{ PatternNewFlags }
-	patternCheckCmd  struct{ PatternCheckFlags }
-	patternTestCmd   struct{ PatternTestFlags }
-	patternDevCmd    struct{ PatternDevFlags }
+	patternNewCmd   struct{ PatternNewFlags }
+	patternCheckCmd struct{ PatternCheckFlags }
+	patternTestCmd  struct{ PatternTestFlags }
+	patternDevCmd   struct {
+		HubFlags
+		PatternDevFlags
+		Install bool `help:"Install what has passed on the hub, unsigned, as the version that new runs take."`
+	}
 	patternPackCmd   struct{ PatternPackFlags }
 	patternSignCmd   struct{ PatternSignFlags }
 	patternKeygenCmd struct{ PatternKeygenFlags }
@@ -125,7 +134,31 @@ func (c *patternDevCmd) Run(a *app) error {
 	if a.hooks.Author.Dev == nil {
 		return notBuilt("pattern dev")
 	}
-	return a.hooks.Author.Dev(a.ctx, c.PatternDevFlags, a.io)
+	if !c.Install {
+		return a.hooks.Author.Dev(a.ctx, c.PatternDevFlags, a.io, nil)
+	}
+	s, err := a.service(c.HubFlags)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	last := client.Pattern{}
+	return a.hooks.Author.Dev(a.ctx, c.PatternDevFlags, a.io, func(archive []byte) (string, error) {
+		ctx, stop := a.with(c.HubFlags)
+		defer stop()
+		p, err := s.InstallPattern(ctx, client.PatternInstall{Archive: archive, Unsigned: true, Grant: []string{"all"}})
+		if err == nil && !p.Default {
+			p, err = s.DefaultPattern(ctx, p.Name, p.Version, "")
+		}
+		if err != nil {
+			return "", a.explain(err)
+		}
+		if last.Name == p.Name && last.Version != p.Version {
+			_ = s.RemovePattern(ctx, last.Name, last.Version, "") // it stays while runs are on it
+		}
+		last = p
+		return fmt.Sprintf("installed %s %s: new runs take it", printable(p.Name), printable(p.Version)), nil
+	})
 }
 
 // Run packs.

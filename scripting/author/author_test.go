@@ -158,9 +158,19 @@ func TestDevLooksAgainAfterEachChange(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	out := &lockedBuffer{lines: make(chan string, 1000)}
 	done := make(chan error)
-	go func() { done <- author.Dev(ctx, dir, author.DevOptions{Every: time.Millisecond, Out: out}) }()
+	passed := func(b *pattern.Bundle) (string, error) {
+		m, err := author.Manifest(b)
+		if err != nil {
+			return "", err
+		}
+		return "passed as " + m.Version, nil
+	}
+	go func() {
+		done <- author.Dev(ctx, dir, author.DevOptions{Every: time.Millisecond, Out: out, Passed: passed})
+	}()
 	out.until(t, "1 test, all passed")
 	out.until(t, "ctx.sleep")
+	out.until(t, "passed as 1.0.0-dev.")
 	out.until(t, "looked in")
 	write(t, dir, map[string]string{"pattern.lua": strings.Replace(small, `"done"`, `"finished"`, 1)})
 	out.until(t, `found "finished", expected "done"`)

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +25,9 @@ type DevOptions struct {
 	Every time.Duration // between two looks; 0: 200 ms
 	Once  bool          // do it once and end
 	Out   io.Writer
+	// Passed, unless nil, is given what has passed its tests, as a version of its
+	// own ("0.1.0-dev.1767225600"); what it returns is shown.
+	Passed func(b *pattern.Bundle) (string, error)
 }
 
 // Dev watches a pattern's folder until ctx ends: at first, and whenever a file
@@ -126,5 +131,35 @@ func look(ctx context.Context, dir string, only *regexp.Regexp, o DevOptions) er
 		}
 		break
 	}
+	if o.Passed != nil && r.Passed() && !slices.ContainsFunc(findings, func(f Finding) bool { return f.Level == LevelError }) {
+		text, err := o.Passed(versioned(b, m.Version, began))
+		if err != nil {
+			text = "not installed: " + err.Error()
+		}
+		if err := say("%s\n", text); err != nil {
+			return err
+		}
+	}
 	return say("%s %s: looked in %s\n", m.Name, m.Version, time.Since(began).Round(time.Millisecond))
+}
+
+// versioned is a bundle with a version of the moment, after the one that the
+// source has written out; as it is, if that is not to be found.
+func versioned(b *pattern.Bundle, version string, now time.Time) *pattern.Bundle {
+	mark := "-"
+	if strings.Contains(version, "-") {
+		mark = "."
+	}
+	plain, _, _ := strings.Cut(version, "+")
+	find := regexp.MustCompile(`(\bversion\s*=\s*["'])` + regexp.QuoteMeta(version) + `(["'])`)
+	done := false
+	out := &pattern.Bundle{Files: maps.Clone(b.Files)}
+	out.Files[pattern.MainFile] = find.ReplaceAllFunc(b.Files[pattern.MainFile], func(text []byte) []byte {
+		if done {
+			return text
+		}
+		done = true
+		return find.ReplaceAll(text, fmt.Appendf(nil, "${1}%s%sdev.%d${2}", plain, mark, now.UnixMilli()))
+	})
+	return out
 }
