@@ -234,7 +234,7 @@ func exitCode(err error) (code int, next string, ok bool) {
 	if errors.Is(err, author.ErrNoPattern) {
 		return cli.ExitUsage, "Name a pattern's folder; `muster pattern new NAME` begins one.", true
 	}
-	if errors.Is(err, storage.ErrExists) {
+	if errors.Is(err, storage.ErrExists) || errors.Is(err, fs.ErrExist) {
 		return cli.ExitConflict, "Give another name; nothing is overwritten.", true
 	}
 	for _, row := range []struct {

@@ -62,7 +62,7 @@ func Create(in, name string, scope pattern.Scope) (string, error) {
 	dir := filepath.Join(in, name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			return "", fmt.Errorf("%s is there already: nothing was written", dir)
+			return "", fmt.Errorf("%s is there already: %w", dir, fs.ErrExist)
 		}
 		return "", err
 	}
