@@ -15,7 +15,7 @@ import (
 // Bounds of the Lua of tests: it is the author's own, and is still kept from
 // running for ever by mistake.
 const (
-	testInstructions = 5_000_000
+	testInstructions = 2_000_000
 	testFrames       = 200
 	testRegistry     = 64 << 10
 	testText         = 1 << 20 // bytes that string.rep and the like make
@@ -74,6 +74,11 @@ func newState(ctx context.Context) *lua.LState {
 	}
 	if t, ok := l.GetGlobal("string").(*lua.LTable); ok {
 		t.RawSetString("rep", l.NewFunction(repeat))
+		t.RawSetString("gsub", l.NewFunction(within(t.RawGetString("gsub"), gsubSize)))
+		t.RawSetString("format", l.NewFunction(within(t.RawGetString("format"), formatSize)))
+	}
+	if t, ok := l.GetGlobal("table").(*lua.LTable); ok {
+		t.RawSetString("concat", l.NewFunction(within(t.RawGetString("concat"), joinedSize)))
 	}
 	l.SetGlobal(scripting.Concat, l.NewFunction(concat))
 	l.SetContext(newFuel(ctx, testInstructions))
@@ -100,6 +105,54 @@ func concat(l *lua.LState) int {
 	}
 	l.Push(lua.LString(l.Concat(list...)))
 	return 1
+}
+
+// within is a function of the standard library that is not called if what it
+// gives could be larger than a text may be.
+func within(f lua.LValue, size func(l *lua.LState) int) lua.LGFunction {
+	standard, _ := f.(*lua.LFunction)
+	return func(l *lua.LState) int {
+		if size(l) > testText {
+			l.RaiseError("the text could have more than %d bytes", testText)
+		}
+		return standard.GFunction(l)
+	}
+}
+
+// gsubSize is how large the result of string.gsub with a text can be.
+func gsubSize(l *lua.LState) int {
+	with, ok := l.Get(3).(lua.LString)
+	if !ok {
+		return 0 // what a function or a table gives is bounded by instructions
+	}
+	return (len(lua.LVAsString(l.Get(1))) + 1) * (len(with) + 1)
+}
+
+// formatSize is how wide string.format can make something.
+func formatSize(l *lua.LState) int {
+	size, n := 0, 0
+	for _, c := range []byte(lua.LVAsString(l.Get(1))) {
+		if c < '0' || c > '9' {
+			n = 0
+			continue
+		}
+		n = min(n*10+int(c-'0'), testText)
+		size = max(size, n)
+	}
+	return size * l.GetTop()
+}
+
+// joinedSize is how large the result of table.concat is.
+func joinedSize(l *lua.LState) int {
+	t, ok := l.Get(1).(*lua.LTable)
+	if !ok {
+		return 0
+	}
+	size, between := 0, len(lua.LVAsString(l.Get(2)))
+	for n := 1; n <= t.Len(); n++ {
+		size += len(lua.LVAsString(t.RawGetInt(n))) + between
+	}
+	return size
 }
 
 // repeat is string.rep within bounds.
