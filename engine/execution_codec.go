@@ -20,6 +20,7 @@ var errExecutionRecord = errors.New("execution record is cut short")
 // The flags of an execution record.
 const (
 	executionAnswered = 1 << iota
+	executionRanked
 )
 
 // Append implements storage.Codec.
@@ -27,6 +28,9 @@ func (executionCodec) Append(dst []byte, r executionRecord) ([]byte, error) {
 	var flags byte
 	if r.Answered {
 		flags |= executionAnswered
+	}
+	if r.Rank != nil {
+		flags |= executionRanked
 	}
 	dst = append(dst, flags)
 	dst = appendText(dst, string(r.Status))
@@ -53,6 +57,10 @@ func (executionCodec) Append(dst []byte, r executionRecord) ([]byte, error) {
 		dst = appendText(dst, a.Code)
 		dst = appendText(dst, a.Message)
 		dst = binary.AppendVarint(dst, int64(a.Status))
+	}
+	if r.Rank != nil {
+		dst = binary.AppendVarint(dst, int64(r.Rank.Priority))
+		dst = appendTime(dst, r.Rank.Created)
 	}
 	return dst, nil
 }
@@ -95,6 +103,9 @@ func (executionCodec) Decode(b []byte) (executionRecord, error) {
 		a := attemptRecord{ID: d.text(), Sent: d.time(), Ended: d.time(), Outcome: d.status()}
 		a.Code, a.Message, a.Status = d.text(), d.text(), int(d.varint())
 		r.Last = append(r.Last, a)
+	}
+	if b[0]&executionRanked != 0 {
+		r.Rank = &executionRank{int(d.varint()), d.time()}
 	}
 	switch {
 	case d.bad:

@@ -17,6 +17,7 @@ func someExecutions() []executionRecord {
 			Last: []attemptRecord{{ID: "j/1", Sent: now, Ended: now, Outcome: rollout.ExecutionSucceeded, Status: 200}}},
 		{Status: "of a later version", Wave: 3, BlockedBy: "other", Code: "X", Message: "why", Answered: true, AnswerCode: -7, Answer: []byte(`{"a":1}`),
 			Due: now, Attempts: 12, Retried: 4, Last: make([]attemptRecord, executionAttempts)},
+		{Status: rollout.ExecutionWaiting, Created: now, Rank: &executionRank{Priority: -3, Created: now}},
 	}
 }
 

@@ -116,6 +116,10 @@ func (t *jobTx) move(j *jobInTx, id TwinID, e *executionRecord, to rollout.Execu
 	case !ended:
 		e.Ended = time.Time{}
 	}
+	e.Rank = nil
+	if to == rollout.ExecutionWaiting {
+		e.Rank = &executionRank{j.Priority, j.Created}
+	}
 	after := phaseOf(e)
 	if from != after {
 		if err := j.State.Move(e.Wave, from, after, 1); err != nil {

@@ -416,7 +416,7 @@ func (h *Hub) deleteIdentityTx(tx *storage.Tx, c Caller, id TwinID, r identityRe
 	h.queries.changeTx(tx, id, query.Change{Gone: true})
 	tx.OnCommit(func(uint64) {
 		if h.jobs.stats.active.Load() > 0 {
-			h.jobs.attend(id) // its executions are removed
+			h.jobs.attendAll(id) // its executions are removed
 		}
 		h.endSession(id, errf(CodeDeviceNotFound, "the identity %q was deleted", id))
 	})

@@ -163,6 +163,56 @@ func BenchmarkManyJobs(b *testing.B) {
 	b.ReportMetric(float64(processorTime()-before)/float64(5*time.Second)*100, "%-of-a-core-after")
 }
 
+// BenchmarkJobsOfSameDevices runs method jobs which all have the same devices as
+// targets, all there from the beginning: each device is called by one job after
+// the other. What an execution takes of a processor should not grow with the
+// number of jobs. MUSTER_BENCH_DEVICES says how many devices there are.
+func BenchmarkJobsOfSameDevices(b *testing.B) {
+	devices := benchDevices(b, 100)
+	for _, jobs := range []int{25, 50, 100, 200} {
+		b.Run(fmt.Sprint(jobs), func(b *testing.B) {
+			for b.Loop() {
+				benchmarkSameDevices(b, jobs, devices)
+			}
+		})
+	}
+}
+
+func benchmarkSameDevices(b *testing.B, jobs, devices int) {
+	h, err := Open(b.Context(), Options{Storage: storage.Options{Dir: b.TempDir(), Memory: 512 << 20}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fillHub(b, h, devices)
+	<-h.queries.ready
+	ids := make([]TwinID, devices)
+	for i := range ids {
+		ids[i] = TwinID{DeviceID: fmt.Sprintf("device-%07d", i)}
+		attach(b, h, ids[i], func(string, json.RawMessage) (int, bool) { return 200, true })
+	}
+	name := func(i int) string { return fmt.Sprint("j-", i) }
+	for i := range jobs {
+		putJob(b, h, JobSpec{ID: name(i), Action: JobAction{Method: &JobMethodCall{Name: "m"}}, Policy: rollout.Policy{Priority: i % 3}}, ids)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	begun, used := time.Now(), processorTime()
+	wg.Go(func() { h.runJobs(ctx) })
+	for i := range jobs {
+		for readJob(b, h, name(i)).State.Status != rollout.JobCompleted {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	n := float64(jobs * devices)
+	b.ReportMetric(n/time.Since(begun).Seconds(), "executions/s")
+	b.ReportMetric(float64(processorTime()-used)/n/1000, "cpu-us/execution")
+	stop()
+	wg.Wait()
+	if err := h.Close(); err != nil {
+		b.Error(err)
+	}
+}
+
 // processorTime is what this process has used.
 func processorTime() time.Duration {
 	var u syscall.Rusage

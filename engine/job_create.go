@@ -77,7 +77,7 @@ func (h *Hub) createJobTx(tx *storage.Tx, c Caller, id string, checked *checkedJ
 	}
 	record := jobRecord{
 		Revision: 1, Kind: checked.action.kind(), Priority: checked.spec.Policy.Priority, Owner: jobOwner{c.Kind, c.Name},
-		Run: 1, State: rollout.NewState(checked.spec.Targets.Dynamic), Created: tx.Now(), Updated: tx.Now(),
+		Run: 1, State: rollout.NewState(checked.spec.Targets.Dynamic), Created: tx.Now(), Updated: tx.Now(), Ranked: true,
 	}
 	spec := jobSpecRecord{Spec: checked.spec, Saved: checked.saved}
 	spec.Spec.ID = id

@@ -61,6 +61,13 @@ type executionRecord struct {
 	Updated    time.Time
 	Ended      time.Time
 	Due        time.Time
+	Rank       *executionRank // of one that waits; nil of those that an older hub stored
+}
+
+// executionRank is what says who is first of those that wait for a device.
+type executionRank struct {
+	Priority int       // of the job
+	Created  time.Time // the job
 }
 
 // attemptRecord is a stored Attempt.

@@ -25,6 +25,9 @@ type jobRecord struct {
 	Ended    time.Time     `json:"e,omitzero"`
 	NextRun  time.Time     `json:"nr,omitzero"`
 	Undo     *jobUndo      `json:"ud,omitempty"` // what runs of a pattern did is taken back
+	// Ranked says that all executions of this run that wait say their rank; those
+	// of a hub before they had one don't.
+	Ranked bool `json:"w,omitempty"`
 }
 
 // jobOwner is whose permissions a job acts with.
@@ -81,6 +84,14 @@ var (
 		// All executions of a device or module.
 		storage.Index[executionRecord]{Name: "device", Keys: func(k storage.Key, _ executionRecord) []storage.Key {
 			return []storage.Key{k[executionRun(k):]}
+		}},
+		// Those that wait for the device, in the order in which they get it: by
+		// priority of the jobs and their age.
+		storage.Index[executionRecord]{Name: "waiting", Keys: func(k storage.Key, r executionRecord) []storage.Key {
+			if r.Status != rollout.ExecutionWaiting || r.Rank == nil {
+				return nil
+			}
+			return []storage.Key{append(k[executionRun(k):len(k):len(k)], storage.Tuple(-int64(r.Rank.Priority), r.Rank.Created)...)}
 		}},
 		// Those that are not final, in the order in which they came: who waits for
 		// the device, and who for whom.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -36,7 +37,7 @@ type jobRunner struct {
 
 	mu        sync.Mutex
 	dirty     map[string]struct{} // jobs that were changed since the loop looked at them
-	devices   map[TwinID]struct{} // that came, or are free: who waits for them?
+	devices   map[TwinID]bool     // that came, or are free: who waits for them? True: look at all executions on them
 	everybody bool                // more than that came; look at all who wait
 	due       time.Time           // the earliest that was set since the loop looked; zero: none
 	late      []lateAnswer
@@ -84,7 +85,7 @@ func (h *Hub) JobStats() JobStats {
 
 func (j *jobRunner) init(l *Limits) {
 	j.signal = make(chan struct{}, 1)
-	j.dirty, j.devices = map[string]struct{}{}, map[TwinID]struct{}{}
+	j.dirty, j.devices = map[string]struct{}{}, map[TwinID]bool{}
 	j.stats.ended = map[rollout.ExecutionStatus]int64{}
 	if l.JobDeviceRate > 0 {
 		j.rate = rate.NewLimiter(rate.Limit(l.JobDeviceRate), max(1, int(l.JobDeviceRate)))
@@ -114,10 +115,15 @@ func (j *jobRunner) wake() {
 }
 
 // attend has the loop look for executions that wait for a device.
-func (j *jobRunner) attend(id TwinID) {
+func (j *jobRunner) attend(id TwinID) { j.attendTo(id, false) }
+
+// attendAll has it look at all executions on a device, whose identity may be gone.
+func (j *jobRunner) attendAll(id TwinID) { j.attendTo(id, true) }
+
+func (j *jobRunner) attendTo(id TwinID, all bool) {
 	j.mu.Lock()
 	if len(j.devices) < jobDevicesMost {
-		j.devices[id] = struct{}{}
+		j.devices[id] = j.devices[id] || all
 	} else {
 		j.everybody = true
 	}
@@ -178,6 +184,7 @@ type jobLoop struct {
 	active map[string]*activeJob
 	order  []*activeJob // active, by priority and age
 	dueAt  time.Time    // the earliest time at which an execution is due; zero: none
+	due    storage.Key  // before it none is, but for those that jobRunner.due tells of
 	dueNow bool         // look at once
 	follow jobFollowers
 
@@ -194,6 +201,7 @@ type activeJob struct {
 	status   rollout.JobStatus
 	follows  bool // it has a condition that is followed
 	laidOut  bool
+	ranked   bool      // so are all its executions that wait
 	start    time.Time // its targets are those of this time
 	repeats  time.Time // when its next run begins; its run has ended
 	undoing  bool      // its runs are being told to take back what they did
@@ -287,12 +295,12 @@ func (l *jobLoop) sleep(ctx context.Context, wait time.Duration) {
 }
 
 // takeSet takes all that is in a set; nobody else has what it returns.
-func takeSet[K comparable](set *map[K]struct{}) map[K]struct{} {
+func takeSet[K comparable, V any](set *map[K]V) map[K]V {
 	taken := *set
 	if len(taken) == 0 {
 		return nil // the empty one stays where others add to it
 	}
-	*set = map[K]struct{}{}
+	*set = map[K]V{}
 	return taken
 }
 
@@ -303,8 +311,13 @@ func (l *jobLoop) pass(ctx context.Context) (wait time.Duration, err error) {
 	dirty, devices := takeSet(&j.dirty), takeSet(&j.devices)
 	everybody, late := j.everybody, j.late
 	j.everybody, j.late = false, nil
-	if !j.due.IsZero() && (l.dueAt.IsZero() || j.due.Before(l.dueAt)) {
-		l.dueAt = j.due
+	if !j.due.IsZero() {
+		if l.dueAt.IsZero() || j.due.Before(l.dueAt) {
+			l.dueAt = j.due
+		}
+		if k := storage.Tuple(j.due); bytes.Compare(k, l.due) < 0 {
+			l.due = k
+		}
 	}
 	j.due = time.Time{}
 	j.mu.Unlock()
@@ -363,15 +376,15 @@ func (l *jobLoop) pass(ctx context.Context) (wait time.Duration, err error) {
 	return max(wait, time.Millisecond), nil
 }
 
-func (l *jobLoop) putBack(dirty map[string]struct{}, devices map[TwinID]struct{}, everybody bool, late []lateAnswer) {
+func (l *jobLoop) putBack(dirty map[string]struct{}, devices map[TwinID]bool, everybody bool, late []lateAnswer) {
 	j := &l.hub.jobs
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for id := range dirty {
 		j.dirty[id] = struct{}{}
 	}
-	for id := range devices {
-		j.devices[id] = struct{}{}
+	for id, all := range devices {
+		j.devices[id] = j.devices[id] || all
 	}
 	j.everybody = j.everybody || everybody
 	j.late = append(late, j.late...)
@@ -470,7 +483,8 @@ func (l *jobLoop) note(reader storage.Reader, id string, r *jobRecord) error {
 	if a.status != r.State.Status {
 		a.more, a.after, a.stopped = true, nil, nil
 	}
-	a.status, a.laidOut, a.repeats, a.undoing = r.State.Status, r.State.LaidOut, r.NextRun, r.undoing()
+	a.status, a.laidOut, a.repeats = r.State.Status, r.State.LaidOut, r.NextRun
+	a.undoing, a.ranked = r.undoing(), r.Ranked
 	a.ready = true
 	l.follow.note(a, &r.State)
 	return nil
@@ -529,7 +543,7 @@ func (l *jobLoop) recount(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				l.hub.jobs.attend(id) // it may have been deleted right before a kill
+				l.hub.jobs.attendAll(id) // it may have been deleted right before a kill
 				running++
 			}
 		}

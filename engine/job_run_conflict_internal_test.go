@@ -3,13 +3,18 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/muster-hub/muster/engine/rollout"
+	"github.com/muster-hub/muster/storage"
 )
 
 // TestJobsOfOneDevice lets jobs meet on one device: one is in progress, the
@@ -59,6 +64,91 @@ func TestJobsOfOneDevice(t *testing.T) {
 			t.Errorf("twin: %+v", e)
 		}
 		checkQuiet(t, h, id)
+	})
+}
+
+// TestOrderOfOneDevice has many jobs wait for the same devices, some of them stored
+// by a hub that gave them no rank; each device is called in the order of the jobs'
+// priorities and ages.
+func TestOrderOfOneDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 3)
+		var devices []*testDevice
+		for _, id := range ids {
+			devices = append(devices, attach(t, h, id, say()))
+		}
+		random := rand.New(rand.NewPCG(5, 5))
+		type one struct {
+			name     string
+			priority int
+		}
+		var jobs []one
+		for i := range 40 {
+			jobs = append(jobs, one{fmt.Sprintf("j%02d", (i*7)%40), random.IntN(9) - 4})
+			putJob(t, h, JobSpec{ID: jobs[i].name, Action: method(jobs[i].name), Policy: rollout.Policy{Priority: jobs[i].priority, AttemptTimeout: minutes(60), Timeout: minutes(600)}}, ids)
+			time.Sleep(time.Second)
+		}
+		unranked := map[string]bool{jobs[11].name: true, jobs[23].name: true}
+		err := h.update(t.Context(), "test", func(tx *storage.Tx) error {
+			for name := range unranked {
+				r, err := loadJob(tx, name)
+				if err != nil {
+					return err
+				}
+				r.Ranked = false
+				if err := jobTable.Put(tx, jobKey(name), r); err != nil {
+					return err
+				}
+				h.wakeJobTx(tx, name)
+				for _, id := range ids {
+					e, err := executionTable.Get(tx, executionKey(name, 1, id))
+					if err != nil {
+						return err
+					}
+					if e.Rank == nil {
+						return errors.New("an execution that waits has no rank")
+					}
+					e.Rank = nil
+					if err := executionTable.Put(tx, executionKey(name, 1, id), e); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range jobs {
+			for _, d := range devices {
+				d.session.CompleteMethod(strconv.FormatInt(int64(i+1), 16), 200, nil)
+			}
+			time.Sleep(time.Second)
+		}
+		// The first was there alone, and those without a rank come behind all others.
+		behind := func(o one) bool { return unranked[o.name] }
+		slices.SortStableFunc(jobs[1:], func(a, b one) int {
+			switch {
+			case behind(a) && !behind(b):
+				return 1
+			case behind(b) && !behind(a):
+				return -1
+			}
+			return b.priority - a.priority
+		})
+		var want []string
+		for _, j := range jobs {
+			want = append(want, j.name)
+		}
+		for i, d := range devices {
+			d.mu.Lock()
+			if !slices.Equal(d.calls, want) {
+				t.Errorf("device %d was called by\n%s, expected\n%s", i, d.calls, want)
+			}
+			d.mu.Unlock()
+			checkQuiet(t, h, ids[i])
+		}
 	})
 }
 

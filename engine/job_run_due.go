@@ -19,9 +19,16 @@ func (l *jobLoop) sweep(ctx context.Context, now time.Time) error {
 	var due []executionRef
 	err := l.hub.view(ctx, "look for due executions", func(r storage.Reader) error {
 		due, l.dueAt, l.dueNow = nil, time.Time{}, false
-		for item, err := range executionTable.Lookup(r, "due", storage.Range{}) {
+		// What was due before is behind it: the index begins with entries that were
+		// deleted, and whoever began at its first one would go over all of them
+		// each time.
+		from := l.due
+		for item, err := range executionTable.Lookup(r, "due", storage.Range{Start: from}) {
 			if err != nil {
 				return err
+			}
+			if len(due) == 0 {
+				l.due = storage.Tuple(item.Value.Due)
 			}
 			if item.Value.Due.After(now) || len(due) == jobDuePage {
 				l.dueAt, l.dueNow = item.Value.Due, !item.Value.Due.After(now)
@@ -239,17 +246,25 @@ func (l *jobLoop) goes(r storage.Reader, ref executionRef, e *executionRecord, w
 // other execution holds any more. Of those of one device the first goes on, by
 // priority of the jobs and their age. Executions of identities that were deleted
 // are removed.
-func (l *jobLoop) attend(ctx context.Context, devices map[TwinID]struct{}) error {
+func (l *jobLoop) attend(ctx context.Context, devices map[TwinID]bool) error {
 	if len(devices) == 0 {
 		return nil
 	}
 	var gone []executionRef
 	err := l.hub.view(ctx, "look for who waits for a device", func(r storage.Reader) error {
 		gone = nil
-		for id := range devices {
+		for id, all := range devices {
 			credentials, err := loadCredentials(r, id)
 			if err != nil && !errors.Is(err, storage.ErrNotFound) {
 				return err
+			}
+			if !all {
+				if all, err = l.next(r, id, credentials.GenerationID); err != nil {
+					return err
+				}
+			}
+			if !all {
+				continue
 			}
 			var best *activeJob
 			for item, err := range executionTable.Lookup(r, "open", storage.Range{Prefix: id.key()}) {
@@ -265,8 +280,7 @@ func (l *jobLoop) attend(ctx context.Context, devices map[TwinID]struct{}) error
 					continue
 				}
 				a := l.active[job]
-				if item.Value.Status != rollout.ExecutionWaiting || a == nil || a.run != run || a.status != rollout.JobRunning ||
-					a.closed || best != nil && compareActive(best, a) < 0 {
+				if item.Value.Status != rollout.ExecutionWaiting || a == nil || !a.mayTake(run) || best != nil && compareActive(best, a) < 0 {
 					continue
 				}
 				best = a
@@ -286,6 +300,34 @@ func (l *jobLoop) attend(ctx context.Context, devices map[TwinID]struct{}) error
 		}
 	}
 	return nil
+}
+
+// next lets the first of those go on that wait for a device. It reports whether
+// all executions on the device have to be looked at instead: some are of an
+// identity that is gone, or may have been stored without their rank.
+func (l *jobLoop) next(r storage.Reader, id TwinID, generation string) (all bool, err error) {
+	for item, err := range executionTable.Lookup(r, "waiting", storage.Range{Prefix: id.key()}) {
+		if err != nil {
+			return false, err
+		}
+		if item.Value.Generation != generation {
+			return true, nil
+		}
+		job, run, _, err := executionOfKey(item.Key)
+		if err != nil {
+			return false, err
+		}
+		if a := l.active[job]; a != nil && a.mayTake(run) {
+			l.mayGoOn(executionRef{job, run, id})
+			return false, nil
+		}
+	}
+	return slices.ContainsFunc(l.order, func(a *activeJob) bool { return !a.ranked }), nil
+}
+
+// mayTake reports whether executions of a run that wait may go on.
+func (a *activeJob) mayTake(run uint64) bool {
+	return a.run == run && a.status == rollout.JobRunning && !a.closed
 }
 
 // removeGone ends executions whose identities were deleted.

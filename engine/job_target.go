@@ -182,6 +182,7 @@ func putTargetsTx(tx *storage.Tx, job string, run uint64, wave int, zone string,
 // state and plan. Its targets are laid out anew.
 func beginRunTx(tx *storage.Tx, job string, r *jobRecord) error {
 	r.Run++
+	r.Ranked = true
 	r.State = rollout.NewState(r.State.Dynamic)
 	r.Started, r.Ended = time.Time{}, time.Time{}
 	r.Revision++
