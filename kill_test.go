@@ -222,8 +222,15 @@ func (v *victim) check(t *testing.T, service *client.Service) {
 // startHub starts the binary and waits until it is ready. stop kills it.
 func startHub(t *testing.T, binary, data string, more ...string) (stop func()) {
 	t.Helper()
+	_, stop = startProcess(t, binary, data, more...)
+	return stop
+}
+
+// startProcess is startHub, and gives the process.
+func startProcess(t *testing.T, binary, data string, more ...string) (cmd *exec.Cmd, stop func()) {
+	t.Helper()
 	args := append([]string{"serve", "--data", data, "--https", "127.0.0.1:0", "--mqtts", "127.0.0.1:0", "--log-level", "error"}, more...)
-	cmd := exec.Command(binary, args...) //nolint:noctx // stopped by kill
+	cmd = exec.Command(binary, args...) //nolint:noctx // stopped by kill
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -255,7 +262,7 @@ func startHub(t *testing.T, binary, data string, more ...string) (stop func()) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the hub was not ready within 30 s")
 	}
-	return stop
+	return cmd, stop
 }
 
 func localService(t *testing.T, data string) *client.Service {

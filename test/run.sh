@@ -183,6 +183,8 @@ done
 tests 'tests, architecture and documents included' "${race[@]}" -timeout 15m ./...
 tests 'rollouts: 100,000 random policies against a model, which are too many for the race detector' -run 'TestModel$' ./engine/rollout
 tests 'configurations: 100,000 random cases against a plain evaluator' -run 'NaiveEvaluator|AnyOrder' ./engine/configuration
+MUSTER_CONTAINMENT_ROUNDS=5 tests 'containment: each attack on a hub with other traffic, five times' -run 'TestContainment$' .
+tests 'workers: each attack without the sandbox' -run 'TestAttacksOutside$' ./scripting
 
 if command -v dpkg-deb > /dev/null; then
   for tool in lintian systemd-analyze:systemd fakeroot man:man-db; do

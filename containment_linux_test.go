@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/protocols/client"
+)
+
+// What containment promises.
+const (
+	containTime   = pattern.MaxTime + 100*time.Millisecond // until an attack is stopped
+	containMemory = 20 << 20                               // bytes that the hub may have more
+	containTail   = 2.0                                    // times the p99 of other traffic
+)
+
+// TestContainment installs patterns that mean no good through REST, runs each on a
+// device while others patch twins, and looks at what it does to the hub.
+//
+// In `go test` it is one round with a few of them, on a machine that does other
+// things, and only looks whether all are stopped. With MUSTER_CONTAINMENT_ROUNDS
+// it is all of them, so many times, and the medians must be as promised.
+func TestContainment(t *testing.T) {
+	rounds, _ := strconv.Atoi(os.Getenv("MUSTER_CONTAINMENT_ROUNDS"))
+	strict, window := rounds > 0, containWindow
+	list := readAttacks(t)
+	if !strict {
+		rounds, window = 1, containWindow/10
+		list = slices.DeleteFunc(list, func(a attackText) bool {
+			return !slices.Contains([]string{"endless loop", "pattern bomb of lazy dots", "string.rep", "deep recursion", "an index far away"}, a.name)
+		})
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	cmd, _ := startProcess(t, program(t), data)
+	service := localService(t, data)
+	c := &containment{t: t, service: service, pid: cmd.Process.Pid, took: map[string][]time.Duration{}, ended: map[string]string{}}
+	for i := range containDevices + 1 {
+		if _, err := service.CreateIdentity(t.Context(), client.Identity{DeviceID: fmt.Sprint("d", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, a := range list {
+		source := fmt.Sprintf("return pattern { name = \"attack-%d\", version = \"1.0.0\", needs = { \"twin:read\", \"twin:tags\", \"method:x\" }, run = function(dev, p, ctx)\n%s\nend }\n", i, a.body)
+		if _, err := service.InstallPattern(t.Context(), client.PatternInstall{Archive: []byte(source), Unsigned: true, Grant: []string{"all"}}); err != nil {
+			t.Fatalf("%s: %v", a.name, err)
+		}
+	}
+	var tails, memory []float64
+	c.measure(window) // the hub has its caches afterwards
+	for range rounds {
+		base, before := c.measure(window)
+		var done atomic.Bool
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i, a := range list {
+				c.attack(i, a)
+			}
+			done.Store(true)
+		})
+		under, during := c.measureUntil(&done)
+		wg.Wait()
+		tails = append(tails, float64(under)/float64(base))
+		memory = append(memory, float64(during-before))
+		t.Logf("round: p99 %s, under attack %s; memory %.1f MiB more", base, under, float64(during-before)/(1<<20))
+	}
+	c.report(list, rounds)
+	tail, more := medianOf(tails), medianOf(memory)
+	t.Logf("p99 of other traffic under attack: %.2f times (median of %d rounds); memory of the hub: %.1f MiB more", tail, rounds, more/(1<<20))
+	if strict && tail > containTail {
+		t.Errorf("the p99 of other traffic is %.2f times that without attacks, at most %.1f", tail, containTail)
+	}
+	if strict && more > containMemory {
+		t.Errorf("the hub has %.0f bytes more, at most %d", more, containMemory)
+	}
+	for _, a := range list {
+		slices.Sort(c.took[a.name])
+		if took := c.took[a.name][rounds/2]; !a.ends && took > containTime && strict {
+			t.Errorf("%s: stopped after %s, at most %s", a.name, took, containTime)
+		}
+	}
+}
+
+const (
+	containDevices = 8
+	containRate    = 10 * time.Millisecond // each device is patched so often
+	containWindow  = 5 * time.Second
+)
+
+type attackText struct {
+	name, body string
+	ends       bool
+}
+
+func readAttacks(t *testing.T) (list []attackText) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("scripting", "testdata", "attacks.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part := range strings.SplitSeq("\n"+string(text), "\n== ") {
+		head, body, ok := strings.Cut(part, "\n")
+		if !ok || strings.HasPrefix(part, "\n#") {
+			continue
+		}
+		name, marks, _ := strings.Cut(head, " | ")
+		list = append(list, attackText{name, body, strings.Contains(marks, "ends")})
+	}
+	return list
+}
+
+// containment is a hub under attack.
+type containment struct {
+	t       *testing.T
+	service *client.Service
+	pid     int
+
+	mu    sync.Mutex
+	took  map[string][]time.Duration
+	ended map[string]string
+}
+
+// attack runs a pattern on device d0 and waits until it has ended: from when the
+// run began, as the hub has noted it.
+func (c *containment) attack(i int, a attackText) {
+	began := time.Now()
+	r, err := c.service.StartRun(c.t.Context(), client.RunSpec{Pattern: fmt.Sprint("attack-", i), DeviceID: "d0"}, "")
+	if err != nil {
+		c.t.Errorf("%s: %v", a.name, err)
+		return
+	}
+	for !r.Final && r.WaitsFor == "" {
+		if time.Since(began) > 30*time.Second {
+			c.t.Errorf("%s is %s after 30 s", a.name, r.State)
+			break
+		}
+		<-time.After(5 * time.Millisecond)
+		if r, err = c.service.Run(c.t.Context(), r.ID); err != nil {
+			c.t.Errorf("%s: %v", a.name, err)
+			return
+		}
+	}
+	took := time.Since(began)
+	if !r.Final {
+		if r, err = c.service.CancelRun(c.t.Context(), r.ID, client.CancelRunOptions{Now: true}); err != nil {
+			c.t.Errorf("%s: %v", a.name, err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.took[a.name] = append(c.took[a.name], took)
+	c.ended[a.name] = r.State
+	if r.Fault != nil {
+		c.ended[a.name] = fmt.Sprintf("%s: %.70s", r.Fault.Code, r.Fault.Message)
+	}
+	if !a.ends && r.State != "failed" {
+		c.t.Errorf("%s ended as %s", a.name, r.State)
+	}
+}
+
+func (c *containment) measure(d time.Duration) (p99 time.Duration, memory int64) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), d)
+	defer cancel()
+	return c.traffic(ctx)
+}
+
+func (c *containment) measureUntil(done *atomic.Bool) (p99 time.Duration, memory int64) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	defer cancel()
+	go func() { // ends with the context, at the latest
+		for !done.Load() && ctx.Err() == nil {
+			<-time.After(5 * time.Millisecond)
+		}
+		cancel()
+	}()
+	return c.traffic(ctx)
+}
+
+// traffic patches twins at a steady rate until ctx ends. It gives the p99, and the
+// most memory that the hub had for itself.
+func (c *containment) traffic(ctx context.Context) (p99 time.Duration, memory int64) {
+	var mu sync.Mutex
+	var all []time.Duration
+	var wg sync.WaitGroup
+	for i := range containDevices {
+		wg.Go(func() {
+			tick := time.NewTicker(containRate)
+			defer tick.Stop()
+			for n := 0; ; n++ {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				began := time.Now()
+				if _, err := c.service.PatchTwin(c.t.Context(), fmt.Sprint("d", i+1), "", json.RawMessage(fmt.Sprintf(`{"tags":{"n":%d}}`, n)), ""); err != nil {
+					c.t.Errorf("a patch: %v", err)
+					return
+				}
+				mu.Lock()
+				all = append(all, time.Since(began))
+				mu.Unlock()
+			}
+		})
+	}
+	for ctx.Err() == nil {
+		memory = max(memory, ownMemory(c.t, c.pid))
+		<-time.After(20 * time.Millisecond)
+	}
+	wg.Wait()
+	slices.Sort(all)
+	if len(all) == 0 {
+		c.t.Fatal("there was no traffic")
+	}
+	return all[len(all)*99/100], memory
+}
+
+// ownMemory is what a process has resident for itself, without mapped files.
+func ownMemory(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, resident, shared int64
+	if _, err := fmt.Sscan(string(text), &size, &resident, &shared); err != nil {
+		t.Fatal(err)
+	}
+	return (resident - shared) * int64(os.Getpagesize())
+}
+
+// report prints the table.
+func (c *containment) report(list []attackText, rounds int) {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "attack\tstopped after\tby")
+	for _, a := range list {
+		took := slices.Sorted(slices.Values(c.took[a.name]))
+		if len(took) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", a.name, took[len(took)/2].Round(time.Millisecond), c.ended[a.name])
+	}
+	_ = w.Flush() // to memory
+	c.t.Logf("medians of %d rounds\n%s", rounds, b.String())
+}
+
+func medianOf(list []float64) float64 { return slices.Sorted(slices.Values(list))[len(list)/2] }
