@@ -63,25 +63,3 @@ func BenchmarkExecute(b *testing.B) {
 		})
 	}
 }
-
-func BenchmarkPool(b *testing.B) {
-	p := testPool(b, "__worker", 2)
-	bundle := &pattern.Bundle{Files: map[string][]byte{pattern.MainFile: []byte(benchSource)}}
-	for _, batch := range []int{1, 64} {
-		for _, steps := range []int{0, 1, 10, 50, 200} {
-			list := make([]pattern.Activation, batch)
-			for i := range list {
-				list[i] = journal(steps)
-			}
-			b.Run(fmt.Sprintf("batch=%d/steps=%d", batch, steps), func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					if _, err := p.Activate(b.Context(), bundle, list); err != nil {
-						b.Fatal(err)
-					}
-				}
-				b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*batch), "us/activation")
-			})
-		}
-	}
-}
