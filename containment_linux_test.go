@@ -45,7 +45,7 @@ func TestContainment(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	cmd, _ := startProcess(t, program(t), data)
 	service := localService(t, data)
-	c := &containment{t: t, service: service, pid: cmd.Process.Pid, took: map[string][]time.Duration{}, ended: map[string]string{}}
+	c := &containment{t: t, service: service, pid: cmd.Process.Pid, took: map[string][]time.Duration{}, ended: map[string]string{}, grown: map[string]int64{}}
 	for i := range containDevices + 1 {
 		if _, err := service.CreateIdentity(t.Context(), client.Identity{DeviceID: fmt.Sprint("d", i)}); err != nil {
 			t.Fatal(err)
@@ -129,11 +129,13 @@ type containment struct {
 	mu    sync.Mutex
 	took  map[string][]time.Duration
 	ended map[string]string
+	grown map[string]int64 // bytes that the hub had more after it, at most
 }
 
 // attack runs a pattern on device d0 and waits until it has ended: from when the
 // run began, as the hub has noted it.
 func (c *containment) attack(i int, a attackText) {
+	before := ownMemory(c.t, c.pid)
 	began := time.Now()
 	r, err := c.service.StartRun(c.t.Context(), client.RunSpec{Pattern: fmt.Sprint("attack-", i), DeviceID: "d0"}, "")
 	if err != nil {
@@ -160,6 +162,7 @@ func (c *containment) attack(i int, a attackText) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.took[a.name] = append(c.took[a.name], took)
+	c.grown[a.name] = max(c.grown[a.name], ownMemory(c.t, c.pid)-before)
 	c.ended[a.name] = r.State
 	if r.Fault != nil {
 		c.ended[a.name] = fmt.Sprintf("%s: %.70s", r.Fault.Code, r.Fault.Message)
@@ -244,13 +247,13 @@ func ownMemory(t *testing.T, pid int) int64 {
 func (c *containment) report(list []attackText, rounds int) {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "attack\tstopped after\tby")
+	fmt.Fprintln(w, "attack\tstopped after\thub\tby")
 	for _, a := range list {
 		took := slices.Sorted(slices.Values(c.took[a.name]))
 		if len(took) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", a.name, took[len(took)/2].Round(time.Millisecond), c.ended[a.name])
+		fmt.Fprintf(w, "%s\t%s\t%+.1f MiB\t%s\n", a.name, took[len(took)/2].Round(time.Millisecond), float64(c.grown[a.name])/(1<<20), c.ended[a.name])
 	}
 	_ = w.Flush() // to memory
 	c.t.Logf("medians of %d rounds\n%s", rounds, b.String())

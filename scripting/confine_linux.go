@@ -29,6 +29,8 @@ func confine() string {
 			failed = append(failed, what+": "+err.Error())
 		}
 	}
+	// Who runs out of memory has the kernel end this process first.
+	try("first to end when memory is short", os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0))
 	try("lower priority", unix.Setpriority(unix.PRIO_PROCESS, 0, workerNice))
 	try("end with the parent", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0))
 	for _, l := range []struct {
@@ -41,7 +43,6 @@ func confine() string {
 	} {
 		try(l.what, syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: l.most, Max: l.most}))
 	}
-	try("not readable by others", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 	try("no new privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 	try("filter of system calls", filter())
 	return strings.Join(failed, "; ")

@@ -343,7 +343,7 @@ func (d *decoder) object(depth int) (lua.LValue, error) {
 func newTable(members int) *lua.LTable { return (*lua.LState)(nil).CreateTable(0, members) }
 
 // members reads some members of an object, each as decode does; those that are
-// not there are nil.
+// not there, or null, are nil.
 func (lib *library) members(text string, names []string) ([]lua.LValue, error) {
 	d, values := decoder{text: text, lib: lib}, make([]lua.LValue, len(names))
 	for i := range values {
@@ -376,7 +376,7 @@ func (lib *library) members(text string, names []string) ([]lua.LValue, error) {
 		if err != nil {
 			return nil, err
 		}
-		if i := slices.Index(names, name); i >= 0 {
+		if i := slices.Index(names, name); i >= 0 && v != lua.LValue(lib.null) {
 			values[i] = v
 		}
 	}
