@@ -1,6 +1,7 @@
 package scripting
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -131,13 +132,8 @@ func (c caller) options(n int, open bool, names ...string) options {
 	t := c.table(n, "the last argument")
 	if !open {
 		t.ForEach(func(k, _ lua.LValue) {
-			name, ok := k.(lua.LString)
-			if ok {
-				for _, n := range names {
-					if n == string(name) {
-						return
-					}
-				}
+			if name, ok := k.(lua.LString); ok && slices.Contains(names, string(name)) {
+				return
 			}
 			text := "there is no option " + quote(show(k))
 			if near := nearest(show(k), names); near != "" {

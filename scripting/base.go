@@ -513,10 +513,7 @@ func faultText(l *lua.LState) int {
 }
 
 func faultConcat(l *lua.LState) int {
-	text := ""
-	for i := 1; i <= 2; i++ {
-		text += tostring(l, l.Get(i))
-	}
+	text := tostring(l, l.Get(1)) + tostring(l, l.Get(2))
 	of(l).fits(l, len(text), "..")
 	l.Push(lua.LString(text))
 	return 1

@@ -1,16 +1,22 @@
 package scripting
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/muster-hub/muster/engine/pattern"
 )
 
 // probe is a worker that tries what a worker must not be able to do, and tells
@@ -111,5 +117,59 @@ func TestWorkerIsConfined(t *testing.T) {
 	}
 	for what, how := range found {
 		t.Errorf("%s: %s", what, how)
+	}
+}
+
+// parent is a process with a pool, whose worker never ends by itself. It tells the
+// worker's number, and waits to be killed.
+func parent(out io.Writer) error {
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	p, err := NewPool(Options{Command: []string{binary, "__worker-open"}, Workers: 1})
+	if err != nil {
+		return err
+	}
+	if _, err := p.Activate(context.Background(), bundleOf(`return 1`), []pattern.Activation{activationOf()}); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, p.alive()[0].cmd.Process.Pid)
+	for {
+		_, _ = p.Activate(context.Background(), bundleOf(`while true do end`), []pattern.Activation{activationOf()})
+	}
+}
+
+// TestWorkerEndsWithParent kills a hub's process while its worker is in a loop:
+// the worker is gone, too.
+func TestWorkerEndsWithParent(t *testing.T) {
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "__parent")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, err = fmt.Fscan(out, &pid)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, state, _ := strings.Cut(string(text), ") ")
+		if err != nil || strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
+			return // nobody may be there to bury it
+		}
+		if time.Now().After(until) {
+			t.Fatalf("worker %d is still there: %s", pid, text)
+		}
 	}
 }

@@ -8,3 +8,5 @@ import (
 )
 
 func probe(io.Writer) error { return errors.New("only on Linux") }
+
+func parent(io.Writer) error { return errors.New("only on Linux") }

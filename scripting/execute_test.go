@@ -206,16 +206,16 @@ func TestReplay(t *testing.T) {
 		{[]pattern.Step{done("dev.call", `{ "payload": {"n": 1}, "method": "a" }`, `{"status":200}`)}, pattern.EndSuspended, `dev.call {"method":"b"} pattern.lua:5`, []string{"pattern.lua:4 second 200"}, ""},
 	} {
 		o := execute(p, func(a *pattern.Activation) { a.Steps = test.steps })
-		got := ""
+		var got strings.Builder
 		for _, s := range o.Steps {
-			got += s.Op + " " + string(s.Args) + " " + s.Line
+			got.WriteString(s.Op + " " + string(s.Args) + " " + s.Line)
 		}
 		fault := ""
 		if o.Fault != nil {
 			fault = o.Fault.Message
 		}
-		if o.Ending != test.end || got != test.new || fault != test.fault || !slices.Equal(logs(o), test.logs) {
-			t.Errorf("%d steps: %s %q %q %q\nexpected %s %q %q %q", len(test.steps), o.Ending, got, fault, logs(o), test.end, test.new, test.fault, test.logs)
+		if o.Ending != test.end || got.String() != test.new || fault != test.fault || !slices.Equal(logs(o), test.logs) {
+			t.Errorf("%d steps: %s %q %q %q\nexpected %s %q %q %q", len(test.steps), o.Ending, got.String(), fault, logs(o), test.end, test.new, test.fault, test.logs)
 		}
 		if test.end == pattern.EndDiverged && o.Fault.Code != pattern.FaultNondeterministic {
 			t.Error(o.Fault)

@@ -22,6 +22,8 @@ func TestMain(m *testing.M) {
 			exit(Worker(os.Stdin, os.Stdout))
 		case "__worker-probe":
 			exit(probe(os.Stdout))
+		case "__parent":
+			exit(parent(os.Stdout))
 		case "__worker-dies":
 			exit(dies())
 		case "__worker-open": // the sandbox is off, the walls of the process stand

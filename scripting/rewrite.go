@@ -2,6 +2,7 @@ package scripting
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/yuin/gopher-lua/ast"
 	"github.com/yuin/gopher-lua/parse"
@@ -358,12 +359,8 @@ func trim(chunk []ast.Stmt) {
 // declares reports whether a block has a local of that name.
 func declares(block []ast.Stmt, name string) bool {
 	for _, s := range block {
-		if l, ok := s.(*ast.LocalAssignStmt); ok {
-			for _, n := range l.Names {
-				if n == name {
-					return true
-				}
-			}
+		if l, ok := s.(*ast.LocalAssignStmt); ok && slices.Contains(l.Names, name) {
+			return true
 		}
 	}
 	return false
