@@ -21,6 +21,7 @@ type patternRecord struct {
 	Enabled   bool             `json:"e,omitempty"`
 	Off       bool             `json:"x,omitempty"` // an operator disabled it
 	Owner     jobOwner         `json:"w"`           // who enabled it last: its triggers act with their permissions
+	Since     uint64           `json:"a,omitempty"` // the revision with which it was enabled last
 	Installed time.Time        `json:"t"`
 	Updated   time.Time        `json:"u"`
 	Principal string           `json:"p"` // who installed it

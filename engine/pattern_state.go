@@ -44,7 +44,10 @@ func (h *Hub) EnablePattern(ctx context.Context, c Caller, name, version, ifMatc
 		if missing := missingGrants(&r.Manifest, r.Granted); len(missing) > 0 {
 			return Pattern{}, errf(CodePatternGrant, "%s needs what was not granted: %s", r.what(), words(missing))
 		}
-		r.Enabled, r.Off, r.Owner = true, false, jobOwner{c.Kind, c.Name}
+		if owner := (jobOwner{c.Kind, c.Name}); !r.Enabled || r.Owner != owner {
+			r.Owner, r.Since = owner, r.Revision+1
+		}
+		r.Enabled, r.Off = true, false
 		n, err := nameOfPattern(tx, r.Manifest.Name)
 		if err != nil {
 			return Pattern{}, err

@@ -38,7 +38,7 @@ type TriggerState struct {
 type triggerRecord struct {
 	Trigger pattern.Trigger `json:"t"`
 	Version string          `json:"v"` // of the pattern, when it was looked at last
-	Owner   jobOwner        `json:"o"` // as whom it acts
+	Since   uint64          `json:"o"` // of the pattern
 	Cursor  uint64          `json:"c"` // entry of the change log that is dealt with
 	Marking bool            `json:"m,omitempty"`
 	// Dropping is set while it is being forgotten.
@@ -138,7 +138,7 @@ func showTriggers(r storage.Reader, record *patternRecord, isDefault bool) ([]Tr
 			if err != nil && !errors.Is(err, storage.ErrNotFound) {
 				return nil, err
 			}
-			if err == nil {
+			if err == nil && now.Version == record.Manifest.Version && now.Since == record.Since && !now.Dropping {
 				s = TriggerState{
 					Kind: s.Kind, Active: true, Marking: now.Marking, Started: now.Started, Refused: now.Refused, Why: now.Why,
 					Last: now.Last.UTC(), Job: now.Job, Next: now.Next.UTC(),

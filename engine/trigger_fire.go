@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"time"
@@ -14,7 +16,16 @@ import (
 // condition holds no more.
 type candidate struct {
 	id       TwinID
-	position uint64 // of the entry that says so; 0: none does
+	position uint64          // of the entry that says so; 0: none does
+	kind     string          // of the entry
+	twin     json.RawMessage // as it was after the entry; nil: it does not say
+	holds    bool            // the condition, then
+}
+
+// logged is an entry of the change log of a device.
+type logged struct {
+	candidate
+	data []byte // the whole entry, of which the twin is read when it is needed
 }
 
 // follow follows the next entries of the change log; more says that there may be
@@ -24,12 +35,7 @@ func (l *triggerLoop) follow(ctx context.Context) (more bool, pause time.Duratio
 	if !follows {
 		return false, 0, nil
 	}
-	type entry struct {
-		position uint64
-		kind     string
-		id       TwinID
-	}
-	var entries []entry
+	var entries []logged
 	last, read := at, 0
 	err = l.hub.view(ctx, "read changes", func(r storage.Reader) error {
 		entries, last, read = entries[:0], at, 0
@@ -51,7 +57,7 @@ func (l *triggerLoop) follow(ctx context.Context) (more bool, pause time.Duratio
 			if err != nil {
 				l.hub.log.Error("an entry of the change log can't be read", slog.Any("error", err))
 			} else if c.device != "" && c.module == "" {
-				entries = append(entries, entry{e.Position, c.kind, TwinID{DeviceID: c.device}})
+				entries = append(entries, logged{candidate{id: TwinID{DeviceID: c.device}, position: e.Position, kind: c.kind}, bytes.Clone(e.Data)})
 			}
 			if read++; read == triggerEntries {
 				return nil
@@ -67,17 +73,22 @@ func (l *triggerLoop) follow(ctx context.Context) (more bool, pause time.Duratio
 			continue
 		}
 		var list []candidate
-		seen := map[TwinID]int{}
-		for _, e := range entries {
+		for i := range entries {
+			e := &entries[i]
 			if e.position <= t.at || !t.relevant(e.kind) {
 				continue
 			}
-			// Of a condition the last change of a device counts: it is looked at as it is now.
-			if i, is := seen[e.id]; is && t.when != nil {
-				list[i].position = 0
+			if t.when != nil && e.data != nil {
+				var r changeRecord
+				if json.Unmarshal(e.data, &r) == nil {
+					e.twin = r.Twin
+				}
+				e.data = nil
 			}
-			seen[e.id] = len(list)
-			list = append(list, candidate{e.id, e.position})
+			list = append(list, e.candidate)
+		}
+		if list, err = l.differing(ctx, t, list); err != nil {
+			return false, 0, err
 		}
 		wait, err := l.fire(ctx, t, list, last)
 		if err != nil || wait > 0 {
@@ -90,10 +101,6 @@ func (l *triggerLoop) follow(ctx context.Context) (more bool, pause time.Duratio
 // fire does what candidates ask for, and moves the trigger's place with it, up to
 // last when all is done. wait says that the rest has to wait for its turn.
 func (l *triggerLoop) fire(ctx context.Context, t *trigger, list []candidate, last uint64) (wait time.Duration, err error) {
-	list, err = l.differing(ctx, t, list)
-	if err != nil {
-		return 0, err
-	}
 	limit := l.hub.patterns.triggers.rate
 	for len(list) > 0 {
 		now := time.Now()
@@ -125,43 +132,97 @@ func (l *triggerLoop) fire(ctx context.Context, t *trigger, list []candidate, la
 }
 
 // differing leaves those candidates for which there is something to do: most
-// changes change nothing, and a look is cheaper than a transaction.
+// changes change nothing, and a look is cheaper than a transaction. A condition is
+// compared with the device as the entry left it, as far as the entry says that, and
+// else as it is now: one that ceases to hold and holds again between two looks, which
+// is some milliseconds, has not ceased.
 func (l *triggerLoop) differing(ctx context.Context, t *trigger, list []candidate) (due []candidate, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
 	now := time.Now()
+	type known struct {
+		doc     query.Value // as it is now
+		matches bool
+	}
 	err = l.hub.view(ctx, "look at devices", func(r storage.Reader) error {
 		due = nil
+		devices := map[TwinID]*known{}
 		for _, c := range list {
-			if t.when != nil && c.position == 0 {
-				continue
+			d := devices[c.id]
+			if d == nil {
+				doc, before, err := l.hub.triggerLook(r, t, c.id)
+				if err != nil {
+					return err
+				}
+				d = &known{doc, before.Matches}
+				devices[c.id] = d
 			}
-			holds, known, err := l.hub.triggerLook(r, t, c.id, now)
-			if err != nil {
-				return err
+			doc := d.doc
+			if t.when != nil {
+				doc = asOf(doc, &c)
 			}
-			if t.when != nil && holds != known.Matches || t.when == nil && holds {
+			c.holds, c.twin = t.holds(doc, now), nil
+			if t.when != nil && c.holds != d.matches || t.when == nil && c.holds {
 				due = append(due, c)
 			}
+			d.matches = c.holds
 		}
 		return nil
 	})
 	return due, err
 }
 
-// triggerLook says whether a trigger's condition holds of a device, and what it
-// knows of it.
-func (h *Hub) triggerLook(r storage.Reader, t *trigger, id TwinID, now time.Time) (holds bool, known triggerDevice, err error) {
+// asOf returns a device as an entry of the change log left it, as far as that tells.
+func asOf(doc query.Value, c *candidate) query.Value {
+	replaced := map[string]query.Value{}
+	switch {
+	case doc.Kind() == query.Undefined:
+		return doc
+	case c.kind == changeConnected:
+		replaced["connectionState"] = query.StringValue("Connected")
+	case c.kind == changeDisconnected:
+		replaced["connectionState"] = query.StringValue("Disconnected")
+	case c.twin == nil:
+		return doc
+	default:
+		whole, err := query.ParseValue(c.twin)
+		if err != nil {
+			return doc
+		}
+		replaced["tags"], replaced["properties"] = whole.Member("tags"), whole.Member("properties")
+	}
+	var members []query.Member
+	for _, m := range doc.Members() {
+		v, is := replaced[m.Key]
+		if !is {
+			v = m.Value
+		}
+		delete(replaced, m.Key)
+		if v.Kind() != query.Undefined {
+			members = append(members, query.Member{Key: m.Key, Value: v})
+		}
+	}
+	for key, v := range replaced {
+		if v.Kind() != query.Undefined {
+			members = append(members, query.Member{Key: key, Value: v})
+		}
+	}
+	return query.ObjectValue(members)
+}
+
+// triggerLook returns a device as it is, the zero Value when it is gone, and what a
+// trigger knows of it.
+func (h *Hub) triggerLook(r storage.Reader, t *trigger, id TwinID) (doc query.Value, known triggerDevice, err error) {
 	known, err = triggerDeviceTable.Get(r, t.device(id.DeviceID))
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return false, known, err
+		return doc, known, err
 	}
-	doc, _, err := hubDocuments{hub: h}.document(r, id)
+	doc, _, err = hubDocuments{hub: h}.document(r, id)
 	if isGone(err) {
-		return false, known, nil
+		return query.Value{}, known, nil
 	}
-	return err == nil && t.holds(doc, now), known, err
+	return doc, known, err
 }
 
 // fireSome is one transaction: runs, what the trigger knows of the devices, and its
@@ -183,7 +244,7 @@ func (l *triggerLoop) fireSome(ctx context.Context, t *trigger, list []candidate
 		caller, refused := h.ownerCaller(record.Owner, opRunStart, "the trigger", "pattern:"+t.pattern)
 		f := &firing{hub: h, tx: tx, trigger: t, pattern: record, record: &next, caller: caller, refused: refused}
 		for _, c := range list {
-			if err := f.device(c.id); err != nil {
+			if err := f.device(c); err != nil {
 				return err
 			}
 		}
@@ -212,21 +273,21 @@ type firing struct {
 	started int
 }
 
-// device does what a device asks for now.
-func (f *firing) device(id TwinID) error {
-	t, key := f.trigger, f.trigger.device(id.DeviceID)
-	holds, known, err := f.hub.triggerLook(f.tx, t, id, f.tx.Now())
-	if err != nil {
+// device does what a device asks for.
+func (f *firing) device(c candidate) error {
+	t, key := f.trigger, f.trigger.device(c.id.DeviceID)
+	known, err := triggerDeviceTable.Get(f.tx, key)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
 	if t.when != nil {
-		if holds == known.Matches {
+		if c.holds == known.Matches {
 			return nil
 		}
-		known.Matches = holds
+		known.Matches = c.holds
 	}
-	if holds {
-		if err := f.start(id, &known); err != nil {
+	if c.holds {
+		if err := f.start(c.id, &known); err != nil {
 			return err
 		}
 	}
@@ -380,12 +441,12 @@ func (l *triggerLoop) compare(ctx context.Context, t *trigger, page []string, af
 		for _, row := range page {
 			in[row] = true
 			id := twinIDOfRow(row)
-			holds, known, err := l.hub.triggerLook(r, t, id, now)
+			doc, known, err := l.hub.triggerLook(r, t, id)
 			if err != nil {
 				return err
 			}
-			if holds != known.Matches {
-				list = append(list, candidate{id, 1})
+			if holds := t.holds(doc, now); holds != known.Matches {
+				list = append(list, candidate{id: id, holds: holds})
 			}
 		}
 		g := storage.Range{Prefix: t.key()}
@@ -404,7 +465,7 @@ func (l *triggerLoop) compare(ctx context.Context, t *trigger, page []string, af
 				return nil
 			}
 			if item.Value.Matches && !in[device] {
-				list = append(list, candidate{TwinID{DeviceID: device}, 1})
+				list = append(list, candidate{id: TwinID{DeviceID: device}})
 			}
 		}
 		return nil
@@ -426,10 +487,11 @@ func (l *triggerLoop) mark(ctx context.Context, t *trigger, list []candidate, un
 			return err
 		}
 		for _, c := range list {
-			holds, known, err := l.hub.triggerLook(tx, t, c.id, tx.Now())
+			doc, known, err := l.hub.triggerLook(tx, t, c.id)
 			if err != nil {
 				return err
 			}
+			holds := t.holds(doc, tx.Now())
 			if holds == known.Matches {
 				continue
 			}

@@ -263,9 +263,10 @@ func newTrigger(id triggerID, record triggerRecord, m *pattern.Manifest) (*trigg
 	return t, err
 }
 
-// holds reports whether the trigger's condition holds of a device.
+// holds reports whether the trigger's condition holds of a device; of none that is
+// gone.
 func (t *trigger) holds(doc query.Value, now time.Time) bool {
-	return (t.when == nil || t.when.Match(doc, now)) && (t.where == nil || t.where.Match(doc, now))
+	return doc.Kind() != query.Undefined && (t.when == nil || t.when.Match(doc, now)) && (t.where == nil || t.where.Match(doc, now))
 }
 
 // storeCursors stores how far triggers have come of which nothing came.

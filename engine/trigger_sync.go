@@ -94,7 +94,8 @@ func (l *triggerLoop) sync(ctx context.Context) error {
 	}
 	l.list = nil
 	for id, record := range known {
-		if _, is := wanted[id]; !is || record.Dropping {
+		// One that was disabled and enabled again begins anew.
+		if w, is := wanted[id]; !is || record.Dropping || record.Version == w.pattern.Manifest.Version && record.Since != w.pattern.Since {
 			if err := h.dropTrigger(ctx, id); err != nil {
 				return err
 			}
@@ -104,7 +105,7 @@ func (l *triggerLoop) sync(ctx context.Context) error {
 	}
 	for id, w := range wanted {
 		record, is := known[id]
-		if !is || record.Version != w.pattern.Manifest.Version || record.Owner != w.pattern.Owner {
+		if !is || record.Version != w.pattern.Manifest.Version {
 			if record, err = h.addTrigger(ctx, id, w); err != nil {
 				return err
 			}
@@ -144,7 +145,7 @@ func (h *Hub) addTrigger(ctx context.Context, id triggerID, w wantedTrigger) (ou
 			return err
 		}
 		out = old
-		out.Trigger, out.Version, out.Owner = t, record.Manifest.Version, record.Owner
+		out.Trigger, out.Version, out.Since = t, record.Manifest.Version, record.Since
 		if isNew {
 			if _, out.Cursor, err = changeLog.Bounds(tx); err != nil {
 				return err
