@@ -337,7 +337,11 @@ func (w *jobWatch) verdict() error {
 	case p.Status == "canceled":
 		return &problem{exit: ExitCancelled, what: "the job was canceled", why: p.Reason, next: fmt.Sprintf("`muster job show %s` says how far it came.", w.id)}
 	case p.Status == "failed":
-		return &problem{exit: ExitFailed, what: "the job failed", why: p.Reason, next: fmt.Sprintf("`muster job show %s` says how far it came.", w.id)}
+		far := fmt.Sprintf("`muster job show %s` says how far it came", w.id)
+		if w.runs.there && bad > 0 {
+			far += "; " + next
+		}
+		return &problem{exit: ExitFailed, what: "the job failed", why: p.Reason, next: far + "."}
 	case bad > 0 && p.Total.Succeeded == 0:
 		return &problem{exit: ExitFailed, what: fmt.Sprintf("all of %s ended badly", targetCount(int64(bad))), next: next}
 	case bad > 0:

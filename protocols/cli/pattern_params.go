@@ -36,8 +36,11 @@ func (f *ParamFlags) parameters(m *pattern.Manifest) (json.RawMessage, error) {
 		i := slices.IndexFunc(declared, func(p pattern.Parameter) bool { return p.Name == name })
 		if i < 0 {
 			next := show
-			if near := nearest(name, parameterNames(declared)); near != "" {
+			names := parameterNames(declared)
+			if near := nearest(name, names); near != "" {
 				next = fmt.Sprintf("Did you mean %s? %s", near, show)
+			} else if len(names) > 0 {
+				next = fmt.Sprintf("It has %s. %s", brieflyJoined(names, 2*briefMost), show)
 			}
 			return nil, usage(fmt.Sprintf("%s has no parameter %q", m.Name, printable(name)), next)
 		}

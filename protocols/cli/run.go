@@ -82,11 +82,11 @@ func runState(r *client.Run) string {
 	text := r.State
 	switch {
 	case r.Entry == "undo" && !r.Final:
-		text = "undoing, " + text
+		text = "undoing"
 	case r.Entry == "undo" && r.State == "failed":
 		text = "failed to undo"
 	case r.Canceling && !r.Final:
-		text = "canceling, " + text
+		text = "canceling"
 	}
 	return text
 }
@@ -99,7 +99,7 @@ func (a *app) runPlace(r *client.Run) string {
 		return "asks: " + r.Question
 	case r.Fault != nil:
 		return faultLine(r.Fault)
-	case r.Final && len(r.Result) > 0:
+	case r.Final && r.State != "undone" && len(r.Result) > 0:
 		return joined("; ", r.Text, string(r.Result))
 	}
 	var parts []string

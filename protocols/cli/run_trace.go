@@ -147,7 +147,7 @@ func (a *app) waiting(s *client.RunStep) string {
 	if !s.Due.IsZero() {
 		text += ", until " + a.cell(s.Due)
 	}
-	if s.Ref != "" {
+	if s.Ref != "" && (s.Op == "dev.run" || s.Op == "fleet.run") {
 		text += " (" + printable(s.Ref) + ")"
 	}
 	return text
@@ -189,7 +189,7 @@ func (a *app) ending(t *client.RunTrace, line func(format string, args ...any)) 
 		for _, place := range r.Fault.Trace {
 			line("  in %s", printable(place))
 		}
-	case r.Final && len(r.Result) > 0:
+	case r.Final && r.State != "undone" && len(r.Result) > 0:
 		line("It %s, and gave %s", printable(endedWord(r)), printable(string(r.Result)))
 	case r.Final:
 		line("It %s.", printable(endedWord(r)))

@@ -129,6 +129,8 @@ func outcomeText(s *client.RunStep) string {
 			text += " " + string(s.Fault.Payload)
 		}
 		return text
+	case len(s.Result) == 0 && (s.Op == "dev.get" || s.Op == "kv.get"):
+		return "nothing"
 	case len(s.Result) == 0:
 		return "done"
 	case s.Op == "dev.call":
