@@ -85,6 +85,6 @@ show pattern run firmware-update --where "tags.site == 'lyon'" --param version=2
 show query "SELECT phase, state, COUNT() AS n FROM devices.runs WHERE pattern = 'firmware-update' GROUP BY phase, state"
 show query "SELECT reported.firmware.version AS version, reported.firmware.state AS state, COUNT() AS n FROM devices GROUP BY reported.firmware.version, reported.firmware.state"
 say 'One that went back, step by step:'
-run=$(./muster run list --pattern firmware-update --state failed -o jsonl | sed -n '1s/.*"runId": *"\([^"]*\)".*/\1/p')
+run=$(./muster run list --pattern firmware-update --state failed -o jsonl | grep '"rolled-back"' | sed -n '1s/.*"runId": *"\([^"]*\)".*/\1/p')
 [ -z "$run" ] || show run trace "$run"
 say 'The hub and its devices are stopped now, and their directory is removed.'

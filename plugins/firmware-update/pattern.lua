@@ -122,7 +122,13 @@ return pattern {
     local sick = trial.sick(dev, ctx, boots and boots.count, p.probe)
     if sick then
       ctx:phase("rolling back")
-      go_back()
+      local went, stuck = pcall(go_back)
+      if not went then
+        -- What the device does is not known for sure, or it refuses: somebody has
+        -- to look at it. "uncertain" stays what it is.
+        if stuck.code == "canceled" or stuck.code == "uncertain" then error(stuck) end
+        error { code = "stuck", message = "the trial failed (" .. sick.message .. "), and it does not go back: " .. stuck.message, cause = sick }
+      end
       error { code = "rolled-back", message = "the trial of " .. p.version .. " failed: " .. sick.message, cause = sick }
     end
 

@@ -227,12 +227,30 @@ func (d *Device) setConnection(c *connection) {
 }
 
 // Restart cuts the connection as a device does that starts anew: it connects again
-// at once, whatever waits earlier failures have led to.
-func (d *Device) Restart() {
+// at once, whatever waits earlier failures have led to. It returns when the old
+// connection has ended, or ctx.
+func (d *Device) Restart(ctx context.Context) {
 	d.mu.Lock()
-	d.restarted = d.conn != nil
+	c := d.conn
+	d.restarted = c != nil
 	d.mu.Unlock()
-	d.Drop()
+	if c == nil {
+		return
+	}
+	c.cut(errors.New("restarted on request"))
+	for {
+		d.mu.Lock()
+		over, changed := d.conn != c, d.changed
+		d.mu.Unlock()
+		if over {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // anew reports whether Restart ended the connection.

@@ -262,20 +262,13 @@ func (m *managed) restart(ctx context.Context, reason string) {
 	m.mu.Lock()
 	m.until = time.Now().Add(away)
 	m.mu.Unlock()
-	m.drop(ctx)
+	m.d.client.Restart(ctx)
 	wait(ctx, away)
 	m.mu.Lock()
 	m.bootLocked(reason)
 	m.mu.Unlock()
 	if m.d.client.WaitConnected(ctx) == nil {
 		m.arrive(ctx)
-	}
-}
-
-// drop cuts the connection, and waits until the client has seen it.
-func (m *managed) drop(ctx context.Context) {
-	m.d.client.Restart()
-	for m.d.client.Connected() && wait(ctx, time.Millisecond) {
 	}
 }
 
@@ -411,7 +404,8 @@ func (m *managed) configure(section string, version int64, value json.RawMessage
 		answers["configuration"] = said
 	}
 	if string(value) == "null" {
-		said[section], answers[section] = nil, nil
+		said[section] = map[string]any{"version": version, "status": "removed", "message": nil}
+		answers[section] = nil
 		return
 	}
 	m.takes("desired", section, "", version)

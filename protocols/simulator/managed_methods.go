@@ -137,7 +137,7 @@ func (m *managed) installKey(ctx context.Context, a ask) {
 	}
 	kctx, stop := context.WithTimeout(ctx, keyTime)
 	defer stop()
-	m.drop(kctx)
+	m.d.client.Restart(kctx)
 	if m.d.client.WaitConnected(kctx) != nil {
 		_ = m.d.client.SetKey(old) // it was good before
 		return

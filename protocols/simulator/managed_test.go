@@ -286,7 +286,7 @@ func TestManagedMisses(t *testing.T) {
 		return err == nil && i.ConnectionState == "Disconnected"
 	})
 	f.desire(id, `{"light":null,"valve":{"open":null,"level":{"low":null}}}`)
-	f.has(id, `{"light":null,"valve":{"open":null,"level":{"low":null,"high":9}},"configuration":{"light":null}}`)
+	f.has(id, `{"light":null,"valve":{"open":null,"level":{"low":null,"high":9}},"configuration":{"light":{"status":"removed"}}}`)
 }
 
 func TestCommandLog(t *testing.T) {

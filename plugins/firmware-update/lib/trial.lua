@@ -61,7 +61,9 @@ function trial.revert(dev, job, within, force)
   end
   local asked, lost = pcall(dev.call, dev, "firmwareRevert", { job = job }, { timeout = "30s", online = "30m" })
   if not asked and lost.code ~= "timeout" and lost.code ~= "uncertain" then error(lost) end
-  dev:wait("connected and reported.firmware.job == run and reported.firmware.state == 'failed'", { run = job, timeout = within })
+  local back, late = pcall(dev.wait, dev, "connected and reported.firmware.job == run and reported.firmware.state == 'failed'",
+                           { run = job, timeout = within })
+  if not back then error(asked and late or lost) end
 end
 
 return trial
