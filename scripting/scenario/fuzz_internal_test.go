@@ -151,6 +151,7 @@ func TestTextsAreBounded(t *testing.T) {
 		{`t:equal(string.format("%5d %s", 1, "x"), "    1 x") t:equal(("a-b"):gsub("-", "+"), "a+b") t:equal(table.concat({ 1, "b" }, ","), "1,b") t:equal(1 .. "", "1")`, ""},
 		{`local function f() return f() + 1 end f()`, "overflow"},
 		{`while true do end`, "instructions"},
+		{`local d, n = t:device(), 0 d:on_desired(function() n = n + 1 d:desire { n = n } end) d:desire { n = 0 } t:run()`, "for ever"},
 		{`local t2 = {} t2[1] = t2 t:equal(t2, 1)`, "deep"},
 		{`return "x" .. nil`, "join a nil"},
 	} {
