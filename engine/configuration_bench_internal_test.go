@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,6 +88,30 @@ func BenchmarkConfigurationsOfATwin(b *testing.B) {
 				b.Fatal(err)
 			}
 		})
+	}
+}
+
+// What it costs to make 1,000 configurations and to have the whole set after each.
+func BenchmarkConfigurationSet(b *testing.B) {
+	for b.Loop() {
+		h, _ := benchHub(b, 0, 0)
+		ctx, stop := context.WithCancel(context.Background())
+		var following sync.WaitGroup
+		following.Go(func() { h.runConfigurations(ctx) })
+		for i := range 1000 {
+			g := Configuration{
+				ID: fmt.Sprintf("g%d", i), Priority: i % 10, TargetCondition: fmt.Sprintf("tags.site = 'oslo' AND properties.reported.fw = '%d'", i),
+				Content: ConfigurationContent{Device: fmt.Appendf(nil, `{"properties.desired":{"common":{"rate":%d},"own%d":{"a":1,"b":"text","c":true,"d":[1,2,3]}}}`, i, i)},
+			}
+			if _, err := h.PutConfiguration(ctx, benchOwner(), g, IfMatch{}); err != nil {
+				b.Fatal(err)
+			}
+			if set, err := h.configurationSet(ctx); err != nil || set.member(g.ID) == nil {
+				b.Fatal(err)
+			}
+		}
+		stop()
+		following.Wait()
 	}
 }
 

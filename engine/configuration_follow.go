@@ -245,12 +245,12 @@ func (f *configurationFollower) concerns(entry []byte) (id TwinID, device, ok bo
 	case changeIdentityCreated, changeIdentityUpdated:
 		return id, id.ModuleID == "", true
 	case changeTags:
-		return id, id.ModuleID == "", f.set.reads[0].touchedBy(c.data)
+		return id, id.ModuleID == "", f.set.paths().reads[0].touchedBy(c.data)
 	case changeReported:
-		return id, id.ModuleID == "", f.set.reads[1].touchedBy(c.data)
+		return id, id.ModuleID == "", f.set.paths().reads[1].touchedBy(c.data)
 	case changeDesired:
 		// What the hub itself has written is as it should be.
-		return id, false, !strings.HasPrefix(c.cause, causeConfiguration) && f.set.sets.touchedBy(c.data)
+		return id, false, !strings.HasPrefix(c.cause, causeConfiguration) && f.set.paths().sets.touchedBy(c.data)
 	}
 	return id, false, false
 }

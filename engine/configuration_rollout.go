@@ -56,7 +56,7 @@ func (r *configurationRecord) goesOn(old *configurationRecord) bool {
 func (h *Hub) spreadConfigurationTx(tx *storage.Tx, c Caller, id string, old, r *configurationRecord) error {
 	anew := old == nil || r.Effect != old.Effect
 	if !anew && !r.goesOn(old) {
-		return nil
+		return h.changeSetTx(tx, id, false) // what it does is done as whoever made the revision
 	}
 	var former []uint64
 	if old != nil {

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -25,7 +27,7 @@ type configurations struct {
 }
 
 func newConfigurations() *configurations {
-	return &configurations{changed: make(chan struct{}), set: &configurationSet{version: -1}}
+	return &configurations{changed: make(chan struct{}), set: &configurationSet{version: -1, paths: func() *setPaths { return &setPaths{} }}}
 }
 
 // openConfigurations finds out whether there is anything to do with them.
@@ -58,24 +60,35 @@ func (c *configurations) next() <-chan struct{} {
 	return c.changed
 }
 
+// configurationChangeTable: (counterConfigurationSet after the change), the id of
+// the configuration that changed. The newest are kept.
+var configurationChangeTable = storage.NewTable("configurationchange", 1, storage.JSON[string]())
+
+const setChangesKept = 256
+
 // configurationSet is all configurations at one moment, ready to be evaluated. It
 // is immutable but for what it remembers of earlier evaluations, and safe for
 // concurrent use.
 type configurationSet struct {
 	version   int64            // of counterConfigurationSet
 	list      []*setMember     // by id
-	revisions int              // that have a number
-	reads     [2]pathTree      // what conditions read, of tags and of reported properties
-	sets      pathTree         // what is set
+	revisions int              // numbers that were given to revisions
 	edge      bool             // some are of modules of edge devices
 	kinds     [3][]*setMember  // by kind of content
 	memory    resolutionMemory // of candidates
+	paths     func() *setPaths // made when it is asked for: many sets are never
+}
+
+// setPaths are the paths that matter to a set.
+type setPaths struct {
+	reads [2]pathTree // what conditions read, of tags and of reported properties
+	sets  pathTree    // what is set
 }
 
 // setMember is a configuration of a set.
 type setMember struct {
 	id      string
-	number  int // of the revision in the set
+	number  int // of the revision, in this set and those that come of it
 	record  configurationRecord
 	content *configuration.Content
 	where   *query.Predicate // nil: it selects nothing
@@ -119,7 +132,63 @@ func (h *Hub) configurationSetAt(r storage.Reader) (*configurationSet, error) {
 	return set, nil
 }
 
+// readConfigurationSet reads a set: of the one before only what has changed since,
+// if that is known.
 func readConfigurationSet(r storage.Reader, version int64, before *configurationSet) (*configurationSet, error) {
+	ids, known, err := setChanges(r, before.version, version)
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		return readWholeSet(r, version, before)
+	}
+	set := &configurationSet{version: version, list: slices.Clone(before.list), revisions: before.revisions}
+	for _, id := range ids {
+		at, found := slices.BinarySearchFunc(set.list, id, compareMember)
+		var old *setMember
+		if found {
+			old = set.list[at]
+			set.list = slices.Delete(set.list, at, at+1)
+		}
+		record, err := configurationTable.Get(r, configurationKey(id))
+		if errors.Is(err, storage.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		m, err := set.read(r, id, record, old)
+		if err != nil {
+			return nil, err
+		}
+		set.list = slices.Insert(set.list, at, m)
+	}
+	set.arrange()
+	return set, nil
+}
+
+// setChanges returns the configurations that changed between two versions of the
+// set, each once; known is false when that is not kept.
+func setChanges(r storage.Reader, from, to int64) (ids []string, known bool, err error) {
+	if from < 0 || to-from > setChangesKept {
+		return nil, false, nil
+	}
+	for n := from + 1; n <= to; n++ {
+		id, err := configurationChangeTable.Get(r, storage.Tuple(n))
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil, false, nil // a hub that kept none stored it
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, true, nil
+}
+
+func readWholeSet(r storage.Reader, version int64, before *configurationSet) (*configurationSet, error) {
 	set := &configurationSet{version: version}
 	for item, err := range configurationTable.Scan(r, storage.Range{}) {
 		if err != nil {
@@ -129,22 +198,45 @@ func readConfigurationSet(r storage.Reader, version int64, before *configuration
 		if err != nil {
 			return nil, err
 		}
-		known := before.member(id)
-		m, err := newSetMember(id, item.Value, known)
+		m, err := set.read(r, id, item.Value, before.member(id))
 		if err != nil {
 			return nil, err
 		}
-		if err := m.readFormer(r, known); err != nil {
-			return nil, err
-		}
-		set.add(m)
+		set.list = append(set.list, m)
 	}
-	for _, m := range set.list {
-		for _, n := range slices.Sorted(maps.Keys(m.former)) {
-			set.notice(m.former[n])
-		}
-	}
+	set.arrange()
 	return set, nil
+}
+
+// read makes a member of a record, with the revisions that it still has, and gives
+// each its number.
+func (s *configurationSet) read(r storage.Reader, id string, record configurationRecord, known *setMember) (*setMember, error) {
+	m, err := newSetMember(id, record, known)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.readFormer(r, known); err != nil {
+		return nil, err
+	}
+	for revision := range m.all() {
+		revision.number = s.revisions
+		s.revisions++
+	}
+	return m, nil
+}
+
+// all are the revisions of a configuration that twins may have.
+func (m *setMember) all() iter.Seq[*setMember] {
+	return func(yield func(*setMember) bool) {
+		if !yield(m) {
+			return
+		}
+		for _, n := range slices.Sorted(maps.Keys(m.former)) {
+			if !yield(m.former[n]) {
+				return
+			}
+		}
+	}
 }
 
 // newSetMember compiles a configuration, unless it was compiled before. What is
@@ -174,25 +266,34 @@ func newSetMember(id string, r configurationRecord, before *setMember) (*setMemb
 	return m, nil
 }
 
-func (s *configurationSet) add(m *setMember) {
-	kind := m.content.Kind()
-	s.list = append(s.list, m)
-	s.kinds[kind] = append(s.kinds[kind], m)
-	s.edge = s.edge || kind == configuration.OfModules
-	s.notice(m)
+// arrange makes what follows from the list.
+func (s *configurationSet) arrange() {
+	for _, m := range s.list {
+		kind := m.content.Kind()
+		s.kinds[kind] = append(s.kinds[kind], m)
+		s.edge = s.edge || kind == configuration.OfModules
+	}
+	list := s.list
+	s.paths = sync.OnceValue(func() *setPaths {
+		p := &setPaths{}
+		for _, m := range list {
+			for revision := range m.all() {
+				p.notice(revision)
+			}
+		}
+		return p
+	})
 }
 
-// notice gives a revision its number, and remembers what it reads and sets.
-func (s *configurationSet) notice(m *setMember) {
-	m.number = s.revisions
-	s.revisions++
+// notice remembers what a revision reads and sets.
+func (p *setPaths) notice(m *setMember) {
 	if m.where != nil {
-		for _, p := range m.where.Paths() {
-			switch p[0] {
+		for _, path := range m.where.Paths() {
+			switch path[0] {
 			case "tags":
-				s.reads[0].add(p[1:])
+				p.reads[0].add(path[1:])
 			case "properties":
-				s.reads[1].add(p[2:])
+				p.reads[1].add(path[2:])
 			}
 		}
 	}
@@ -202,14 +303,16 @@ func (s *configurationSet) notice(m *setMember) {
 	}
 	for _, module := range modules {
 		for _, setting := range m.content.Settings(module) {
-			s.sets.add(strings.Split(setting.Path, "."))
+			p.sets.add(strings.Split(setting.Path, "."))
 		}
 	}
 }
 
+func compareMember(m *setMember, id string) int { return strings.Compare(m.id, id) }
+
 // member returns a configuration of the set; nil: it has none of that id.
 func (s *configurationSet) member(id string) *setMember {
-	i, ok := slices.BinarySearchFunc(s.list, id, func(m *setMember, id string) int { return strings.Compare(m.id, id) })
+	i, ok := slices.BinarySearchFunc(s.list, id, compareMember)
 	if !ok {
 		return nil
 	}

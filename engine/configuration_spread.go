@@ -31,6 +31,18 @@ const spreadPage = 500
 // anew says that no twin has its newest revision.
 func (h *Hub) changeSetTx(tx *storage.Tx, id string, anew bool) error {
 	tx.Add(counterConfigurationSet, 1)
+	n, err := storage.Counter(tx, counterConfigurationSet)
+	if err != nil {
+		return err
+	}
+	if err := configurationChangeTable.Put(tx, storage.Tuple(n), id); err != nil {
+		return err
+	}
+	if n > setChangesKept {
+		if err := configurationChangeTable.Delete(tx, storage.Tuple(n-setChangesKept)); err != nil {
+			return err
+		}
+	}
 	tx.OnCommit(func(uint64) { h.configurations.stored() })
 	if !anew {
 		return nil

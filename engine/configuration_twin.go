@@ -102,10 +102,10 @@ func (s *configurationSet) value(id TwinID, t *twinRecord) query.Value {
 	if id.ModuleID != "" {
 		members = append(members, query.Member{Key: "moduleId", Value: query.StringValue(id.ModuleID)})
 	}
-	if !s.reads[0].empty() && !t.Tags.Empty() {
+	if !s.paths().reads[0].empty() && !t.Tags.Empty() {
 		members = append(members, query.Member{Key: "tags", Value: query.TwinValue(t.Tags.View())})
 	}
-	if !s.reads[1].empty() {
+	if !s.paths().reads[1].empty() {
 		members = append(members, query.Member{Key: "properties", Value: query.ObjectValue([]query.Member{{Key: "reported", Value: query.TwinValue(t.Reported.View())}})})
 	}
 	return query.ObjectValue(members)
