@@ -40,7 +40,7 @@ type Activation struct {
 // Ending is how an activation ended.
 type Ending string
 
-// The endings.
+// How an activation may end.
 const (
 	EndSuspended Ending = "suspended" // at its last new step
 	EndReturned  Ending = "returned"

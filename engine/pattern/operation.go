@@ -12,7 +12,7 @@ import (
 // Way is how a step comes to its answer; see the package's page.
 type Way uint8
 
-// The ways.
+// The ways of a step.
 const (
 	Local Way = iota
 	Assumed
