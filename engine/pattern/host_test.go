@@ -238,7 +238,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
-	for _, line := range strings.Split(text, "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		if strings.HasPrefix(line, "|") && !strings.HasSuffix(line, "|") {
 			t.Errorf("a row that is none: %s", line)
 		}

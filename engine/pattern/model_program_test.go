@@ -3,6 +3,7 @@ package pattern
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 )
@@ -282,9 +283,7 @@ func (w *worker) step(op string, args json.RawMessage, deferred bool) (json.RawM
 func (p program) activate(a *Activation, large bool, local func(Entry, int, string) (json.RawMessage, *Fault)) Outcome {
 	w := &worker{a: a, local: local}
 	m := &machine{host: w, kept: map[string]json.RawMessage{}, large: large}
-	for name, value := range a.Kept {
-		m.kept[name] = value
-	}
+	maps.Copy(m.kept, a.Kept)
 	o := Outcome{Cost: Cost{Instructions: 1}}
 	func() {
 		defer func() {
