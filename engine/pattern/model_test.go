@@ -544,7 +544,7 @@ func TestRunIsItsProgram(t *testing.T) {
 	t.Parallel()
 	n := uint64(100_000)
 	if raceDetector {
-		n = 400
+		n = 1000
 	}
 	if testing.Short() {
 		n /= 10
