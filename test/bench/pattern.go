@@ -58,7 +58,7 @@ func patternsCommand(ctx context.Context, args []string, stdout io.Writer) error
 	f.IntVar(&o.clients, "clients", 256, "fleet: devices that the plain program is at work on at once")
 	f.IntVar(&o.rounds, "rounds", 3, "fleet: how often each is measured")
 	f.BoolVar(&o.reconnect, "reconnect", true, "fleet: devices drop their connection and make another one")
-	f.DurationVar(&o.away, "away", 100*time.Millisecond, "fleet: between the answer and the new connection")
+	f.DurationVar(&o.away, "away", 0, "fleet: between the old connection and the new one")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

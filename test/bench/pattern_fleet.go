@@ -193,9 +193,13 @@ func (f *bootingFleet) live(ctx context.Context, p *pool, h *hub, d *device) {
 	for boots := 1; ; boots++ {
 		err := d.untilCalled()
 		if err == nil && f.reconnect {
-			pause(ctx, f.away) // a connection that is taken over is not read to its end
-			d.close()
-			d, err = f.connect(ctx, p, h, d.id)
+			// A connection that is taken over is not read to its end: what was answered
+			// must have arrived before.
+			if err = d.flush(); err == nil {
+				d.close()
+				pause(ctx, f.away)
+				d, err = f.connect(ctx, p, h, d.id)
+			}
 		}
 		if err == nil {
 			err = d.report(boots)
@@ -249,6 +253,20 @@ func (d *device) untilCalled() error {
 		_, err = d.stream.Write(b)
 		return err
 	}
+}
+
+// flush waits until the hub has read what was written.
+func (d *device) flush() error {
+	if _, err := d.stream.Write(wire.AppendPingreq(nil)); err != nil {
+		return err
+	}
+	var p wire.Packet
+	for p.Type != wire.TypePingresp {
+		if err := d.reader.ReadPacket(&p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // report reports a boot, and does not wait for the answer.
