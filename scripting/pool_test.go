@@ -85,8 +85,22 @@ func TestBatch(t *testing.T) {
 			t.Fatalf("outcome %d is %s %v, expected %s", i, o.Result, o.Fault, want)
 		}
 	}
-	if s := p.Stats(); s.Activations != 300 || s.Workers != 2 || s.Busy != 0 {
+	// Activations that are as they should be wear no worker out.
+	heavy := &pattern.Bundle{Files: map[string][]byte{pattern.MainFile: []byte(benchSource)}}
+	for range 20 {
+		list := make([]pattern.Activation, 16)
+		for i := range list {
+			list[i] = journal(200)
+		}
+		if _, err := p.Activate(t.Context(), heavy, list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := p.Stats(); s.Activations != 300+20*16 || s.Workers != 2 || s.Busy != 0 || s.Starts != 2 {
 		t.Errorf("%+v", s)
+	}
+	for _, w := range p.alive() {
+		t.Logf("a worker has %.1f MiB", float64(w.usage.memory())/(1<<20))
 	}
 }
 
