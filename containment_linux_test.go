@@ -155,8 +155,8 @@ func (c *containment) attack(i int, a attackText) {
 		return
 	}
 	for !r.Final && r.WaitsFor == "" {
-		if time.Since(began) > 30*time.Second {
-			c.t.Errorf("%s is %s after 30 s", a.name, r.State)
+		if time.Since(began) > 2*time.Minute {
+			c.t.Errorf("%s is %s after two minutes", a.name, r.State)
 			break
 		}
 		<-time.After(5 * time.Millisecond)
