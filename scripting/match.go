@@ -448,7 +448,6 @@ func findOrMatch(l *lua.LState, find bool) int {
 type matches struct {
 	src, pat string
 	at       int
-	steps    int
 }
 
 func stringGmatch(l *lua.LState) int {

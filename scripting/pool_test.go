@@ -104,6 +104,28 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestTooLarge has an activation in a batch that no worker takes.
+func TestTooLarge(t *testing.T) {
+	p := testPool(t, "__worker", 1)
+	list := []pattern.Activation{activationOf(), activationOf(), activationOf()}
+	list[1].Params = json.RawMessage(`"` + strings.Repeat("x", requestMost) + `"`)
+	for range 2 {
+		out, err := p.Activate(t.Context(), bundleOf(`return 1`), list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(out[0].Result) != "1" || string(out[2].Result) != "1" || out[1].Fault == nil || out[1].Fault.Code != pattern.FaultTooBig {
+			t.Errorf("%v, %v, %v", out[0], out[1].Fault, out[2])
+		}
+	}
+	if out, err := p.Activate(t.Context(), bundleOf(`return 2`), list[1:]); err != nil || string(out[1].Result) != "2" {
+		t.Errorf("%v, %v", out, err)
+	}
+	if s := p.Stats(); s.Starts != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestPrograms has one worker run more programs than it keeps.
 func TestPrograms(t *testing.T) {
 	p := testPool(t, "__worker", 1)

@@ -209,20 +209,22 @@ func (p *process) activate(b *pattern.Bundle, hash string, list []pattern.Activa
 		p.req.bundle(b)
 		p.req.end(at)
 	}
-	sizes := make([]int, 0, 64) // where each activation's frame ends
 	for i := range list {
 		at := p.req.begin(frameActivation)
 		p.req.int(int64(place))
 		p.req.activation(&list[i])
 		p.req.end(at)
-		if len(p.req.b)-at-frameHead > requestMost {
-			return 0, fmt.Errorf("activation %d has %d bytes, at most %d: %w", i, len(p.req.b)-at, requestMost, errRequest)
+		if size := len(p.req.b) - at; size > requestMost {
+			p.req.b = p.req.b[:at]
+			if i == 0 {
+				p.send()() // the program, perhaps, which the worker now is known to have
+				return 0, fmt.Errorf("an activation of %d bytes, at most %d: %w", size, requestMost, errRequest)
+			}
+			list = list[:i] // those before it first
+			break
 		}
-		if len(p.req.b) > batchBytes && i < len(list)-1 {
+		if len(p.req.b) > batchBytes {
 			list = list[:i+1] // the others come after these
-		}
-		sizes = append(sizes, len(p.req.b))
-		if i == len(list)-1 {
 			break
 		}
 	}
