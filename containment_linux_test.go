@@ -107,7 +107,7 @@ const (
 	containRate    = 10 * time.Millisecond // each device is patched so often
 	containWindow  = 5 * time.Second
 
-	containWindowMost = 20 * time.Second
+	containWindowMost = 8 * time.Second
 )
 
 type attackText struct {

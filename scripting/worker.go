@@ -18,7 +18,7 @@ const (
 
 	workerHeap     = 40 << 20 // bytes at which its collector works harder
 	workerStack    = 16 << 20 // bytes of a goroutine's
-	workerGC       = 400      // percent: what an activation leaves is short-lived
+	workerGC       = 200      // percent: what an activation leaves is short-lived
 	workerArrayMax = 1 << 17  // an index beyond it makes no room for all before it
 )
 
