@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -31,7 +32,7 @@ func probe(out io.Writer) error {
 	}
 	file := func(f *os.File, err error) error { return err }
 	try("open a file to read", file(os.Open("/etc/passwd")))
-	try("open a file to write", file(os.Create("/tmp/muster-probe")))
+	try("open a file to write", file(os.Create(filepath.Join(os.TempDir(), "muster-probe"))))
 	try("open its own memory", file(os.OpenFile("/proc/self/mem", os.O_RDWR, 0)))
 	_, err := os.ReadDir("/")
 	try("read a directory", err)
@@ -55,7 +56,7 @@ func probe(out io.Writer) error {
 	var fds [2]int
 	try("a pipe", unix.Pipe2(fds[:], 0))
 	try("a lower nice value", unix.Setpriority(unix.PRIO_PROCESS, 0, 0))
-	try("a change of directory", os.Chdir("/tmp"))
+	try("a change of directory", os.Chdir("/proc"))
 	try("a namespace", unix.Unshare(unix.CLONE_NEWUSER))
 	try("a change of limits", syscall.Setrlimit(unix.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 100, Max: 100}))
 	_, _, errno := unix.Syscall(unix.SYS_MEMFD_CREATE, 0, 0, 0)

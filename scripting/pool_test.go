@@ -96,7 +96,11 @@ func TestBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s := p.Stats(); s.Activations != 300+20*16 || s.Workers != 2 || s.Busy != 0 || s.Starts != 2 {
+	s := p.Stats()
+	if s.Activations != 300+20*16 || s.Busy != 0 {
+		t.Errorf("%+v", s)
+	}
+	if !raceDetector && (s.Workers != 2 || s.Starts != 2) { // its own memory wears them out
 		t.Errorf("%+v", s)
 	}
 	for _, w := range p.alive() {
