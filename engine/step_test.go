@@ -14,7 +14,7 @@ import (
 
 // stepFiles are the files of long work: what is killed between two of its
 // transactions must be taken up again, so each of them is a named step.
-var stepFiles = []string{"job*.go", "execution*.go", "configuration*.go", "identity_job*.go", "run_*.go"}
+var stepFiles = []string{"job*.go", "execution*.go", "configuration*.go", "identity_job*.go", "run_*.go", "pattern*.go", "trigger*.go"}
 
 // TestLongWorkIsInSteps fails if one of these files runs a transaction otherwise
 // than by Hub.step, or by one without a name of its own that is written there, or

@@ -52,6 +52,7 @@ var sweepWorks = map[string]sweepWork{
 	"jobs":           jobsSweep,
 	"configurations": configurationsSweep,
 	"runs":           runsSweep,
+	"patterns":       patternsSweep,
 }
 
 // sweepLine is what hub and devices tell each other, one in a line.
