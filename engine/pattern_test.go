@@ -7,7 +7,10 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
@@ -350,4 +353,86 @@ func TestPatternsAreBackedUp(t *testing.T) {
 	if list, err := h.Patterns(t.Context(), enginetest.Owner()); err != nil || len(list) != 1 {
 		t.Errorf("a restored hub has installed something before it was resumed: %d, %v", len(list), err)
 	}
+}
+
+// TestInstallsRaceWithRuns starts runs while versions come and go: no run is left
+// without its files, and what is counted as under way is exact.
+func TestInstallsRaceWithRuns(t *testing.T) {
+	t.Parallel()
+	scripts := enginetest.NewScripts()
+	for _, v := range []string{"1.0.0", "1.1.0"} {
+		scripts.Add(enginetest.Script{
+			Manifest: pattern.Manifest{Name: "quick", Version: v, Conflicts: pattern.ConflictShare, Needs: pattern.Needs{"twin:read"}},
+			Run:      func(p *enginetest.Play) (any, error) { return nil, p.Sleep(time.Millisecond) },
+		})
+	}
+	f := newRunFixture(t, scripts)
+	ids := f.fleet(4)
+	owner := enginetest.Owner()
+	var wg sync.WaitGroup
+	var begun, refused atomic.Int64
+	for w := range 3 {
+		wg.Go(func() {
+			for i := range 40 {
+				_, err := f.StartRun(t.Context(), owner, engine.RunSpec{Pattern: "quick", Device: ids[(w+i)%len(ids)]})
+				switch {
+				case err == nil:
+					begun.Add(1)
+				case engine.AsError(err).Code == engine.CodePatternNotFound || engine.AsError(err).Code == engine.CodePatternState:
+					refused.Add(1)
+				default:
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for i := range 30 {
+			version := []string{"1.0.0", "1.1.0"}[i%2]
+			for _, f := range []func() error{
+				func() error { _, err := f.DisablePattern(t.Context(), owner, "quick", version, ""); return err },
+				func() error { return f.RemovePattern(t.Context(), owner, "quick", version, "") },
+				func() error {
+					_, err := f.InstallPattern(t.Context(), owner, engine.PatternInstall{Bundle: scripts.Bundle("quick", version), Unsigned: true, Grant: pattern.Needs{"twin:read"}})
+					return err
+				},
+				func() error { _, err := f.EnablePattern(t.Context(), owner, "quick", version, ""); return err },
+			} {
+				if err := f(); err != nil && engine.AsError(err).Code != engine.CodePatternState && engine.AsError(err).Code != engine.CodePatternNotFound {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	wg.Wait()
+	for end := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		list, _, err := f.Runs(t.Context(), owner, engine.RunFilter{Active: true}, 10, "")
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		if len(list) == 0 {
+			break
+		}
+	}
+	counts, err := f.RunCounts(t.Context(), owner, engine.RunFilter{Pattern: "quick"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := int64(0)
+	for _, c := range counts {
+		if c.State != pattern.Succeeded {
+			t.Errorf("%+v", c)
+		}
+		n += c.Count
+	}
+	if n != begun.Load() {
+		t.Errorf("%d runs have succeeded, %d began", n, begun.Load())
+	}
+	list, err := f.Patterns(t.Context(), owner)
+	for _, p := range list {
+		if p.Active != 0 {
+			t.Errorf("%s: %d are under way", p.Manifest.Version, p.Active)
+		}
+	}
+	t.Logf("%d began, %d were refused, %d versions, %v", begun.Load(), refused.Load(), len(list), err)
 }
