@@ -474,7 +474,10 @@ func TestUndoJob(t *testing.T) {
 	f := newRunFixture(t, scripts)
 	f.fleet(80)
 	j := f.job(engine.JobSpec{ID: "j", Action: runs("set", "")}, "")
-	f.jobUntil("j", "forty under way", func(j engine.Job) bool { total := j.State.Total(); return total.Active == 40 && total.Succeeded == 40 })
+	f.jobUntil("j", "forty that wait", func(j engine.Job) bool {
+		counts, err := f.RunCounts(t.Context(), enginetest.Owner(), engine.RunFilter{Job: "j", States: []pattern.State{pattern.Waiting}})
+		return err == nil && len(counts) == 1 && counts[0].Count == 40 && counts[0].Step == "dev.wait" && j.State.Total().Succeeded == 40
+	})
 	if _, err := f.UndoJob(t.Context(), enginetest.Owner(), "j", "take it back", ""); err != nil {
 		t.Fatal(err)
 	}
