@@ -591,3 +591,229 @@ func TestRunList(t *testing.T) {
 		t.Errorf("a run that is not there: %v", err)
 	}
 }
+
+// TestRunIdentities puts a device into quarantine and takes it back, exactly, and
+// replaces it.
+func TestRunIdentities(t *testing.T) {
+	one := func(op string, args any) func(p *enginetest.Play) (any, error) {
+		return func(p *enginetest.Play) (any, error) {
+			r, err := p.Step(op, args)
+			return r, err
+		}
+	}
+	needs := pattern.Needs{"identity:disable", "identity:replace", "twin:read"}
+	f := newRunFixture(t, enginetest.NewScripts(
+		script("quarantine", needs, one("dev.quarantine", pattern.ReasonArgs{Reason: "odd traffic"})),
+		script("release", needs, one("dev.release", nil)),
+		script("replace", needs, one("dev.replace", pattern.ReplaceArgs{ID: "new"})),
+		script("online", needs, func(p *enginetest.Play) (any, error) { return p.Wait("connected", nil, "20s") }),
+	))
+	owner := enginetest.Owner()
+	id := f.device("old")
+	i, err := f.Identity(t.Context(), owner, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.StatusReason = "as it was"
+	if _, err := f.UpdateIdentity(t.Context(), owner, i, engine.IfMatch{Present: true, Any: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.PatchTwin(t.Context(), owner, id, engine.TwinUpdate{Tags: []byte(`{"site":"A"}`), Desired: []byte(`{"level":{"a":1}}`)}, engine.IfMatch{}); err != nil {
+		t.Fatal(err)
+	}
+	stands := func(id engine.TwinID) string {
+		t.Helper()
+		i, err := f.Identity(t.Context(), owner, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tw, err := f.Twin(t.Context(), owner, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%t %q %s %s", i.Disabled, i.StatusReason, tw.Tags.Plain(nil), tw.Desired.Plain(nil))
+	}
+	before := stands(id)
+	online := f.start("online", id, "")
+	f.until(online.ID, "its wait", func(r engine.Run) bool { return r.Waits == "connected" })
+	f.connect(id, func(enginetest.Method) (int, []byte) { return 200, nil })
+	if r := f.ended(online.ID); r.State != pattern.Succeeded {
+		t.Errorf("the run that waited for the device is %s %+v", r.State, r.Fault)
+	}
+	run := func(name string, want pattern.FaultCode) {
+		t.Helper()
+		r := f.ended(f.start(name, id, "").ID)
+		got := pattern.FaultCode("")
+		if r.Fault != nil {
+			got = r.Fault.Code
+		}
+		if got != want {
+			t.Errorf("%s: %s %+v", name, r.State, r.Fault)
+		}
+	}
+	run("release", pattern.FaultConflict)
+	run("quarantine", "")
+	if is := stands(id); !strings.HasPrefix(is, `true "odd traffic" `) || !strings.Contains(is, `"quarantine":{"reason":"odd traffic"`) {
+		t.Errorf("in quarantine it is %s", is)
+	}
+	run("quarantine", pattern.FaultConflict)
+	run("release", "")
+	if is := stands(id); is != before {
+		t.Errorf("after its release it is %s, want %s", is, before)
+	}
+	run("replace", "")
+	if is := stands(engine.TwinID{DeviceID: "new"}); is != `false "" {"replaces":"old","site":"A"} {"level":{"a":1}}` {
+		t.Errorf("the new device is %s", is)
+	}
+	if is := stands(id); is != `true "replaced by new" {"site":"A","replacedBy":"new"} {"level":{"a":1}}` {
+		t.Errorf("the old device is %s", is)
+	}
+	run("replace", pattern.FaultConflict)
+	if is := stands(id); !strings.Contains(is, `"replacedBy":"new"`) {
+		t.Errorf("after a refusal the old device is %s", is)
+	}
+}
+
+func TestRunValues(t *testing.T) {
+	kv := func(p *enginetest.Play, op string, a pattern.KeyValueArgs) string {
+		if a.Scope == "" {
+			a.Scope = "run"
+		}
+		r, err := p.Step(op, a)
+		if err != nil {
+			return "fault " + err.Error()
+		}
+		return string(r)
+	}
+	f := newRunFixture(t, enginetest.NewScripts(script("kv", nil, func(p *enginetest.Play) (any, error) {
+		raw := func(s string) json.RawMessage { return json.RawMessage(s) }
+		return []string{
+			kv(p, "kv.get", pattern.KeyValueArgs{Key: "a"}),
+			kv(p, "kv.set", pattern.KeyValueArgs{Key: "a", Value: raw(`{"x":1}`)}),
+			kv(p, "kv.get", pattern.KeyValueArgs{Key: "a"}),
+			kv(p, "kv.cas", pattern.KeyValueArgs{Key: "a", Old: raw(`{"x": 1.0}`), Value: raw("2")}),
+			kv(p, "kv.cas", pattern.KeyValueArgs{Key: "a", Old: raw("3"), Value: raw("4")}),
+			kv(p, "kv.incr", pattern.KeyValueArgs{Key: "a"}),
+			kv(p, "kv.incr", pattern.KeyValueArgs{Key: "a", By: -0.5}),
+			kv(p, "kv.set", pattern.KeyValueArgs{Key: "a"}),
+			kv(p, "kv.get", pattern.KeyValueArgs{Key: "a"}),
+			kv(p, "kv.incr", pattern.KeyValueArgs{Key: "all", Scope: "pattern"}),
+		}, nil
+	}), script("full", nil, func(p *enginetest.Play) (any, error) {
+		for i := range 101 {
+			if _, err := p.Step("kv.incr", pattern.KeyValueArgs{Scope: "run", Key: fmt.Sprint(i)}); err != nil {
+				return i, nil
+			}
+		}
+		return "all", nil
+	})))
+	for n := 1; n <= 2; n++ {
+		r := f.ended(f.start("kv", f.device(fmt.Sprint("d", n)), "").ID)
+		want := fmt.Sprintf(`["","","{\"x\":1}","true","false","3","2.5","","","%d"]`, n)
+		if string(r.Result) != want {
+			t.Errorf("the pairs were %s %+v, want %s", r.Result, r.Fault, want)
+		}
+	}
+	if r := f.ended(f.start("full", f.device("full"), "").ID); string(r.Result) != "100" {
+		t.Errorf("a run kept %s pairs (%+v)", r.Result, r.Fault)
+	}
+}
+
+// TestRunFleetAndRequests asks of the fleet, and of a server that may have got a
+// request and may not.
+func TestRunFleetAndRequests(t *testing.T) {
+	fleet := script("fleet", pattern.Needs{"query"}, func(p *enginetest.Play) (any, error) {
+		var out []json.RawMessage
+		for _, s := range []struct {
+			op   string
+			args pattern.FleetArgs
+		}{
+			{"fleet.count", pattern.FleetArgs{Where: `tags.site == "A"`}},
+			{"fleet.query", pattern.FleetArgs{Where: `tags.site == "A"`, Select: []string{"deviceId", "tags.n", "connected"}, Limit: 2}},
+			{"fleet.group_by", pattern.FleetArgs{Path: "tags.site"}},
+		} {
+			r, err := p.Step(s.op, s.args)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, r)
+		}
+		_, err := p.Step("fleet.count", pattern.FleetArgs{Where: "tags.site =="})
+		out = append(out, json.RawMessage(fmt.Sprintf("%q", strings.Split(err.Error(), ":")[0])))
+		return out, nil
+	})
+	fleet.Manifest.Scope = pattern.ScopeFleet
+	http := func(a pattern.HTTPArgs) func(p *enginetest.Play) (any, error) {
+		return func(p *enginetest.Play) (any, error) { return p.Step("ctx.http", a) }
+	}
+	needs := pattern.Needs{"http:a.example", "secret:token"}
+	header := map[string]json.RawMessage{"Authorization": json.RawMessage(`{"$secret":"token"}`), "X-Plain": json.RawMessage(`"p"`)}
+	var mu sync.Mutex
+	var got []engine.FetchRequest
+	f := newRunFixture(t, enginetest.NewScripts(
+		fleet,
+		script("get", needs, http(pattern.HTTPArgs{URL: "https://a.example/json", Headers: header})),
+		script("text", needs, http(pattern.HTTPArgs{Method: "POST", URL: "https://a.example/text", JSON: json.RawMessage(`{"k":{"$secret":"token"}}`)})),
+		script("sent", needs, http(pattern.HTTPArgs{Method: "POST", URL: "https://a.example/sent"})),
+		script("again", needs, http(pattern.HTTPArgs{Method: "POST", URL: "https://a.example/sent", Idempotent: true})),
+		script("unsent", needs, http(pattern.HTTPArgs{Method: "POST", URL: "https://a.example/unsent"})),
+	), func(o *engine.Options) {
+		o.Fetch = func(_ context.Context, r engine.FetchRequest) (engine.FetchAnswer, bool, error) {
+			mu.Lock()
+			got = append(got, r)
+			mu.Unlock()
+			switch path := strings.TrimPrefix(r.URL, "https://a.example/"); path {
+			case "json":
+				return engine.FetchAnswer{Status: 200, Type: "application/json", Body: []byte(`{"ok":1}`)}, true, nil
+			case "text":
+				return engine.FetchAnswer{Status: 503, Type: "text/plain", Body: []byte("busy")}, true, nil
+			default:
+				return engine.FetchAnswer{}, path == "sent", errors.New("the connection broke")
+			}
+		}
+	})
+	if err := f.SetPatternSecret(t.Context(), enginetest.Owner(), "token", []byte("s3cr3t")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		id := f.device(fmt.Sprint("d", i))
+		if _, err := f.PatchTwin(t.Context(), enginetest.Owner(), id, engine.TwinUpdate{Tags: fmt.Appendf(nil, `{"site":%q,"n":%d}`, []string{"A", "A", "A", "B"}[i], i)}, engine.IfMatch{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := f.ended(f.start("fleet", engine.TwinID{}, "").ID)
+	want := `[3,[{"deviceId":"d0","tags.n":0,"connected":false},{"deviceId":"d1","tags.n":1,"connected":false}],{"groups":{"A":3,"B":1},"total":4},"invalid"]`
+	if string(r.Result) != want {
+		t.Errorf("the fleet is %s %+v\nwant %s", r.Result, r.Fault, want)
+	}
+	for name, want := range map[string]string{
+		"get": `succeeded {"status":200,"json":{"ok":1}}`, "text": `succeeded {"status":503,"body":"busy"}`,
+		"sent": "uncertain uncertain", "again": "failed timeout", "unsent": "failed offline",
+	} {
+		r := f.ended(f.start(name, engine.TwinID{DeviceID: "d0"}, "").ID)
+		is := string(r.State) + " " + string(r.Result)
+		if r.Fault != nil {
+			is = string(r.State) + " " + string(r.Fault.Code)
+		}
+		if is != want {
+			t.Errorf("%s: %s, want %s (%+v)", name, is, want, r.Fault)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, r := range got {
+		switch r.URL {
+		case "https://a.example/json":
+			if r.Header["Authorization"] != "s3cr3t" || r.Header["X-Plain"] != "p" {
+				t.Errorf("the headers were %v", r.Header)
+			}
+		case "https://a.example/text":
+			if string(r.Body) != `{"k":"s3cr3t"}` || r.Header["Content-Type"] != "application/json" {
+				t.Errorf("the request was %+v", r)
+			}
+		}
+	}
+	if len(got) != 5 {
+		t.Errorf("%d requests were sent", len(got))
+	}
+}

@@ -238,9 +238,9 @@ func (h *Hub) activateGroup(ctx context.Context, b *pattern.Bundle, group []*run
 		list[i] = *t.activation
 	}
 	var outcomes []pattern.Outcome
-	err := errNoInterpreter
-	if h.runs.interpreter != nil {
-		outcomes, err = h.runs.interpreter.Activate(ctx, b, list)
+	scripts, err := h.interpreter()
+	if err == nil {
+		outcomes, err = scripts.Activate(ctx, b, list)
 	}
 	if err == nil && len(outcomes) != len(list) {
 		err = errors.New("the interpreter gave another number of outcomes")
@@ -260,8 +260,6 @@ func (h *Hub) activateGroup(ctx context.Context, b *pattern.Bundle, group []*run
 		group[0].failure = err
 	}
 }
-
-var errNoInterpreter = errors.New("this hub runs no programs")
 
 // storeTurns stores what a batch of activations did.
 func (h *Hub) storeTurns(ctx context.Context, turns []*runTurn) error {
