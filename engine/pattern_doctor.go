@@ -46,7 +46,7 @@ func (h *Hub) doctorPatterns(ctx context.Context, now time.Time) []Finding {
 
 func (h *Hub) doctorWorkers(now time.Time) Finding {
 	s := h.RunStats()
-	if h.runs.interpreter == nil {
+	if h.patterns.scripts == nil {
 		return Finding{"pattern workers", "warn", "this hub runs no programs: runs of patterns don't go on", "start it as `muster serve`, which brings what runs them"}
 	}
 	if last := h.runs.stats.failure.Load(); last != nil && now.Sub(last.at) < doctorFailed {

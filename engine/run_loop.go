@@ -23,13 +23,11 @@ import (
 type runRunner struct {
 	streams runStreams    // who follows runs
 	signal  chan struct{} // capacity 1: something is to be looked at
-
-	interpreter Interpreter  // nil: programs can't be run
-	fetch       Fetch        // nil: requests can't be sent
-	active      atomic.Int64 // runs that have not ended
-	waits       deviceCounts // devices on which a condition is followed
-	stats       runCounters
-	clauses     runClauses
+	fetch   Fetch         // nil: requests can't be sent
+	active  atomic.Int64  // runs that have not ended
+	waits   deviceCounts  // devices on which a condition is followed
+	stats   runCounters
+	clauses runClauses
 
 	mu    sync.Mutex
 	ready []string  // runs that may go on now

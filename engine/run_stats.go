@@ -143,7 +143,7 @@ func patternActive(r storage.Reader, name, version string) (int64, error) {
 func (h *Hub) openRuns(ctx context.Context, o *Options) error {
 	n := &h.runs
 	n.init()
-	n.interpreter, n.fetch = o.Scripts, o.Fetch
+	n.fetch = o.Fetch
 	return h.view(ctx, "open runs", func(r storage.Reader) error {
 		active := int64(0)
 		for _, s := range pattern.States() {
