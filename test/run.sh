@@ -181,6 +181,7 @@ for shell in zsh fish; do
   command -v "$shell" > /dev/null || install "$shell" 'a shell to press the tab key in' || skip "completion in $shell" 'it could not be installed'
 done
 tests 'tests, architecture and documents included' "${race[@]}" -timeout 15m ./...
+tests 'commands of patterns and runs, each of which builds the whole tree' -run 'TestPattern(Outputs|Sends)$' ./protocols/cli
 tests 'rollouts: 100,000 random policies against a model, which are too many for the race detector' -run 'TestModel$' ./engine/rollout
 tests 'configurations: 100,000 random cases against a plain evaluator' -run 'NaiveEvaluator|AnyOrder' ./engine/configuration
 MUSTER_CONTAINMENT_ROUNDS=5 tests 'containment: each attack on a hub with other traffic, five times' -run 'TestContainment$' .

@@ -204,5 +204,5 @@ func TestPatternJobs(t *testing.T) {
 	if res.StatusCode != http.StatusBadRequest {
 		t.Errorf("the runs of a job without any: %d", res.StatusCode)
 	}
-	f.do("GET", "/api/v1/runs?"+url.Values{"jobId": {"j"}, "state": {"succeeded"}}.Encode(), "").want(200).is("items.0.deviceId", `"d3"`).is("items.1.jobId", `"j"`)
+	f.do("GET", "/api/v1/runs?"+url.Values{"jobId": {"j"}, "state": {"succeeded"}}.Encode(), "").want(200).is("items.0.jobId", `"j"`).is("items.1.jobId", `"j"`).is("items.2", "")
 }
