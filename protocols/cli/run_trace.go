@@ -46,12 +46,6 @@ func (c *runTraceCmd) Run(a *app) error {
 	return a.print(c.OutputFlags, sh)
 }
 
-// storyLine is something that happened in a run.
-type storyLine struct {
-	at   time.Time
-	text string
-}
-
 // story tells a run from its start to where it is: each step with its time, how
 // long it took, what it was asked and what it gave, and below it the line of the
 // program; between them what the program logged.

@@ -75,7 +75,7 @@ func TestRun(t *testing.T) {
 	d := enginetest.Connect(t, f.hub, engine.TwinID{DeviceID: "d1"}, engine.EndpointMethod)
 	report := func(count int) {
 		t.Helper()
-		if _, err := d.Session.PatchReported(t.Context(), []byte(fmt.Sprintf(`{"boot":{"count":%d}}`, count)), -1); err != nil {
+		if _, err := d.Session.PatchReported(t.Context(), fmt.Appendf(nil, `{"boot":{"count":%d}}`, count), -1); err != nil {
 			t.Fatal(err)
 		}
 	}
