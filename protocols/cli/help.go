@@ -103,7 +103,7 @@ func describe(n *kong.Node) commandInfo {
 		}
 	}
 	if n.Leaf() {
-		info.Impact = impact(n.Name)
+		info.Impact = impact(info.Command, n.Name)
 	}
 	return info
 }
@@ -116,10 +116,16 @@ func describeValue(v *kong.Value) valueInfo {
 	return info
 }
 
-// impact says whether a command changes something.
-func impact(name string) string {
+// impact says whether a command changes something of a hub. Most names mean the
+// same everywhere.
+func impact(command, name string) string {
+	switch command {
+	case "muster query run", "muster pattern test":
+		return "read"
+	}
 	switch name {
-	case "create", "update", "delete", "enable", "disable", "patch", "replace", "invoke", "rotate", "rotate-secret", "replay", "retry", "test", "serve", "start", "clean", "repair", "save", "declare", "drop":
+	case "create", "update", "delete", "enable", "disable", "patch", "replace", "invoke", "rotate", "rotate-secret", "replay", "retry", "test", "serve", "start", "clean", "repair", "save", "declare", "drop",
+		"import", "restore", "approve", "deny", "pause", "resume", "cancel", "undo", "clone", "apply", "rollback", "install", "default", "remove", "run", "add", "set", "send", "purge", "put", "simulate", "log-level":
 		return "write"
 	}
 	return "read"
