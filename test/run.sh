@@ -182,6 +182,7 @@ for shell in zsh fish; do
 done
 tests 'tests, architecture and documents included' "${race[@]}" -timeout 15m ./...
 tests 'commands of patterns and runs, each of which builds the whole tree' -run 'TestPattern(Outputs|Sends)$' ./protocols/cli
+tests 'patterns that ship: their scenarios with a crash wherever one makes a difference' -run 'TestScenarios$' ./plugins
 tests 'rollouts: 100,000 random policies against a model, which are too many for the race detector' -run 'TestModel$' ./engine/rollout
 tests 'configurations: 100,000 random cases against a plain evaluator' -run 'NaiveEvaluator|AnyOrder' ./engine/configuration
 MUSTER_CONTAINMENT_ROUNDS=5 tests 'containment: each attack on a hub with other traffic, five times' -run 'TestContainment$' .
