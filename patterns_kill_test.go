@@ -20,8 +20,9 @@ import (
 	"github.com/muster-hub/muster/protocols/client"
 )
 
-// managedBehaviour is that of the devices of TestPatternsSurviveKills: quick ones.
-const managedBehaviour = "managed: true\ninterval: 1h\nrestart: 600ms\nstage: 50ms\ntags: {site: [lyon, oslo]}\n"
+// managedBehaviour is that of the devices of TestPatternsSurviveKills: quick ones,
+// whose answers take long enough for a hub to die before they come.
+const managedBehaviour = "managed: true\nmethod_delay: 150ms\ninterval: 1h\nrestart: 600ms\nstage: 50ms\ntags: {site: [lyon, oslo]}\n"
 
 // patternDrill is how a shipped pattern is run over the fleet, and what must hold
 // afterwards.

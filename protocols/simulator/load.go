@@ -360,7 +360,8 @@ func (d *loadDevice) method(ctx context.Context, name string, payload json.RawMe
 			answer["message"] = c.MethodMessage
 		}
 	}
-	if !wait(ctx, delay) {
+	// A command that was taken is obeyed, also when the connection goes meanwhile.
+	if !wait(ctx, delay) && !obeys {
 		return 503, nil
 	}
 	d.load.count(func(r *LoadReport) { r.Methods++ })
