@@ -57,10 +57,9 @@ return pattern {
     local who = ctx:approve(string.format("Replace %s by %s? Reason: %s. What goes over: %s. %s is disabled.",
                                           dev.id, p.id, p.reason, what, dev.id), { timeout = p.decide })
 
-    local before = dev:get("tags.lifecycle")
-    dev:tag { lifecycle = "replacing" }
-    ctx:defer(function() dev:tag { lifecycle = before or json.null } end)
-
+    -- One step makes the new identity, disables the old one and ties the two: there
+    -- is nothing in between that would have to be taken back. What is written on the
+    -- old one before would go over, too; so it is tagged behind it.
     ctx:phase("replacing")
     local new = dev:replace(p.id)
     dev:tag { lifecycle = "replaced" }
