@@ -121,7 +121,7 @@ func device() Object {
 				Name: "replace", Op: "dev.replace", Needs: []string{"identity:replace"}, Faults: []FaultCode{FaultConflict, FaultGone},
 				Text:    "Makes a new identity with this device's tags and desired properties, and disables this one. The tags `replaces` and `replacedBy` tell of it.",
 				Params:  []Field{{Name: "id", Type: "string", Text: "Of the new identity, which must not exist."}},
-				Returns: []Field{{Name: "id", Type: "string", Text: "Of the new identity."}},
+				Returns: []Field{{Name: "identity", Members: []Field{{Name: "id", Type: "string", Text: "Of the new identity."}}}},
 			},
 			{
 				Name: "run", Op: "dev.run", Needs: []string{"run:start"}, Faults: []FaultCode{FaultTimeout, FaultRejected, FaultConflict, FaultGone},
