@@ -1,6 +1,8 @@
 package author
 
 import (
+	"slices"
+
 	"github.com/yuin/gopher-lua/ast"
 
 	"github.com/muster-hub/muster/engine/pattern"
@@ -271,10 +273,8 @@ func (w *walker) attribute(e *ast.AttrGetExpr) {
 // library reads a member of a library.
 func (w *walker) library(e ast.Expr, name, member string) {
 	names := w.host.members(name)
-	for _, n := range names {
-		if n == member {
-			return
-		}
+	if slices.Contains(names, member) {
+		return
 	}
 	next := ""
 	if n := near(member, names); n != "" {
@@ -290,10 +290,8 @@ func (w *walker) library(e ast.Expr, name, member string) {
 // member reads a member of an object of the host.
 func (w *walker) member(e ast.Expr, object, member string) {
 	names := w.host.members(object)
-	for _, n := range names {
-		if n == member {
-			return
-		}
+	if slices.Contains(names, member) {
+		return
 	}
 	if len(names) == 0 {
 		return

@@ -76,7 +76,7 @@ func (a *attempt) failureOf(err error) *Failure {
 		return &Failure{Message: text, Place: d.place, Diff: diff}
 	}
 	if api, ok := errors.AsType[*lua.ApiError](err); ok {
-		cause, text, trace := unraised(api)
+		text, trace, cause := unraised(api)
 		if cause != nil {
 			return a.failureOf(cause)
 		}
@@ -183,7 +183,7 @@ func perform(ctx context.Context, s *script, n int, lab *lab, find func(string) 
 }
 
 func isSkipped(err error, skip *skipped) bool {
-	cause, _, _ := unraised(err)
+	_, _, cause := unraised(err)
 	s, ok := errors.AsType[skipped](cause)
 	*skip = s
 	return ok

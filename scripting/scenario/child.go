@@ -152,12 +152,30 @@ func (w *world) query(_ *pattern.Step, a pattern.FleetArgs) (pattern.Answer, err
 	return result(rows), nil
 }
 
-func (w *world) count(_ *pattern.Step, a pattern.FleetArgs) (pattern.Answer, error) {
+func (w *world) count(s *pattern.Step, a pattern.FleetArgs) (pattern.Answer, error) {
 	list, err := w.selected(a.Where)
 	if err != nil {
 		return invalid("%v", err), nil
 	}
+	if s.Op == "run.count" {
+		list = w.ownOf(list)
+	}
 	return result(len(list)), nil
+}
+
+// ownOf leaves the devices on which the pattern has run; all, if it has on none
+// yet.
+func (w *world) ownOf(list []*identity) []*identity {
+	own := map[string]bool{}
+	for _, r := range w.memory.Runs {
+		if r.Pattern == w.lab.main {
+			own[r.Device] = true
+		}
+	}
+	if len(own) == 0 {
+		return list
+	}
+	return slices.DeleteFunc(list, func(i *identity) bool { return !own[i.ID] })
 }
 
 func (w *world) groupBy(_ *pattern.Step, a pattern.FleetArgs) (pattern.Answer, error) {

@@ -193,14 +193,14 @@ func raised(l *lua.LState, err error) {
 }
 
 // unraised finds the error of Go in one of Lua, and the place that Lua names.
-func unraised(err error) (cause error, text string, trace []string) {
+func unraised(err error) (text string, trace []string, cause error) {
 	api, ok := errors.AsType[*lua.ApiError](err)
 	if !ok {
-		return nil, err.Error(), nil
+		return err.Error(), nil, nil
 	}
 	if ud, ok := api.Object.(*lua.LUserData); ok {
 		if inner, ok := ud.Value.(error); ok {
-			return inner, inner.Error(), nil
+			return inner.Error(), nil, inner
 		}
 	}
 	text = api.Object.String()
@@ -217,7 +217,7 @@ func unraised(err error) (cause error, text string, trace []string) {
 			trace = append(trace, line)
 		}
 	}
-	return nil, text, trace
+	return text, trace, nil
 }
 
 // where is the file and line of the caller in a test: "test/x_test.lua:12".
