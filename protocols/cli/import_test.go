@@ -275,6 +275,17 @@ func TestFollowImport(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.out), &j); err != nil || got.code != ExitOK {
 		t.Fatal(got.out, got.err, err)
 	}
+	got = call{args: []string{"job", "watch", j.ID}, env: env}.run(t)
+	if got.code != ExitPartly || !strings.Contains(got.out, "created     2000") || !strings.Contains(got.err, "device import --follow "+j.ID) {
+		t.Errorf("%d %s %s", got.code, got.out, got.err)
+	}
+	got = call{args: []string{"job", "watch", j.ID, "-o", "jsonl"}, env: env}.run(t)
+	if got.code != ExitPartly || !strings.Contains(got.out, `"status":"completed"`) || strings.Count(got.out, "\n") != 1 {
+		t.Errorf("%d %s %s", got.code, got.out, got.err)
+	}
+	if got = (call{args: words("job watch none"), env: env}).run(t); got.code != ExitNotFound {
+		t.Errorf("%d %s %s", got.code, got.out, got.err)
+	}
 	got = call{args: []string{"device", "import", "--follow", j.ID, "--errors", "errors"}, env: env}.run(t)
 	if got.code != ExitPartly || !strings.Contains(got.out, "created     2000") || !strings.Contains(got.err, "line 2001: Invalid device format") {
 		t.Errorf("%d %s %s", got.code, got.out, got.err)

@@ -23,7 +23,7 @@ type jobWatchCmd struct {
 	WhichHub
 	Output string        `short:"o" help:"table, or jsonl for every event as it comes." enum:"table,jsonl" default:"table" placeholder:"FORM"`
 	For    time.Duration `help:"Stop watching after so long, with the exit code 7; the job goes on." placeholder:"SPAN"`
-	Job    string        `arg:"" help:"Id of the job."`
+	Job    string        `arg:"" help:"Id of the job, or of an import or export."`
 }
 
 // Run follows a job.
@@ -33,7 +33,11 @@ func (c *jobWatchCmd) Run(a *app) error {
 		return err
 	}
 	defer s.Close()
-	return a.watchJob(s, c.Job, c.Output, c.For)
+	err = a.watchJob(s, c.Job, c.Output, c.For)
+	if client.HasCode(err, "JobNotFound") { // imports and exports are a list of their own
+		return a.watchIdentityJob(s, c, err)
+	}
+	return err
 }
 
 // errEnded ends the stream of a job that has ended.
