@@ -51,6 +51,7 @@ type sweepWork struct {
 var sweepWorks = map[string]sweepWork{
 	"jobs":           jobsSweep,
 	"configurations": configurationsSweep,
+	"imports":        importsSweep,
 	"runs":           runsSweep,
 	"patterns":       patternsSweep,
 }
