@@ -59,6 +59,10 @@ func ownJobRoutes() []*route {
 			summary: "Ends a job: nothing starts any more, what is on its way goes on to its end.", request: jobReason{}, response: jobDocument{}, handle: cancelJob,
 		},
 		{
+			method: http.MethodPost, pattern: one + "/undo", operation: "undoJob", tag: tagJobs, permission: need, ifMatch: optional, idempotent: true,
+			summary: "Takes back what the runs of a job did, by the undo of its pattern: those under way are canceled first, and so is the job. It goes on by itself; undo in the job shows how far it is.", request: jobReason{}, response: jobDocument{}, handle: undoJob,
+		},
+		{
 			method: http.MethodPost, pattern: one + "/approve", operation: "approveJob", tag: tagJobs, permission: need, ifMatch: optional, idempotent: true,
 			summary: "Lets a wave begin that waits for approval, or will.", request: jobApproval{}, response: jobDocument{}, handle: approveJob,
 		},
@@ -195,6 +199,14 @@ func cancelJob(c *call) (answer, error) {
 	return c.identityJobInstead(a, err, func() (engine.IdentityJob, error) {
 		return c.hub.CancelIdentityJob(c.r.Context(), c.caller, c.params[0])
 	})
+}
+
+func undoJob(c *call) (answer, error) {
+	reason, err := c.jobReason()
+	if err != nil {
+		return answer{}, err
+	}
+	return shownJob(c.hub.UndoJob(c.r.Context(), c.caller, c.params[0], reason, c.condition()))
 }
 
 type jobApproval struct {

@@ -21,13 +21,15 @@ type jobDocument struct {
 type jobProgress struct {
 	ETag     string            `json:"etag"`
 	Status   rollout.JobStatus `json:"status" enum:"queued,scheduled,running,paused,canceling,completed,failed,canceled"`
-	WaitsFor rollout.WaitsFor  `json:"waitsFor,omitempty" enum:"approval,soak,health,window,rate,devices,turn" doc:"What keeps a running job from starting more."`
+	WaitsFor rollout.WaitsFor  `json:"waitsFor,omitempty" enum:"approval,soak,health,gate,window,rate,devices,turn" doc:"What keeps a running job from starting more."`
 	Reason   string            `json:"reason,omitempty" doc:"Why it stands so, for people."`
 	Run      uint64            `json:"run" doc:"From 1; of a job that repeats, which time."`
 	Wave     int               `json:"wave,omitempty" doc:"Number of the wave that is under way or comes next."`
 	Waves    []jobWaveState    `json:"waves,omitempty" doc:"As soon as the targets are known."`
 	Total    rollout.Tally     `json:"total" doc:"The sum of the waves."`
 	Found    int64             `json:"found,omitempty" doc:"Targets found so far while the job is queued."`
+	Gates    []jobGate         `json:"gates,omitempty" doc:"What the pattern's own gate said behind waves, in the order of time."`
+	Undo     *jobUndo          `json:"undo,omitempty" doc:"What the job's runs did is taken back."`
 
 	StartedTime time.Time `json:"startedTime,omitzero" doc:"Of this run."`
 	UpdatedTime time.Time `json:"updatedTime"`
@@ -35,6 +37,26 @@ type jobProgress struct {
 	SoakUntil   time.Time `json:"soakUntilTime,omitzero" doc:"While it waits for the soak after a wave."`
 	NextRunTime time.Time `json:"nextRunTime,omitzero" doc:"Of a job that repeats."`
 	ETA         time.Time `json:"etaTime,omitzero" doc:"When it will have ended if it goes on as so far; absent when nobody can tell."`
+}
+
+// jobGate is what a pattern's gate said behind a wave.
+type jobGate struct {
+	Wave     int                 `json:"wave" doc:"Number of the wave, from 1."`
+	Decision rollout.GateVerdict `json:"decision,omitempty" enum:"go,pause,abort,undo" doc:"Absent when the gate could not be asked: the job paused."`
+	Reason   string              `json:"reason,omitempty"`
+	Time     time.Time           `json:"time"`
+}
+
+// jobUndo is how far the undo of a job is.
+type jobUndo struct {
+	Reason      string    `json:"reason,omitempty"`
+	By          string    `json:"by" doc:"Who asked for it; \"gate\": the pattern's own gate."`
+	StartedTime time.Time `json:"startedTime"`
+	Told        bool      `json:"told" doc:"Each run of the job was told so."`
+	Begun       int64     `json:"begun" doc:"Runs that are undone, or will be."`
+	Undone      int64     `json:"undone"`
+	Failed      int64     `json:"failed" doc:"Runs whose undo failed."`
+	Left        int64     `json:"left" doc:"Runs with nothing to take back."`
 }
 
 type jobWaveState struct {
@@ -56,6 +78,12 @@ func showProgress(j *engine.Job, now time.Time) jobProgress {
 	d := jobProgress{
 		ETag: j.ETag, Status: s.Status, WaitsFor: s.WaitsFor, Reason: s.Reason, Run: j.Run, Total: s.Total(), Found: j.Found,
 		StartedTime: j.Started, UpdatedTime: j.Updated, EndedTime: j.Ended, NextRunTime: j.NextRun,
+	}
+	for _, g := range s.Gates {
+		d.Gates = append(d.Gates, jobGate{g.Wave + 1, g.Verdict, g.Reason, g.At})
+	}
+	if u := j.Undo; u != nil {
+		d.Undo = &jobUndo{u.Reason, u.By, u.Started, u.Told, u.Begun, u.Undone, u.Failed, u.Left}
 	}
 	if !s.LaidOut {
 		return d
@@ -86,7 +114,7 @@ func waveStatus(s *rollout.State, wave int) string {
 		return "approval"
 	case s.WaitsFor == rollout.WaitsForSoak:
 		return "soaking"
-	case s.WaitsFor == rollout.WaitsForHealth:
+	case s.WaitsFor == rollout.WaitsForHealth || s.WaitsFor == rollout.WaitsForGate:
 		return "checking"
 	case !s.Opened:
 		return "pending"
