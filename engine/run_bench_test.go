@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -123,33 +124,74 @@ func BenchmarkRunAwaits(b *testing.B) {
 	})
 }
 
-// BenchmarkRunsWaiting says what runs cost that wait: memory each, and bytes on
-// disk.
+// BenchmarkRunsWaiting says what memory runs take that wait, each on a device of
+// its own, in a hub that was started with them.
 func BenchmarkRunsWaiting(b *testing.B) {
-	const devices, each = 1000, 100
-	s := script("wait", pattern.Needs{"twin:read"}, func(p *enginetest.Play) (any, error) {
+	const waits = 20_000
+	scripts := enginetest.NewScripts(script("wait", pattern.Needs{"twin:read"}, func(p *enginetest.Play) (any, error) {
 		before, err := p.Get("reported.boot.count")
 		if err != nil {
 			return nil, err
 		}
 		return p.Wait("reported.boot.count > 5", map[string]json.RawMessage{"before": before}, "1d")
-	})
-	s.Manifest.Conflicts = pattern.ConflictShare
-	h := benchRuns(b, enginetest.NewScripts(s), devices)
-	for b.Loop() {
-		before := heap()
-		for i := range devices {
-			for range each {
-				if _, err := h.StartRun(b.Context(), enginetest.Owner(), engine.RunSpec{Pattern: "wait", Device: engine.TwinID{DeviceID: fmt.Sprint("d", i)}}); err != nil {
-					b.Fatal(err)
+	}))
+	dir := b.TempDir()
+	parallel := func(f func(id string) error) {
+		var wg sync.WaitGroup
+		for w := range 32 {
+			wg.Go(func() {
+				for i := w; i < waits; i += 32 {
+					if err := f(fmt.Sprint("d", i)); err != nil {
+						b.Error(err)
+					}
 				}
-			}
+			})
 		}
-		for h.RunStats().Waiting < devices*each {
+		wg.Wait()
+	}
+	with := func(f func(h *engine.Hub)) {
+		h, err := engine.Open(b.Context(), engine.Options{Storage: storage.Options{Dir: dir, Memory: 128 << 20}, Scripts: scripts})
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = h.Run(ctx) })
+		f(h)
+		cancel()
+		wg.Wait()
+		if err := h.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	rest := func(h *engine.Hub) int64 {
+		for !h.QueryProgress().Ready {
 			time.Sleep(10 * time.Millisecond)
 		}
-		b.ReportMetric(float64(heap()-before)/(devices*each), "B/run")
+		return heap()
 	}
+	with(func(h *engine.Hub) {
+		enginetest.InstallScripts(b, h, scripts)
+		parallel(func(id string) error {
+			_, err := h.CreateIdentity(b.Context(), enginetest.Owner(), engine.Identity{DeviceID: id})
+			return err
+		})
+	})
+	var before, after int64
+	with(func(h *engine.Hub) { before = rest(h) })
+	for b.Loop() {
+		with(func(h *engine.Hub) {
+			parallel(func(id string) error {
+				_, err := h.StartRun(b.Context(), enginetest.Owner(), engine.RunSpec{Pattern: "wait", Device: engine.TwinID{DeviceID: id}})
+				return err
+			})
+			for h.RunStats().Waiting < waits {
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+		with(func(h *engine.Hub) { after = rest(h) })
+	}
+	b.ReportMetric(float64(after-before)/waits, "B/run")
 }
 
 func heap() int64 {

@@ -284,7 +284,7 @@ func (l *runLoop) sleep(ctx context.Context, failed bool) {
 	switch {
 	case failed:
 		wait = runsRetry
-	case !l.dueAt.IsZero():
+	case !l.dueAt.IsZero() && len(l.queue) < runsScan/2: // else a worker is done sooner
 		wait = max(time.Millisecond, min(wait, time.Until(l.dueAt)))
 	}
 	t := time.NewTimer(wait)

@@ -30,6 +30,7 @@ type runInTx struct {
 	whole bool          // State.Steps are the whole journal, not just its end
 	was   pattern.State // empty: it is new
 	ref   string        // of the condition that was followed; empty: none
+	undo  bool          // its undo had begun
 	begun bool          // it had begun
 	asked bool          // a person was asked
 	stops bool          // it was canceled
@@ -54,7 +55,7 @@ func (t *runTx) loadWhole(id string) (*runInTx, error) {
 }
 
 func (t *runTx) loaded(id string, record runRecord, whole bool) *runInTx {
-	r := &runInTx{runRecord: record, id: id, whole: whole, was: record.State.State, begun: !record.Started.IsZero(), stops: record.State.Cancel != nil}
+	r := &runInTx{runRecord: record, id: id, whole: whole, was: record.State.State, begun: !record.Started.IsZero(), undo: record.State.Entry == pattern.EntryUndo, stops: record.State.Cancel != nil}
 	if s := r.State.Open(); s != nil {
 		r.asked = s.Op == opApprove
 		if s.Op == opWait {
@@ -92,9 +93,10 @@ func (t *runTx) store(r *runInTx) error {
 	switch {
 	case ended:
 		r.Ended, r.Deadline, r.Stop, r.Failures, r.Retry = now, time.Time{}, nil, 0, time.Time{}
-	case !final && !r.Ended.IsZero(): // an undo begins
+	case !final && s.Entry == pattern.EntryUndo && (!r.undo || !r.Ended.IsZero()): // it has as much time as the run had
 		r.Ended, r.Late, r.Deadline = time.Time{}, false, now.Add(r.timeout())
 	}
+	r.undo = s.Entry == pattern.EntryUndo
 	r.Wake = r.wake(now, t.hub)
 	if err := errors.Join(t.putWait(r), t.tellRun(r, ended)); err != nil {
 		return err
