@@ -93,7 +93,7 @@ func (t *runTx) store(r *runInTx) error {
 	switch {
 	case ended:
 		r.Ended, r.Deadline, r.Stop, r.Failures, r.Retry = now, time.Time{}, nil, 0, time.Time{}
-	case !final && s.Entry == pattern.EntryUndo && (!r.undo || !r.Ended.IsZero()): // it has as much time as the run had
+	case !final && (!r.Ended.IsZero() || s.Entry == pattern.EntryUndo && !r.undo): // an undo has as much time as the run
 		r.Ended, r.Late, r.Deadline = time.Time{}, false, now.Add(r.timeout())
 	}
 	r.undo = s.Entry == pattern.EntryUndo
@@ -142,7 +142,7 @@ func (r *runInTx) wake(now time.Time, h *Hub) time.Time {
 		return now
 	}
 	due := r.stepDue(h)
-	if due.IsZero() || r.Deadline.Before(due) {
+	if due.IsZero() || !r.Deadline.IsZero() && r.Deadline.Before(due) {
 		due = h.jobs.clock.later(r.Deadline, r.Started)
 	}
 	return due
