@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/rollout"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -70,6 +71,9 @@ func invalidPattern(err error) error {
 			where = " (" + fault.Line + ")"
 		}
 		return wrapf(CodePatternInvalid, err, "the pattern can't be loaded: %s%s", fault.Message, where)
+	}
+	if _, ok := errors.AsType[rollout.Faults](err); ok { // of its manifest
+		return wrapf(CodePatternInvalid, err, "the manifest is not right: %v", err)
 	}
 	return wrapf(CodeUnavailable, err, "the pattern could not be loaded: %v", err)
 }

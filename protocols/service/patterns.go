@@ -162,9 +162,6 @@ func installPattern(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if len(data) == 0 {
-		return answer{}, badFormat("the body is empty; expected the archive of a pattern, .tar.gz or .zip, or a file of Lua")
-	}
 	if in.Bundle, in.Signature, err = pattern.ReadArchive("", data); err != nil {
 		return answer{}, notAPattern(err)
 	}

@@ -118,7 +118,7 @@ func TestPatterns(t *testing.T) {
 func TestPatternUploadsRefused(t *testing.T) {
 	f := newFixture(t, enginetest.WithScripts(enginetest.NewScripts()))
 	const root = "/api/v1/patterns"
-	for body, code := range map[string]string{"": "IotHubFormatError", "\x00\x01": "PatternInvalid", "\x1f\x8bbroken": "PatternInvalid", "PK\x03\x04broken": "PatternInvalid", "-- no program": "PatternInvalid"} {
+	for body, code := range map[string]string{"": "PatternInvalid", "\x00\x01": "PatternInvalid", "\x1f\x8bbroken": "PatternInvalid", "PK\x03\x04broken": "PatternInvalid", "-- no program": "PatternInvalid"} {
 		f.do("POST", root+"?unsigned=true&grant=all", body).want(400).is("code", string(encode(code)))
 	}
 	f.do("POST", root, strings.Repeat("x", archiveBytes+1)).want(413)
