@@ -39,11 +39,11 @@ type patternDrill struct {
 
 func patternDrills() []patternDrill {
 	return []patternDrill{
-		{"reboot", []string{"within=60s"}, false, []string{"reboot"}, "reported.boot.reason = 'reboot'"},
-		{"configure", []string{"section=pump", `settings={"rpm":900}`, "within=60s"}, true, []string{"pump"}, "reported.pump.rpm = 900 AND reported.configuration.pump.status = 'applied'"},
-		{"firmware-update", []string{"version=2.1.0", "url=https://files.example/fw", "sha256=9f2c41aa", "soak=500ms", "download=60s", "restart=60s", "retries=0"}, false, []string{"firmware", "firmwareConfirm"}, "reported.firmware.state = 'good' AND reported.firmware.version = '2.1.0'"},
-		{"report-status", []string{"retries=0"}, false, []string{"reportStatus"}, "reported.status.version = '2.1.0'"},
-		{"factory-reset", []string{"reason=a drill", "within=60s"}, false, []string{"factoryReset"}, "reported.factoryReset.status = 'done' AND tags.lifecycle = 'in-stock'"},
+		{"reboot", []string{"within=PATIENCE"}, false, []string{"reboot"}, "reported.boot.reason = 'reboot'"},
+		{"configure", []string{"section=pump", `settings={"rpm":900}`, "within=PATIENCE"}, true, []string{"pump"}, "reported.pump.rpm = 900 AND reported.configuration.pump.status = 'applied'"},
+		{"firmware-update", []string{"version=2.1.0", "url=https://files.example/fw", "sha256=9f2c41aa", "soak=500ms", "download=PATIENCE", "restart=PATIENCE", "retries=0"}, false, []string{"firmware", "firmwareConfirm"}, "reported.firmware.state = 'good' AND reported.firmware.version = '2.1.0'"},
+		{"report-status", []string{"retries=0", "within=PATIENCE"}, false, []string{"reportStatus"}, "reported.status.version = '2.1.0'"},
+		{"factory-reset", []string{"reason=a drill", "within=PATIENCE"}, false, []string{"factoryReset"}, "reported.factoryReset.status = 'done' AND tags.lifecycle = 'in-stock'"},
 	}
 }
 
@@ -179,6 +179,15 @@ func (p *patternFleet) drill(d patternDrill) {
 	p.t.Logf("%s: %d devices, %d kills, %.1f s, load average %s: %v; by phase: %s", d.name, p.devices, p.kills, time.Since(began).Seconds(), load(), states, strings.Join(lines, "; "))
 }
 
+// patience is how long evidence may take: devices that have lost a hub again and
+// again wait up to half a minute, and more, before they try once more.
+func (p *patternFleet) patience() string {
+	if p.kills > 1 {
+		return "3m"
+	}
+	return "40s"
+}
+
 // run starts a pattern over the fleet and returns its job.
 func (p *patternFleet) run(d patternDrill) string {
 	p.t.Helper()
@@ -187,7 +196,7 @@ func (p *patternFleet) run(d patternDrill) string {
 		"--waves", "100%", "--parallel", strconv.Itoa(max(p.devices/4, 1)), "--pause-at", "1000000", "--yes", "--no-watch",
 	}
 	for _, param := range d.params {
-		args = append(args, "--param", param)
+		args = append(args, "--param", strings.ReplaceAll(param, "PATIENCE", p.patience()))
 	}
 	var job struct{ ID string }
 	p.json(&job, args...)

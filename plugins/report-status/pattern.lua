@@ -17,6 +17,10 @@ return pattern {
       type = "string", format = "duration", default = "1h",
       title = "Wait for the device", description = "How long to wait for a device that is not connected.",
     },
+    within = {
+      type = "string", format = "duration", default = "2m",
+      title = "Report within", description = "How long its report may take, from its answer on.",
+    },
     retries = {
       type = "integer", minimum = 0, maximum = 5, default = 2,
       title = "Ask again", description = "How often a device that did not answer is asked again.",
@@ -43,7 +47,7 @@ return pattern {
     -- The report in the twin is what queries see, so the run ends with it. It also
     -- settles a call whose answer got lost: the id is this run's.
     ctx:phase("reporting")
-    local reported, state = pcall(dev.wait, dev, "reported.status.id == run", { run = ctx.id, timeout = "1m" })
+    local reported, state = pcall(dev.wait, dev, "reported.status.id == run", { run = ctx.id, timeout = p.within })
     if not reported then error(lost or state) end
 
     local status = state.status
