@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/muster-hub/muster/engine/rollout"
@@ -42,11 +43,12 @@ func shapeOf(t *testing.T, s *configurationSet) setShape {
 		return fmt.Sprintf("%s %s %s %v", m.id, record, where, m.content.Settings(""))
 	}
 	for _, m := range s.list {
-		text := describe(m)
+		var text strings.Builder
+		text.WriteString(describe(m))
 		for _, n := range slices.Sorted(maps.Keys(m.former)) {
-			text += fmt.Sprintf("; former %d: %s", n, describe(m.former[n]))
+			text.WriteString(fmt.Sprintf("; former %d: %s", n, describe(m.former[n])))
 		}
-		shape.Members = append(shape.Members, text)
+		shape.Members = append(shape.Members, text.String())
 	}
 	for kind, list := range s.kinds {
 		for _, m := range list {

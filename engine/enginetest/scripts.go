@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -340,9 +341,7 @@ func (p *Play) Keep(name string, value any) {
 	text, _ := json.Marshal(value) // a test's own value
 	if p.out.Kept == nil {
 		p.out.Kept = map[string]json.RawMessage{}
-		for k, v := range p.Kept {
-			p.out.Kept[k] = v
-		}
+		maps.Copy(p.out.Kept, p.Kept)
 	}
 	p.out.Kept[name] = text
 }

@@ -101,18 +101,18 @@ var operations = []Operation{
 // The arguments of operations, and what they give. Durations are texts such as
 // "90s", "5m", "6h" or "2d", as everywhere; times are RFC 3339.
 type (
-	// GetArgs: dev.get gives the value at a path ("reported.boot.count",
+	// GetArgs are arguments: dev.get gives the value at a path ("reported.boot.count",
 	// "desired.x", "tags.site", "connected"), or Default.
 	GetArgs struct {
 		Path    string          `json:"path"`
 		Default json.RawMessage `json:"default,omitempty"`
 	}
-	// PatchArgs: dev.desire gives {"version": n}, the new $version of the desired
+	// PatchArgs are arguments: dev.desire gives {"version": n}, the new $version of the desired
 	// properties; dev.tag gives nothing.
 	PatchArgs struct {
 		Patch json.RawMessage `json:"patch"`
 	}
-	// CallArgs: dev.call gives {"status": 200, "payload": ...}. Online is how long
+	// CallArgs are arguments: dev.call gives {"status": 200, "payload": ...}. Online is how long
 	// the call waits for its device, by default not at all (FaultOffline then);
 	// Timeout is that of the answer, 30 s by default. Retry is how many more
 	// attempts are made of one that was not answered, FaultOffline and FaultTimeout,
@@ -126,12 +126,12 @@ type (
 		Retry      int             `json:"retry,omitempty"`
 		Idempotent bool            `json:"idempotent,omitempty"`
 	}
-	// SendArgs: dev.send gives nothing.
+	// SendArgs are arguments: dev.send gives nothing.
 	SendArgs struct {
 		Body       json.RawMessage   `json:"body"`
 		Properties map[string]string `json:"props,omitempty"`
 	}
-	// WaitArgs: dev.wait gives the reported properties as they are when the bare
+	// WaitArgs are arguments: dev.wait gives the reported properties as they are when the bare
 	// predicate Where is true, in which the names of Vars stand for their values.
 	// dev:wait_online is dev.wait for "connected". Timeout is MaxWait by default.
 	WaitArgs struct {
@@ -139,7 +139,7 @@ type (
 		Vars    map[string]json.RawMessage `json:"vars,omitempty"`
 		Timeout string                     `json:"timeout,omitempty"`
 	}
-	// RotateArgs: dev.rotate_key gives the new key as a secret, {"$secret":
+	// RotateArgs are arguments: dev.rotate_key gives the new key as a secret, {"$secret":
 	// "key:primary"}, which stands for the key of this device in method payloads.
 	// Slot is "primary" or "secondary", the default.
 	RotateArgs struct {
@@ -151,13 +151,13 @@ type (
 	ReasonArgs struct {
 		Reason string `json:"reason"`
 	}
-	// ReplaceArgs: dev.replace makes the identity ID with this device's tags and
+	// ReplaceArgs are arguments: dev.replace makes the identity ID with this device's tags and
 	// desired properties and the tag replaces; this one is disabled and gets the tag
 	// replacedBy. It gives {"id": ID}.
 	ReplaceArgs struct {
 		ID string `json:"id"`
 	}
-	// RunArgs: dev.run starts another pattern on the same device and gives its
+	// RunArgs are arguments: dev.run starts another pattern on the same device and gives its
 	// result when it has succeeded, else its fault. fleet.run starts a job over
 	// what Where selects ("*": all) and gives {"job": ID} at once, or with Wait
 	// {"job", "succeeded", "failed", "total"} when it has ended.
@@ -168,7 +168,7 @@ type (
 		Where   string          `json:"where,omitempty"`
 		Wait    bool            `json:"wait,omitempty"`
 	}
-	// FleetArgs: fleet.query gives a list of objects with the paths of Select
+	// FleetArgs are arguments: fleet.query gives a list of objects with the paths of Select
 	// (deviceId by default), at most Limit (100) of them; fleet.count and run.count
 	// give a number; fleet.group_by gives {"groups": {value: n}, "total": n}, where
 	// devices without Path count for the total alone.
@@ -178,7 +178,7 @@ type (
 		Limit  int      `json:"limit,omitempty"`
 		Path   string   `json:"path,omitempty"`
 	}
-	// RandomArgs: ctx.random gives a whole number from Low to High.
+	// RandomArgs are arguments: ctx.random gives a whole number from Low to High.
 	RandomArgs struct {
 		Low  int64 `json:"lo"`
 		High int64 `json:"hi"`
@@ -189,7 +189,7 @@ type (
 		For   string `json:"for,omitempty"`
 		Until string `json:"until,omitempty"`
 	}
-	// ApproveArgs: ctx.approve gives who approved. A person who declines is
+	// ApproveArgs are arguments: ctx.approve gives who approved. A person who declines is
 	// FaultRejected with the reason; Timeout (24h by default) is FaultTimeout. By is
 	// the shared access policy or user that may decide; empty: whoever may control
 	// runs.
@@ -204,7 +204,7 @@ type (
 		Type string          `json:"type"`
 		Data json.RawMessage `json:"data,omitempty"`
 	}
-	// HTTPArgs: ctx.http gives {"status": 200, "json": ...} or {"status": 200,
+	// HTTPArgs are arguments: ctx.http gives {"status": 200, "json": ...} or {"status": 200,
 	// "body": "text"}. A status of 400 or more is no fault. Values of Headers and
 	// in JSON may be secrets. A request other than GET and HEAD of which nobody knows whether it
 	// was taken is FaultUncertain unless Idempotent.
