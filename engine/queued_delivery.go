@@ -20,15 +20,15 @@ type methodQueue struct {
 
 	mu      sync.Mutex
 	closed  bool
-	waiting map[TwinID]int // identities with calls that wait
-	busy    map[TwinID]struct{}
+	waiting map[TwinID]int      // identities with calls that wait
+	busy    map[TwinID]bool     // identities with a goroutine; true: it was kicked since it last looked
 	news    map[TwinID]*arrival // who waits for a change of an identity's calls
 	wg      sync.WaitGroup      // of the goroutines; Add only under mu while not closed
 	stop    chan struct{}
 }
 
 func newMethodQueue() *methodQueue {
-	return &methodQueue{waiting: map[TwinID]int{}, busy: map[TwinID]struct{}{}, news: map[TwinID]*arrival{}, stop: make(chan struct{})}
+	return &methodQueue{waiting: map[TwinID]int{}, busy: map[TwinID]bool{}, news: map[TwinID]*arrival{}, stop: make(chan struct{})}
 }
 
 // hubCaller is who the hub's own steps of a call are by.
@@ -145,17 +145,42 @@ func (m *methodQueue) unwatch(id TwinID, a *arrival) {
 func (m *methodQueue) kick(h *Hub, id TwinID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, busy := m.busy[id]; busy || m.closed || h.db.Paused() || m.waiting[id] == 0 || h.callable(id) == nil {
+	if m.closed || h.db.Paused() || m.waiting[id] == 0 || h.callable(id) == nil {
 		return
 	}
-	m.busy[id] = struct{}{}
+	if _, busy := m.busy[id]; busy {
+		m.busy[id] = true
+		return
+	}
+	m.busy[id] = false
 	m.wg.Go(func() {
-		for h.deliverQueued(id) {
+		next := deliverNext
+		for next == deliverNext || m.again(id, next) {
+			next = h.deliverQueued(id)
 		}
-		m.mu.Lock()
-		delete(m.busy, id)
-		m.mu.Unlock()
 	})
+}
+
+// deliverResult says what follows a look at an identity's calls.
+type deliverResult uint8
+
+const (
+	deliverNext  deliverResult = iota // there may be another one to send
+	deliverNone                       // there was none
+	deliverLater                      // it did not work; the next sweep tries again
+)
+
+// again ends an identity's delivery, unless it was kicked since it found nothing:
+// what was queued right then must not wait for the next sweep.
+func (m *methodQueue) again(id TwinID, last deliverResult) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.busy[id] && last == deliverNone {
+		m.busy[id] = false
+		return true
+	}
+	delete(m.busy, id)
+	return false
 }
 
 // sweep expires what waits too long, drops what is too old, and picks up what
@@ -234,36 +259,38 @@ func (h *Hub) expireQueuedTx(tx *storage.Tx, id TwinID, call string, r *queuedRe
 	return h.finishQueuedTx(tx, hubCaller("deadline"), id, call, r)
 }
 
-// deliverQueued sends an identity's next call and stores its end. It reports
-// whether another one may be tried at once.
-func (h *Hub) deliverQueued(id TwinID) bool {
+// deliverQueued sends an identity's next call and stores its end.
+func (h *Hub) deliverQueued(id TwinID) deliverResult {
 	select {
 	case <-h.methods.queue.stop:
-		return false
+		return deliverLater
 	default:
 	}
 	s := h.callable(id)
 	if s == nil {
-		return false
+		return deliverNone
 	}
 	call, r, err := h.takeQueued(id, s)
 	if err != nil {
 		h.log.Warn("a queued method call could not be taken for sending; it will be tried again", slog.String("device", id.String()), slog.Any("error", err))
-		return false
+		return deliverLater
 	}
 	if call == "" {
-		return false
+		return deliverNone
 	}
 	if r.Status != QueuedSending {
-		return true // it had expired
+		return deliverNext // it had expired
 	}
 	end := &callEnd{id: id, call: call, attempt: r.Attempt}
 	end.result, end.sent, end.failure = h.sendQueued(s, call, r)
-	sent := end.sent
+	next := deliverNext
+	if !end.sent {
+		next = deliverLater
+	}
 	for {
 		err := h.endQueued(end, r.Job != nil)
 		if err == nil {
-			return sent
+			return next
 		}
 		h.log.Warn("the end of a queued method call could not be stored; it will be tried again", slog.String("device", id.String()), slog.String("call", call), slog.Any("error", err))
 		timer := time.NewTimer(time.Second)
@@ -271,7 +298,7 @@ func (h *Hub) deliverQueued(id TwinID) bool {
 		case <-timer.C:
 		case <-h.methods.queue.stop: // the next start finds it being sent, and says uncertain
 			timer.Stop()
-			return false
+			return deliverLater
 		}
 	}
 }
