@@ -152,13 +152,13 @@ func TestJobOfRuns(t *testing.T) {
 	if err != nil || r.Job != "j" || r.Attempt != 2 || r.Of != e["d02"].Last[0].ID {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if got := f.rows("SELECT state, COUNT() AS n FROM devices.runs WHERE job = 'j' GROUP BY state"); strings.Join(got, " ") != `{"state":"failed","n":3} {"state":"succeeded","n":4}` {
+	if got := f.rows("SELECT state, COUNT() AS n FROM devices.runs WHERE jobId = 'j' GROUP BY state"); strings.Join(got, " ") != `{"state":"failed","n":3} {"state":"succeeded","n":4}` {
 		t.Errorf("%v", got)
 	}
 	if got := f.rows("SELECT deviceId FROM devices.runs WHERE pattern = 'touch' AND code = 'broken'"); len(got) != 2 || got[0] != `{"deviceId":"d01"}` {
 		t.Errorf("%v", got)
 	}
-	if got := f.rows("SELECT * FROM devices.runs WHERE job = 'j'"); len(got) != 7 {
+	if got := f.rows("SELECT * FROM devices.runs WHERE jobId = 'j'"); len(got) != 7 {
 		t.Errorf("%d rows: %v", len(got), got)
 	}
 	counts, err := f.RunCounts(t.Context(), enginetest.Owner(), engine.RunFilter{Job: "j"})

@@ -52,14 +52,14 @@ func (r *runRecord) row(id string) query.Value {
 			}
 		}
 	}
-	number("steps", float64(r.stepCount()))
+	number("stepCount", float64(r.stepCount()))
 	text("phase", s.Report.Phase)
 	number("progress", s.Report.Progress)
 	text("text", s.Report.Text)
 	if r.Job != nil {
-		text("job", r.Job.Job)
+		text("jobId", r.Job.Job)
 	}
-	text("parent", r.Parent)
+	text("parentRunId", r.Parent)
 	text("retryOf", r.Of)
 	text("trigger", r.Trigger)
 	number("attempt", float64(r.Attempt))
@@ -120,7 +120,7 @@ func newRunScan(where *query.Predicate, now time.Time) *runScan {
 	}
 	s.runs, s.byRun = texts("runId")
 	s.devices, s.byDev = texts("deviceId")
-	s.jobs, s.byJob = texts("job")
+	s.jobs, s.byJob = texts("jobId")
 	s.pattern, s.byPat = texts("pattern")
 	return s
 }

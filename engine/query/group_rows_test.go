@@ -21,7 +21,7 @@ func TestGroupsOfRows(t *testing.T) {
 	for range 500 {
 		rows = append(rows, row{[]string{"reboot", "configure"}[random.IntN(2)], []string{"", "asking", "rebooting"}[random.IntN(3)], random.IntN(9)})
 	}
-	q, err := Parse("SELECT phase, COUNT() AS n, MAX(steps) AS most FROM devices.runs WHERE pattern = 'reboot' GROUP BY phase", Options{})
+	q, err := Parse("SELECT phase, COUNT() AS n, MAX(stepCount) AS most FROM devices.runs WHERE pattern = 'reboot' GROUP BY phase", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestGroupsOfRows(t *testing.T) {
 	}
 	n, most := map[string]int{}, map[string]int{}
 	for _, one := range rows {
-		members := []Member{{"pattern", StringValue(one.pattern)}, {"steps", NumberValue(float64(one.steps))}}
+		members := []Member{{"pattern", StringValue(one.pattern)}, {"stepCount", NumberValue(float64(one.steps))}}
 		if one.phase != "" {
 			members = append(members, Member{"phase", StringValue(one.phase)})
 		}

@@ -24,8 +24,8 @@ var (
 		"lastUpdatedDateTimeUtc", "outcome", "error",
 	}
 	runRoots = [...]string{
-		"runId", "deviceId", "moduleId", "pattern", "version", "state", "entry", "step", "steps", "phase", "progress", "text", "question",
-		"job", "parent", "retryOf", "trigger", "attempt", "createdTime", "startedTime", "updatedTime", "endedTime", "dueTime",
+		"runId", "deviceId", "moduleId", "pattern", "version", "state", "entry", "step", "stepCount", "phase", "progress", "text", "question",
+		"jobId", "parentRunId", "retryOf", "trigger", "attempt", "createdTime", "startedTime", "updatedTime", "endedTime", "dueTime",
 		"code", "message", "result", "principal",
 	}
 )

@@ -22,6 +22,7 @@ type jobGroup struct {
 	Pause      jobPauseCmd      `cmd:"" help:"Stop a job from starting anything; what is on its way goes on."`
 	Resume     jobResumeCmd     `cmd:"" help:"Let a paused job go on; this accepts what made it pause."`
 	Cancel     jobCancelCmd     `cmd:"" help:"End a job; what is on its way goes on to its end."`
+	Undo       jobUndoCmd       `cmd:"" help:"Have the runs of a job of a pattern take back what they did."`
 	Retry      jobRetryCmd      `cmd:"" help:"Let targets begin again that ended badly."`
 	Clone      jobCloneCmd      `cmd:"" help:"Make a job of what another one was made with."`
 	Delete     jobDeleteCmd     `cmd:"" help:"Delete jobs that have ended, with their executions."`
@@ -207,6 +208,12 @@ func (a *app) printJob(o OutputFlags, j client.Job) error {
 	fields = append(fields, field{"action", jobText(&j)}, field{"targets", targetText(&j.JobSpec)}, field{"status", a.standing(&j.JobProgress)})
 	optional("next", jobNext(j.ID, &j.JobProgress), jobNext(j.ID, &j.JobProgress) != "")
 	fields = append(fields, field{"done", doneOf(&j.JobProgress)}, field{"outcomes", tallyText(&j.Total)}, field{"policy", policyText(&j.Policy)})
+	for i := range j.Gates {
+		fields = append(fields, field{"gate", gateText(&j.Gates[i])})
+	}
+	if j.Undo != nil {
+		fields = append(fields, field{"undo", undoText(j.Undo)})
+	}
 	optional("run", j.Run, j.Policy.Repeat != "")
 	optional("next run", j.NextRun, !j.NextRun.IsZero())
 	fields = append(fields, field{"by", j.Principal}, field{"created", j.Created})
@@ -281,6 +288,10 @@ func jobNext(id string, p *client.JobProgress) string {
 		return fmt.Sprintf("`muster job approve %s` lets wave %d begin; `muster job cancel %s` ends the job", id, p.Wave, id)
 	case p.Status == "running" && p.WaitsFor == "window":
 		return "it goes on by itself when a window opens"
+	case p.Undo != nil && p.Undo.Failed > 0:
+		return fmt.Sprintf("`muster run list --job %s --state failed` shows whose undo failed; `muster run undo RUN` tries it again", id)
+	case p.Undo != nil:
+		return ""
 	case p.Status == "paused":
 		return fmt.Sprintf("`muster job executions %s --status failed` shows what failed; `muster job resume %s` accepts it and goes on; `muster job cancel %s` ends the job", id, id, id)
 	case p.Final() && p.Total.Bad() > 0:

@@ -55,7 +55,7 @@ func jobHub(sent *[]string) http.Handler {
 	answer("GET /api/v1/jobs/j1/failures", `{"items":[{"status":"failed","code":"DeviceNotOnline","count":2,"message":"d1 is not there","deviceId":"d1"}],"complete":true}`)
 	answer("POST /api/v1/jobs/preview", previewText)
 	answer("POST /api/v1/jobs", jobRunning)
-	for _, operation := range []string{"pause", "resume", "approve", "cancel"} {
+	for _, operation := range []string{"pause", "resume", "approve", "cancel", "undo"} {
 		answer("POST /api/v1/jobs/j1/"+operation, jobRunning)
 	}
 	answer("POST /api/v1/jobs/j1/retry", `{"retried":2,"job":`+jobRunning+`}`)
@@ -111,6 +111,7 @@ func TestJobSends(t *testing.T) {
 		"job approve j1":                                                  `POST /api/v1/jobs/j1/approve `,
 		"job approve j1 --wave 2":                                         `POST /api/v1/jobs/j1/approve {"wave":2}`,
 		"job cancel j1 --yes":                                             `POST /api/v1/jobs/j1/cancel `,
+		"job undo j1 --yes --reason sick":                                 `POST /api/v1/jobs/j1/undo {"reason":"sick"}`,
 		"job retry j1 --outcome failed,canceled":                          `POST /api/v1/jobs/j1/retry {"outcomes":["failed","canceled"]}`,
 		"job delete j0 j2 --yes":                                          "DELETE /api/v1/jobs/j0 \nDELETE /api/v1/jobs/j2 ",
 		"job create --yes --where true --method m":                        `POST /api/v1/jobs {"action":{"method":{"name":"m"}},"targets":{"where":"true"}}`,

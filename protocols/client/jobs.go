@@ -82,6 +82,29 @@ type JobProgress struct {
 	SoakUntil Time `json:"soakUntilTime,omitzero"`
 	NextRun   Time `json:"nextRunTime,omitzero"`
 	ETA       Time `json:"etaTime,omitzero"`
+
+	Gates []JobGate `json:"gates,omitempty"` // what a pattern's gate said, the oldest first
+	Undo  *JobUndo  `json:"undo,omitempty"`  // nil: nobody has taken the job's runs back
+}
+
+// JobGate is what a pattern's gate said between two waves.
+type JobGate struct {
+	Wave     int    `json:"wave"`               // behind which, from 1
+	Decision string `json:"decision,omitempty"` // go, pause, abort, undo; empty: it could not be asked
+	Reason   string `json:"reason,omitempty"`
+	Time     Time   `json:"time"`
+}
+
+// JobUndo is how far it is that what a job's runs did is taken back.
+type JobUndo struct {
+	Reason  string `json:"reason,omitempty"`
+	By      string `json:"by"` // who asked for it
+	Started Time   `json:"startedTime"`
+	Told    bool   `json:"told"` // each run was told so
+	Begun   int    `json:"begun"`
+	Undone  int    `json:"undone"`
+	Failed  int    `json:"failed"`
+	Left    int    `json:"left"` // runs with nothing to take back
 }
 
 // Final reports whether the job does nothing more by itself, also not again at
@@ -276,6 +299,13 @@ func (s *Service) ResumeJob(ctx context.Context, id, etag string) (j Job, err er
 // CancelJob ends a job; what is on its way goes on to its end.
 func (s *Service) CancelJob(ctx context.Context, id, reason, etag string) (j Job, err error) {
 	err = s.controlJob(ctx, id, "cancel", reasonBody(reason), etag, &j)
+	return j, err
+}
+
+// UndoJob has the runs of a job take back what they did; it goes on by itself,
+// and Undo of the job shows how far it is.
+func (s *Service) UndoJob(ctx context.Context, id, reason, etag string) (j Job, err error) {
+	err = s.controlJob(ctx, id, "undo", reasonBody(reason), etag, &j)
 	return j, err
 }
 
