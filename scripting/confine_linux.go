@@ -31,7 +31,7 @@ func confine() string {
 	}
 	// Who runs out of memory has the kernel end this process first.
 	try("first to end when memory is short", os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0))
-	try("lower priority", unix.Setpriority(unix.PRIO_PROCESS, 0, workerNice))
+	try("lower priority", lowerPriority())
 	try("end with the parent", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0))
 	for _, l := range []struct {
 		what     string
@@ -46,6 +46,28 @@ func confine() string {
 	try("no new privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 	try("filter of system calls", filter())
 	return strings.Join(failed, "; ")
+}
+
+// lowerPriority lowers that of all threads: the kernel's call is for one of them,
+// and the runtime has made some before main.
+func lowerPriority() error {
+	// A thread that was made meanwhile has the priority of the one that made it.
+	for range 2 {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		for _, t := range threads {
+			id, err := strconv.Atoi(t.Name())
+			if err != nil {
+				return err
+			}
+			if err := unix.Setpriority(unix.PRIO_PROCESS, id, workerNice); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // detach has a command become a worker that signals of a terminal don't reach.
