@@ -20,32 +20,11 @@ const (
 	gateActivations = 50
 )
 
-// askGate asks the pattern of a job whether its next wave may begin, beside the
-// loop; its answer wakes the loop.
+// askGate asks the pattern of a job whether its next wave may begin.
 func (l *jobLoop) askGate(ctx context.Context, a *activeJob, wave int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.asking {
-		return
-	}
-	a.asking, a.gate = true, nil
 	id, run := a.id, a.run
-	l.gates.Go(func() {
-		result, err := l.hub.runGate(ctx, id, run, wave)
-		a.mu.Lock()
-		a.asking = false
-		if err == nil {
-			a.gate = &result
-		}
-		a.mu.Unlock()
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			l.hub.jobs.lookLater(ctx, id)
-			return
-		}
-		l.hub.jobs.look(id)
+	findOut(ctx, l, a, &a.gate, func(ctx context.Context) (rollout.GateResult, error) {
+		return l.hub.runGate(ctx, id, run, wave)
 	})
 }
 

@@ -219,11 +219,9 @@ type activeJob struct {
 	// stopped is how far the runs of a canceled job were told to end.
 	stopped storage.Key
 
-	mu       sync.Mutex
-	checking bool
-	health   *rollout.HealthResult // that a check left
-	asking   bool
-	gate     *rollout.GateResult // that the pattern's gate left
+	mu     sync.Mutex
+	health besideLoop[rollout.HealthResult]
+	gate   besideLoop[rollout.GateResult] // what the pattern's gate said
 }
 
 // runJobs runs every job until ctx ends: it is Run's, and returns when all that

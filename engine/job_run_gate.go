@@ -9,23 +9,28 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-// check looks at the health of the targets that a job has reached, beside the
-// loop: a query may take long. One check of a job runs at a time, and few of all
-// jobs; its result wakes the loop.
-func (l *jobLoop) check(ctx context.Context, a *activeJob, c rollout.HealthCheck) {
+// besideLoop is something that is found out about a job beside its loop, since it
+// may take long: one at a time, and what came of it. mu of the job guards it.
+type besideLoop[T any] struct {
+	busy   bool
+	result *T // that nobody has taken over
+}
+
+// findOut has f find something out about a job; what comes of it wakes the loop.
+func findOut[T any](ctx context.Context, l *jobLoop, a *activeJob, b *besideLoop[T], f func(ctx context.Context) (T, error)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.checking {
+	if b.busy {
 		return
 	}
-	a.checking, a.health = true, nil
-	id, run := a.id, a.run
+	b.busy, b.result = true, nil
+	id := a.id
 	l.gates.Go(func() {
-		result, err := l.hub.checkHealth(ctx, id, run, c)
+		result, err := f(ctx)
 		a.mu.Lock()
-		a.checking = false
+		b.busy = false
 		if err == nil {
-			a.health = &result
+			b.result = &result
 		}
 		a.mu.Unlock()
 		if ctx.Err() != nil {
@@ -36,6 +41,14 @@ func (l *jobLoop) check(ctx context.Context, a *activeJob, c rollout.HealthCheck
 			return
 		}
 		l.hub.jobs.look(id)
+	})
+}
+
+// check looks at the health of the targets that a job has reached.
+func (l *jobLoop) check(ctx context.Context, a *activeJob, c rollout.HealthCheck) {
+	id, run := a.id, a.run
+	findOut(ctx, l, a, &a.health, func(ctx context.Context) (rollout.HealthResult, error) {
+		return l.hub.checkHealth(ctx, id, run, c)
 	})
 }
 

@@ -135,7 +135,7 @@ func (l *jobLoop) work(ctx context.Context, a *activeJob) error {
 		return nil
 	}
 	a.mu.Lock()
-	n.input.Health, n.input.Gate = a.health, a.gate
+	n.input.Health, n.input.Gate = a.health.result, a.gate.result
 	a.mu.Unlock()
 	n.input.Now = time.Now().UTC()
 	var wait time.Duration
@@ -167,14 +167,14 @@ func (l *jobLoop) work(ctx context.Context, a *activeJob) error {
 		l.check(ctx, a, *d.Health)
 	} else if n.input.Health != nil {
 		a.mu.Lock()
-		a.health = nil
+		a.health.result = nil
 		a.mu.Unlock()
 	}
 	if d.Gate != nil {
 		l.askGate(ctx, a, *d.Gate)
 	} else if n.input.Gate != nil {
 		a.mu.Lock()
-		a.gate = nil
+		a.gate.result = nil
 		a.mu.Unlock()
 	}
 	return nil
