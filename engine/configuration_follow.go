@@ -22,8 +22,6 @@ const (
 	configurationEntries = 512                    // entries of the change log that are read in one go
 	followBatch          = 50                     // twins of one transaction
 	followSides          = 4                      // transactions at once
-	followStore          = 10 * time.Second       // how often the cursor is stored when nothing came of what was read
-	followRetry          = 2 * time.Second        // after an error of the store
 	followReady          = 200 * time.Millisecond // how often it is looked whether queries are ready
 )
 
@@ -48,26 +46,14 @@ func (h *Hub) runConfigurations(ctx context.Context) {
 		return
 	}
 	f := &configurationFollower{hub: h}
-	var told time.Time
-	for ctx.Err() == nil {
+	follow := func(ctx context.Context) error {
 		err := f.follow(ctx)
-		switch {
-		case err == nil || ctx.Err() != nil || errors.Is(err, errConfigurationsChanged):
-			continue
-		case time.Since(told) >= toldEvery:
-			told = time.Now()
-			h.log.Warn("twins can't follow their configurations; it will be tried again", slog.Any("error", err))
+		if errors.Is(err, errConfigurationsChanged) {
+			return nil // it begins anew
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(followRetry):
-		}
+		return err
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), followRetry)
-	defer cancel()
-	if err := f.store(last); err != nil {
-		h.log.Warn("how far configurations have come can't be stored; it is found again", slog.Any("error", err))
-	}
+	h.keepFollowing(ctx, "configurations", follow, f.store)
 }
 
 // follow does what there is to do, and waits until there is more.
@@ -102,13 +88,7 @@ func (f *configurationFollower) follow(ctx context.Context) error {
 		wait, cancel = context.WithTimeout(ctx, followStore)
 	}
 	defer cancel()
-	err = changeLog.Wait(wait, h.db, f.at)
-	if wait.Err() != nil || errors.Is(err, storage.ErrClosed) {
-		err = nil
-		if h.draining.Load() {
-			<-ctx.Done()
-		}
-	}
+	err = h.awaitChange(ctx, wait, f.at)
 	if time.Since(f.when) >= followStore {
 		return errors.Join(err, f.store(ctx))
 	}

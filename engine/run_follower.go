@@ -44,26 +44,7 @@ func (n *runNews) len() int { return len(n.matches) + len(n.gone) + len(n.jobs) 
 // followForRuns tells runs of changes until ctx ends.
 func (h *Hub) followForRuns(ctx context.Context) {
 	f := &runFollower{hub: h}
-	var told time.Time
-	for ctx.Err() == nil {
-		err := f.follow(ctx)
-		if err == nil || ctx.Err() != nil {
-			continue
-		}
-		if time.Since(told) >= toldEvery {
-			told = time.Now()
-			h.log.Warn("runs can't follow twins; it will be tried again", slog.Any("error", err))
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(followRetry):
-		}
-	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), followRetry)
-	defer cancel()
-	if err := f.store(last); err != nil {
-		h.log.Warn("how far runs have come can't be stored; it is found again", slog.Any("error", err))
-	}
+	h.keepFollowing(ctx, "runs", f.follow, f.store)
 }
 
 // follow does what the next entries ask for, and waits if there is none.
@@ -124,13 +105,7 @@ func (f *runFollower) follow(ctx context.Context) error {
 		wait, cancel = context.WithTimeout(ctx, followStore)
 	}
 	defer cancel()
-	err = changeLog.Wait(wait, h.db, f.at)
-	if wait.Err() != nil || errors.Is(err, storage.ErrClosed) {
-		err = nil
-		if h.draining.Load() {
-			<-ctx.Done()
-		}
-	}
+	err = h.awaitChange(ctx, wait, f.at)
 	if time.Since(f.when) >= followStore {
 		return errors.Join(err, f.store(ctx))
 	}
