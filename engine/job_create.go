@@ -19,6 +19,11 @@ import (
 // Hub; any other one is CodeArgumentInvalid. CodeJobAlreadyExists for an id that
 // is taken; CodeTooManyJobs. It needs ServiceConnect.
 func (h *Hub) CreateJob(ctx context.Context, c Caller, s JobSpec, token string) (Job, error) {
+	return h.createJob(ctx, c, s, token, func(*storage.Tx) error { return nil })
+}
+
+// createJob is CreateJob for who has something to check in the job's transaction.
+func (h *Hub) createJob(ctx context.Context, c Caller, s JobSpec, token string, check func(tx *storage.Tx) error) (Job, error) {
 	if err := h.authorize(ctx, c, opJobCreate, s.ID); err != nil {
 		return Job{}, err
 	}
@@ -41,6 +46,9 @@ func (h *Hub) CreateJob(ctx context.Context, c Caller, s JobSpec, token string) 
 	}
 	var made Job
 	err = h.step(ctx, "job.create", func(tx *storage.Tx) error {
+		if err := check(tx); err != nil {
+			return err
+		}
 		made, err = h.createJobTx(tx, c, id, checked, plan)
 		return err
 	})

@@ -203,7 +203,18 @@ func (h *Hub) jobForRun(ctx context.Context, task *runTask) error {
 	if err := h.queries.waitReady(ctx); err != nil {
 		return err
 	}
-	_, err := h.CreateJob(ctx, task.owner, spec, "")
+	_, err := h.createJob(ctx, task.owner, spec, "", func(tx *storage.Tx) error {
+		// Who has stopped waiting has looked for the job to cancel it, see
+		// withdrawJob: it must not be made behind that.
+		r, err := loadRun(tx, task.id)
+		if err != nil {
+			return err
+		}
+		if open := r.State.Open(); open == nil || open.Ref != task.step.Ref {
+			return errf(CodeRunState, "the run %s waits for the job no more", task.id)
+		}
+		return nil
+	})
 	if e, ok := errors.AsType[*Error](err); ok && e.Code == CodeJobAlreadyExists {
 		err = nil // made before the hub stopped
 	}
@@ -216,6 +227,32 @@ func (h *Hub) jobForRun(ctx context.Context, task *runTask) error {
 	}
 	task.last, err = marshal(map[string]string{"job": id})
 	return err
+}
+
+// withdrawJob cancels the job of a step that waits for it no more. Runs of the job
+// that are under way are told to end, as whenever a job is canceled.
+func (t *runTx) withdrawJob(r *runInTx, s *pattern.Step) error {
+	args, fault := readArgs[pattern.RunArgs](s)
+	if fault != nil || !args.Wait {
+		return nil // what was started without waiting goes on by itself
+	}
+	id := jobOfRef(s.Ref)
+	if id == "" { // a worker may have made it, and not said so yet
+		id = r.id + "-" + s.Ref
+	}
+	j, err := t.jobs.job(id)
+	if isGoneJob(err) || err == nil && j.State.Status.Final() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := j.State.Cancel("the run " + r.id + " waits for it no more"); err != nil {
+		return err
+	}
+	j.changed = true
+	r.State.Logs = append(r.State.Logs, pattern.LogLine{Time: t.Now(), Text: "the job " + id + " was canceled: the run waits for it no more"})
+	return nil
 }
 
 // runsOfJob returns the runs that wait for a job that has ended.

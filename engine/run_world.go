@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -119,6 +120,8 @@ func (w *runWorld) Withdraw(_ *pattern.Run, s *pattern.Step) error {
 	switch s.Op {
 	case opCall:
 		return w.t.withdrawCall(w.r, s.Ref)
+	case opFleetRun:
+		return w.t.withdrawJob(w.r, s)
 	case opChild:
 		return w.t.stopLater(s.Ref, "the run that started it waits for it no more", false)
 	}
@@ -276,7 +279,18 @@ func (w *runWorld) work(s *pattern.Step) (pattern.Answer, error) {
 		return pattern.Answer{Fault: fault}, nil
 	}
 	w.r.Taken = false
-	return pattern.Answer{Open: true, Ref: w.r.newRef("t")}, nil
+	a := pattern.Answer{Open: true, Ref: w.r.newRef("t")}
+	if s.Op == opFleetRun {
+		args, fault := readArgs[pattern.RunArgs](s)
+		timeout, late := stepDuration(s, "timeout", args.Timeout, pattern.MaxWait, pattern.MaxRun)
+		if fault = cmp.Or(fault, late); fault != nil {
+			return pattern.Answer{Fault: fault}, nil
+		}
+		if args.Wait {
+			a.Due = w.t.Now().Add(timeout)
+		}
+	}
+	return a, nil
 }
 
 var _ pattern.World = (*runWorld)(nil)

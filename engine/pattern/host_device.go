@@ -194,7 +194,7 @@ func fleet() Object {
 					{Name: "options", Members: []Field{
 						where,
 						{Name: "wait", Type: "boolean", Optional: true, Text: "Until the job has ended; false."},
-						timeout("With wait: raises `timeout` then, and the job goes on; 30d."),
+						timeout("With wait: raises `timeout` then, and the job is canceled; 30d."),
 					}},
 				},
 				Returns: []Field{{Name: "job", Members: []Field{

@@ -93,7 +93,7 @@ func argsText(op string, args json.RawMessage) string {
 	case "dev.run", "fleet.run":
 		var a pattern.RunArgs
 		if read(&a) {
-			return joined(" ", a.Pattern, string(a.Params), named("where", a.Where))
+			return joined(" ", a.Pattern, string(a.Params), named("where", a.Where), named("timeout", a.Timeout))
 		}
 	}
 	if string(args) == "{}" {
