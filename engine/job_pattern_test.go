@@ -453,6 +453,8 @@ func TestGateOfPattern(t *testing.T) {
 // TestUndoJob takes back what a job did, under way and done.
 func TestUndoJob(t *testing.T) {
 	t.Parallel()
+	var stuck atomic.Bool
+	stuck.Store(true)
 	scripts := enginetest.NewScripts(idle("idle", "1.0.0"), enginetest.Script{
 		Manifest: pattern.Manifest{Name: "set", Needs: pattern.Needs{"twin:read", "twin:tags"}},
 		Run: func(p *enginetest.Play) (any, error) {
@@ -465,7 +467,7 @@ func TestUndoJob(t *testing.T) {
 			return nil, p.Sleep(time.Millisecond)
 		},
 		Undo: func(p *enginetest.Play) (any, error) {
-			if p.Device == "d07" {
+			if p.Device == "d07" && stuck.Load() {
 				return nil, &pattern.Fault{Code: "stuck", Message: "it does not come off"}
 			}
 			return nil, errors.Join(p.Tag(`{"set":null}`), p.Sleep(time.Millisecond))
@@ -497,13 +499,42 @@ func TestUndoJob(t *testing.T) {
 	if got := f.rows("SELECT COUNT() AS n FROM devices WHERE tags.set = true"); got[0] != `{"n":1}` {
 		t.Errorf("%v", got)
 	}
-	// Again: what failed is tried once more.
-	if _, err := f.UndoJob(t.Context(), enginetest.Owner(), "j", "", ""); err != nil {
-		t.Fatal(err)
+	// Again: what failed is tried once more, until nothing is left.
+	first := *j.Undo
+	again := func() {
+		t.Helper()
+		if _, err := f.UndoJob(t.Context(), enginetest.Owner(), "j", "more", ""); err != nil {
+			t.Fatal(err)
+		}
+		j = f.jobUntil("j", "its next undo", func(j engine.Job) bool {
+			return j.Status().Final() && j.Undo.Told && j.Undo.Undone+j.Undo.Failed == j.Undo.Begun
+		})
 	}
-	j = f.jobUntil("j", "its second undo", func(j engine.Job) bool { return j.Undo.Told && j.Undo.Failed == 1 })
-	if j.Undo.Begun != 1 || j.Undo.Left != 79 {
-		t.Errorf("%+v", j.Undo)
+	if again(); *j.Undo != first {
+		t.Errorf("it is %+v, and was %+v", *j.Undo, first)
+	}
+	stuck.Store(false)
+	want := first
+	want.Undone, want.Failed = 80, 0
+	if again(); *j.Undo != want {
+		t.Errorf("it is %+v, want %+v", *j.Undo, want)
+	}
+	_, err = f.UndoJob(t.Context(), enginetest.Owner(), "j", "", "")
+	wantCode(t, err, engine.CodeJobState)
+	if err == nil || !strings.Contains(err.Error(), "undone already") {
+		t.Errorf("it says %v", err)
+	}
+	// Those that were canceled run again, and are new to the undo.
+	if _, n, err := f.RetryFailedJob(t.Context(), enginetest.Owner(), "j", []rollout.ExecutionStatus{rollout.ExecutionCanceled}, ""); err != nil || n != 40 {
+		t.Fatal(n, err)
+	}
+	f.jobUntil("j", "forty that wait again", func(engine.Job) bool {
+		counts, err := f.RunCounts(t.Context(), enginetest.Owner(), engine.RunFilter{Job: "j", States: []pattern.State{pattern.Waiting}})
+		return err == nil && len(counts) == 1 && counts[0].Count == 40
+	})
+	want.Begun, want.Undone = 120, 120
+	if again(); *j.Undo != want {
+		t.Errorf("it is %+v, want %+v", *j.Undo, want)
 	}
 	other := f.job(engine.JobSpec{ID: "none", Action: runs("idle", "")}, "")
 	_, err = f.UndoJob(t.Context(), enginetest.Owner(), other.ID, "", "")

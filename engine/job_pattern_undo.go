@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -12,9 +13,10 @@ import (
 )
 
 // JobUndo is how far it is that what a job's runs did is taken back: first each run
-// is told so, then their undo runs, as any run does.
+// is told so, then their undo runs, as any run does. Asked for again it goes on:
+// runs whose undo failed leave Failed, and those that came since are added.
 type JobUndo struct {
-	Reason  string
+	Reason  string // as By and Started of the first time that it was asked for
 	By      string // who asked for it; the job's own gate: "gate"
 	Started time.Time
 	Told    bool  // each run was told
@@ -36,6 +38,8 @@ type jobUndo struct {
 	Left    int64     `json:"l,omitempty"`
 	Undone  int64     `json:"u,omitempty"`
 	Failed  int64     `json:"f,omitempty"`
+	Asked   time.Time `json:"n,omitzero"` // for the last time, if that is not the first
+	Counted time.Time `json:"c,omitzero"` // runs that were made before it were told an earlier time
 }
 
 // show returns the record as callers see it; nil of nil.
@@ -56,14 +60,26 @@ const undoBatch = 64
 // UndoJob takes back what the runs of a job did, by the pattern's undo: of those
 // that have ended and of those under way, which are canceled first. A job that has
 // not ended is canceled. It goes on by itself, across restarts; Job.Undo shows how
-// far it is. CodeJobState if the job runs no pattern, its pattern has no undo, or
-// an undo is under way. It needs ServiceConnect.
+// far it is. Asked for again it takes back what is left: of runs whose undo failed,
+// and of those that came since. CodeJobState if the job runs no pattern, its pattern
+// has no undo, an undo is under way, or all is undone. It needs ServiceConnect.
 func (h *Hub) UndoJob(ctx context.Context, c Caller, id, reason, etag string) (Job, error) {
 	if err := checkReason(reason); err != nil {
 		return Job{}, err
 	}
 	if reason == "" {
 		reason = "undone by " + c.Principal.String()
+	}
+	if err := h.authorize(ctx, c, opJobControl, id); err != nil {
+		return Job{}, err
+	}
+	left := true
+	err := h.view(ctx, "look for what is left to undo", func(r storage.Reader) (err error) {
+		left, err = undoLeft(ctx, r, id)
+		return err
+	})
+	if err != nil {
+		return Job{}, err
 	}
 	return h.control(ctx, c, opJobControl, "job.undo", id, etag, func(tx *storage.Tx, r *jobRecord) error {
 		spec, err := loadJobSpec(tx, id)
@@ -84,15 +100,69 @@ func (h *Hub) UndoJob(ctx context.Context, c Caller, id, reason, etag string) (J
 		if u := r.Undo; u != nil && u.Run == r.Run && (!u.Told || u.Undone+u.Failed < u.Begun) {
 			return errf(CodeJobState, "the job %q is being undone already: %d of %d runs are", id, u.Undone+u.Failed, u.Begun)
 		}
+		next := jobUndo{Reason: reason, By: c.Principal.String(), Started: tx.Now(), Run: r.Run}
+		if u := r.Undo; u != nil && u.Run == r.Run {
+			if !left {
+				return errf(CodeJobState, "the job %q is undone already: of its runs none is left that did something and can be undone", id)
+			}
+			next = *u
+			next.Told, next.Asked, next.Counted = false, tx.Now(), u.asked()
+		}
 		r.NextRun = time.Time{}
 		if !r.State.Status.Final() && r.State.Status != rollout.JobCanceling {
 			if err := r.State.Cancel(reason); err != nil {
 				return jobState(id, err)
 			}
 		}
-		r.Undo = &jobUndo{Reason: reason, By: c.Principal.String(), Started: tx.Now(), Run: r.Run}
+		r.Undo = &next
 		return nil
 	})
+}
+
+// asked is when it was asked for, the last time.
+func (u *jobUndo) asked() time.Time {
+	if u.Asked.IsZero() {
+		return u.Started
+	}
+	return u.Asked
+}
+
+// undoLeft reports whether there is something to undo of a job that was undone. It
+// is true for one that was not.
+func undoLeft(ctx context.Context, r storage.Reader, id string) (bool, error) {
+	job, err := loadJob(r, id)
+	if err != nil || job.Undo == nil || job.Undo.Run != job.Run || job.undoing() {
+		return true, err
+	}
+	for item, err := range executionTable.Scan(r, storage.Range{Prefix: storage.Tuple(id, job.Run)}) {
+		if err := cmp.Or(err, ctx.Err()); err != nil {
+			return false, err
+		}
+		run := item.Value.lastRun()
+		if run == "" {
+			continue
+		}
+		record, err := loadRun(r, run)
+		if isRunGone(err) {
+			continue
+		}
+		if err != nil || record.undoable() {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// undoable reports whether the run has done, or may do, what an undo takes back.
+func (r *runRecord) undoable() bool {
+	s := &r.State
+	switch {
+	case s.State == pattern.Undone || s.State == pattern.Skipped:
+		return false
+	case !s.State.Final():
+		return true
+	}
+	return len(r.Chunks) > 0 || len(s.Of(pattern.EntryRun)) > 0
 }
 
 // beginGateUndo begins the undo that a job's own gate asked for.
@@ -164,29 +234,43 @@ func (t *jobTx) undoRun(j *jobInTx, e *executionRecord) error {
 		return nil
 	}
 	record, err := loadRun(t.Tx, run)
+	told := record.Created.Before(j.Undo.Counted) // also of one that is gone
+	leave := func() {
+		if !told {
+			j.Undo.Left++
+		}
+	}
+	begin := func() {
+		if told && record.State.Entry == pattern.EntryUndo && j.Undo.Failed > 0 { // it is one of those that began
+			j.Undo.Failed--
+		} else {
+			j.Undo.Begun++
+		}
+	}
 	switch refused, ok := errors.AsType[*Error](err); {
 	case ok && refused.Code == CodeRunNotFound: // it ended so long ago that it is no longer kept
-		j.Undo.Left++
+		leave()
 		return nil
 	case err != nil:
 		return err
 	case record.State.State == pattern.Undone:
-		j.Undo.Left++
+		leave()
 		return nil
 	case !record.State.State.Final():
-		j.Undo.Begun++
 		if record.State.Entry == pattern.EntryUndo { // somebody else was faster
+			begin()
 			return nil
 		}
+		j.Undo.Begun++
 		return t.hub.stopRunTx(t.Tx, run, j.Undo.Reason, true)
 	}
 	err = t.hub.undoRunTx(t.Tx, run)
 	if refused, ok := errors.AsType[*Error](err); ok && (refused.Code == CodeRunState || refused.Code == CodeRunNotFound || refused.Code == CodePatternNotFound) {
-		j.Undo.Left++
+		leave()
 		return nil
 	}
 	if err == nil {
-		j.Undo.Begun++
+		begin()
 	}
 	return err
 }
@@ -197,6 +281,13 @@ func (t *jobTx) noteUndone(j *jobInTx, id TwinID, e *executionRecord, run *runRe
 	done := run.State.State == pattern.Undone
 	if u := j.Undo; u != nil && u.Run == j.Run {
 		next := *u
+		if u.Undone+u.Failed >= u.Begun && u.Told { // somebody undid a single run meanwhile
+			if next.Failed > 0 {
+				next.Failed--
+			} else {
+				next.Begun++
+			}
+		}
 		if done {
 			next.Undone++
 		} else {
