@@ -24,7 +24,7 @@ type Run struct {
 
 	State     pattern.State
 	Entry     pattern.Entry
-	Waits     string    // for what, in words: "approval", "method reboot", "reported.boot.count > before", ...
+	Waits     string    // for what, in words: "approval", "method reboot", "the device to connect, for method reboot", "reported.boot.count > before", ...
 	Due       time.Time // of what it waits for; zero: never
 	Question  string    // that a person is to answer; empty: none
 	Report    pattern.Report

@@ -16,9 +16,13 @@ type RunCount struct {
 	Version string
 	State   pattern.State
 	Phase   string // that the program told; empty: none
-	Step    string // operation for which they wait, such as "dev.call"; empty: none
+	Step    string // operation for which they wait, such as "dev.call", or StepConnect; empty: none
 	Count   int64
 }
+
+// StepConnect is the step of runs whose call can't be sent since their device is
+// not there.
+const StepConnect = "connect"
 
 // runCountsMost bounds how many different counts there may be: phases are texts of
 // programs. What is beyond is counted together, without a phase.
@@ -49,6 +53,9 @@ func (h *Hub) RunCounts(ctx context.Context, c Caller, f RunFilter) ([]RunCount,
 			one := RunCount{Pattern: record.Pattern, Version: record.Version, State: record.State.State, Phase: record.State.Report.Phase}
 			if open := record.State.Open(); open != nil {
 				one.Step = open.Op
+				if open.Op == opCall && h.callable(record.device()) == nil {
+					one.Step = StepConnect
+				}
 			}
 			if _, known := counts[one]; !known && len(counts) >= runCountsMost {
 				one.Phase = ""

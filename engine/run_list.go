@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -37,8 +38,12 @@ func (h *Hub) RunTrace(ctx context.Context, c Caller, id string) (RunTrace, erro
 			return err
 		}
 		trace = RunTrace{Run: h.shownRun(id, &record), Steps: record.State.Steps, Kept: record.State.Kept}
-		if err := h.followProgress(r, &trace.Run); err != nil {
+		open := record.State.Open()
+		if err := errors.Join(h.followProgress(r, &trace.Run), h.followCall(r, &trace.Run, open)); err != nil {
 			return err
+		}
+		if open != nil {
+			trace.Steps[len(trace.Steps)-1].Due = trace.Due
 		}
 		for n := range record.Logs {
 			lines, err := runLogsTable.Get(r, runChunkKey(id, record.LogFirst+n))
@@ -72,9 +77,24 @@ func (h *Hub) Runs(ctx context.Context, c Caller, f RunFilter, limit int, cursor
 		limit = runsPage
 	}
 	list = []Run{}
+	calls := map[int]pattern.Step{} // open ones, by place in the list
 	next, err = h.eachRun(ctx, f, cursor, runsLook, func(id string, r *runRecord) bool {
+		if s := r.State.Open(); s != nil && s.Op == opCall {
+			calls[len(list)] = *s
+		}
 		list = append(list, h.shownRun(id, r))
 		return len(list) < limit
+	})
+	if err != nil || len(calls) == 0 {
+		return list, next, err
+	}
+	err = h.view(ctx, "read calls of runs", func(r storage.Reader) error {
+		for i, s := range calls {
+			if err := h.followCall(r, &list[i], &s); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return list, next, err
 }
@@ -216,7 +236,8 @@ func (h *Hub) showRun(r storage.Reader, id string) (Run, error) {
 		return Run{}, err
 	}
 	run := h.shownRun(id, &record)
-	return run, h.followProgress(r, &run)
+	err = errors.Join(h.followProgress(r, &run), h.followCall(r, &run, record.State.Open()))
+	return run, err
 }
 
 // shownRun is a run as callers see it.
@@ -274,6 +295,22 @@ func waitsFor(s *pattern.Step) string {
 		text = strings.ToValidUTF8(text[:most], "") + "..."
 	}
 	return text
+}
+
+// followCall says of a run whose call has not been sent, since its device is not
+// there, that it waits for that, and until when.
+func (h *Hub) followCall(r storage.Reader, run *Run, s *pattern.Step) error {
+	if s == nil || s.Op != opCall || h.callable(run.Device) != nil {
+		return nil
+	}
+	call, err := queuedTable.Get(r, queuedKey(run.Device, s.Ref))
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil // it has just ended
+	}
+	if err == nil && call.Status == QueuedWaiting {
+		run.Waits, run.Due = "the device to connect, for "+waitsFor(s), call.Deadline.UTC()
+	}
+	return err
 }
 
 // followProgress takes a run's progress from the percentage that its device

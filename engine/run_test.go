@@ -303,7 +303,23 @@ func TestRunCalls(t *testing.T) {
 	t.Run("online", func(t *testing.T) {
 		id := f.device("online")
 		r := f.start("online", id, "")
-		f.until(r.ID, "its call", func(r engine.Run) bool { return r.Waits == "method m" })
+		const waits = "the device to connect, for method m"
+		r = f.until(r.ID, "its call", func(r engine.Run) bool { return r.Waits == waits })
+		if in := r.Due.Sub(r.Started); in < 19*time.Second || in > 21*time.Second {
+			t.Errorf("it waits until %s, from %s", r.Due, r.Started)
+		}
+		list, _, err := f.Runs(t.Context(), enginetest.Owner(), engine.RunFilter{Device: id}, 10, "")
+		if err != nil || len(list) != 1 || list[0].Waits != waits || !list[0].Due.Equal(r.Due) {
+			t.Errorf("the list is %+v, %v", list, err)
+		}
+		trace, err := f.RunTrace(t.Context(), enginetest.Owner(), r.ID)
+		if err != nil || trace.Waits != waits || len(trace.Steps) != 1 || !trace.Steps[0].Due.Equal(r.Due) {
+			t.Errorf("the trace is %+v, %v", trace, err)
+		}
+		counts, err := f.RunCounts(t.Context(), enginetest.Owner(), engine.RunFilter{Device: id})
+		if err != nil || len(counts) != 1 || counts[0].Step != engine.StepConnect {
+			t.Errorf("the counts are %+v, %v", counts, err)
+		}
 		f.connect(id, func(enginetest.Method) (int, []byte) { return 200, []byte(`1`) })
 		if r = f.ended(r.ID); r.State != pattern.Succeeded || string(r.Result) != `{"status":200,"payload":1}` {
 			t.Errorf("the run is %s %+v %s", r.State, r.Fault, r.Result)
@@ -336,7 +352,7 @@ func TestRunCalls(t *testing.T) {
 	t.Run("rotate", func(t *testing.T) {
 		id := f.device("rotate")
 		r := f.start("rotate", id, "")
-		f.until(r.ID, "its call", func(r engine.Run) bool { return r.Waits == "method m" })
+		f.until(r.ID, "its call", func(r engine.Run) bool { return r.Waits == "the device to connect, for method m" })
 		d := f.connect(id, func(enginetest.Method) (int, []byte) { return 200, nil })
 		if r = f.ended(r.ID); r.State != pattern.Succeeded {
 			t.Fatalf("the run is %s %+v", r.State, r.Fault)

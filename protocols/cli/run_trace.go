@@ -89,7 +89,7 @@ func (a *app) story(t *client.RunTrace) string {
 		line("%s %3d  %s  %8s  %s", mark, s.Number, a.clock(s.Begun.Time), a.stepTook(s), printable(stepText(s)))
 		switch {
 		case s.State == "waiting":
-			line("       %s", a.waiting(s))
+			line("       %s", a.waiting(s, t.WaitsFor))
 		default:
 			word := "->"
 			if s.State == "failed" {
@@ -132,10 +132,15 @@ func (a *app) stepTook(s *client.RunStep) string {
 	return tookText(s.Ended.Sub(s.Begun.Time))
 }
 
-// waiting says for what an open step waits, and until when.
-func (a *app) waiting(s *client.RunStep) string {
+// waiting says for what an open step waits, and until when. waitsFor is what its
+// run says of that.
+func (a *app) waiting(s *client.RunStep, waitsFor string) string {
 	text := "waits"
-	if what := waitText(s.Op); what != "" {
+	what := waitText(s.Op)
+	if strings.HasPrefix(waitsFor, waitText("connect")) { // the call is not sent yet
+		what = printable(waitsFor)
+	}
+	if what != "" {
 		text += " for " + what
 	}
 	if !s.Due.IsZero() {

@@ -17,6 +17,8 @@ func waitText(op string) string {
 		return ""
 	case "dev.call":
 		return "an answer of the device"
+	case "connect":
+		return "the device to connect"
 	case "dev.wait":
 		return "the device"
 	case "ctx.sleep", "ctx.until_":

@@ -19,3 +19,17 @@ func TestStepText(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitingStep looks at what a trace says of a step that waits.
+func TestWaitingStep(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ op, run, want string }{
+		{"dev.call", "the device to connect, for method m", "waits for the device to connect, for method m"},
+		{"dev.call", "method m", "waits for an answer of the device"},
+		{"ctx.approve", "approval", "waits for approval"},
+	} {
+		if got := (&app{}).waiting(&client.RunStep{Op: test.op}, test.run); got != test.want {
+			t.Errorf("%s of a run that waits for %s %s, want that it %s", test.op, test.run, got, test.want)
+		}
+	}
+}

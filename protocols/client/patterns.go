@@ -165,7 +165,7 @@ type RunCount struct {
 	Version string `json:"version"`
 	State   string `json:"state"`
 	Phase   string `json:"phase,omitempty"`
-	Step    string `json:"step,omitempty"` // the operation that they wait for
+	Step    string `json:"step,omitempty"` // the operation that they wait for; connect: the device, to be called
 	Count   int64  `json:"count"`
 }
 

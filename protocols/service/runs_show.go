@@ -188,7 +188,7 @@ type runCountDocument struct {
 	Version string        `json:"version"`
 	State   pattern.State `json:"state" enum:"queued,ready,waiting,succeeded,skipped,failed,uncertain,canceled,undone"`
 	Phase   string        `json:"phase,omitempty" doc:"That the programs told."`
-	Step    string        `json:"step,omitempty" doc:"The host call whose answer they wait for."`
+	Step    string        `json:"step,omitempty" doc:"The host call whose answer they wait for; connect: a dev.call that can't be sent since the device is not there."`
 	Count   int64         `json:"count"`
 }
 
