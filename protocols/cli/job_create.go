@@ -15,9 +15,10 @@ type StartFlags struct {
 	HubFlags
 	OutputFlags
 	JobFlags
-	Yes   bool   `short:"y" help:"Don't preview and don't ask."`
-	Watch bool   `help:"Then follow the job until it has ended."`
-	ID    string `name:"id" help:"Id of the job; the hub makes one when not given." placeholder:"ID"`
+	Yes   bool `short:"y" help:"Don't preview and don't ask."`
+	Watch bool `help:"Then follow the job until it has ended."`
+	PauseFlags
+	ID string `name:"id" help:"Id of the job; the hub makes one when not given." placeholder:"ID"`
 }
 
 type jobCreateCmd struct {
@@ -91,7 +92,7 @@ func (f *StartFlags) start(a *app, draft client.JobDraft) error {
 	}
 	if f.Watch {
 		a.note("Job %s.", printable(j.ID))
-		return a.watchJob(s, j.ID, f.Output, 0)
+		return a.watchJob(s, j.ID, watching{output: f.Output, through: f.ThroughPauses})
 	}
 	if err := a.printJob(f.OutputFlags, j); err != nil {
 		return err

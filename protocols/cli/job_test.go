@@ -252,6 +252,30 @@ func TestJobWatch(t *testing.T) {
 			}
 		})
 	}
+	t.Run("paused", func(t *testing.T) {
+		const stopped = `"reason":"20% of wave 2 failed",` + some
+		dir := streamHub(t, progressOf(1, "running", first), progressOf(2, "paused", stopped), progressOf(3, "completed", good))
+		for _, c := range []struct {
+			args  string
+			width int
+			code  int
+			out   string
+			err   string
+		}{
+			{"job watch j1", 0, ExitPartly, "paused: 20% of wave 2 failed  10/10", "`muster job resume j1` accepts it"},
+			{"job watch j1 -o jsonl", 0, ExitPartly, `"status":"paused"`, "--through-pauses"},
+			{"job watch j1 --through-pauses", 0, ExitOK, "completed  10/10", ""},
+			{"job watch j1", 160, ExitOK, "`muster job resume j1` accepts it", ""},
+		} {
+			got := call{args: append(words(c.args), "--data", dir), width: c.width}.run(t)
+			if got.code != c.code || !strings.Contains(got.out, c.out) || !strings.Contains(got.err, c.err) {
+				t.Errorf("%s: exit code %d, want %d:\n%s%s", c.args, got.code, c.code, got.out, got.err)
+			}
+			if n := strings.Count(got.out, "  paused"); c.width == 0 && c.code == ExitPartly && n > 1 {
+				t.Errorf("%s tells %d times that it is paused:\n%s", c.args, n, got.out)
+			}
+		}
+	})
 	t.Run("too long", func(t *testing.T) {
 		dir := streamHub(t, progressOf(1, "running", first))
 		got := call{args: append(words("job watch j1 --for 300ms"), "--data", dir)}.run(t)

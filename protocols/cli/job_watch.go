@@ -23,7 +23,22 @@ type jobWatchCmd struct {
 	WhichHub
 	Output string        `short:"o" help:"table, or jsonl for every event as it comes." enum:"table,jsonl" default:"table" placeholder:"FORM"`
 	For    time.Duration `help:"Stop watching after so long, with the exit code 7; the job goes on." placeholder:"SPAN"`
-	Job    string        `arg:"" help:"Id of the job, or of an import or export."`
+	PauseFlags
+	Job string `arg:"" help:"Id of the job, or of an import or export."`
+}
+
+// PauseFlags say what the watching of a job does when the job pauses.
+type PauseFlags struct {
+	ThroughPauses bool `help:"Without a terminal: keep on watching a job that pauses. When not given, the watching then ends with the exit code 8; the job stays."`
+}
+
+// Help says more than a line.
+func (c *jobWatchCmd) Help() string {
+	return strings.TrimSpace(`
+It ends with the job: with 0 when all went well, 8 when some of the devices ended
+badly, 1 when the job failed, 9 when it was canceled. A job that pauses stays
+paused until somebody resumes it: on a terminal the watching goes on and says what
+to do next, elsewhere it ends with 8, unless --through-pauses is given.`)
 }
 
 // Run follows a job.
@@ -33,20 +48,33 @@ func (c *jobWatchCmd) Run(a *app) error {
 		return err
 	}
 	defer s.Close()
-	err = a.watchJob(s, c.Job, c.Output, c.For)
+	err = a.watchJob(s, c.Job, watching{output: c.Output, most: c.For, through: c.ThroughPauses})
 	if client.HasCode(err, "JobNotFound") { // imports and exports are a list of their own
 		return a.watchIdentityJob(s, c, err)
 	}
 	return err
 }
 
-// errEnded ends the stream of a job that has ended.
-var errEnded = errors.New("the job has ended")
+// errEnded ends the stream of a job that has ended, errPaused the watching of one
+// that has paused.
+var (
+	errEnded  = errors.New("the job has ended")
+	errPaused = errors.New("the job has paused")
+)
+
+// watching is how a job is watched.
+type watching struct {
+	output  string        // table or jsonl
+	most    time.Duration // how long; 0 until it ends
+	through bool          // also without a terminal: through its pauses
+}
 
 // watchJob follows a job until it has ended, and fails as its outcome says: 8
-// when some targets ended badly, 1 when it failed, 9 when it was canceled. A
-// hub that goes away is waited for.
-func (a *app) watchJob(s *client.Service, id, output string, most time.Duration) error {
+// when some targets ended badly, 1 when it failed, 9 when it was canceled. A job
+// that pauses may stay so for ever: where nobody sees the screen, that ends the
+// watching with 8. A hub that goes away is waited for.
+func (a *app) watchJob(s *client.Service, id string, how watching) error {
+	most := how.most
 	ctx, stop := context.WithCancel(a.ctx)
 	defer stop()
 	var late <-chan time.Time
@@ -58,7 +86,7 @@ func (a *app) watchJob(s *client.Service, id, output string, most time.Duration)
 	events := make(chan client.JobEvent)
 	ended := make(chan error, 1)
 	go func() { ended <- a.followJob(ctx, s, id, events) }()
-	w := jobWatch{app: a, service: s, id: id, output: output, began: time.Now(), runs: runsWatch{app: a, service: s, job: id}}
+	w := jobWatch{app: a, service: s, id: id, output: how.output, endsPaused: a.width == 0 && !how.through, began: time.Now(), runs: runsWatch{app: a, service: s, job: id}}
 	tick := time.NewTicker(watchRedraw)
 	defer tick.Stop()
 	var err error
@@ -83,6 +111,8 @@ func (a *app) watchJob(s *client.Service, id, output string, most time.Duration)
 	switch {
 	case errors.Is(err, errEnded):
 		return w.verdict()
+	case errors.Is(err, errPaused):
+		return &problem{exit: ExitPartly, what: "the job is paused, and the watching has ended", why: w.now.Reason, next: w.pausedNext()}
 	case a.ctx.Err() != nil:
 		return &problem{exit: ExitCancelled, what: "the watching has ended; the job goes on", next: fmt.Sprintf("`muster job watch %s` follows it again, `muster job cancel %s` ends it.", id, id)}
 	}
@@ -126,6 +156,8 @@ type jobWatch struct {
 	output  string
 	began   time.Time
 
+	endsPaused bool // a pause ends the watching
+
 	now      client.JobEvent
 	has      bool
 	samples  []endedAt // of the last watchPace
@@ -148,7 +180,7 @@ type endedAt struct {
 func (w *jobWatch) take(ctx context.Context, e client.JobEvent) error {
 	if w.output == "jsonl" {
 		w.now = e
-		return writeJSONLine(w.app.io.Out, e.Raw)
+		return errors.Join(writeJSONLine(w.app.io.Out, e.Raw), w.paused())
 	}
 	if !w.has || e.Run != w.now.Run {
 		w.samples = nil
@@ -159,7 +191,15 @@ func (w *jobWatch) take(ctx context.Context, e client.JobEvent) error {
 	for len(w.samples) > 2 && at.Sub(w.samples[1].at) > watchPace {
 		w.samples = w.samples[1:]
 	}
-	return w.draw(ctx, true)
+	return errors.Join(w.draw(ctx, true), w.paused())
+}
+
+// paused is errPaused when the job's pause ends the watching.
+func (w *jobWatch) paused() error {
+	if w.endsPaused && w.now.Status == "paused" {
+		return errPaused
+	}
+	return nil
 }
 
 // pace is how many executions ended a second lately.
@@ -327,6 +367,15 @@ func (w *jobWatch) finish() {
 			w.app.printf("%s\n", line)
 		}
 	}
+}
+
+// pausedNext is what to do about a job that is paused.
+func (w *jobWatch) pausedNext() string {
+	follow := fmt.Sprintf("`muster job watch %s` follows it again, with --through-pauses also while it is paused.", w.id)
+	if next := jobNext(w.id, &w.now.JobProgress); next != "" {
+		return next + "; " + follow
+	}
+	return follow
 }
 
 // verdict is what the exit code says of a job that has ended.

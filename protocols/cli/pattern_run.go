@@ -27,6 +27,7 @@ type patternRunCmd struct {
 	PolicyFlags
 	Yes   bool `short:"y" help:"Don't preview and don't ask."`
 	Watch bool `help:"Follow it until it has ended, which --no-watch does not; with -o json and csv nothing is followed." default:"true" negatable:""`
+	PauseFlags
 	PatternFlags
 }
 
@@ -42,7 +43,9 @@ Examples:
   muster pattern run factory-reset --ids pump-7,pump-8 --yes --no-watch
 
 The parameters are checked before anything is sent. It ends with 0 when all went
-well, 8 when some of the devices ended badly, 1 when all of them did.`)
+well, 8 when some of the devices ended badly, 1 when all of them did. A job that
+pauses ends the watching with 8 where there is no terminal, unless
+--through-pauses is given.`)
 }
 
 // Run runs a pattern.
@@ -170,7 +173,7 @@ func (c *patternRunCmd) runMany(a *app, s *client.Service, m *pattern.Manifest, 
 	}
 	if c.watched() {
 		a.note("Job %s: %s %s.", printable(j.ID), m.Name, m.Version)
-		return a.watchJob(s, j.ID, c.Output, 0)
+		return a.watchJob(s, j.ID, watching{output: c.Output, through: c.ThroughPauses})
 	}
 	if err := a.printJob(c.OutputFlags, j); err != nil {
 		return err
