@@ -1,6 +1,9 @@
 package query
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // IsQuery reports whether a text is a query and not a bare predicate: whether
 // it begins with SELECT, after space and comments.
@@ -26,8 +29,12 @@ func wordByte(c byte) bool {
 }
 
 // Keys returns the members of a row of the result in the order in which they
-// were selected; nil of whole twins.
+// were selected; nil of whole twins. Of whole rows of jobs and runs they are all
+// that such a row may have.
 func (q *Query) Keys() []string {
+	if q.star && q.source.columnless() {
+		return slices.Clone(q.source.roots())
+	}
 	if q.star {
 		return nil
 	}

@@ -223,7 +223,7 @@ func rowSheet(head *client.QueryPage, rows []json.RawMessage) (*sheet, error) {
 		}
 		all = append(all, m)
 	}
-	columns := nestedColumns(head.Columns, all)
+	columns := nestedColumns(usedColumns(head.Columns, all), all)
 	for _, c := range columns {
 		sh.columns = append(sh.columns, strings.Join(c, "."))
 	}
@@ -235,6 +235,24 @@ func rowSheet(head *client.QueryPage, rows []json.RawMessage) (*sheet, error) {
 		sh.add(rows[i], cells...)
 	}
 	return sh, nil
+}
+
+// columnsMost is from how many columns on a table leaves out those in which no
+// row has anything: whole rows of runs have many members, and most runs few.
+const columnsMost = 12
+
+// usedColumns are those that a table shows.
+func usedColumns(selected []string, rows []map[string]json.RawMessage) []string {
+	if len(selected) < columnsMost || len(rows) == 0 {
+		return selected
+	}
+	var used []string
+	for _, key := range selected {
+		if slices.ContainsFunc(rows, func(m map[string]json.RawMessage) bool { return len(m[key]) > 0 && string(m[key]) != "null" }) {
+			used = append(used, key)
+		}
+	}
+	return used
 }
 
 // nestedMost is how many columns a nested value may become.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -199,5 +200,20 @@ func TestWatchedTable(t *testing.T) {
 	_, table, _ := strings.Cut(out.String(), "\n") // the first line has the time
 	if want := "   deviceId  n\n~  b         2\n+  c         1\n-  a         1\n"; table != want {
 		t.Errorf("got\n%s, want\n%s", table, want)
+	}
+}
+
+// TestQueryRunsTable: whole rows of runs and jobs have columns, those alone in
+// which some row has something.
+func TestQueryRunsTable(t *testing.T) {
+	skipUnderRace(t)
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"itemType":"Raw","columns":["runId","deviceId","moduleId","pattern","version","state","entry","step","stepCount","phase","progress","text","code"],`+
+			`"items":[{"runId":"r-1","deviceId":"d1","pattern":"reboot","version":"1.0.0","state":"failed","stepCount":3,"progress":0.5,"code":"timeout"},{"runId":"r-2","deviceId":"d2","pattern":"reboot","version":"1.0.0","state":"failed","stepCount":1,"progress":0}],"cursor":""}`)
+	}))
+	got := call{args: []string{"query", "SELECT * FROM devices.runs WHERE state='failed'", "--data", dir}}.run(t)
+	want := "runId  deviceId  pattern  version  state   stepCount  progress  code\nr-1    d1        reboot   1.0.0    failed          3       0.5  timeout\nr-2"
+	if got.code != ExitOK || !strings.HasPrefix(got.out, want) {
+		t.Errorf("exit code %d:\n%s%s", got.code, got.out, got.err)
 	}
 }

@@ -24,7 +24,7 @@ type QueryAsk struct {
 type QueryPage struct {
 	ItemType string            `json:"itemType"` // Twin, Raw, DeviceJob
 	Items    []json.RawMessage `json:"items"`
-	Columns  []string          `json:"columns"` // of Raw: the members of a row in order
+	Columns  []string          `json:"columns"` // of Raw and DeviceJob: the members of a row in order
 	Cursor   string            `json:"cursor"`  // empty at the end
 	Plan     json.RawMessage   `json:"plan"`    // with Explain
 	PlanText string            `json:"planText"`

@@ -253,6 +253,10 @@ func TestJobMethods(t *testing.T) {
 	if e := f.endJob("hub"); e.Total.Succeeded != 2 || e.Total.Failed != 1 {
 		t.Errorf("ended as %+v", e)
 	}
+	f.do("POST", "/api/v1/query", `{"query":"SELECT * FROM devices.jobs"}`).want(200).is("itemType", `"DeviceJob"`).is("columns.0", `"deviceId"`).is("columns.2", `"jobId"`)
+	if _, text = f.read(f.send(f.Context(), "POST", "/api/v1/query?format=csv", `{"query":"SELECT * FROM devices.jobs"}`)); !strings.HasPrefix(string(text), "deviceId,moduleId,jobId,") {
+		t.Errorf("the rows of jobs as CSV are %s", text)
+	}
 	rowsOf := f.do("POST", "/devices/query", `{"query":"SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'hub'"}`).want(200)
 	if rowsOf.header.Get("X-Ms-Item-Type") != "DeviceJob" || strings.Count(string(rowsOf.body), `"jobId":"hub"`) != 3 {
 		t.Errorf("%s", rowsOf.body)

@@ -83,7 +83,7 @@ func (c *call) export(a queryAsk, format *exportFormat) (answer, error) {
 		return answer{}, err
 	}
 	var columns []string
-	if p.Item == engine.QueryRaw {
+	if p.Item != engine.QueryTwins {
 		if columns, err = c.columnsOf(a); err != nil {
 			return answer{}, err
 		}

@@ -20,7 +20,7 @@ type ownQueryBody struct {
 type queryResult struct {
 	ItemType string      `json:"itemType" enum:"Twin,Raw,DeviceJob" doc:"Twin: whole twins. Raw: rows of what was selected."`
 	Items    []any       `json:"items" doc:"An object each."`
-	Columns  []string    `json:"columns,omitempty" doc:"Of Raw: the members of a row, in the order in which they were selected."`
+	Columns  []string    `json:"columns,omitempty" doc:"Of Raw and DeviceJob: the members of a row, in the order in which they were selected; of whole rows of jobs and runs, all that a row may have."`
 	Cursor   string      `json:"cursor" doc:"Send it for what follows; empty at the end."`
 	Plan     *query.Plan `json:"plan,omitempty" schema:"object" doc:"With explain: the steps, what they looked at and what they took. Times are nanoseconds."`
 	PlanText string      `json:"planText,omitempty" doc:"The same for people."`
@@ -143,7 +143,7 @@ func (c *call) answerQuery(a queryAsk) (answer, error) {
 		return answer{}, err
 	}
 	r := queryResult{ItemType: string(p.Item), Items: queryItems(p), Cursor: p.Token}
-	if p.Item == engine.QueryRaw {
+	if p.Item != engine.QueryTwins {
 		if r.Columns, err = c.columnsOf(a); err != nil {
 			return answer{}, err
 		}
