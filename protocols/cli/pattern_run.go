@@ -99,7 +99,7 @@ func (c *patternRunCmd) check(a *app, p *client.Pattern, fleet bool) error {
 		return usage("nothing says on which devices", "Give --device ID, --where PREDICATE, --query NAME, --ids ID,... or --all.")
 	case c.All && (c.Where != "" || c.Query != "" || len(c.IDs) > 0):
 		return usage("--all is every device, and others are named beside it", "Give one of them.")
-	case !c.Yes && !a.inTerminal && c.Device == "":
+	case !c.Yes && !a.inTerminal && c.Device == "" && !fleet: // one run needs no question, unless it is dangerous
 		return usage("a pattern starts over many devices after a question, and standard input is not a terminal", "Add --yes if you are sure.")
 	}
 	return nil

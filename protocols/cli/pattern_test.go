@@ -27,6 +27,9 @@ const (
 	// wipeManifest is of a dangerous one, and auditManifest of one of the fleet.
 	wipePattern  = `{"name":"wipe","version":"2.0.0","manifest":{"name":"wipe","version":"2.0.0","api":1,"danger":true,"most":10},"parameters":{},"needs":[],"hash":"h2","origin":"unsigned","enabled":true,"default":true,"active":0,"installedTime":"2026-11-29T09:00:00Z","etag":"p2","cost":{"runs":0,"activations":0,"instructions":0,"calls":0,"journalBytes":0,"seconds":0,"slowestSeconds":0}}`
 	auditPattern = `{"name":"audit","version":"0.1.0","manifest":{"name":"audit","version":"0.1.0","api":1,"scope":"fleet"},"parameters":{},"needs":[],"hash":"h3","origin":"unsigned","enabled":false,"default":true,"active":0,"missing":["alerts"],"installedTime":"2026-11-29T09:00:00Z","etag":"p3","cost":{"runs":0,"activations":0,"instructions":0,"calls":0,"journalBytes":0,"seconds":0,"slowestSeconds":0}}`
+	// countPattern is one of the fleet that runs, felledPattern a dangerous one.
+	countPattern  = `{"name":"count","version":"1.0.0","manifest":{"name":"count","version":"1.0.0","api":1,"scope":"fleet"},"parameters":{},"needs":[],"hash":"h4","origin":"shipped","enabled":true,"default":true,"active":0,"installedTime":"2026-11-29T09:00:00Z","etag":"p4","cost":{"runs":0,"activations":0,"instructions":0,"calls":0,"journalBytes":0,"seconds":0,"slowestSeconds":0}}`
+	felledPattern = `{"name":"felled","version":"1.0.0","manifest":{"name":"felled","version":"1.0.0","api":1,"scope":"fleet","danger":true},"parameters":{},"needs":[],"hash":"h5","origin":"shipped","enabled":true,"default":true,"active":0,"installedTime":"2026-11-29T09:00:00Z","etag":"p5","cost":{"runs":0,"activations":0,"instructions":0,"calls":0,"journalBytes":0,"seconds":0,"slowestSeconds":0}}`
 
 	runCostText = `"cost":{"activations":3,"instructions":210,"calls":9,"peakInstructions":80,"seconds":0.0042,"journalBytes":900}`
 	runWaiting  = `"runId":"r-1","pattern":"reboot","version":"1.2.0","hash":"h1","deviceId":"d1","params":{"delay":5},"attempt":1,"jobId":"j1","state":"waiting","final":false,"entry":"run",` +
@@ -91,7 +94,7 @@ func patternHub(sent *[]string) http.Handler {
 		}
 		_, _ = io.WriteString(w, p)
 	})
-	for name, p := range map[string]string{"reboot": rebootPattern, "wipe": wipePattern, "audit": auditPattern} {
+	for name, p := range map[string]string{"reboot": rebootPattern, "wipe": wipePattern, "audit": auditPattern, "count": countPattern, "felled": felledPattern} {
 		answer("GET /api/v1/patterns/"+name, p)
 		for _, operation := range []string{"enable", "disable", "default"} {
 			answer("POST /api/v1/patterns/"+name+"/"+operation, p)
@@ -187,6 +190,7 @@ func TestPatternSends(t *testing.T) {
 		"pattern secret set smtp":                                `PUT /api/v1/pattern-secrets/smtp {"value":"hush"}`,
 		"pattern run reboot --device d1 --no-watch":              `POST /api/v1/runs {"pattern":"reboot","version":"1.2.0","deviceId":"d1","params":{"delay":5,"how":"soft"}}`,
 		"pattern run reboot --device d1/m --no-watch -p note=12": `POST /api/v1/runs {"pattern":"reboot","version":"1.2.0","deviceId":"d1","moduleId":"m","params":{"delay":5,"how":"soft","note":"12"}}`,
+		"pattern run count --no-watch":                           `POST /api/v1/runs {"pattern":"count","version":"1.0.0","params":{}}`,
 		"pattern run reboot --all --yes -o json":                 run + `{"delay":5,"how":"soft"}}},"targets":{"where":"true"}}`,
 		`pattern run reboot --ids a,b --yes --no-watch --params p.yaml -p delay=7 -p force=true -p tags=["x"] --waves 1,100% --description d`: `POST /api/v1/jobs {"action":{"run":{"pattern":"reboot","version":"1.2.0","params":{"delay":7,"force":true,"how":"hard","tags":["x"]}}},"description":"d","policy":{"waves":[{"size":"1"},{"size":"100%"}]},"targets":{"ids":["a","b"]}}`,
 		"run approve r-3 --reason ok":                    `POST /api/v1/runs/r-3/decide {"approve":true,"reason":"ok"}`,
@@ -227,6 +231,7 @@ func TestPatternRefuses(t *testing.T) {
 		{"pattern run reboot --device d1 --waves 1,100%", ExitUsage, "--device is one run"},
 		{"pattern run reboot --all", ExitUsage, "--yes"},
 		{"pattern run audit", ExitConflict, "is disabled"},
+		{"pattern run felled", ExitUsage, "Start felled on the fleet?"},
 		{"pattern run reboot --device a/b/c", ExitUsage, "not an id"},
 		{"pattern default reboot", ExitUsage, "--version"},
 		{"pattern install nowhere --yes", ExitUsage, "no folder or file nowhere"},
