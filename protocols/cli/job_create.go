@@ -79,7 +79,12 @@ func (f *StartFlags) start(a *app, draft client.JobDraft) error {
 		if err := a.showPreview(a.io.Err, &p); err != nil {
 			return err
 		}
-		if err := a.confirm(false, fmt.Sprintf("Start on %s?", targetCount(p.Count))); err != nil {
+		if p.Confirm != "" { // a pattern that wants more than a yes
+			err = a.confirmTyped(fmt.Sprintf("This starts on %s. Type %s to go on:", targetCount(p.Count), printable(p.Confirm)), p.Confirm)
+		} else {
+			err = a.confirm(false, fmt.Sprintf("Start on %s?", targetCount(p.Count)))
+		}
+		if err != nil {
 			return err
 		}
 		draft.Token = p.Token

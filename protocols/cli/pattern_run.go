@@ -25,8 +25,9 @@ type patternRunCmd struct {
 	Description string            `help:"What it is for." placeholder:"TEXT" group:"Run"`
 	Label       map[string]string `help:"A label of the job; repeatable." placeholder:"KEY=VALUE" mapsep:"none" group:"Run"`
 	PolicyFlags
-	Yes   bool `short:"y" help:"Don't preview and don't ask."`
-	Watch bool `help:"Follow it until it has ended, which --no-watch does not; with -o json and csv nothing is followed." default:"true" negatable:""`
+	Yes      bool `short:"y" help:"Don't preview and don't ask."`
+	OverMost bool `help:"With --yes: also when there are more targets than the pattern says to be confirmed."`
+	Watch    bool `help:"Follow it until it has ended, which --no-watch does not; with -o json and csv nothing is followed." default:"true" negatable:""`
 	PauseFlags
 	PatternFlags
 }
@@ -190,8 +191,15 @@ func (c *patternRunCmd) preview(a *app, s *client.Service, draft client.JobDraft
 	ctx, stop := a.with(c.HubFlags)
 	p, err := s.PreviewJob(ctx, draft)
 	stop()
-	if err != nil || c.Yes {
-		return p.Token, err
+	over := m.Most > 0 && p.Count > int64(m.Most)
+	switch {
+	case err != nil:
+		return "", err
+	case c.Yes && over && !c.OverMost:
+		return "", usage(fmt.Sprintf("there are %s, more than the %d that %s is for (its most)", targetCount(p.Count), m.Most, m.Name),
+			"Name fewer of them, or add --over-most if you are sure; without --yes, on a terminal, it shows them and asks for a word.")
+	case c.Yes:
+		return p.Token, nil
 	}
 	if err := a.showPreview(a.io.Err, &p); err != nil {
 		return "", err
@@ -203,7 +211,11 @@ func (c *patternRunCmd) preview(a *app, s *client.Service, draft client.JobDraft
 	if word == "" {
 		return p.Token, a.confirm(false, fmt.Sprintf("Start on %s?", targetCount(p.Count)))
 	}
-	return p.Token, a.confirmTyped(fmt.Sprintf("This starts %s on %s. Type %s to go on:", m.Name, targetCount(p.Count), printable(word)), word)
+	many := ""
+	if over {
+		many = fmt.Sprintf(", more than the %d that it is for", m.Most)
+	}
+	return p.Token, a.confirmTyped(fmt.Sprintf("This starts %s on %s%s. Type %s to go on:", m.Name, targetCount(p.Count), many, printable(word)), word)
 }
 
 // confirmTyped asks for a word instead of yes.
