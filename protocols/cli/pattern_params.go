@@ -77,6 +77,9 @@ func parameterValue(p *pattern.Parameter, text string) (json.RawMessage, error) 
 	}
 	raw := json.RawMessage(strings.TrimSpace(text))
 	if json.Valid(raw) {
+		if twice := memberTwice(raw); twice != "" {
+			return nil, fmt.Errorf("it has the member %q twice", printable(twice))
+		}
 		return raw, nil
 	}
 	expected := map[string]string{"integer": "a whole number", "number": "a number", "boolean": "true or false", "array": `JSON such as ["a","b"]`, "object": `JSON such as {"a":1}`}[p.Type]
@@ -89,6 +92,9 @@ func paramsFile(name string, into *map[string]json.RawMessage) error {
 	if err != nil {
 		return err
 	}
+	if len(data) > jobFileMost {
+		return usage(printable(name)+" is larger than 1 MiB", fmt.Sprintf("The parameters of a run have %d bytes at most; what is larger, a device fetches from the hub's files.", pattern.MaxValue))
+	}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	if text := bytes.TrimSpace(data); len(text) > 0 && text[0] != '{' {
 		if data, err = yaml.YAMLToJSON(data); err != nil {
@@ -99,10 +105,46 @@ func paramsFile(name string, into *map[string]json.RawMessage) error {
 	if err != nil {
 		return err
 	}
+	if twice := memberTwice(raw); twice != "" {
+		return usage(fmt.Sprintf("%s has the member %q twice", printable(name), printable(twice)), "Write each once.")
+	}
 	if json.Unmarshal(raw, into) != nil || *into == nil {
 		return usage(printable(name)+" is not an object", "Write the parameters as a JSON or YAML object.")
 	}
 	return nil
+}
+
+// memberTwice names a member that an object in a valid JSON text has twice, ""
+// when none has: of two values nobody knows which one is meant.
+func memberTwice(raw json.RawMessage) string {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var open []map[string]bool // members so far; nil of an array
+	name := true               // in an object, a name is next
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		inside := len(open) > 0 && open[len(open)-1] != nil
+		if text, ok := t.(string); ok && inside && name {
+			if open[len(open)-1][text] {
+				return text
+			}
+			open[len(open)-1][text] = true
+			name = false
+			continue
+		}
+		switch t {
+		case json.Delim('{'):
+			open = append(open, map[string]bool{})
+		case json.Delim('['):
+			open = append(open, nil)
+		case json.Delim('}'), json.Delim(']'):
+			open = open[:len(open)-1]
+		}
+		name = true
+	}
 }
 
 // parameterType is the type of a parameter with its bounds, for people.

@@ -262,10 +262,20 @@ func TestParameters(t *testing.T) {
 	if err := json.Unmarshal([]byte(rebootManifest), &m); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "p.yaml")
-	if err := os.WriteFile(file, []byte("- delay\n"), 0o600); err != nil {
-		t.Fatal(err)
+	place := t.TempDir()
+	write := func(name, text string) string {
+		file := filepath.Join(place, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
 	}
+	file := write("p.yaml", "- delay\n")
+	large := write("large.json", `{"note":"`+strings.Repeat("x", 3<<20)+`"}`)
+	twice := write("twice.json", `{"delay":1,"how":"soft","delay":2}`)
+	deep := write("deep.json", `{"delay":1,"tags":["x",{"y":{"x":1,"z":[],"x":2}}]}`)
+	same := write("same.json", `{"note":"delay","delay":5,"tags":["a","a"]}`)
+	yamlTwice := write("twice.yaml", "delay: 1\ndelay: 2\n")
 	for _, c := range []struct {
 		flags ParamFlags
 		want  string // the parameters, or what the error has
@@ -282,6 +292,12 @@ func TestParameters(t *testing.T) {
 		{ParamFlags{Param: []string{"how=never"}}, "how"},
 		{ParamFlags{Params: "none.json"}, "none.json"},
 		{ParamFlags{Params: file}, "not an object"},
+		{ParamFlags{Params: large}, "larger than 1 MiB"},
+		{ParamFlags{Params: twice}, `has the member "delay" twice`},
+		{ParamFlags{Params: deep}, `has the member "x" twice`},
+		{ParamFlags{Params: same}, `{"delay":5,"how":"soft","note":"delay","tags":["a","a"]}`},
+		{ParamFlags{Params: yamlTwice}, "is not valid YAML"},
+		{ParamFlags{Param: []string{`tags=[{"x":1,"x":2}]`}}, `has the member "x" twice`},
 	} {
 		got, err := c.flags.parameters(&m)
 		text := string(got)
