@@ -164,7 +164,7 @@ func fleet() Object {
 					Field{Name: "select", Type: "muster.path[]", Optional: true, Text: "The values to give of each; `deviceId`."},
 					Field{Name: "limit", Type: "integer", Optional: true, Text: "At most so many; 100, at most 1,000."},
 				)},
-				Returns: []Field{{Name: "rows", Type: "table[]", Text: "Each with its values under the last name of their paths."}},
+				Returns: []Field{{Name: "rows", Type: "table[]", Text: "Each with its values under their whole paths as they were written: `row[\"reported.firmware.version\"]`; what a device does not have is missing."}},
 				Example: `local rows = fleet:query("tags.site == 'A'", { select = { "deviceId", "reported.firmware.version" } })`,
 			},
 			{

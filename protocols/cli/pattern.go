@@ -114,7 +114,38 @@ func (c *patternShowCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.printPattern(c.OutputFlags, &p)
+	others, err := otherVersions(ctx, s, &p)
+	if err != nil {
+		return err
+	}
+	return a.printPattern(c.OutputFlags, &p, others...)
+}
+
+// otherVersions are the installed versions of a pattern but this one, the newest
+// first.
+func otherVersions(ctx context.Context, s *client.Service, p *client.Pattern) (others []string, err error) {
+	for q, err := range s.Patterns(ctx) {
+		switch {
+		case err != nil:
+			return nil, err
+		case q.Name != p.Name || q.Version == p.Version:
+		case q.Default:
+			others = append(others, q.Version+" (the default)")
+		default:
+			others = append(others, q.Version)
+		}
+	}
+	return others, nil
+}
+
+// versionsText is a list of versions, the first ones of many.
+func versionsText(list []string) string {
+	const most = 10
+	text := strings.Join(list[:min(len(list), most)], ", ")
+	if more := len(list) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 func (a *app) printFiles(o OutputFlags, files []client.PatternFile) error {
@@ -135,7 +166,8 @@ func (a *app) printFiles(o OutputFlags, files []client.PatternFile) error {
 }
 
 // printPattern writes a pattern, and in a table what it declares in words.
-func (a *app) printPattern(o OutputFlags, p *client.Pattern) error {
+// others are its other versions.
+func (a *app) printPattern(o OutputFlags, p *client.Pattern, others ...string) error {
 	m, err := manifestOf(p)
 	if err != nil {
 		return err
@@ -146,6 +178,7 @@ func (a *app) printPattern(o OutputFlags, p *client.Pattern) error {
 			fields = append(fields, field{name, value})
 		}
 	}
+	optional("other versions", versionsText(others), len(others) > 0)
 	optional("title", p.Title, p.Title != "")
 	optional("summary", p.Summary, p.Summary != "")
 	optional("author", m.Author, m.Author != "")

@@ -60,6 +60,10 @@ func (c *patternInstallCmd) Run(a *app) error {
 	}
 	ctx, stop = a.with(c.HubFlags)
 	defer stop()
+	before := ""
+	if q, err := s.Pattern(ctx, seen.Name, ""); err == nil { // else there is none yet
+		before = q.Version
+	}
 	p, err := s.InstallPattern(ctx, in)
 	if err == nil && c.Default && !p.Default {
 		p, err = s.DefaultPattern(ctx, p.Name, p.Version, "")
@@ -71,6 +75,9 @@ func (c *patternInstallCmd) Run(a *app) error {
 		return a.printPattern(c.OutputFlags, &p)
 	}
 	a.note("Installed %s %s.", printable(p.Name), printable(p.Version))
+	if p.Default && before != "" && before != p.Version {
+		a.note("It is the default version now, in place of %s.", printable(before))
+	}
 	a.note("%s", installedNext(&p))
 	return nil
 }

@@ -374,9 +374,33 @@ func TestPatternInstall(t *testing.T) {
 		if got.code != c.code || !slices.Equal(sent, c.sent) {
 			t.Errorf("%s %q: exit code %d, sent %q\n%s", c.args, c.in, got.code, sent, got.err)
 		}
+		if strings.Contains(got.err, "in place of") {
+			t.Errorf("%s: the version was the default before, and it says\n%s", c.args, got.err)
+		}
 		if c.in == "y\ny\n" {
 			golden(t, "pattern-install", got.out+"--- standard error\n"+got.err)
 		}
+	}
+}
+
+// TestPatternInstallMovesDefault: a higher version becomes the default, and the
+// command says so.
+func TestPatternInstallMovesDefault(t *testing.T) {
+	one := filepath.Join(t.TempDir(), "one.lua")
+	if err := os.WriteFile(one, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := patternHub(nil)
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.URL.Path == "/api/v1/patterns/reboot" {
+			_, _ = io.WriteString(w, oldPattern)
+			return
+		}
+		m.ServeHTTP(w, r)
+	}))
+	got := call{args: append(words("pattern install --yes --unsigned"), one, "--data", dir)}.run(t)
+	if got.code != ExitOK || !strings.Contains(got.err, "Installed reboot 1.2.0.\nIt is the default version now, in place of 1.1.0.\n") {
+		t.Errorf("exit code %d: %s", got.code, got.err)
 	}
 }
 
