@@ -185,7 +185,7 @@ func patternPack(f cli.PatternPackFlags, std cli.IO) error {
 	}
 	if s != nil {
 		if err := s.Verify(b); err != nil {
-			return fmt.Errorf("%s is not of these files: %w; sign them anew, or delete it", pattern.SignatureFile, err)
+			return fmt.Errorf("%w, or delete it", err)
 		}
 	}
 	data, err := pattern.WriteArchive(b, s)

@@ -84,7 +84,7 @@ func TestAuthorsPath(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, pattern.MainFile), []byte(broken), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, cli.ExitFailed, "is not of these files", "pattern", "pack", dir, "-o", archive)
+	expect(t, cli.ExitFailed, "pattern.sig: is not of these files; expected the signature of them as they are: sign them again, or delete it", "pattern", "pack", dir, "-o", archive)
 	expect(t, cli.ExitFailed, `needs "method:pong"`, "pattern", "check", dir)
 	expect(t, cli.ExitFailed, "5 tests, 4 failed", "pattern", "test", dir)
 	if err := os.WriteFile(filepath.Join(dir, pattern.MainFile), []byte("return pattern {"), 0o600); err != nil {

@@ -161,7 +161,7 @@ func (h *Hub) checkTargets(ctx context.Context, checked *checkedJob) error {
 // noTargets says why a job has no targets.
 func noTargets(checked *checkedJob, left map[string]int) error {
 	e := errf(CodeArgumentInvalid, "the job has no targets: nothing matches its condition now")
-	e.Next = "Try the condition with `muster query`, or allow for an empty job with allowEmpty."
+	e.Next = "Try the condition with `muster query`, or allow for an empty job with --allow-empty (in the REST API allowEmpty)."
 	switch {
 	case left[leftApplies] > 0:
 		e.Message = "the job has no targets: the pattern applies to none of the " + plural(left[leftApplies], "device") + " that match (" + checked.saved.Applies + ")"

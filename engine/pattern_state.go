@@ -116,7 +116,11 @@ func (h *Hub) RemovePattern(ctx context.Context, c Caller, name, version, ifMatc
 			return Pattern{}, err
 		}
 		if active > 0 {
-			e := errf(CodePatternState, "%s of %s are under way", plural(int(active), "run"), r.what())
+			are := "are"
+			if active == 1 {
+				are = "is"
+			}
+			e := errf(CodePatternState, "%s of %s %s under way", plural(int(active), "run"), r.what(), are)
 			e.Next = "Disable it, so that none begins any more, and remove it when they have ended; or cancel them: `muster run list --pattern " + m.Name + "`."
 			return Pattern{}, e
 		}

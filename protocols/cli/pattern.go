@@ -450,6 +450,9 @@ func (c *patternCountsCmd) Run(a *app) error {
 		f.State = "active"
 	}
 	list, err := s.RunCounts(ctx, f)
+	if err == nil && len(list) == 0 && c.Pattern != "" { // of one that was removed, runs may be left
+		_, err = s.Pattern(ctx, c.Pattern, "")
+	}
 	if err != nil {
 		return err
 	}

@@ -404,6 +404,42 @@ func TestPatternInstallMovesDefault(t *testing.T) {
 	}
 }
 
+// TestPatternCountsOfNone: no runs of a pattern that is there are none, and one
+// that is not there is told as that.
+func TestPatternCountsOfNone(t *testing.T) {
+	m := patternHub(nil)
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/runs/counts":
+			_, _ = io.WriteString(w, `{"items":[],"cursor":""}`)
+		case "/api/v1/patterns/nope":
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"code":"PatternNotFound","detail":"there is no pattern nope"}`)
+		default:
+			m.ServeHTTP(w, r)
+		}
+	}))
+	for args, code := range map[string]int{"pattern counts nope": ExitNotFound, "pattern counts reboot": ExitOK, "pattern counts": ExitOK} {
+		if got := (call{args: append(words(args), "--data", dir)}).run(t); got.code != code || code == ExitOK && !strings.Contains(got.out+got.err, "No runs.") {
+			t.Errorf("%s: exit code %d, want %d: %s%s", args, got.code, code, got.out, got.err)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                       "",
+		"plain":                  "plain",
+		"a\nb":                   "a; b",
+		"it fell:\n\tat x\r\n\n": "it fell: at x",
+		"\n a.\nb\n":             "a. b",
+	} {
+		if got := oneLine(text); got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestCompletePatterns(t *testing.T) {
 	dir := fakeHub(t, patternHub(nil))
 	for _, c := range []struct {

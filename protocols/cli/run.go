@@ -121,10 +121,30 @@ func (a *app) runPlace(r *client.Run) string {
 
 // faultLine is a fault in a line.
 func faultLine(f *client.RunFault) string {
-	if strings.HasPrefix(f.Message, f.Code) {
-		return f.Message
+	message := oneLine(f.Message)
+	if strings.HasPrefix(message, f.Code) {
+		return message
 	}
-	return f.Code + ": " + f.Message
+	return f.Code + ": " + message
+}
+
+// oneLine is a text of several lines as one of a table.
+func oneLine(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "":
+			continue
+		case b.Len() == 0:
+		case strings.ContainsAny(b.String()[b.Len()-1:], ".:;,"):
+			b.WriteString(" ")
+		default:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 type runShowCmd struct {

@@ -125,7 +125,7 @@ func failureLines(list []client.JobFailure) []string {
 		if f.ModuleID != "" {
 			target += "/" + f.ModuleID
 		}
-		lines = append(lines, fmt.Sprintf("  %s %d  %s (%s)", printable(code), f.Count, printable(f.Message), printable(target)))
+		lines = append(lines, fmt.Sprintf("  %s %d  %s (%s)", printable(code), f.Count, printable(oneLine(f.Message)), printable(target)))
 	}
 	return lines
 }

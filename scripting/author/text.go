@@ -40,10 +40,17 @@ func Text(out io.Writer, dir string, b *pattern.Bundle, list []Finding) error {
 	case errs+warnings == 0:
 		fmt.Fprintf(&text, "%s: nothing to complain about\n", dir)
 	default:
-		fmt.Fprintf(&text, "%s: %d errors, %d warnings\n", dir, errs, warnings)
+		fmt.Fprintf(&text, "%s: %s, %s\n", dir, counted(errs, "error"), counted(warnings, "warning"))
 	}
 	_, err := io.WriteString(out, text.String())
 	return err
+}
+
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }
 
 // Placed adds to an error of Lua where it is, with the lines around it.
