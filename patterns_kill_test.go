@@ -193,7 +193,7 @@ func (p *patternFleet) run(d patternDrill) string {
 	p.t.Helper()
 	args := []string{
 		"pattern", "run", d.name, "--data", p.data, "--where", "tags.simulated == true",
-		"--waves", "100%", "--parallel", strconv.Itoa(max(p.devices/4, 1)), "--pause-at", "1000000", "--yes", "--no-watch",
+		"--waves", "100%", "--parallel", strconv.Itoa(max(p.devices/4, 1)), "--pause-at", "1000000", "--yes", "--over-most", "--no-watch",
 	}
 	for _, param := range d.params {
 		args = append(args, "--param", strings.ReplaceAll(param, "PATIENCE", p.patience()))
