@@ -39,7 +39,7 @@ func (h *Hub) RunTrace(ctx context.Context, c Caller, id string) (RunTrace, erro
 		}
 		trace = RunTrace{Run: h.shownRun(id, &record), Steps: record.State.Steps, Kept: record.State.Kept}
 		open := record.State.Open()
-		if err := errors.Join(h.followProgress(r, &trace.Run), h.followCall(r, &trace.Run, open)); err != nil {
+		if err := errors.Join(h.followProgress(r, &trace.Run), h.followCall(r, &trace.Run, open), nameHolder(r, &record, &trace.Run)); err != nil {
 			return err
 		}
 		if open != nil {
@@ -236,8 +236,21 @@ func (h *Hub) showRun(r storage.Reader, id string) (Run, error) {
 		return Run{}, err
 	}
 	run := h.shownRun(id, &record)
-	err = errors.Join(h.followProgress(r, &run), h.followCall(r, &run, record.State.Open()))
+	err = errors.Join(h.followProgress(r, &run), h.followCall(r, &run, record.State.Open()), nameHolder(r, &record, &run))
 	return run, err
+}
+
+// nameHolder names the run that has the device for which a run waits. Lists don't:
+// that is another record for each row.
+func nameHolder(r storage.Reader, record *runRecord, run *Run) error {
+	if !record.Parked {
+		return nil
+	}
+	d, err := loadRunDevice(r, run.Device)
+	if err == nil && d.Holder != "" {
+		run.Waits = "the run " + d.Holder + " on the device"
+	}
+	return err
 }
 
 // shownRun is a run as callers see it.

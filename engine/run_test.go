@@ -399,8 +399,8 @@ func TestRunConflicts(t *testing.T) {
 	first := asks(f.start("queue", id, ""))
 	second := f.start("queue", id, "")
 	third := f.start("queue", id, "")
-	f.until(second.ID, "its place", func(r engine.Run) bool { return r.Waits == "another run on the device" })
-	f.until(third.ID, "its place", func(r engine.Run) bool { return r.Waits == "another run on the device" })
+	f.until(second.ID, "its place", func(r engine.Run) bool { return r.Waits == "the run "+first.ID+" on the device" })
+	f.until(third.ID, "its place", func(r engine.Run) bool { return r.Waits == "the run "+first.ID+" on the device" })
 	if r := f.ended(f.start("skip", id, "").ID); r.State != pattern.Skipped {
 		t.Errorf("skip: %s %+v", r.State, r.Fault)
 	}
