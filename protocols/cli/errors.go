@@ -48,7 +48,7 @@ func ExitCodes() []struct {
 		{ExitForbidden, "Not allowed."},
 		{ExitConflict, "It exists already, or it changed since it was read (ETag)."},
 		{ExitTimeout, "No answer in time."},
-		{ExitPartly, "Done for some, failed for others."},
+		{ExitPartly, "Done for some, failed for others; or a job that was watched has paused."},
 		{ExitCancelled, "Cancelled by the user."},
 		{ExitLimited, "The hub refuses for its limits."},
 	}
