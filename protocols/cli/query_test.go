@@ -206,7 +206,6 @@ func TestWatchedTable(t *testing.T) {
 // TestQueryRunsTable: whole rows of runs and jobs have columns, those alone in
 // which some row has something.
 func TestQueryRunsTable(t *testing.T) {
-	skipUnderRace(t)
 	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"itemType":"Raw","columns":["runId","deviceId","moduleId","pattern","version","state","entry","step","stepCount","phase","progress","text","code"],`+
 			`"items":[{"runId":"r-1","deviceId":"d1","pattern":"reboot","version":"1.0.0","state":"failed","stepCount":3,"progress":0.5,"code":"timeout"},{"runId":"r-2","deviceId":"d2","pattern":"reboot","version":"1.0.0","state":"failed","stepCount":1,"progress":0}],"cursor":""}`)
