@@ -194,6 +194,9 @@ func (w *jobWatch) take(ctx context.Context, e client.JobEvent) error {
 	return errors.Join(w.draw(ctx, true), w.paused())
 }
 
+// over reports whether nothing more is told of the job.
+func (w *jobWatch) over() bool { return w.now.Final() || w.paused() != nil }
+
 // paused is errPaused when the job's pause ends the watching.
 func (w *jobWatch) paused() error {
 	if w.endsPaused && w.now.Status == "paused" {
@@ -234,7 +237,7 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 		return nil
 	}
 	w.said, w.status = time.Now(), status
-	w.runs.count(ctx, watchLine, w.now.Final())
+	w.runs.count(ctx, watchLine, w.over())
 	lines := w.line() + "\n"
 	if hint := w.runs.hint(); hint != "" && !w.now.Final() {
 		lines += "  " + printable(hint) + "\n"
@@ -342,7 +345,7 @@ func bar(t *client.JobTally) string {
 // too often. What can't be told is not shown.
 func (w *jobWatch) countFailures(ctx context.Context) {
 	bad := w.now.Total.Bad()
-	if bad == w.counted || time.Since(w.asked) < watchFailures && !w.now.Final() {
+	if bad == w.counted || time.Since(w.asked) < watchFailures && !w.over() {
 		return
 	}
 	w.asked = time.Now()
@@ -361,7 +364,7 @@ func (w *jobWatch) finish() {
 	if w.status != w.now.Status+w.now.WaitsFor {
 		w.app.printf("%s\n", w.line())
 	}
-	if w.runs.there && w.now.Final() {
+	if w.runs.there && w.over() {
 		w.countFailures(w.app.ctx)
 		for _, line := range failureLines(w.failures) {
 			w.app.printf("%s\n", line)

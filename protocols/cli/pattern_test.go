@@ -565,4 +565,10 @@ func TestPatternRunFollows(t *testing.T) {
 			}
 		}
 	}
+	// It pauses, and nobody sees the screen: what failed is told, and what to do.
+	events[1] = progressOf(2, "paused", `"reason":"2 of 10 failed","wave":1,"waves":[{"number":1,"status":"running","size":10,"succeeded":8,"failed":2}],"total":{"size":10,"succeeded":8,"failed":2}`)
+	got := call{args: append(words("pattern run reboot --all --yes"), "--data", dir)}.run(t)
+	if got.code != ExitPartly || strings.Count(got.out, "paused: 2 of 10 failed") != 1 || !strings.Contains(got.out, "offline 2  d1 is not there (d1)") || !strings.Contains(got.err, "muster job resume j1") {
+		t.Errorf("paused: exit code %d: %s%s", got.code, got.out, got.err)
+	}
 }
