@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -303,12 +302,10 @@ func checkRunWork(s *pattern.Step) *pattern.Fault {
 }
 
 func checkHTTP(s *pattern.Step, a *pattern.HTTPArgs) *pattern.Fault {
-	u, err := url.Parse(a.URL)
+	err := pattern.CheckURL(a.URL)
 	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return faultf(pattern.FaultInvalid, "%s: %q is no URL of http or https", s.Op, clip(a.URL))
-	case u.User != nil:
-		return faultf(pattern.FaultInvalid, "%s: the URL holds a user; send a header with a secret", s.Op)
+	case err != nil:
+		return faultf(pattern.FaultInvalid, "%s: %q: %v", s.Op, clip(a.URL), err)
 	case len(a.JSON) > 0 && a.Body != "":
 		return faultf(pattern.FaultInvalid, "%s: json and body are given; expected one of them", s.Op)
 	case len(a.JSON)+len(a.Body) > pattern.MaxHTTPBody:

@@ -204,7 +204,7 @@ func TestRunFaults(t *testing.T) {
 			return nil, err
 		}
 	}
-	needs := pattern.Needs{"twin:read", "twin:desired", "method:m"}
+	needs := pattern.Needs{"twin:read", "twin:desired", "method:m", "http:b.example"}
 	step := func(op string, args any) func(p *enginetest.Play) (any, error) {
 		return func(p *enginetest.Play) (any, error) {
 			_, err := p.Step(op, args)
@@ -231,6 +231,7 @@ func TestRunFaults(t *testing.T) {
 		{"fleet", step("fleet.count", pattern.FleetArgs{}), pattern.FaultDenied, "query"},
 		{"sleep", step("ctx.sleep", pattern.SleepArgs{For: "400d"}), pattern.FaultInvalid, "400d"},
 		{"http", step("ctx.http", pattern.HTTPArgs{URL: "https://a.example/"}), pattern.FaultDenied, "http:a.example"},
+		{"http-plain", step("ctx.http", pattern.HTTPArgs{URL: "http://b.example/"}), pattern.FaultInvalid, "only https"},
 		{"kv-scope", step("kv.get", pattern.KeyValueArgs{Scope: "hub", Key: "k"}), pattern.FaultInvalid, "scope"},
 	}
 	scripts := enginetest.NewScripts()

@@ -344,10 +344,20 @@ func (w *walker) useHost(e *ast.FuncCallExpr, args []ast.Expr) {
 			continue
 		}
 		s, written := f.Value.(*ast.StringExpr)
+		whole := written
 		if !written { // "https://host/" .. path
 			if c, ok := f.Value.(*ast.StringConcatOpExpr); ok {
 				s, written = c.Lhs.(*ast.StringExpr)
+				if written {
+					w.encrypted(f.Value, s.Value)
+				}
 				written = written && strings.Count(s.Value, "/") >= 3
+			}
+		}
+		if whole && w.encrypted(f.Value, s.Value) {
+			if err := pattern.CheckURL(s.Value); err != nil {
+				w.find(LevelError, f.Value, "arguments", quote(s.Value)+": "+err.Error(), "")
+				return
 			}
 		}
 		if !written {
@@ -367,6 +377,16 @@ func (w *walker) useHost(e *ast.FuncCallExpr, args []ast.Expr) {
 		return
 	}
 	w.find(LevelError, e, "arguments", "the request has no url", "")
+}
+
+// encrypted looks at the beginning of a request's URL.
+func (w *walker) encrypted(at ast.PositionHolder, begin string) bool {
+	const plain = "http://"
+	if len(begin) < len(plain) || !strings.EqualFold(begin[:len(plain)], plain) {
+		return true
+	}
+	w.find(LevelError, at, "arguments", "only https is taken: the URL begins with "+plain, "Write https://.")
+	return false
 }
 
 // optionsOf is the table of options of a call; ok is false when it is not written

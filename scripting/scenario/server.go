@@ -3,7 +3,6 @@ package scenario
 import (
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -67,8 +66,8 @@ func (w *world) http(s *pattern.Step, a pattern.HTTPArgs) (pattern.Answer, error
 	if err != nil {
 		return invalid("timeout: %v", err), nil
 	}
-	if u, err := url.Parse(a.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return invalid("%q is no URL", a.URL), nil
+	if err := pattern.CheckURL(a.URL); err != nil {
+		return invalid("ctx.http: %q: %v", a.URL, err), nil
 	}
 	if a.Method == "" {
 		a.Method = "GET"
