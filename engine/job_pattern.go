@@ -232,13 +232,6 @@ func (r *executionRecord) lastRun() string {
 	return ""
 }
 
-// runIDPrefix begins the ids of runs.
-const runIDPrefix = "r-"
-
-func isRunID(id string) bool {
-	return len(id) > len(runIDPrefix) && id[:len(runIDPrefix)] == runIDPrefix
-}
-
 // runEnded takes the end of a run into the execution whose attempt it is. Of a run
 // whose undo has ended, after its own end was taken, only that is noted.
 func (t *jobTx) runEnded(job queuedJob, id TwinID, run *runRecord) error {

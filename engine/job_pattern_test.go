@@ -540,3 +540,21 @@ func TestUndoJob(t *testing.T) {
 	_, err = f.UndoJob(t.Context(), enginetest.Owner(), other.ID, "", "")
 	wantCode(t, err, engine.CodeJobState)
 }
+
+// TestJobListsRunsInOrder looks at runs that were begun in one transaction.
+func TestJobListsRunsInOrder(t *testing.T) {
+	t.Parallel()
+	f := newRunFixture(t, enginetest.NewScripts(script("none", nil, func(*enginetest.Play) (any, error) { return nil, nil })))
+	ids := f.fleet(30)
+	f.job(engine.JobSpec{ID: "j", Action: runs("none", "")}, "")
+	f.jobEnded("j")
+	list, _, err := f.Runs(t.Context(), enginetest.Owner(), engine.RunFilter{Job: "j"}, 0, "")
+	if err != nil || len(list) != len(ids) {
+		t.Fatalf("%d runs, %v", len(list), err)
+	}
+	for i, r := range list {
+		if want := ids[len(ids)-1-i]; r.Device != want {
+			t.Fatalf("the run %d from the newest is of %s, want %s", i, r.Device, want)
+		}
+	}
+}

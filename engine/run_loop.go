@@ -28,6 +28,7 @@ type runRunner struct {
 	waits   deviceCounts  // devices on which a condition is followed
 	stats   runCounters
 	clauses runClauses
+	ids     runIDs
 
 	mu    sync.Mutex
 	ready []string  // runs that may go on now

@@ -108,7 +108,7 @@ func (t *runTx) start(c Caller, s runStart) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	id = newRunID(t.Now())
+	id = t.hub.runs.ids.next(t.Now())
 	r := &runInTx{id: id, whole: true, runRecord: runRecord{
 		Pattern: m.Name, Version: m.Version, Hash: hash, Device: s.Device.DeviceID, Module: s.Device.ModuleID, Generation: generation,
 		Params: s.Params, Attempt: max(1, s.Attempt), Job: s.Job, Parent: s.Parent, Depth: s.depth, Of: s.Of, Trigger: s.Trigger,
@@ -120,9 +120,6 @@ func (t *runTx) start(c Caller, s runStart) (id string, err error) {
 	r.State.State = pattern.Queued
 	return id, t.store(r)
 }
-
-// newRunID makes an id that sorts by time and that nobody else makes.
-func newRunID(now time.Time) string { return "r-" + newJobID(now) }
 
 // startChild starts a run on behalf of another one, on the same device.
 func (t *runTx) startChild(c Caller, r *runInTx, name string, params json.RawMessage) (id string, err error) {
