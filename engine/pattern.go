@@ -80,6 +80,7 @@ type PatternCost struct {
 	Time         time.Duration
 	Slowest      time.Duration // activation
 	SlowestRun   string
+	Hot          []pattern.HotLine // lines of slow activations, sampled, the hottest first
 }
 
 // PatternInstall is a pattern to be installed.

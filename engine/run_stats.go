@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +68,8 @@ func (c *runCounters) patternLocked(name, version string) *PatternCost {
 }
 
 // activated counts an activation that was stored.
-func (c *runCounters) activated(name, version, id string, cost pattern.Cost, steps int) {
+func (c *runCounters) activated(name, version, id string, o *pattern.Outcome, steps int) {
+	cost := o.Cost
 	c.activations.Add(1)
 	c.steps.Add(int64(steps))
 	c.time.Add(int64(cost.Time))
@@ -80,7 +83,19 @@ func (c *runCounters) activated(name, version, id string, cost pattern.Cost, ste
 	if cost.Time > p.Slowest {
 		p.Slowest, p.SlowestRun = cost.Time, id
 	}
+	for _, hot := range o.Hot {
+		i := slices.IndexFunc(p.Hot, func(h pattern.HotLine) bool { return h.Line == hot.Line })
+		switch {
+		case i >= 0:
+			p.Hot[i].Instructions += hot.Instructions
+		case len(p.Hot) < hotLinesMost:
+			p.Hot = append(p.Hot, hot)
+		}
+	}
 }
+
+// hotLinesMost is of how many lines of a version it is kept how hot they are.
+const hotLinesMost = 64
 
 // ended counts a run that has ended.
 func (c *runCounters) ended(name, version string, s pattern.State, journal int) {
@@ -130,7 +145,8 @@ func (h *Hub) patternCost(name, version string) PatternCost {
 		return PatternCost{Ended: map[pattern.State]int64{}}
 	}
 	cost := *p
-	cost.Ended = maps.Clone(p.Ended)
+	cost.Ended, cost.Hot = maps.Clone(p.Ended), slices.Clone(p.Hot)
+	slices.SortStableFunc(cost.Hot, func(a, b pattern.HotLine) int { return cmp.Compare(b.Instructions, a.Instructions) })
 	return cost
 }
 

@@ -356,8 +356,8 @@ func (t *runTx) take(r *runInTx, turn *runTurn, w *runWorld) error {
 	if err := r.State.Take(turn.outcome, w, turn.grants, turn.now); err != nil {
 		return err
 	}
-	cost, name, version, id, n := turn.outcome.Cost, r.Pattern, r.Version, r.id, len(r.State.Steps)-steps
-	t.OnCommit(func(uint64) { t.hub.runs.stats.activated(name, version, id, cost, n) })
+	o, name, version, id, n := turn.outcome, r.Pattern, r.Version, r.id, len(r.State.Steps)-steps
+	t.OnCommit(func(uint64) { t.hub.runs.stats.activated(name, version, id, o, n) })
 	return nil
 }
 

@@ -67,6 +67,7 @@ type execution struct {
 	table   *lua.LTable           // the argument of pattern{}
 	origins map[*lua.LTable][]string
 	lines   map[string]map[int]bool // nil: nobody asked
+	hot     map[string]int64        // samples by line
 }
 
 // Execute runs one activation of a program in this process, within the sandbox's
@@ -77,7 +78,7 @@ func Execute(p *Program, a *pattern.Activation) pattern.Outcome {
 	x := newExecution(p, a)
 	o := x.run()
 	o.Cost = pattern.Cost{Instructions: x.used(), Calls: x.calls, Time: time.Since(started)}
-	o.Lines = x.linesRun()
+	o.Lines, o.Hot = x.linesRun(), x.hotLines()
 	return o
 }
 

@@ -25,6 +25,9 @@ func (x *execution) Done() <-chan struct{} {
 	if x.lines != nil {
 		x.mark()
 	}
+	if x.left&(hotEvery-1) == 0 {
+		x.sample()
+	}
 	if x.left--; x.left >= 0 && x.over == "" {
 		return nil
 	}

@@ -189,19 +189,28 @@ func (x *execution) log(line, text string) {
 
 // mark notes the line of the next instruction.
 func (x *execution) mark() {
-	d, ok := x.running.GetStack(0)
-	if !ok {
+	source, line := x.next()
+	if source == "" {
 		return
 	}
-	if _, err := x.running.GetInfo("Sl", d, lua.LNil); err != nil || d.CurrentLine <= 0 || d.Source == "" {
-		return
-	}
-	file := x.lines[d.Source]
+	file := x.lines[source]
 	if file == nil {
 		file = map[int]bool{}
-		x.lines[d.Source] = file
+		x.lines[source] = file
 	}
-	file[d.CurrentLine] = true
+	file[line] = true
+}
+
+// next is where the next instruction is; an empty source: in no file.
+func (x *execution) next() (source string, line int) {
+	d, ok := x.running.GetStack(0)
+	if !ok {
+		return "", 0
+	}
+	if _, err := x.running.GetInfo("Sl", d, lua.LNil); err != nil || d.CurrentLine <= 0 {
+		return "", 0
+	}
+	return d.Source, d.CurrentLine
 }
 
 // linesRun are the lines that were run, in order; nil when nobody asked.

@@ -340,6 +340,11 @@ func (p *packer) outcome(o *pattern.Outcome) {
 	p.int(o.Cost.Instructions)
 	p.int(o.Cost.Calls)
 	p.int(int64(o.Cost.Time))
+	p.b = binary.AppendUvarint(p.b, uint64(len(o.Hot)))
+	for _, hot := range o.Hot {
+		p.text(hot.Line)
+		p.int(hot.Instructions)
+	}
 	p.yes(o.Lines != nil)
 	p.b = binary.AppendUvarint(p.b, uint64(len(o.Lines)))
 	for _, file := range slices.Sorted(maps.Keys(o.Lines)) {
@@ -360,6 +365,9 @@ func (u *unpacker) outcome() pattern.Outcome {
 		o.Logs = append(o.Logs, pattern.LogLine{Step: int(u.int()), Line: u.text(), Text: u.text()})
 	}
 	o.Cost = pattern.Cost{Instructions: u.int(), Calls: u.int(), Time: time.Duration(u.int())}
+	for range u.count(pattern.HotMost) {
+		o.Hot = append(o.Hot, pattern.HotLine{Line: u.text(), Instructions: u.int()})
+	}
 	is, n := u.yes(), u.count(filesMost)
 	if is {
 		o.Lines = map[string][]int{}

@@ -61,7 +61,20 @@ type Outcome struct {
 	Logs   []LogLine                  `json:"logs,omitempty"` // of code that has not run before
 	Cost   Cost                       `json:"cost"`
 	Lines  map[string][]int           `json:"lines,omitempty"` // run, by file, if Trace asked for it
+	// Hot are the lines that ran most of the instructions, the hottest first, of an
+	// activation that ran many. They are sampled, the same on each replay.
+	Hot []HotLine `json:"hot,omitempty"`
 }
+
+// HotLine is how many instructions a line ran, about; what its library calls cost
+// is not among them.
+type HotLine struct {
+	Line         string `json:"line"` // "pattern.lua:44"
+	Instructions int64  `json:"instructions"`
+}
+
+// HotMost is how many hot lines an outcome tells.
+const HotMost = 8
 
 // Report is what a program last said of how far it is.
 type Report struct {

@@ -38,6 +38,11 @@ func (r *Run) senseless(o *Outcome) *Fault {
 	case keptSize(o.Kept) > MaxKept:
 		return tooBig("what the run keeps", keptSize(o.Kept), MaxKept)
 	}
+	for _, hot := range o.Hot {
+		if len(o.Hot) > HotMost || len(hot.Line) > lineMost || !utf8.ValidString(hot.Line) || hot.Instructions < 0 {
+			return wrong("its hot lines")
+		}
+	}
 	for _, value := range o.Kept {
 		if !isJSON(value) {
 			return wrong("what it keeps is not JSON")

@@ -64,6 +64,14 @@ type PatternCost struct {
 	Seconds      float64          `json:"seconds"` // in workers
 	Slowest      float64          `json:"slowestSeconds"`
 	SlowestRun   string           `json:"slowestRun,omitempty"`
+
+	Hot []PatternLine `json:"hot,omitempty"` // of slow activations, sampled; the hottest first
+}
+
+// PatternLine is how many instructions a line of a pattern ran, about.
+type PatternLine struct {
+	Line         string `json:"line"` // pattern.lua:44
+	Instructions int64  `json:"instructions"`
 }
 
 // PatternInstall says how a pattern is installed.

@@ -51,6 +51,7 @@ type patternCost struct {
 	Seconds      float64                 `json:"seconds" doc:"In workers."`
 	Slowest      float64                 `json:"slowestSeconds" doc:"Of one activation."`
 	SlowestRun   string                  `json:"slowestRun,omitempty" doc:"Whose activation that was."`
+	Hot          []pattern.HotLine       `json:"hot,omitempty" doc:"The lines that ran most of the instructions of slow activations, sampled; the hottest first."`
 }
 
 // patternFile is a file of a pattern.
@@ -76,6 +77,7 @@ func showPattern(p engine.Pattern) patternDocument {
 		Cost: patternCost{
 			Runs: p.Cost.Runs, Ended: p.Cost.Ended, Activations: p.Cost.Activations, Instructions: p.Cost.Instructions, Calls: p.Cost.Calls,
 			Journal: p.Cost.Journal, Seconds: p.Cost.Time.Seconds(), Slowest: p.Cost.Slowest.Seconds(), SlowestRun: p.Cost.SlowestRun,
+			Hot: p.Cost.Hot[:min(len(p.Cost.Hot), pattern.HotMost)],
 		},
 	}
 	for _, n := range m.Needs {
