@@ -74,39 +74,20 @@ type watching struct {
 // that pauses may stay so for ever: where nobody sees the screen, that ends the
 // watching with 8. A hub that goes away is waited for.
 func (a *app) watchJob(s *client.Service, id string, how watching) error {
-	most := how.most
-	ctx, stop := context.WithCancel(a.ctx)
-	defer stop()
-	var late <-chan time.Time
-	if most > 0 {
-		timer := time.NewTimer(most)
-		defer timer.Stop()
-		late = timer.C
-	}
-	events := make(chan client.JobEvent)
-	ended := make(chan error, 1)
-	go func() { ended <- a.followJob(ctx, s, id, events) }()
 	w := jobWatch{app: a, service: s, id: id, output: how.output, endsPaused: a.width == 0 && !how.through, began: time.Now(), runs: runsWatch{app: a, service: s, job: id}}
-	tick := time.NewTicker(watchRedraw)
-	defer tick.Stop()
-	var err error
-	for followed := true; followed; {
-		select {
-		case e := <-events:
-			err = w.take(ctx, e)
-		case <-tick.C:
-			err = w.draw(ctx, false)
-		case <-late:
-			err = &problem{exit: ExitTimeout, what: fmt.Sprintf("the job has not ended within %s; it goes on", most), next: fmt.Sprintf("`muster job watch %s` follows it again.", id)}
-		case err = <-ended:
-			followed = false
-		}
-		if err != nil && followed {
-			stop()
-			<-ended
-			followed = false
-		}
+	screen := screen[client.JobEvent]{
+		follow: func(ctx context.Context, cursor string, f func(client.JobEvent) error) (string, error) {
+			return s.FollowJob(ctx, id, cursor, f)
+		},
+		final: func(e *client.JobEvent) bool { return e.Final() },
+		take:  func(ctx context.Context, e *client.JobEvent) error { return w.take(ctx, *e) },
+		draw:  func(ctx context.Context) error { return w.draw(ctx, false) },
+		most:  how.most,
+		late: func(most time.Duration) error {
+			return &problem{exit: ExitTimeout, what: fmt.Sprintf("the job has not ended within %s; it goes on", most), next: fmt.Sprintf("`muster job watch %s` follows it again.", id)}
+		},
 	}
+	err := screen.run(a)
 	w.finish()
 	switch {
 	case errors.Is(err, errEnded):
@@ -117,35 +98,6 @@ func (a *app) watchJob(s *client.Service, id string, how watching) error {
 		return &problem{exit: ExitCancelled, what: "the watching has ended; the job goes on", next: fmt.Sprintf("`muster job watch %s` follows it again, `muster job cancel %s` ends it.", id, id)}
 	}
 	return err
-}
-
-// followJob hands over what the hub tells of a job, until it has ended.
-func (a *app) followJob(ctx context.Context, s *client.Service, id string, events chan<- client.JobEvent) error {
-	keep := following{app: a}
-	for cursor := ""; ; {
-		next, err := s.FollowJob(ctx, id, cursor, func(e client.JobEvent) error {
-			keep.heard()
-			select {
-			case events <- e:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			if e.Final() {
-				return errEnded
-			}
-			return nil
-		})
-		cursor = next
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, errEnded) || client.HasCode(err, "deleted") {
-			return err
-		}
-		if err := keep.wait(err); err != nil {
-			return err
-		}
-	}
 }
 
 // jobWatch shows how a job stands.

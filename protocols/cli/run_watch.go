@@ -32,38 +32,20 @@ func (c *runWatchCmd) Run(a *app) error {
 // it failed or is uncertain, 9 when it was canceled. A hub that goes away is
 // waited for.
 func (a *app) watchRun(s *client.Service, id, output string, most time.Duration) error {
-	ctx, stop := context.WithCancel(a.ctx)
-	defer stop()
-	var late <-chan time.Time
-	if most > 0 {
-		timer := time.NewTimer(most)
-		defer timer.Stop()
-		late = timer.C
-	}
-	events := make(chan client.RunEvent)
-	ended := make(chan error, 1)
-	go func() { ended <- a.followRun(ctx, s, id, events) }()
 	w := runWatch{app: a, output: output}
-	tick := time.NewTicker(watchRedraw)
-	defer tick.Stop()
-	var err error
-	for followed := true; followed; {
-		select {
-		case e := <-events:
-			err = w.take(&e)
-		case <-tick.C:
-			err = w.draw(false)
-		case <-late:
-			err = &problem{exit: ExitTimeout, what: fmt.Sprintf("the run has not ended within %s; it goes on", most), next: fmt.Sprintf("`muster run watch %s` follows it again.", id)}
-		case err = <-ended:
-			followed = false
-		}
-		if err != nil && followed {
-			stop()
-			<-ended
-			followed = false
-		}
+	screen := screen[client.RunEvent]{
+		follow: func(ctx context.Context, cursor string, f func(client.RunEvent) error) (string, error) {
+			return s.FollowRun(ctx, id, cursor, f)
+		},
+		final: func(e *client.RunEvent) bool { return e.Final },
+		take:  func(_ context.Context, e *client.RunEvent) error { return w.take(e) },
+		draw:  func(context.Context) error { return w.draw(false) },
+		most:  most,
+		late: func(most time.Duration) error {
+			return &problem{exit: ExitTimeout, what: fmt.Sprintf("the run has not ended within %s; it goes on", most), next: fmt.Sprintf("`muster run watch %s` follows it again.", id)}
+		},
 	}
+	err := screen.run(a)
 	switch {
 	case errors.Is(err, errEnded):
 		return w.verdict()
@@ -71,35 +53,6 @@ func (a *app) watchRun(s *client.Service, id, output string, most time.Duration)
 		return &problem{exit: ExitCancelled, what: "the watching has ended; the run goes on", next: fmt.Sprintf("`muster run watch %s` follows it again, `muster run cancel %s` ends it.", id, id)}
 	}
 	return err
-}
-
-// followRun hands over what the hub tells of a run, until it has ended.
-func (a *app) followRun(ctx context.Context, s *client.Service, id string, events chan<- client.RunEvent) error {
-	keep := following{app: a}
-	for cursor := ""; ; {
-		next, err := s.FollowRun(ctx, id, cursor, func(e client.RunEvent) error {
-			keep.heard()
-			select {
-			case events <- e:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			if e.Final {
-				return errEnded
-			}
-			return nil
-		})
-		cursor = next
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, errEnded) || client.HasCode(err, "deleted") {
-			return err
-		}
-		if err := keep.wait(err); err != nil {
-			return err
-		}
-	}
 }
 
 // runWatch shows how a run stands.
