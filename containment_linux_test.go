@@ -58,6 +58,7 @@ func TestContainment(t *testing.T) {
 		}
 	}
 	var tails, memory []float64
+	var worst []time.Duration
 	// The first pass is not counted: the store keeps what was written last in memory,
 	// up to its share, whoever wrote it.
 	c.measure(window)
@@ -82,14 +83,18 @@ func TestContainment(t *testing.T) {
 		under, during := c.measureUntil(&done)
 		wg.Wait()
 		tails = append(tails, float64(under)/float64(base))
+		worst = append(worst, under)
 		memory = append(memory, float64(during-before))
 		t.Logf("round: p99 %s, under attack %s; memory %.1f MiB more", base, under, float64(during-before)/(1<<20))
 	}
 	c.report(list, rounds)
 	tail, more := medianOf(tails), medianOf(memory)
+	slices.Sort(worst)
 	t.Logf("p99 of other traffic under attack: %.2f times (median of %d rounds); memory of the hub: %.1f MiB more", tail, rounds, more/(1<<20))
-	if strict && tail > containTail {
-		t.Errorf("the p99 of other traffic is %.2f times that without attacks, at most %.1f", tail, containTail)
+	// A hub that is idle otherwise answers in one or two milliseconds: the ratio says
+	// little while the tail itself stays short. The figure is told either way.
+	if under := worst[len(worst)/2]; strict && tail > containTail && under > containTailShort {
+		t.Errorf("the p99 of other traffic is %.2f times that without attacks, %s, at most %.1f", tail, under, containTail)
 	}
 	if strict && more > containMemory {
 		t.Errorf("the hub has %.0f bytes more, at most %d", more, containMemory)
@@ -103,6 +108,8 @@ func TestContainment(t *testing.T) {
 }
 
 const (
+	containTailShort = 10 * time.Millisecond // a tail below it is short, whatever it is a multiple of
+
 	containDevices = 8
 	containRate    = 10 * time.Millisecond // each device is patched so often
 	containWindow  = 5 * time.Second
