@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -61,35 +58,11 @@ func jobsCommand(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	o.parts = strings.Split(*parts, ",")
-	run := map[string]func(context.Context, *hub, io.Writer) error{
+	run := map[string]benchPart{
 		"rate": o.rate, "preview": o.preview, "concurrent": o.concurrent, "configuration": o.configuration,
 		"import": o.imports,
 	}
-	for _, p := range o.parts {
-		if run[p] == nil {
-			return fmt.Errorf("part %q is not known, expected some of %s", p, strings.Join(jobParts, ","))
-		}
-	}
-	for _, p := range jobParts {
-		if slices.Contains(o.parts, p) {
-			if err := o.part(ctx, p, run[p], stdout); err != nil {
-				return fmt.Errorf("%s: %w", p, err)
-			}
-		}
-	}
-	return nil
-}
-
-// part runs one part on a hub of its own.
-func (o *jobOptions) part(ctx context.Context, name string, run func(context.Context, *hub, io.Writer) error, stdout io.Writer) error {
-	h, clean, err := newHub(o.hub)
-	if err != nil {
-		return err
-	}
-	defer clean()
-	defer func() { _ = h.signal(syscall.SIGKILL) }() // the data is thrown away
-	fmt.Fprintf(stdout, "\n%s\nmachine: %s\n", name, machine(filepath.Dir(h.data)))
-	return run(ctx, h, stdout)
+	return runParts(ctx, o.hub, jobParts, o.parts, run, stdout)
 }
 
 // jobView is what is read of a job.
