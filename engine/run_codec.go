@@ -65,16 +65,13 @@ func (runCodec) Append(dst []byte, r runRecord) ([]byte, error) {
 	}
 	dst = appendFloat(appendText(dst, r.Told.Phase), r.Told.Progress)
 	dst = appendNumbers(appendNumbers(dst, r.Chunks), r.Logs)
-	return appendRunState(dst, &r.State)
+	return appendRunState(dst, &r.State), nil
 }
 
 // appendRunState adds what a run is.
-func appendRunState(dst []byte, s *pattern.Run) ([]byte, error) {
+func appendRunState(dst []byte, s *pattern.Run) []byte {
 	dst = appendText(appendText(dst, string(s.State)), string(s.Entry))
-	dst, err := appendSteps(dst, s.Steps)
-	if err != nil {
-		return dst, err
-	}
+	dst = appendSteps(dst, s.Steps)
 	dst = binary.AppendUvarint(dst, uint64(len(s.Kept)))
 	for _, key := range slices.Sorted(maps.Keys(s.Kept)) {
 		dst = appendText(appendText(dst, key), string(s.Kept[key]))
@@ -87,10 +84,7 @@ func appendRunState(dst []byte, s *pattern.Run) ([]byte, error) {
 		dst = binary.AppendVarint(dst, n)
 	}
 	dst = appendText(dst, string(s.Result))
-	if dst, err = appendFault(dst, s.Fault); err != nil {
-		return dst, err
-	}
-	return appendFault(dst, s.Cancel)
+	return appendFault(appendFault(dst, s.Fault), s.Cancel)
 }
 
 func appendFloat(dst []byte, f float64) []byte {
@@ -108,13 +102,23 @@ func appendNumbers(dst []byte, list []int) []byte {
 	return dst
 }
 
-// appendFault adds a fault as JSON: few runs have one.
-func appendFault(dst []byte, f *pattern.Fault) ([]byte, error) {
+// faultInFields begins a fault that is stored field by field. It is no JSON, as
+// which faults were stored before.
+const faultInFields = 1
+
+// appendFault adds a fault as a text of its own; an empty one is none.
+func appendFault(dst []byte, f *pattern.Fault) []byte {
 	if f == nil {
-		return append(dst, 0), nil
+		return append(dst, 0)
 	}
-	text, err := marshal(f)
-	return appendText(dst, string(text)), err
+	b := appendText([]byte{faultInFields}, string(f.Code))
+	b = binary.AppendVarint(appendText(b, f.Message), int64(f.Status))
+	b = appendText(appendText(appendText(b, string(f.Cause)), string(f.Payload)), f.Line)
+	b = binary.AppendUvarint(b, uint64(len(f.Trace)))
+	for _, line := range f.Trace {
+		b = appendText(b, line)
+	}
+	return appendText(dst, string(b))
 }
 
 func appendLogs(dst []byte, list []pattern.LogLine) []byte {
@@ -133,7 +137,7 @@ const (
 	stepIsOpen
 )
 
-func appendSteps(dst []byte, list []pattern.Step) ([]byte, error) {
+func appendSteps(dst []byte, list []pattern.Step) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(list)))
 	for i := range list {
 		s := &list[i]
@@ -148,16 +152,13 @@ func appendSteps(dst []byte, list []pattern.Step) ([]byte, error) {
 		for _, text := range [...]string{string(s.Entry), s.Op, string(s.Args), s.Line, string(s.Result), s.Ref} {
 			dst = appendText(dst, text)
 		}
-		var err error
-		if dst, err = appendFault(dst, s.Fault); err != nil {
-			return dst, err
-		}
+		dst = appendFault(dst, s.Fault)
 		for _, t := range [...]time.Time{s.Begun, s.Ended, s.Due} {
 			dst = appendTime(dst, t)
 		}
 		dst = binary.AppendUvarint(dst, uint64(s.Tries))
 	}
-	return dst, nil
+	return dst
 }
 
 // Decode implements storage.Codec.
@@ -270,12 +271,23 @@ func (d *runReader) fault() *pattern.Fault {
 	if len(b) == 0 {
 		return nil
 	}
-	var f pattern.Fault
-	if json.Unmarshal(b, &f) != nil {
-		d.b, d.bad = nil, true
-		return nil
+	f := &pattern.Fault{}
+	if b[0] != faultInFields {
+		if json.Unmarshal(b, f) != nil {
+			d.b, d.bad = nil, true
+		}
+		return f
 	}
-	return &f
+	in := runReader{binaryReader{b: b[1:]}}
+	f.Code, f.Message, f.Status = pattern.FaultCode(in.text()), in.text(), int(in.varint())
+	f.Cause, f.Payload, f.Line = in.raw(), in.raw(), in.text()
+	for range in.count() {
+		f.Trace = append(f.Trace, in.text())
+	}
+	if in.end() != nil {
+		d.b, d.bad = nil, true
+	}
+	return f
 }
 
 func (d *runReader) logs() (list []pattern.LogLine) {
@@ -313,7 +325,7 @@ type (
 
 // Append implements storage.Codec.
 func (runStepsCodec) Append(dst []byte, list []pattern.Step) ([]byte, error) {
-	return appendSteps(dst, list)
+	return appendSteps(dst, list), nil
 }
 
 // Decode implements storage.Codec.

@@ -94,6 +94,23 @@ func TestRunCodec(t *testing.T) {
 	}
 }
 
+// TestRunCodecFaultOfBefore: faults were stored as JSON once.
+func TestRunCodecFaultOfBefore(t *testing.T) {
+	want := &pattern.Fault{Code: pattern.FaultLua, Message: "no", Status: 404, Cause: json.RawMessage(`{"a":1}`), Line: "main.lua:3", Trace: []string{"x", "y"}}
+	text, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := runReader{binaryReader{b: appendText(nil, string(text))}}
+	if got := d.fault(); d.end() != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("read %+v, want %+v", got, want)
+	}
+	d = runReader{binaryReader{b: appendText(nil, string(text[1:]))}}
+	if d.fault(); d.end() == nil {
+		t.Error("what is neither is taken for a fault")
+	}
+}
+
 func FuzzRunCodec(f *testing.F) {
 	var full runRecord
 	fill(reflect.ValueOf(&full).Elem(), rand.New(rand.NewPCG(1, 2)))

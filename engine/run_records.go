@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/muster-hub/muster/engine/pattern"
@@ -209,10 +210,18 @@ func loadSteps(r storage.Reader, id string, record *runRecord) (steps []pattern.
 // loadWholeRun is loadRun with the whole journal.
 func loadWholeRun(r storage.Reader, id string) (runRecord, error) {
 	record, err := loadRun(r, id)
-	if err != nil || len(record.Chunks) == 0 {
+	if err != nil {
 		return record, err
 	}
 	steps, err := loadSteps(r, id, &record)
-	record.State.Steps = append(steps, record.State.Steps...)
+	record.completed(steps)
 	return record, err
+}
+
+// completed puts the older part of its journal before what the record has. The
+// older part may be another record's, too: nobody changes a step in it.
+func (r *runRecord) completed(older []pattern.Step) {
+	if len(older) > 0 {
+		r.State.Steps = slices.Concat(older, r.State.Steps)
+	}
 }

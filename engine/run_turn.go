@@ -27,6 +27,7 @@ const (
 type runTurn struct {
 	id         string
 	revision   uint64
+	older      []pattern.Step // of its journal, outside its record: as long as it has this revision
 	now        time.Time
 	activation *pattern.Activation // nil: nothing is run
 	hash       string
@@ -99,7 +100,7 @@ func (h *Hub) readTurns(ctx context.Context, ids []string) (turns []*runTurn, er
 		patterns := map[string]patternRecord{}
 		now := time.Now().UTC()
 		for _, id := range ids {
-			record, err := loadWholeRun(r, id)
+			record, err := loadRun(r, id)
 			if isRunGone(err) {
 				continue
 			}
@@ -110,6 +111,10 @@ func (h *Hub) readTurns(ctx context.Context, ids []string) (turns []*runTurn, er
 				continue
 			}
 			turn := &runTurn{id: id, revision: record.Revision, now: now, job: record.Job != nil}
+			if turn.older, err = loadSteps(r, id, &record); err != nil {
+				return err
+			}
+			record.completed(turn.older)
 			if err := h.prepareTurn(r, turn, &record, patterns); err != nil {
 				return err
 			}
@@ -283,13 +288,15 @@ func (h *Hub) storeTurns(ctx context.Context, turns []*runTurn) error {
 
 // turn moves one run by what was found of it.
 func (t *runTx) turn(turn *runTurn) error {
-	r, err := t.loadWhole(turn.id)
+	record, err := loadRun(t.Tx, turn.id)
 	if isRunGone(err) {
 		return nil
 	}
-	if err != nil || r.Revision != turn.revision {
+	if err != nil || record.Revision != turn.revision {
 		return err // it was moved, and the loop was told
 	}
+	record.completed(turn.older)
+	r := t.loaded(turn.id, record, true)
 	s, now := &r.State, turn.now
 	w := &runWorld{t: t, r: r}
 	switch {
