@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/muster-hub/muster/storage"
@@ -82,6 +83,7 @@ func deviceboundKey(deviceID string, sequence uint64) storage.Key {
 
 // deviceboundState is what the hub remembers of deliveries between sweeps.
 type deviceboundState struct {
+	used  atomic.Bool // there are queues: a device may have one
 	mu    sync.Mutex
 	retry map[*Session]struct{} // sessions whose delivery could not be tried
 }
@@ -139,6 +141,7 @@ func (h *Hub) sendMessageTx(tx *storage.Tx, c Caller, deviceID string, m Deviceb
 	}
 	q.Last++
 	q.Count++
+	h.devicebound.used.Store(true) // before anybody can see that there is one
 	details, err := json.Marshal(struct {
 		MessageID string `json:"messageId"`
 	}{m.MessageID})
@@ -157,11 +160,22 @@ func (r *deviceboundRecord) queued(sequence uint64) QueuedMessage {
 
 // messagesWaiting is how many cloud-to-device messages wait for an identity.
 func (h *Hub) messagesWaiting(r storage.Reader, id TwinID) (int, error) {
-	if id.ModuleID != "" {
+	if id.ModuleID != "" || !h.devicebound.used.Load() {
 		return 0, nil
 	}
 	q, err := deviceboundQueueOf(r, id.DeviceID)
 	return q.Count, err
+}
+
+// openDevicebound finds out whether there are queues.
+func (h *Hub) openDevicebound(ctx context.Context) error {
+	return h.view(ctx, "read cloud-to-device queues", func(r storage.Reader) error {
+		for _, err := range deviceboundQueueTable.Scan(r, storage.Range{}) {
+			h.devicebound.used.Store(true)
+			return err
+		}
+		return nil
+	})
 }
 
 func deviceboundQueueOf(r storage.Reader, deviceID string) (deviceboundQueue, error) {

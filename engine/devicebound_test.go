@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,6 +198,37 @@ func TestMessagesOfACleanSessionAreGivenUp(t *testing.T) {
 	}
 	if list, _, err := h.ReceiveFeedback(t.Context(), c); err != nil || len(list) != 1 || list[0].Status != feedbackPurged {
 		t.Fatalf("feedback %+v, %v", list, err)
+	}
+}
+
+// TestMessagesAreCountedInTwins: also by a hub that found them in its store.
+func TestMessagesAreCountedInTwins(t *testing.T) {
+	dir := t.TempDir()
+	waiting := func(h *Hub, c Caller) int {
+		twin, err := h.Twin(t.Context(), c, TwinID{DeviceID: "d"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err := h.Query(t.Context(), c, QueryRequest{Text: "SELECT * FROM devices WHERE cloudToDeviceMessageCount = " + strconv.Itoa(twin.Identity.CloudToDeviceMessages)})
+		if err != nil || len(page.Twins) != 1 || page.Twins[0].Identity.CloudToDeviceMessages != twin.Identity.CloudToDeviceMessages {
+			t.Fatalf("a query gives %+v, %v", page.Twins, err)
+		}
+		return twin.Identity.CloudToDeviceMessages
+	}
+	for round := range 3 {
+		h, c, _ := openMessages(t, dir)
+		if n := waiting(h, c); n != round {
+			t.Errorf("%d messages wait, expected %d", n, round)
+		}
+		if _, err := h.SendMessage(t.Context(), c, "d", DeviceboundMessage{}); err != nil {
+			t.Fatal(err)
+		}
+		if n := waiting(h, c); n != round+1 {
+			t.Errorf("%d messages wait, expected %d", n, round+1)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

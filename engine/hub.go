@@ -150,6 +150,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	if err := h.openConfigurations(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if err := h.openDevicebound(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if err := h.methods.queue.open(ctx, h); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

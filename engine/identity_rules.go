@@ -177,7 +177,7 @@ func (h *Hub) storeIdentityTx(tx *storage.Tx, c Caller, op operation, kind strin
 	); err != nil {
 		return err
 	}
-	f := rowFields{make([]query.Field, 0, rowFieldsUsual)}
+	f := newRow()
 	f.identity(id, next)
 	if op == opIdentityCreate {
 		t := newTwinRecord(next.GenerationID)

@@ -155,6 +155,8 @@ func (q *queries) loadChunk(r storage.Reader, c storage.Chunk[twinRecord], loade
 		return err
 	}
 	epoch := q.hub.db.Epoch().Ordinal
+	f := newRow()
+	f.values = &query.TwinValues{} // loaders keep nothing
 	for item, err := range c.Items() {
 		if err != nil {
 			return err
@@ -169,7 +171,9 @@ func (q *queries) loadChunk(r storage.Reader, c storage.Chunk[twinRecord], loade
 		}
 		item.Value.enter(epoch)
 		source, row := id.row()
-		loaders[source].Add(row, q.hub.wholeRow(id, &identity, &item.Value, seen[id], configured[id]))
+		f.reset()
+		f.whole(q.hub, id, &identity, &item.Value, seen[id], configured[id])
+		loaders[source].Add(row, f.list)
 	}
 	q.done.Add(int64(c.Len()))
 	return nil
@@ -200,9 +204,8 @@ func (id TwinID) fromDeviceKey(k storage.Key) (TwinID, error) {
 	return TwinID{}, errors.New("key is not that of a device")
 }
 
-// wholeRow returns all that columns hold of a row.
-func (h *Hub) wholeRow(id TwinID, identity *identityRecord, t *twinRecord, stored presenceRecord, configured configuredRecord) []query.Field {
-	f := rowFields{make([]query.Field, 0, 22)}
+// whole adds all that columns hold of a row.
+func (f *rowFields) whole(h *Hub, id TwinID, identity *identityRecord, t *twinRecord, stored presenceRecord, configured configuredRecord) {
 	f.identity(id, identity)
 	f.twin(t)
 	p, connected := h.presenceNow(id)
@@ -211,7 +214,6 @@ func (h *Hub) wholeRow(id TwinID, identity *identityRecord, t *twinRecord, store
 	}
 	f.presence(p, connected)
 	f.configurations(&configured)
-	return f.list
 }
 
 // catchUp reads rows again that changed while the columns were built. When
@@ -266,7 +268,9 @@ func (q *queries) readAgain(ctx context.Context, rows [querySources]map[string]s
 				if err != nil {
 					return err
 				}
-				changes = append(changes, query.Change{ID: row, Replace: true, Fields: q.hub.wholeRow(id, &identity, &t, p, configured)})
+				f := newRow()
+				f.whole(q.hub, id, &identity, &t, p, configured)
+				changes = append(changes, query.Change{ID: row, Replace: true, Fields: f.list})
 			}
 			q.columns[source].Apply(changes)
 		}

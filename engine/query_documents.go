@@ -61,20 +61,17 @@ func (d hubDocuments) document(r storage.Reader, id TwinID) (v query.Value, size
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return v, 0, err
 	}
-	waiting := 0
-	if id.ModuleID == "" {
-		queue, err := deviceboundQueueOf(r, id.DeviceID)
-		if err != nil {
-			return v, 0, err
-		}
-		waiting = queue.Count
+	waiting, err := h.messagesWaiting(r, id)
+	if err != nil {
+		return v, 0, err
 	}
 	epoch := h.db.Epoch().Ordinal
 	configured, err := h.configured(r, id)
 	if err != nil {
 		return v, 0, err
 	}
-	f := rowFields{h.wholeRow(id, &identity, &t, p, configured)}
+	f := newRow()
+	f.whole(h, id, &identity, &t, p, configured)
 	f.text(rowPaths.etag, twinETag(epoch, t.Revision))
 	f.text(rowPaths.deviceETag, identityETag(epoch, identity.Revision))
 	f.add(rowPaths.version, query.NumberValue(float64(t.Version)))

@@ -128,7 +128,7 @@ func (q *queries) takeLocked(seq uint64, source query.Source, changes []query.Ch
 		// Presence is not part of what was stored. It is looked up here, where
 		// nothing can come between.
 		if c := &changes[i]; c.Replace && !c.Gone {
-			f := rowFields{c.Fields}
+			f := rowFields{list: c.Fields}
 			p, connected := q.hub.presenceNow(twinIDOfRow(c.ID))
 			f.presence(p, connected)
 			c.Fields = f.list

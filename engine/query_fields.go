@@ -42,7 +42,19 @@ func outsidePaths() []query.Path {
 
 // rowFields collects what a row has at paths. Values are spelled as a twin
 // read shows them; a test of that edge compares the two.
-type rowFields struct{ list []query.Field }
+type rowFields struct {
+	list   []query.Field
+	values *query.TwinValues // nil: what is added may be kept
+}
+
+// newRow begins with room for all that a usual row has.
+func newRow() rowFields { return rowFields{list: make([]query.Field, 0, rowFieldsUsual)} }
+
+// reset begins with the next row; what the list had is no more.
+func (f *rowFields) reset() {
+	f.list = f.list[:0]
+	f.values.Reset()
+}
 
 // rowFieldsUsual is how many a new row has.
 const rowFieldsUsual = 22
@@ -120,7 +132,7 @@ func (f *rowFields) twin(t *twinRecord) {
 
 // section adds a whole section.
 func (f *rowFields) section(s *twin.Section) {
-	v := query.TwinValue(s.View())
+	v := f.values.Of(s.View())
 	if s.Kind() == twin.Tags && s.Empty() {
 		v = query.Value{} // a twin without tags shows none
 	}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/muster-hub/muster/engine"
@@ -26,8 +27,13 @@ func TestItemsJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for i := range 3*twinsWritten + 1 { // a page that is written in parts
+		if _, err := hub.CreateIdentity(t.Context(), owner, engine.Identity{DeviceID: fmt.Sprint("many", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, text := range []string{
-		"SELECT * FROM devices", "SELECT * FROM devices.modules", "SELECT * FROM devices WHERE deviceId = 'none'",
+		"SELECT * FROM devices", "SELECT TOP 1 * FROM devices", "SELECT * FROM devices.modules", "SELECT * FROM devices WHERE deviceId = 'none'",
 		"SELECT deviceId, tags.a FROM devices", "SELECT COUNT() AS n FROM devices",
 	} {
 		page, err := hub.Query(t.Context(), owner, engine.QueryRequest{Text: text})

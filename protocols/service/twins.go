@@ -63,51 +63,58 @@ type desiredBody struct {
 }
 
 func showTwin(t engine.Twin) twinDocument {
-	i := &t.Identity
-	a := showAuthentication(i.Authentication)
-	d := twinDocument{
-		twinHead: twinHead{
-			DeviceID: i.DeviceID, ModuleID: i.ModuleID, ETag: t.ETag, DeviceETag: i.ETag,
-			Status: statusText(i), StatusReason: orNull(i.StatusReason), StatusUpdateTime: twinTime(i.StatusUpdated),
-			ConnectionState: connectionState(i), LastActivityTime: twinTime(i.LastActivity),
-			CloudToDeviceMessageCount: i.CloudToDeviceMessages,
-			AuthenticationType:        a.Type, X509Thumbprint: a.X509Thumbprint,
-			ModelID: t.ModelID, Version: t.Version,
-		},
-		Properties: twinProperties{Desired: sectionJSON(t.Desired), Reported: sectionJSON(t.Reported)},
-		twinTail:   twinTail{Capabilities: capabilities{i.Edge}, DeviceScope: i.DeviceScope, ParentScopes: i.ParentScopes},
-	}
+	head, tail := showTwinAround(&t)
+	d := twinDocument{twinHead: head, twinTail: tail, Properties: twinProperties{Desired: sectionJSON(t.Desired), Reported: sectionJSON(t.Reported)}}
 	if t.Tags != nil && !t.Tags.Empty() {
 		d.Tags = t.Tags.JSON(nil, false)
-	}
-	if len(t.Configurations) > 0 {
-		d.Configurations = make(map[string]configurationStatus, len(t.Configurations))
-		for id, status := range t.Configurations {
-			d.Configurations[id] = configurationStatus{status}
-		}
 	}
 	return d
 }
 
-// append writes what encode makes of the document. Sections are most of it,
-// and are compact already: encoding/json would read each of their bytes again,
-// which on a page of whole twins takes longer than finding them.
-func (d *twinDocument) append(dst []byte) []byte {
-	head, tail := encode(d.twinHead), encode(d.twinTail)
-	dst = append(dst, head[:len(head)-1]...)
-	if len(d.Tags) > 0 {
-		dst = append(append(dst, `,"tags":`...), d.Tags...)
+// showTwinAround is a twin without its sections.
+func showTwinAround(t *engine.Twin) (twinHead, twinTail) {
+	i := &t.Identity
+	a := showAuthentication(i.Authentication)
+	head := twinHead{
+		DeviceID: i.DeviceID, ModuleID: i.ModuleID, ETag: t.ETag, DeviceETag: i.ETag,
+		Status: statusText(i), StatusReason: orNull(i.StatusReason), StatusUpdateTime: twinTime(i.StatusUpdated),
+		ConnectionState: connectionState(i), LastActivityTime: twinTime(i.LastActivity),
+		CloudToDeviceMessageCount: i.CloudToDeviceMessages,
+		AuthenticationType:        a.Type, X509Thumbprint: a.X509Thumbprint,
+		ModelID: t.ModelID, Version: t.Version,
 	}
-	dst = append(append(dst, `,"properties":{"desired":`...), d.Properties.Desired...)
-	dst = append(append(dst, `,"reported":`...), d.Properties.Reported...)
+	tail := twinTail{Capabilities: capabilities{i.Edge}, DeviceScope: i.DeviceScope, ParentScopes: i.ParentScopes}
+	if len(t.Configurations) > 0 {
+		tail.Configurations = make(map[string]configurationStatus, len(t.Configurations))
+		for id, status := range t.Configurations {
+			tail.Configurations[id] = configurationStatus{status}
+		}
+	}
+	return head, tail
+}
+
+// appendTwin writes what encode makes of showTwin. Sections are most of it, and
+// are written compact already: encoding/json would read each of their bytes again,
+// which on a page of whole twins takes longer than finding them.
+func appendTwin(dst []byte, t *engine.Twin) []byte {
+	around, after := showTwinAround(t)
+	head, tail := encode(around), encode(after)
+	dst = append(dst, head[:len(head)-1]...)
+	if t.Tags != nil && !t.Tags.Empty() {
+		dst = t.Tags.JSON(append(dst, `,"tags":`...), false)
+	}
+	dst = appendSection(append(dst, `,"properties":{"desired":`...), t.Desired)
+	dst = appendSection(append(dst, `,"reported":`...), t.Reported)
 	return append(append(dst, "},"...), tail[1:]...)
 }
 
-func sectionJSON(s *twin.Section) json.RawMessage {
+func sectionJSON(s *twin.Section) json.RawMessage { return appendSection(nil, s) }
+
+func appendSection(dst []byte, s *twin.Section) []byte {
 	if s == nil {
-		return json.RawMessage("{}")
+		return append(dst, "{}"...)
 	}
-	return s.JSON(nil, true)
+	return s.JSON(dst, true)
 }
 
 func getTwin(c *call) (answer, error) {
