@@ -16,7 +16,7 @@ import (
 // and reads are served. What changes meanwhile is only noted, and read again
 // afterwards: the notes are bounded by the number of rows, however long it takes.
 const (
-	buildChunk  = 512             // twins that a goroutine decodes in one go
+	buildChunk  = 2048            // twins that a goroutine decodes in one go
 	buildLast   = 256             // rows that may be read while commits wait
 	buildRounds = 8               // from then on twice as many each round, so that it ends
 	buildRetry  = 5 * time.Second // after a failure

@@ -85,7 +85,7 @@ func (s *store) newPath(n *node, key string, ord uint32, q *quota) *node {
 		}
 		s.drop(victim)
 		s.refuse(victim.parent, victim.key)
-		delete(victim.parent.children, victim.key)
+		victim.parent.forget(victim.key)
 	}
 	c := s.child(n, key)
 	c.column = newColumn(ord)

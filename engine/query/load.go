@@ -193,7 +193,7 @@ func (s *store) joinColumn(w *wanted, loaders []*Loader, bases []uint32) {
 	if !whole {
 		if n.why == "" {
 			s.refuse(parent, key)
-			delete(parent.children, key)
+			parent.forget(key)
 		} else {
 			s.lost++
 		}

@@ -27,6 +27,7 @@ type node struct {
 	hash     uint64 // of the path
 	parent   *node
 	children map[string]*node
+	order    []*node // of them, as the last object that a row had here named them
 	column   *column // nil when there is none
 	role     role
 	why      string // why a path that was seen has no column
@@ -82,6 +83,32 @@ func (s *store) child(n *node, key string) *node {
 		n.children[key] = c
 	}
 	return c
+}
+
+// orderMost is how many children have a place in order.
+const orderMost = 64
+
+// member is the child of an object's member; nil: there is none. Objects of the
+// same shape, as those of a fleet mostly are, find it without a look at the map.
+func (n *node) member(place int, key string) *node {
+	if place < len(n.order) && n.order[place].key == key {
+		return n.order[place]
+	}
+	c := n.children[key]
+	switch {
+	case c == nil:
+	case place < len(n.order):
+		n.order[place] = c
+	case place == len(n.order) && place < orderMost:
+		n.order = append(n.order, c)
+	}
+	return c
+}
+
+// forget removes a child.
+func (n *node) forget(key string) {
+	delete(n.children, key)
+	n.order = nil
 }
 
 func (n *node) path() Path {
@@ -170,8 +197,8 @@ func (s *store) put(n *node, ord uint32, v Value, q *quota) {
 			s.prune(n)
 		}
 	}
-	for _, m := range v.members {
-		c := n.children[m.Key]
+	for i, m := range v.members {
+		c := n.member(i, m.Key)
 		if c.fresh() {
 			if c = s.newPath(n, m.Key, ord, q); c == nil {
 				continue
@@ -219,7 +246,7 @@ func (s *store) clear(n *node, ord uint32) {
 func (s *store) prune(n *node) {
 	for n != s.root && n.role == plain && len(n.children) == 0 && n.column != nil && n.column.used == 0 {
 		s.drop(n)
-		delete(n.parent.children, n.key)
+		n.parent.forget(n.key)
 		n = n.parent
 	}
 }
