@@ -12,6 +12,7 @@ import (
 	"hash/maphash"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"runtime"
 	"slices"
@@ -327,44 +328,18 @@ func (l *eventLoad) subscribe(ctx context.Context, h *hub, config *tls.Config, t
 		s.device = i % eventPublishers
 		query.Set("device", deviceName("device", s.device)+"*")
 	}
-	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", h.https)
-	if err != nil {
+	conn, status, rest, err := openStream(ctx, h, config, token, "/api/v1/events?"+query.Encode(), l.form)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	s.conn = conn
-	form := "Accept: text/event-stream\r\n"
-	if l.form == "sse-gzip" {
-		form += "Accept-Encoding: gzip\r\n"
-	}
-	if strings.HasPrefix(l.form, "websocket") {
-		form = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
-		if l.form == "websocket-deflate" {
-			form += "Sec-WebSocket-Extensions: permessage-deflate\r\n"
-		}
-	}
-	_, err = fmt.Fprintf(conn, "GET /api/v1/events?%s HTTP/1.1\r\nHost: %s\r\nAuthorization: %s\r\n%s\r\n", query.Encode(), hostName, token, form)
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	// The answer's head; what follows it is the first of the stream.
-	head := make([]byte, 0, 4096)
-	for !bytes.Contains(head, []byte("\r\n\r\n")) && len(head) < cap(head) {
-		n, err := conn.Read(head[len(head):cap(head)])
-		if err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
-		head = head[:len(head)+n]
-	}
-	switch status := string(head[:min(len(head), 12)]); status {
-	case "HTTP/1.1 200", "HTTP/1.1 101":
-		_, s.rest, _ = bytes.Cut(head, []byte("\r\n\r\n"))
+	case status == http.StatusOK, status == http.StatusSwitchingProtocols:
+		s.conn, s.rest = conn, rest
 		return s, nil
-	case "HTTP/1.1 429":
+	case status == http.StatusTooManyRequests:
 		l.refused.Add(1)
 		return nil, conn.Close()
-	default:
-		return nil, errors.Join(fmt.Errorf("the hub answered %.300q", head), conn.Close())
 	}
+	return nil, errors.Join(fmt.Errorf("the hub answered %d: %.300q", status, rest), conn.Close())
 }
 
 // read counts what comes until the connection ends.

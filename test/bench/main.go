@@ -12,6 +12,7 @@
 //	bench backup    updates while a backup is made
 //	bench idle      memory and processor time of idle connections
 //	bench storm     a fleet that loses its network in one moment, and comes back
+//	bench live      what live queries cost the updates of twins
 //	bench query     queries over a million twins, beside PostgreSQL and SQLite
 //	bench jobs      jobs over a fleet beside plain updates, previews, configurations
 //	bench patterns  workers, waiting runs, resumed ones, a procedure beside plain Go
@@ -46,7 +47,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, webhooks, backup, start, idle, storm, query, jobs, patterns or soak")
+		return errors.New("name a subcommand: storage, mqtt, telemetry, method, events, webhooks, backup, start, idle, storm, query, live, jobs, patterns or soak")
 	}
 	if args[0] == "worker" { // the child of storage
 		return workerCommand(ctx, args[1:], stdout, stderr)
@@ -60,11 +61,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"storage": storageCommand, "mqtt": mqttCommand, "method": methodCommand, "start": startCommand, "idle": idleCommand,
 		"telemetry": telemetryCommand, "events": eventsCommand, "webhooks": webhooksCommand, "storm": stormCommand, "soak": soakCommand, "backup": backupCommand, "query": queryCommand,
-		"jobs": jobsCommand, "patterns": patternsCommand,
+		"live": liveCommand, "jobs": jobsCommand, "patterns": patternsCommand,
 	}
 	command, ok := commands[args[0]]
 	if !ok {
-		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, webhooks, backup, start, idle, storm, query, jobs, patterns or soak", args[0])
+		return fmt.Errorf("subcommand %q is not known, expected storage, mqtt, telemetry, method, events, webhooks, backup, start, idle, storm, query, live, jobs, patterns or soak", args[0])
 	}
 	shown := slices.Clone(args)
 	if i := slices.Index(shown, "-muster"); i >= 0 && i+1 < len(shown) { // run.sh adds it

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures Muster beside other software. Usage:
 #
-#   test/bench/run.sh [storage|mqtt|telemetry|method|events|webhooks|backup|start|idle|storm|query|jobs|patterns|soak [FLAGS]]
+#   test/bench/run.sh [storage|mqtt|telemetry|method|events|webhooks|backup|start|idle|storm|query|live|jobs|patterns|soak [FLAGS]]
 #
 # Without a subcommand all but backup and soak run, with their defaults: about two
 # hours. Add -h after a subcommand for its flags. Needs Go and a Linux machine
@@ -87,7 +87,7 @@ measure() {
 if [ $# -gt 0 ]; then
 	measure "$@"
 else
-	for sub in storage mqtt telemetry method events webhooks query jobs patterns start idle storm; do
+	for sub in storage mqtt telemetry method events webhooks query live jobs patterns start idle storm; do
 		measure "$sub"
 		echo
 	done
