@@ -517,7 +517,7 @@ func (k *knock) NetConn() net.Conn { return &k.Socket }
 // with it the costly part of the handshake is over.
 func (k *knock) Write(b []byte) (int, error) {
 	k.done()
-	return k.Conn.Write(b)
+	return k.Socket.Write(b)
 }
 
 // Close closes the connection and forgets it.

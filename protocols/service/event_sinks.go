@@ -106,8 +106,7 @@ func (s *eventSource) write(b []byte) error {
 		}
 		s.last = now
 	}
-	_, err := s.conn.Write(b)
-	return err
+	return wire.WriteOnce(s.conn, b)
 }
 
 // say writes a few lines.

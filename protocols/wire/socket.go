@@ -1,10 +1,13 @@
 package wire
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +24,8 @@ import (
 type Socket struct {
 	net.Conn
 
+	gather atomic.Pointer[gathered] // nil: writes go out at once
+
 	raw     syscall.RawConn
 	receive func(fd uintptr) bool // made once: wait must not allocate
 
@@ -34,13 +39,13 @@ type Socket struct {
 // NewSocket returns a Socket over a connection just accepted. One that has no
 // file descriptor works as it did before.
 func NewSocket(conn net.Conn) Socket {
-	s := Socket{Conn: conn}
+	var raw syscall.RawConn
 	if c, ok := conn.(syscall.Conn); ok {
-		if raw, err := c.SyscallConn(); err == nil {
-			s.raw = raw
+		if r, err := c.SyscallConn(); err == nil {
+			raw = r
 		}
 	}
-	return s
+	return Socket{Conn: conn, raw: raw}
 }
 
 // errDry is what reads fail with when nothing more has arrived. crypto/tls goes
@@ -117,4 +122,77 @@ func (s *Socket) tryReceive(fd uintptr) bool {
 		}
 		return true
 	}
+}
+
+// gathered is what is written to a Socket until it goes out in one write.
+type gathered struct {
+	mu    sync.Mutex
+	bytes []byte
+	done  bool
+}
+
+// gatherBytes are idle bytes of all sockets: few of them write much at a time.
+var gatherBytes sync.Pool // *[]byte
+
+const (
+	recordMost = 16 << 10  // what TLS puts into one record
+	gatherMost = 256 << 10 // what is kept for the next one who gathers
+)
+
+// Write writes, or gathers what is written.
+func (s *Socket) Write(b []byte) (int, error) {
+	g := s.gather.Load()
+	if g == nil {
+		return s.Conn.Write(b)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.done {
+		return s.Conn.Write(b)
+	}
+	g.bytes = append(g.bytes, b...)
+	return len(b), nil
+}
+
+// WriteOnce writes to a connection, over TLS in one write of all records: else
+// each would be a system call that wakes the peer. One caller at a time.
+func WriteOnce(conn net.Conn, b []byte) error {
+	s := socketOf(conn)
+	if s == nil || len(b) <= recordMost {
+		_, err := conn.Write(b)
+		return err
+	}
+	room, ok := gatherBytes.Get().(*[]byte)
+	if !ok {
+		room = new([]byte)
+	}
+	g := &gathered{bytes: (*room)[:0]}
+	s.gather.Store(g)
+	_, err := conn.Write(b)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.gather.Store(nil)
+	if len(g.bytes) > 0 {
+		if _, wrote := s.Conn.Write(g.bytes); err == nil {
+			err = wrote
+		}
+	}
+	g.done = true
+	if *room = g.bytes; cap(*room) <= gatherMost {
+		gatherBytes.Put(room)
+	}
+	return err
+}
+
+// socketOf finds the Socket below TLS; nil when there is none.
+func socketOf(conn net.Conn) *Socket {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+		if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
+			conn = outer.NetConn()
+		}
+		s, _ := conn.(*Socket)
+		return s
+	}
+	return nil
 }

@@ -105,8 +105,7 @@ func (t *Text) SendFrame(frame []byte) error {
 	if l.cut.Load() {
 		return errCut
 	}
-	_, err := l.Conn.Write(frame)
-	return err
+	return WriteOnce(l.Conn, frame)
 }
 
 // deflateTail ends what a sync flush of DEFLATE writes, and stays off the wire.
