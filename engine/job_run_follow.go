@@ -181,7 +181,7 @@ func (f *jobFollowers) live(ctx context.Context, one *jobFollower) error {
 	defer reader.Close()
 	snapshot := true
 	for {
-		list, more, err := reader.Next(followTake)
+		list, more, err := reader.Next(followTake, nil)
 		if err != nil {
 			return err
 		}

@@ -74,6 +74,10 @@ func (s *Subscription) Close() {
 	s.hub.events.leave(s.principal)
 }
 
+// Release lets go of what Next returned, which may be much, before what is
+// made of it is sent to somebody who may be slow.
+func (s *Subscription) Release() { clear(s.list) }
+
 // Cursor resumes after all that Next has returned or passed over. It is empty
 // while only the one that Subscribe was given would do: there is a gap, and
 // Next has not told it yet.

@@ -11,7 +11,7 @@ import (
 // concerns a path that it reads. Safe for concurrent use.
 //
 // It has no clock and no goroutine: whoever owns it waits at Attention and
-// calls Tell.
+// calls Tell and Wake.
 type Live struct {
 	table     liveTable
 	options   LiveOptions
@@ -33,7 +33,11 @@ type Live struct {
 	turn        uint64  // changes and rows looked at so far
 	row         liveRow // that is evaluated
 	touched     []*liveQuery
+	changed     []*projection
 	dirty       []*liveQuery // have events of which their readers don't know
+	leave       *liveShown   // of the turn left, for all queries that the row leaves
+	left        uint64
+	bytes       int // of all rings
 	lagged      int64
 }
 
@@ -165,15 +169,17 @@ func (l *Live) change(one []Change) {
 	}
 	release()
 
-	id, gone := c.ID, c.Gone
+	id, gone, stays := c.ID, c.Gone, known && !c.Replace
 	l.table.Apply(one)
 	if gone || len(l.touched) == 0 {
 		return
 	}
 	rows, release = l.table.look()
 	defer release()
-	if n, known = rows.ordinal(id); !known {
-		return
+	if !stays {
+		if n, known = rows.ordinal(id); !known {
+			return
+		}
 	}
 	l.turn++ // what was rendered before is no longer so
 	for _, q := range l.touched {
@@ -201,18 +207,30 @@ func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 		}
 		quiet := len(f.Path) > 0 && slices.Contains(l.options.Quiet, f.Path[0])
 		l.index.find(f.Path, m, func(u pathUse, below bool) {
-			if quiet && u.projected && u.query.projection.items == nil {
+			p := u.projection
+			switch {
+			case p == nil:
+				l.touch(u.query).turned = true
 				return
+			case quiet && p.items == nil:
+				return
+			case p.mark != l.turn:
+				p.mark, p.certain = l.turn, false
+				l.changed = append(l.changed, p)
 			}
-			q := l.touch(u.query)
-			if u.projected {
-				q.compare = true
-				q.certain = q.certain || plain && !below
-			} else {
-				q.turned = true
-			}
+			p.certain = p.certain || plain && !below
 		})
 	}
+	// Many queries may show what changed, and few of them have the row.
+	for _, p := range l.changed {
+		for _, q := range p.queries {
+			if q.members.has(n) {
+				l.touch(q)
+				q.compare, q.certain = true, p.certain
+			}
+		}
+	}
+	l.changed = l.changed[:0]
 }
 
 // touch lists a query among those that a change concerns.
@@ -282,14 +300,49 @@ func (l *Live) fail(q *liveQuery, missing Path) {
 	}
 }
 
-// tell adds an event to a query's ring.
+// tell adds an event to a query's ring; row is nil when it leaves.
 func (l *Live) tell(q *liveQuery, kind LiveKind, id string, row []byte) {
 	if !q.whole {
 		return // nobody has begun to read it
 	}
-	q.ring.add(liveEntry{kind: kind, id: id, row: row, position: l.position, time: l.stamp.UnixNano()}, l.ringBytes())
+	shown, turn := &q.projection.shown, &q.projection.told
+	if row == nil {
+		shown, turn = &l.leave, &l.left
+	}
+	if *turn != l.turn {
+		*shown, *turn = &liveShown{id: id, row: row, position: l.position, time: l.stamp.UnixNano()}, l.turn
+	}
+	q.ring.add(liveEntry{kind, *shown})
+	l.bound()
+	if q.fresh++; q.fresh == liveMany {
+		l.attend()
+	}
 	l.wake(q)
 }
+
+// room is how many bytes all rings may hold together.
+func (l *Live) room() int { return max(int(l.options.Bytes), liveRingLeast*len(l.queries)) }
+
+// bound makes room in the rings that hold more than their share, as each may
+// while others need less.
+func (l *Live) bound() {
+	room := l.room()
+	if l.bytes <= room {
+		return
+	}
+	share := room / max(1, len(l.queries))
+	for _, q := range l.queries {
+		if q.ring.bytes > share {
+			q.ring.trim(share / 2) // more than need be, so that it is not done for each event
+		}
+		if l.bytes < room/4*3 {
+			return
+		}
+	}
+}
+
+// liveMany events of a query are worth waking its readers for.
+const liveMany = 512
 
 // wake says that a query has something to tell.
 func (l *Live) wake(q *liveQuery) {
@@ -307,40 +360,26 @@ func (l *Live) attend() {
 	}
 }
 
-// ringBytes is how much each ring may hold.
-func (l *Live) ringBytes() int {
-	return int(min(liveRingBytes, max(liveRingLeast, l.options.Bytes/int64(max(1, len(l.queries))))))
-}
-
 // Follows reports whether a query reads a path, or what is below or above it;
 // SELECT * does not count.
 func (l *Live) Follows(p Path) (yes bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.index.find(p, nil, func(u pathUse, _ bool) { yes = yes || !u.projected || u.query.projection.items != nil })
+	l.index.find(p, nil, func(u pathUse, _ bool) { yes = yes || u.query != nil || u.projection.items != nil })
 	return yes
 }
 
-// Attention is signalled when Tell is to be called: there are events, or the
-// time of the next call has changed.
+// Attention is signalled when Tell and Wake are to be called: there are events,
+// or the time of the next call has changed.
 func (l *Live) Attention() <-chan struct{} { return l.attention }
 
-// Tell does what time alone does, wakes the readers of all queries that have
-// events, and forgets queries that nobody has read for long. It returns when it
-// is to be called again at the latest; zero: when Attention says.
+// Tell does what time alone does, and forgets queries that nobody has read for
+// long. It returns when it is to be called again at the latest; zero: when
+// Attention says.
 func (l *Live) Tell(now time.Time) (next time.Time) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.advance(now)
-	var moved []chan struct{}
-	for i, q := range l.dirty {
-		q.dirty = false
-		if q.moved != nil {
-			moved = append(moved, q.moved)
-			q.moved = nil
-		}
-		l.dirty[i] = nil
-	}
-	l.dirty = l.dirty[:0]
 	if len(l.due) > 0 {
 		next = l.due[0].at
 	}
@@ -355,6 +394,34 @@ func (l *Live) Tell(now time.Time) (next time.Time) {
 			next = ends
 		}
 	}
+	return next
+}
+
+// Wake wakes the readers of queries that have events: at once where the last
+// time is as long ago as events are to gather, or where there are many. Each
+// turn of a reader costs more than an event does, and a query of which little
+// comes waits for nobody. It returns when it is to be called again at the latest;
+// zero: when Attention says.
+func (l *Live) Wake(now time.Time, gather time.Duration) (next time.Time) {
+	l.mu.Lock()
+	var moved []chan struct{}
+	later := l.dirty[:0]
+	for _, q := range l.dirty {
+		if at := q.woken.Add(gather); at.After(now) && q.fresh < liveMany && q.err == nil {
+			later = append(later, q)
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
+			continue
+		}
+		q.dirty, q.fresh, q.woken = false, 0, now
+		if q.moved != nil {
+			moved = append(moved, q.moved)
+			q.moved = nil
+		}
+	}
+	clear(l.dirty[len(later):])
+	l.dirty = later
 	l.mu.Unlock()
 	for _, c := range moved { // each may have thousands of readers
 		close(c)

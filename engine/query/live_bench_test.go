@@ -48,7 +48,7 @@ func BenchmarkLiveApply(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				for list, more, err := r.Next(1000); len(list) > 0 || more == l.ready; list, more, err = r.Next(1000) {
+				for list, more, err := r.Next(1000, nil); len(list) > 0 || more == l.ready; list, more, err = r.Next(1000, nil) {
 					if err != nil {
 						b.Fatal(err)
 					}

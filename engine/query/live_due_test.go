@@ -20,7 +20,7 @@ func TestLiveDueIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for list, more, err := r.Next(10); len(list) > 0 || more == l.ready; list, more, err = r.Next(10) {
+	for list, more, err := r.Next(10, nil); len(list) > 0 || more == l.ready; list, more, err = r.Next(10, nil) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,8 +5,8 @@ import (
 	"sort"
 )
 
-// pathIndex finds the live queries that a change of a path concerns: those
-// that read the path, an object in which it lies, or something below it.
+// pathIndex finds the conditions and projections that a change of a path concerns:
+// those that read the path, an object in which it lies, or something below it.
 type pathIndex struct{ root pathNode }
 
 type pathNode struct {
@@ -15,10 +15,10 @@ type pathNode struct {
 	compared compared
 }
 
-// pathUse is a query that reads a path.
+// pathUse is what reads a path, one of the two.
 type pathUse struct {
-	query     *liveQuery
-	projected bool // in what it shows, else in its condition
+	query      *liveQuery  // in its condition
+	projection *projection // of all queries that show the same
 }
 
 // compared are the uses of a path in comparisons with constants alone: they can
@@ -140,7 +140,7 @@ func constantsOf(e expr, p Path) (constants []Value, only bool) {
 	return constants, reads == compares
 }
 
-// add notes that a query reads a path, in a condition if it is not nil.
+// add notes that a path is read, in a condition if it is not nil.
 func (x *pathIndex) add(p Path, u pathUse, where expr) {
 	n := &x.root
 	for _, key := range p {

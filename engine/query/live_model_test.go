@@ -292,7 +292,7 @@ func TestLiveModel(t *testing.T) {
 func runLiveModel(t *testing.T, r *rand.Rand) {
 	plain, now := newPlainTable(), time.Unix(1000, 0)
 	columns := NewColumns(ColumnOptions{ID: Path{"deviceId"}})
-	l := NewLive(columns, LiveOptions{Queries: 20, Bytes: 300 << 10, Linger: time.Minute, Instance: "i1"})
+	l := NewLive(columns, LiveOptions{Queries: 20, Bytes: 100 << 10, Linger: time.Minute, Instance: "i1"})
 	l.pace = livePace{build: 7, scan: 6, page: 3, bytes: 100}
 	queries, past := modelQueries(), history{}
 	var readers []*model
@@ -313,11 +313,12 @@ func runLiveModel(t *testing.T, r *rand.Rand) {
 			}
 		}
 		for range r.IntN(12) {
-			list, more, err := m.reader.Next(1 + r.IntN(20))
+			list, more, err := m.reader.Next(1+r.IntN(20), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, e := range list {
+			for i := range list {
+				e := &list[i]
 				m.take(t, past, e)
 				if events++; e.Kind == LiveReset {
 					resets++
@@ -362,10 +363,41 @@ func runLiveModel(t *testing.T, r *rand.Rand) {
 		}
 		if r.IntN(4) == 0 {
 			l.Tell(now)
+			l.Wake(now, time.Second)
+			checkRings(t, l)
 		}
 	}
 	t.Logf("%d checks, %d resumed, %d resets, %d events", checks, resumed, resets, events)
-	if checks < 50 || resumed < 20 || events < 500 {
+	if checks < 50 || resumed < 20 || events < 500 || resets == 0 {
 		t.Error("this shows little")
+	}
+}
+
+// checkRings fails when the rings hold more than they may, or another sum than
+// they say.
+func checkRings(t *testing.T, l *Live) {
+	t.Helper()
+	held, sum := map[*liveShown]int{}, 0
+	for _, q := range l.queries {
+		bytes := 0
+		for i := range q.ring.count {
+			e := &q.ring.entries[(q.ring.head+i)%len(q.ring.entries)]
+			if held[e.shown]++; held[e.shown] == 1 {
+				sum += e.shown.size()
+			}
+			bytes += e.shown.size() + liveEntryBytes
+			sum += liveEntryBytes
+		}
+		if bytes != q.ring.bytes {
+			t.Fatalf("a ring has %d bytes and says %d", bytes, q.ring.bytes)
+		}
+	}
+	for s, n := range held {
+		if s.held != n {
+			t.Fatalf("%d rings have what %d are said to", n, s.held)
+		}
+	}
+	if sum != l.bytes || sum > l.room() {
+		t.Fatalf("the rings have %d bytes, say %d and may have %d", sum, l.bytes, l.room())
 	}
 }

@@ -14,6 +14,7 @@ import (
 type liveQuery struct {
 	hash       string // of its text
 	number     uint64 // of all that were made
+	cursor     string // what its cursors begin with
 	where      *program
 	timed      []timedPath
 	reads      []Path // of the condition
@@ -25,8 +26,11 @@ type liveQuery struct {
 	pending map[uint32]pendingRow
 
 	ring    liveRing
+	page    *livePage     // the newest one that readers share; nil when all have taken it
 	moved   chan struct{} // closed when there is more; nil while nobody waits
 	dirty   bool
+	fresh   int       // events since its readers were woken
+	woken   time.Time // when that was
 	readers int
 	idle    time.Time // since when there are none
 	err     error     // why it can't go on
@@ -80,7 +84,7 @@ func (l *Live) join(query *Query) (*liveQuery, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &liveQuery{hash: hash, timed: timedPaths(query.where), ring: liveRing{first: 1}, idle: l.now, pending: map[uint32]pendingRow{}}
+	q := &liveQuery{hash: hash, timed: timedPaths(query.where), ring: liveRing{first: 1, all: &l.bytes}, idle: l.now, pending: map[uint32]pendingRow{}}
 	if query.where != nil {
 		if q.where, err = compile(query.where); err != nil {
 			return nil, err
@@ -95,12 +99,10 @@ func (l *Live) join(query *Query) (*liveQuery, error) {
 	}
 	l.made++
 	q.number = l.made
-	q.projection = l.project(query)
+	q.cursor = l.cursorOf(q)
+	l.project(q, query)
 	for _, p := range q.reads {
-		l.index.add(p, pathUse{q, false}, query.where)
-	}
-	for _, p := range q.projection.paths {
-		l.index.add(p, pathUse{q, true}, nil)
+		l.index.add(p, pathUse{query: q}, query.where)
 	}
 	l.queries[hash] = q
 	return q, nil
@@ -141,17 +143,21 @@ func (l *Live) dropIdle() bool {
 // drop forgets a query. Its readers, if any, keep what they hold of it.
 func (l *Live) drop(q *liveQuery) {
 	for _, p := range q.reads {
-		l.index.remove(p, pathUse{q, false})
+		l.index.remove(p, pathUse{query: q})
 	}
-	for _, p := range q.projection.paths {
-		l.index.remove(p, pathUse{q, true})
-	}
-	if q.projection.users--; q.projection.users == 0 {
-		delete(l.projections, q.projection.key)
+	shared := q.projection
+	shared.queries = slices.DeleteFunc(shared.queries, func(other *liveQuery) bool { return other == q })
+	if len(shared.queries) == 0 {
+		for _, p := range shared.paths {
+			l.index.remove(p, pathUse{projection: shared})
+		}
+		delete(l.projections, shared.key)
 	}
 	clear(q.pending)
+	q.ring.clear()
 	l.due.tidy()
 	delete(l.queries, q.hash)
+	l.bound()
 }
 
 // build evaluates some more of the rows that were there before the query.
@@ -171,19 +177,26 @@ func (l *Live) build(q *liveQuery) {
 // projection is what queries show of a row. Those that show the same share it,
 // and what is rendered for a row.
 type projection struct {
-	key   string
-	users int
-	items []item   // nil: all of the row
-	quiet []string // root attributes that all does not mean
-	paths []Path
+	key     string
+	queries []*liveQuery
+	items   []item   // nil: all of the row
+	quiet   []string // root attributes that all does not mean
+	paths   []Path
+
+	// Of the change that is looked at:
+	mark    uint64
+	certain bool // what is shown has changed
 
 	turn    uint64 // when text was made
 	text    []byte // never written to again: events hold it
 	missing Path   // an item that the columns could not tell
+
+	told  uint64 // when shown was made
+	shown *liveShown
 }
 
-// project finds or makes the projection of a query.
-func (l *Live) project(q *Query) *projection {
+// project gives a query its projection.
+func (l *Live) project(of *liveQuery, q *Query) {
 	var b strings.Builder
 	for _, it := range q.items {
 		b.WriteString(it.key)
@@ -207,9 +220,12 @@ func (l *Live) project(q *Query) *projection {
 			}
 		}
 		l.projections[p.key] = p
+		for _, path := range p.paths {
+			l.index.add(path, pathUse{projection: p}, nil)
+		}
 	}
-	p.users++
-	return p
+	p.queries = append(p.queries, of)
+	of.projection = p
 }
 
 // render returns what is shown of a row, as a JSON object. The same turn means

@@ -3,8 +3,10 @@ package query
 import (
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -22,9 +24,19 @@ type LiveReader struct {
 	edge     string
 	reset    bool // LiveReset comes first
 
-	list  []*LiveEvent // what Next returned, reused
-	ends  []int        // reused
-	batch LiveBatch    // of list
+	page *livePage // what Next returned; nil of what nobody shares
+}
+
+// livePage is events behind a snapshot for readers who are at the same place, as
+// they are when they were woken together.
+type livePage struct {
+	batch  LiveBatch
+	takers int // readers that have it, or had
+
+	once   sync.Once
+	events []LiveEvent
+	made   sync.Once
+	forms  any
 }
 
 // LiveBatch names what LiveReader.Next returned: readers of a query that got
@@ -77,88 +89,127 @@ func (r *LiveReader) Cursor() string {
 	return r.live.cursor(r.query, r.number, r.edge, r.sweeping)
 }
 
-// Batch returns the name of the list that Next returned last.
-func (r *LiveReader) Batch() LiveBatch { return r.batch }
+// Batch returns the name of what Next returned last.
+func (r *LiveReader) Batch() (b LiveBatch) {
+	if r.page != nil {
+		b = r.page.batch
+	}
+	return b
+}
+
+// Made returns what f makes of what Next returned last, once for all readers who
+// got the same; f must always be the same. It is nil of what only this reader got.
+func (r *LiveReader) Made(f func(list []LiveEvent) any) any {
+	p := r.page
+	if p == nil {
+		return nil
+	}
+	p.made.Do(func() { p.forms = f(p.events) })
+	return p.forms
+}
 
 // Next returns what comes next, at most about most events, without waiting. When
 // there is nothing, more is closed as soon as there is; it may be closed
 // already: then Next has to be called again at once, since it does no more
-// than a little in one go. The list, not the events, is reused by the next call.
-// The error is a *LiveError.
-func (r *LiveReader) Next(most int) (list []*LiveEvent, more <-chan struct{}, err error) {
+// than a little in one go. The list is made in the place of list, which may be
+// nil, or is one that other readers have, too. The error is a *LiveError.
+func (r *LiveReader) Next(most int, list []LiveEvent) (_ []LiveEvent, more <-chan struct{}, err error) {
+	from, list, more, err := r.take(most, list[:0])
+	if err != nil || from == 0 {
+		return list, more, err
+	}
+	// The rest of the events is made while changes go on.
+	if p := r.page; p != nil {
+		p.once.Do(func() { r.live.finish(r.query, p.batch.From, p.events) })
+		return p.events, more, nil
+	}
+	r.live.finish(r.query, from, list)
+	return list, more, nil
+}
+
+// take lists what comes next. from is above 0 when finish has to make the rest
+// of it: the number of the first event.
+func (r *LiveReader) take(most int, list []LiveEvent) (from uint64, _ []LiveEvent, more <-chan struct{}, err error) {
 	l, q := r.live, r.query
-	clear(r.list)
-	r.list, r.batch = r.list[:0], LiveBatch{}
+	r.page = nil
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if q.err != nil {
-		return nil, nil, q.err
+		return 0, nil, nil, q.err
 	}
 	if !q.whole {
-		if l.build(q); q.err != nil {
-			return nil, nil, q.err
-		}
-		return nil, l.ready, nil
+		l.build(q)
+		return 0, nil, l.ready, q.err
 	}
 	if r.reset {
-		r.begin()
-		return r.list, l.ready, nil
+		return 0, r.begin(list), l.ready, nil
 	}
 	if r.sweeping && r.number == 0 {
 		r.number = q.ring.next()
 	}
-	events, held := q.ring.from(r.number, most)
+	entries, held := q.ring.from(r.number, most)
 	switch {
 	case !held:
 		l.lagged++
-		r.begin()
-		return r.list, l.ready, nil
-	case !r.sweeping && len(events) > 0:
-		r.give(events)
-		return r.list, l.ready, nil
-	case !r.sweeping:
-		if q.moved == nil {
-			q.moved = make(chan struct{})
-		}
-		return nil, q.moved, nil
+		return 0, r.begin(list), l.ready, nil
+	case r.sweeping:
+		return 0, r.sweep(entries, list), l.ready, nil
+	case len(entries) > 0:
+		from = r.number
+		return from, r.give(entries, list), l.ready, nil
 	}
-	r.sweep(events)
-	return r.list, l.ready, nil
+	if q.moved == nil {
+		q.moved = make(chan struct{})
+	}
+	return 0, nil, q.moved, nil
 }
 
-// give lists events behind the snapshot, as far as a page holds them. Those that
-// nobody has taken before are made together, which costs less than one by one.
-func (r *LiveReader) give(events []liveEntry) {
+// give lists events behind the snapshot, as far as a page holds them.
+func (r *LiveReader) give(entries []liveEntry, list []LiveEvent) []LiveEvent {
 	l, q := r.live, r.query
-	n, fresh, bytes := 0, 0, 0
-	for ; n < len(events); n++ {
-		if bytes += len(events[n].row); n > 0 && bytes > l.pace.bytes {
-			break
+	p := q.page
+	if p == nil || p.batch.From != r.number || p.batch.To > r.number+uint64(len(entries)) {
+		n, bytes := 0, 0
+		for ; n < len(entries); n++ {
+			if bytes += len(entries[n].shown.row); n > 0 && bytes > l.pace.bytes {
+				break
+			}
 		}
-		if events[n].event == nil {
-			fresh++
+		if p = nil; q.readers > 1 {
+			p = &livePage{batch: LiveBatch{q.number, r.number, r.number + uint64(n)}}
+			list, q.page = nil, p
 		}
+		list = slices.Grow(list, n)
+		for _, e := range entries[:n] {
+			list = append(list, LiveEvent{Kind: e.kind, shown: e.shown})
+		}
+		if p == nil {
+			r.number += uint64(n)
+			return list
+		}
+		p.events = list
 	}
-	r.batch = LiveBatch{q.number, r.number, r.number + uint64(n)}
-	made, ends := make([]LiveEvent, 0, fresh), r.ends[:0]
-	text := make([]byte, 0, 64*fresh)
-	for i := range events[:n] {
-		r.number++
-		e := &events[i]
-		if e.event == nil {
-			made = append(made, LiveEvent{Kind: e.kind, ID: e.id, Row: e.row, Position: e.position, Time: time.Unix(0, e.time)})
-			e.event = &made[len(made)-1]
-			text = l.appendCursor(text, q, r.number, "", false)
-			ends = append(ends, len(text))
-		}
-		r.list = append(r.list, e.event)
+	if p.takers++; p.takers >= q.readers {
+		q.page = nil
+	}
+	r.page, r.number = p, p.batch.To
+	return p.events
+}
+
+// finish makes the rest of events that give has listed, the first one of which
+// has a number.
+func (l *Live) finish(q *liveQuery, number uint64, list []LiveEvent) {
+	text, ends := make([]byte, 0, len(list)*(len(q.cursor)+8)), make([]int, 0, liveMany)
+	for range list {
+		number++
+		text = l.appendCursor(text, q, number, "", false)
+		ends = append(ends, len(text))
 	}
 	cursors, from := string(text), 0
-	for i, end := range ends {
-		made[i].Cursor = cursors[from:end]
-		from = end
+	for i := range list {
+		list[i].show(cursors[from:ends[i]])
+		from = ends[i]
 	}
-	r.ends = ends
 }
 
 // livePart is how many rows are looked at before it is seen whether a page is
@@ -166,35 +217,36 @@ func (r *LiveReader) give(events []liveEntry) {
 const livePart = 32
 
 // begin lists a LiveReset and begins a snapshot.
-func (r *LiveReader) begin() {
+func (r *LiveReader) begin(list []LiveEvent) []LiveEvent {
 	r.number, r.sweeping, r.edge, r.reset = 0, true, "", false
-	r.list = append(r.list, &LiveEvent{Kind: LiveReset, Position: r.live.position, Time: r.live.stamp})
+	return append(list, LiveEvent{Kind: LiveReset, Position: r.live.position, Time: r.live.stamp})
 }
 
 // sweep lists a part of a snapshot: the events of rows that were given out
 // already, and when there are no more, the next rows as they are now.
-func (r *LiveReader) sweep(events []liveEntry) {
+func (r *LiveReader) sweep(entries []liveEntry, list []LiveEvent) []LiveEvent {
 	l, q := r.live, r.query
 	bytes := 0
-	for i := range events {
-		e := &events[i]
+	for _, e := range entries {
 		if bytes > l.pace.bytes {
 			break
 		}
 		r.number++
-		if e.id <= r.edge { // else the row is yet to come
-			r.list = append(r.list, e.tell(r.Cursor()))
-			bytes += len(e.row)
+		if e.shown.id <= r.edge { // else the row is yet to come
+			told := LiveEvent{Kind: e.kind, shown: e.shown}
+			told.show(r.Cursor())
+			list = append(list, told)
+			bytes += len(e.shown.row)
 		}
 	}
 	if r.number < q.ring.next() {
-		return
+		return list
 	}
 	rows, release := l.table.look()
 	defer release()
 	more := true
 	part := min(l.pace.page, livePart)
-	for left := l.pace.scan; more && left > 0 && len(r.list) < l.pace.page && bytes <= l.pace.bytes; left -= part {
+	for left := l.pace.scan; more && left > 0 && len(list) < l.pace.page && bytes <= l.pace.bytes; left -= part {
 		more = rows.after(r.edge, part, func(id string, n uint32) {
 			r.edge = id
 			if !q.members.has(n) {
@@ -206,36 +258,46 @@ func (r *LiveReader) sweep(events []liveEntry) {
 				l.fail(q, q.projection.missing)
 			}
 			bytes += len(row)
-			r.list = append(r.list, &LiveEvent{Kind: LiveRow, ID: id, Row: row, Position: l.position, Time: l.stamp, Cursor: r.Cursor()})
+			list = append(list, LiveEvent{Kind: LiveRow, ID: id, Row: row, Position: l.position, Time: l.stamp, Cursor: r.Cursor()})
 		})
 	}
 	if !more {
 		r.sweeping, r.edge = false, ""
-		r.list = append(r.list, &LiveEvent{Kind: LiveCurrent, Position: l.position, Time: l.stamp, Cursor: r.Cursor()})
+		list = append(list, LiveEvent{Kind: LiveCurrent, Position: l.position, Time: l.stamp, Cursor: r.Cursor()})
 	}
+	return list
 }
 
-// tell makes an event for one reader.
-func (e *liveEntry) tell(cursor string) *LiveEvent {
-	return &LiveEvent{Kind: e.kind, ID: e.id, Row: e.row, Position: e.position, Time: time.Unix(0, e.time), Cursor: cursor}
+// show fills in what a row shows, and a cursor.
+func (e *LiveEvent) show(cursor string) {
+	s := e.shown
+	e.ID, e.Row, e.Position, e.Time, e.Cursor = s.id, s.row, s.position, time.Unix(0, s.time), cursor
 }
 
 // cursor names a place: what is before event number, and while a snapshot is
 // under way the last row that was given out.
 func (l *Live) cursor(q *liveQuery, number uint64, edge string, sweeping bool) string {
-	return string(l.appendCursor(make([]byte, 0, len(l.options.Instance)+48+2*len(edge)), q, number, edge, sweeping))
+	return string(l.appendCursor(make([]byte, 0, len(q.cursor)+24+2*len(edge)), q, number, edge, sweeping))
 }
 
 func (l *Live) appendCursor(b []byte, q *liveQuery, number uint64, edge string, sweeping bool) []byte {
-	b = append(append(b, l.options.Instance...), '.')
-	b = append(append(b, q.hash...), '.')
-	b = append(strconv.AppendUint(b, q.number, 36), '.')
-	b = strconv.AppendUint(b, number, 36)
+	b = strconv.AppendUint(append(b, q.cursor...), number, cursorBase)
 	if sweeping {
 		b = base64.RawURLEncoding.AppendEncode(append(b, '.'), []byte(edge))
 	}
 	return b
 }
+
+// cursorOf begins all cursors of a query.
+func (l *Live) cursorOf(q *liveQuery) string {
+	return l.options.Instance + "." + q.hash[:cursorHash] + "." + strconv.FormatUint(q.number, cursorBase) + "."
+}
+
+// Each event has its cursor, often twice: so it is short.
+const (
+	cursorBase = 32
+	cursorHash = 8 // digits of the query's hash: whose cursor it is, of those of one client
+)
 
 // resume moves to a cursor. What it names may be gone: then LiveReset comes.
 func (r *LiveReader) resume(cursor string) error {
@@ -246,9 +308,9 @@ func (r *LiveReader) resume(cursor string) error {
 	if len(parts) != 4 && len(parts) != 5 || parts[0] == "" {
 		return ErrLiveCursor
 	}
-	made, err := strconv.ParseUint(parts[2], 36, 64)
-	number, err2 := strconv.ParseUint(parts[3], 36, 64)
-	if err != nil || err2 != nil || parts[1] != r.query.hash {
+	made, err := strconv.ParseUint(parts[2], cursorBase, 64)
+	number, err2 := strconv.ParseUint(parts[3], cursorBase, 64)
+	if err != nil || err2 != nil || parts[1] != r.query.hash[:cursorHash] {
 		return ErrLiveCursor
 	}
 	edge := ""

@@ -25,8 +25,7 @@ func (k LiveKind) String() string {
 	return [...]string{"", "row", "enter", "change", "leave", "current", "reset"}[k]
 }
 
-// LiveEvent is one step of a live query's result. Readers share it: nobody
-// changes one.
+// LiveEvent is one step of a live query's result.
 type LiveEvent struct {
 	Kind     LiveKind
 	ID       string    // of the row; empty of LiveCurrent and LiveReset
@@ -35,30 +34,45 @@ type LiveEvent struct {
 	Time     time.Time // when this was so
 	Cursor   string    // resumes right after it; empty of LiveReset
 
+	shown *liveShown // nil of what only one reader gets
+}
+
+// Made returns what f makes of the event, but for its Kind and Cursor: it is
+// made once for all events, also of other queries, that tell the same of the
+// row. f must always be the same. It is nil of what no other event tells.
+func (e *LiveEvent) Made(f func() any) any {
+	if e.shown == nil {
+		return nil
+	}
+	e.shown.once.Do(func() { e.shown.made = f() })
+	return e.shown.made
+}
+
+// liveShown is what events tell of a row at one moment. Queries that show the
+// same of it share one; but for held and made nobody changes it.
+type liveShown struct {
+	id       string
+	row      []byte // nil where it leaves
+	position uint64
+	time     int64 // nanoseconds since 1970
+	held     int   // rings that have it
+
 	once sync.Once
 	made any
 }
 
-// Made returns what f makes of the event, which is done once for all readers
-// who share it; f must always be the same.
-func (e *LiveEvent) Made(f func(*LiveEvent) any) any {
-	e.once.Do(func() { e.made = f(e) })
-	return e.made
-}
+// size is about what it takes, with the form that is made of it.
+func (s *liveShown) size() int { return 384 + 3*len(s.row) }
 
-// liveEntry is an event in a ring. Many are told of and few are read, so its
-// LiveEvent is made when the first reader takes it.
+// liveEntry is an event in a ring. Many are told of and few are read, so it is
+// no more than that.
 type liveEntry struct {
-	kind     LiveKind
-	id       string
-	row      []byte
-	position uint64
-	time     int64 // nanoseconds since 1970
-	event    *LiveEvent
+	kind  LiveKind
+	shown *liveShown
 }
 
-// size is about what an event takes, with the forms that are made of it.
-func (e *liveEntry) size() int { return 256 + 3*len(e.row) }
+// liveEntryBytes is about what a liveEntry takes, as rings grow.
+const liveEntryBytes = 32
 
 // liveRing holds the newest events of one query. Events have numbers; those
 // before first are gone.
@@ -67,17 +81,19 @@ type liveRing struct {
 	head    int
 	count   int
 	first   uint64 // number of the oldest
-	bytes   int
+	bytes   int    // with what other rings have, too
+	all     *int   // bytes of all rings together, in which what they share counts once
 }
 
 // next is the number of the event that comes.
 func (r *liveRing) next() uint64 { return r.first + uint64(r.count) }
 
-// add appends an event and drops the oldest ones above the bounds. The newest
-// stays, however large it is.
-func (r *liveRing) add(e liveEntry, bytes int) {
+// add appends an event and drops the oldest ones above the bounds.
+func (r *liveRing) add(e liveEntry) {
 	if r.count == liveRingEvents {
-		r.drop()
+		for range liveRingDrop { // one by one would be one cache line after the other
+			r.drop()
+		}
 	}
 	if r.count == len(r.entries) {
 		more := make([]liveEntry, max(16, 2*r.count))
@@ -85,22 +101,46 @@ func (r *liveRing) add(e liveEntry, bytes int) {
 		copy(more[n:], r.entries[:r.head])
 		r.entries, r.head = more, 0
 	}
-	r.entries[(r.head+r.count)%len(r.entries)] = e
+	r.entries[(r.head+r.count)&(len(r.entries)-1)] = e
 	r.count++
-	r.bytes += e.size()
-	for r.count > 1 && r.bytes > bytes {
-		r.drop()
+	size := e.shown.size()
+	if e.shown.held++; e.shown.held == 1 {
+		*r.all += size
 	}
+	r.bytes += size + liveEntryBytes
+	*r.all += liveEntryBytes
+	r.trim(liveRingBytes)
 }
 
 // drop forgets the oldest event.
 func (r *liveRing) drop() {
 	old := &r.entries[r.head]
-	r.bytes -= old.size()
+	size := old.shown.size()
+	if old.shown.held--; old.shown.held == 0 {
+		*r.all -= size
+	}
+	r.bytes -= size + liveEntryBytes
+	*r.all -= liveEntryBytes
 	*old = liveEntry{}
-	r.head = (r.head + 1) % len(r.entries)
+	r.head = (r.head + 1) & (len(r.entries) - 1)
 	r.count--
 	r.first++
+}
+
+// trim drops the oldest events above a bound. The newest stays, however large it
+// is.
+func (r *liveRing) trim(bytes int) {
+	for r.count > 1 && r.bytes > bytes {
+		r.drop()
+	}
+}
+
+// clear forgets all events; nobody adds one any more.
+func (r *liveRing) clear() {
+	for r.count > 0 {
+		r.drop()
+	}
+	r.entries = nil
 }
 
 // from returns events from a number on, at most n and not always all there are;
@@ -113,12 +153,13 @@ func (r *liveRing) from(number uint64, n int) (list []liveEntry, held bool) {
 	if skip >= r.count {
 		return nil, true
 	}
-	at := (r.head + skip) % len(r.entries)
+	at := (r.head + skip) & (len(r.entries) - 1)
 	return r.entries[at : at+min(n, r.count-skip, len(r.entries)-at)], true
 }
 
 const (
-	liveRingEvents = 16 << 10 // of one query; a power of two, so that no more is allocated
+	liveRingEvents = 16 << 10 // of one query; a power of two, as all sizes of a ring are
+	liveRingDrop   = 128      // go at once
 	liveRingBytes  = 16 << 20 // of one query, at most
 	liveRingLeast  = 64 << 10 // of one query, however many there are
 )

@@ -10,19 +10,20 @@ import (
 )
 
 // eventForm is a schema in which events are told. Its number is that of the
-// form that readers of one event share.
+// form that readers of one event share. It has one of two ways to make it.
 type eventForm struct {
 	name   string
 	number int
-	encode func(*engine.Event) []byte
+	encode func(*engine.Event) []byte // the whole server-sent event
+	rest   func(*engine.Event) []byte // the members of its document behind cursor and kind, which are not shared
 }
 
 // eventForms are the schemas by name; the first is that of who names none.
 func eventForms(hub *engine.Hub) []eventForm {
 	i := newIoTHub(hub)
 	return []eventForm{
-		{"muster", 0, func(e *engine.Event) []byte { return eventText(e, showEvent(e)) }},
-		{"iothub", 1, func(e *engine.Event) []byte {
+		{name: "muster", number: 0, encode: func(e *engine.Event) []byte { return eventText(e, showEvent(e)) }},
+		{name: "iothub", number: 1, encode: func(e *engine.Event) []byte {
 			if d, ok := i.show(e); ok {
 				return eventText(e, d)
 			}
@@ -31,9 +32,30 @@ func eventForms(hub *engine.Hub) []eventForm {
 	}
 }
 
-// text is the event as a server-sent event; empty when the schema has no
+// appendText adds the event as a server-sent event, unless the schema has no
 // words for it.
-func (f eventForm) text(e *engine.Event) []byte { return e.Form(f.number, f.encode) }
+func (f eventForm) appendText(b []byte, e *engine.Event) []byte {
+	if f.rest == nil {
+		return append(b, e.Form(f.number, f.encode)...)
+	}
+	b = append(append(b, "id: "...), e.Cursor...)
+	b = append(append(b, "\nevent: "...), e.Kind...)
+	b = f.appendDocument(append(b, dataField...), e)
+	return append(b, "\n\n"...)
+}
+
+// appendDocument adds the document in that.
+func (f eventForm) appendDocument(b []byte, e *engine.Event) []byte {
+	if f.rest == nil {
+		return append(b, eventJSON(e.Form(f.number, f.encode))...)
+	}
+	b = append(b, '{')
+	if e.Cursor != "" { // letters, digits, and what needs no escapes
+		b = append(append(append(b, `"cursor":"`...), e.Cursor...), `",`...)
+	}
+	b = append(append(append(b, `"kind":"`...), e.Kind...), '"')
+	return append(append(b, e.Form(f.number, f.rest)...), '}')
+}
 
 // eventText is a server-sent event.
 func eventText(e *engine.Event, document any) []byte {
@@ -75,14 +97,16 @@ func eventJSON(text []byte) []byte {
 func (f eventForm) appendPage(b []byte, list []*engine.Event, cursor string) (page []byte, shown int) {
 	b = append(b, `{"events":[`...)
 	for _, e := range list {
-		document := eventJSON(f.text(e))
-		if len(document) == 0 {
-			continue
-		}
-		if shown++; shown > 1 {
+		from := len(b)
+		if shown > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, document...)
+		begin := len(b)
+		if b = f.appendDocument(b, e); len(b) == begin {
+			b = b[:from]
+			continue
+		}
+		shown++
 	}
 	b = append(append(b, `],"cursor":"`...), cursor...)
 	return append(b, `"}`...), shown

@@ -33,28 +33,24 @@ type streamPage struct {
 // smallPage is not worth a compressor.
 const smallPage = 512
 
-// newStreamPage makes the page of a list of events.
-func newStreamPage(kind streamKind, f eventForm, list []*engine.Event, cursor string, c *compressors) *streamPage {
-	p := &streamPage{}
-	size := 64 + len(cursor)
-	for _, e := range list {
-		size += len(f.text(e)) + 1
-	}
-	b := make([]byte, 0, size)
+// newStreamPage makes the page of a list of events. text is room for it; the page
+// may lie there.
+func newStreamPage(kind streamKind, f eventForm, list []*engine.Event, cursor string, text []byte, c *compressors) (p *streamPage, b []byte) {
+	p, b = &streamPage{}, text[:0]
 	if kind == socketPlain || kind == socketDeflate {
 		if b, p.shown = f.appendPage(b, list, cursor); p.shown == 0 {
-			return p
+			return p, b
 		}
 		if kind == socketDeflate && len(b) > smallPage {
 			p.wire = wire.TextFrame(c.deflate(b), true)
 		} else {
 			p.wire = wire.TextFrame(b, false)
 		}
-		return p
+		return p, b
 	}
 	for _, e := range list {
-		if text := f.text(e); len(text) > 0 {
-			b = append(b, text...)
+		before := len(b)
+		if b = f.appendText(b, e); len(b) > before {
 			p.shown++
 		}
 	}
@@ -66,7 +62,7 @@ func newStreamPage(kind streamKind, f eventForm, list []*engine.Event, cursor st
 			p.wire = storedBlock(b)
 		}
 	}
-	return p
+	return p, b
 }
 
 // Bounds of what streamPages keeps: pages that streams share are asked for
@@ -79,6 +75,7 @@ const (
 // streamPages finds the pages that streams share.
 type streamPages struct {
 	compressors compressors
+	texts       sync.Pool // *[]byte, in which pages are made
 
 	mu    sync.Mutex
 	pages map[pageKey]*sharedPage
@@ -99,13 +96,45 @@ type sharedPage struct {
 
 func newStreamPages() *streamPages { return &streamPages{pages: map[pageKey]*sharedPage{}} }
 
-// get returns the page of a list that a subscription gave out.
-func (s *streamPages) get(kind streamKind, f eventForm, sub follower, list []*engine.Event) *streamPage {
+// send has a sink send the page of a list that a subscription gave out, and
+// returns how many events are on it.
+func (s *streamPages) send(to sink, f eventForm, sub follower, list []*engine.Event) (shown int, err error) {
+	var page *streamPage
 	id, shared := sub.Batch()
-	if !shared {
-		return newStreamPage(kind, f, list, sub.Cursor(), &s.compressors)
+	if shared {
+		page = s.shared(pageKey{to.kind(), f.number, id}, f, sub, list)
+	} else {
+		text := s.text()
+		defer s.giveBack(text)
+		page, *text = newStreamPage(to.kind(), f, list, sub.Cursor(), *text, &s.compressors)
 	}
-	key := pageKey{kind, f.number, id}
+	sub.Release()
+	if page.shown == 0 {
+		return 0, nil
+	}
+	return page.shown, to.send(page)
+}
+
+// pageTextMost is the largest text of a page that is kept for the next one.
+const pageTextMost = 256 << 10
+
+// text lends room for the text of a page.
+func (s *streamPages) text() *[]byte {
+	if text, ok := s.texts.Get().(*[]byte); ok {
+		return text
+	}
+	return new([]byte)
+}
+
+// giveBack ends that.
+func (s *streamPages) giveBack(text *[]byte) {
+	if cap(*text) <= pageTextMost {
+		s.texts.Put(text)
+	}
+}
+
+// shared returns a page that other streams have, too.
+func (s *streamPages) shared(key pageKey, f eventForm, sub follower, list []*engine.Event) *streamPage {
 	s.mu.Lock()
 	p := s.pages[key]
 	if p == nil {
@@ -116,7 +145,13 @@ func (s *streamPages) get(kind streamKind, f eventForm, sub follower, list []*en
 	}
 	s.mu.Unlock()
 	p.once.Do(func() {
-		page := newStreamPage(kind, f, list, sub.Cursor(), &s.compressors)
+		text := s.text()
+		var page *streamPage
+		page, *text = newStreamPage(key.kind, f, list, sub.Cursor(), *text, &s.compressors)
+		if key.kind == sourcePlain {
+			page.wire = bytes.Clone(page.wire) // it lay there
+		}
+		s.giveBack(text)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		p.page = page

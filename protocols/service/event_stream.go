@@ -81,6 +81,9 @@ type follower interface {
 	Cursor() string
 	// Batch names what Next returned; shared says that others have the same.
 	Batch() (id engine.BatchID, shared bool)
+	// Release lets go of what Next returned: a client that takes nothing holds
+	// its page, and no events.
+	Release()
 	Close()
 }
 
@@ -242,13 +245,9 @@ func (s *eventStream) run(life context.Context) {
 
 // write sends a page.
 func (s *eventStream) write(list []*engine.Event) error {
-	page := s.pages.get(s.sink.kind(), s.form, s.sub, list)
-	clear(list) // a client that takes nothing holds its page, and no events
-	if page.shown == 0 {
-		return nil
-	}
-	s.sent.Add(int64(page.shown))
-	return s.sink.send(page)
+	shown, err := s.pages.send(s.sink, s.form, s.sub, list)
+	s.sent.Add(int64(shown))
+	return err
 }
 
 // streamMetrics are the metrics of streams.

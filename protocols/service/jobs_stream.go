@@ -71,3 +71,6 @@ func (s *jobStream) Next(ctx context.Context, idle time.Duration) ([]*engine.Eve
 
 // Batch says that no other stream has the same event.
 func (s *jobStream) Batch() (id engine.BatchID, shared bool) { return id, false }
+
+// Release does nothing: an event is little.
+func (s *jobStream) Release() {}

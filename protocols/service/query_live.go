@@ -3,11 +3,13 @@ package service
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/engine/query"
+	"github.com/muster-hub/muster/engine/twin"
 )
 
 type livePage struct {
@@ -49,7 +51,7 @@ func followQuery(c *call) (answer, error) {
 	if _, streams := c.upgrades(); !streams {
 		return answer{}, invalid("a live query is a stream: send Accept: text/event-stream, or open a WebSocket")
 	}
-	form := eventForm{name: "query", encode: func(e *engine.Event) []byte { return eventText(e, showLive(e)) }}
+	form := eventForm{name: "query", rest: liveRest}
 	return c.stream(form, func() (follower, error) { return c.hub.LiveQuery(c.r.Context(), c.caller, r) })
 }
 
@@ -84,8 +86,21 @@ func (c *call) liveRequest() (r engine.QueryRequest, err error) {
 	return r, nil
 }
 
-func showLive(e *engine.Event) liveDocument {
-	return liveDocument{
-		Cursor: e.Cursor, Kind: e.Kind, Time: e.Time, DeviceID: e.ID.DeviceID, ModuleID: e.ID.ModuleID, Position: e.Position, Row: e.Data,
+// liveRest is a liveDocument behind its kind: what all queries that show the
+// same of a row tell in the same bytes.
+func liveRest(e *engine.Event) []byte {
+	b := make([]byte, 0, 96+len(e.ID.DeviceID)+len(e.ID.ModuleID)+len(e.Data))
+	b = e.Time.AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
+	b = append(b, '"')
+	if e.ID.DeviceID != "" {
+		b = twin.AppendString(append(b, `,"deviceId":`...), e.ID.DeviceID)
 	}
+	if e.ID.ModuleID != "" {
+		b = twin.AppendString(append(b, `,"moduleId":`...), e.ID.ModuleID)
+	}
+	b = strconv.AppendUint(append(b, `,"position":`...), e.Position, 10)
+	if len(e.Data) > 0 {
+		b = append(append(b, `,"row":`...), e.Data...)
+	}
+	return b
 }

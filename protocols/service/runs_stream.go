@@ -94,6 +94,9 @@ func (s *runStream) Next(ctx context.Context, idle time.Duration) ([]*engine.Eve
 // Batch says that no other stream has the same event.
 func (s *runStream) Batch() (id engine.BatchID, shared bool) { return id, false }
 
+// Release does nothing: an event is little.
+func (s *runStream) Release() {}
+
 // countPace is how often the runs of a job are counted: that looks at each of
 // them.
 const countPace = 2 * time.Second
@@ -171,3 +174,6 @@ func (s *jobRunsStream) Next(ctx context.Context, idle time.Duration) ([]*engine
 
 // Batch says that no other stream has the same event.
 func (s *jobRunsStream) Batch() (id engine.BatchID, shared bool) { return id, false }
+
+// Release does nothing: an event is little.
+func (s *jobRunsStream) Release() {}
