@@ -12,6 +12,9 @@ import (
 type loadPlan struct {
 	workers  int
 	duration time.Duration
+	// operations ends the run after so many, before its time; 0: no bound.
+	// Processor time is compared best over the same work.
+	operations int64
 	// rate is how many operations a second are due in all, whether or not
 	// the ones before are done; 0: each worker begins the next one when its
 	// last is done. With a rate, a latency counts from when the operation was
@@ -34,7 +37,7 @@ func (r loadResult) perSecond() float64 { return float64(r.Latency.Count) / r.El
 // run offers operations until the plan's time is over or one fails.
 func (p loadPlan) run(ctx context.Context, operation func(ctx context.Context, worker int) error) (loadResult, error) {
 	var h histogram
-	var due atomic.Int64
+	var due, begun atomic.Int64
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	began := time.Now()
@@ -45,7 +48,7 @@ func (p loadPlan) run(ctx context.Context, operation func(ctx context.Context, w
 			from = began.Add(time.Duration(float64(due.Add(1)-1) / p.rate * float64(time.Second)))
 			pause(ctx, time.Until(from))
 		}
-		if from.After(end) || ctx.Err() != nil {
+		if from.After(end) || ctx.Err() != nil || p.operations > 0 && begun.Add(1) > p.operations {
 			return false
 		}
 		if err := operation(ctx, worker); err != nil {

@@ -18,6 +18,7 @@ import (
 // storageOptions are the flags of the storage command.
 type storageOptions struct {
 	duration  time.Duration
+	updates   int64
 	rounds    int
 	writers   intList
 	clients   intList
@@ -66,6 +67,7 @@ func storageCommand(ctx context.Context, args []string, stdout io.Writer) error 
 	o := storageOptions{writers: intList{1, 16, 64, 256}, clients: intList{16, 32, 64}, stores: stringList{"muster", "pebble", "badger", "postgresql"}}
 	f := flag.NewFlagSet("storage", flag.ContinueOnError)
 	f.DurationVar(&o.duration, "duration", time.Minute, "length of one measurement")
+	f.Int64Var(&o.updates, "updates", 0, "end a measurement of an embedded store after so many updates, before its time; 0: no bound")
 	f.IntVar(&o.rounds, "rounds", 3, "how often each is measured; medians are shown")
 	f.Var(&o.writers, "writers", "numbers of concurrent writers of the embedded stores")
 	f.Var(&o.clients, "clients", "numbers of PostgreSQL clients; the best counts")
@@ -129,7 +131,7 @@ func (o *storageOptions) run(ctx context.Context, stdout io.Writer) (err error) 
 					continue
 				}
 				last := round == o.rounds-1 && n == o.writers[len(o.writers)-1]
-				p := point{Store: name, Dir: filepath.Join(o.dir, name), Documents: o.documents, Memory: o.memory, Writers: n, Duration: o.duration, Readable: last}
+				p := point{Store: name, Dir: filepath.Join(o.dir, name), Documents: o.documents, Memory: o.memory, Writers: n, Duration: o.duration, Updates: o.updates, Readable: last}
 				if p.Duration >= 2*time.Minute {
 					p.Every = 10 * time.Second
 				}

@@ -24,6 +24,7 @@ type point struct {
 	Memory    int64
 	Writers   int
 	Duration  time.Duration
+	Updates   int64 // ends the measurement before its time; 0: no bound
 	Rate      float64
 	Every     time.Duration // progress lines; 0: none
 	Readable  bool          // count readable rows at the end
@@ -55,7 +56,7 @@ func measure(ctx context.Context, p point, progress io.Writer) (outcome, error) 
 		return o, err
 	}
 	c := exec.CommandContext(ctx, self, "worker", "-store", p.Store, "-dir", p.Dir, "-documents", strconv.Itoa(p.Documents),
-		"-memory", strconv.FormatInt(p.Memory, 10), "-writers", strconv.Itoa(p.Writers), "-duration", p.Duration.String(),
+		"-memory", strconv.FormatInt(p.Memory, 10), "-writers", strconv.Itoa(p.Writers), "-duration", p.Duration.String(), "-updates", strconv.FormatInt(p.Updates, 10),
 		"-rate", strconv.FormatFloat(p.Rate, 'f', -1, 64), "-every", p.Every.String(), "-readable="+strconv.FormatBool(p.Readable),
 		"-cpuprofile", p.Profile)
 	c.Stderr = progress
@@ -76,6 +77,7 @@ func workerCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 	f.Int64Var(&p.Memory, "memory", 256<<20, "")
 	f.IntVar(&p.Writers, "writers", 1, "")
 	f.DurationVar(&p.Duration, "duration", 10*time.Second, "")
+	f.Int64Var(&p.Updates, "updates", 0, "")
 	f.Float64Var(&p.Rate, "rate", 0, "")
 	f.DurationVar(&p.Every, "every", 0, "")
 	f.BoolVar(&p.Readable, "readable", false, "")
@@ -147,7 +149,7 @@ func (p point) load(ctx context.Context, s store, o *outcome, progress io.Writer
 	watching, stop := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() { most.watch(watching, os.Getpid()) })
-	plan := loadPlan{workers: p.Writers, duration: p.Duration, rate: p.Rate, every: p.Every}
+	plan := loadPlan{workers: p.Writers, duration: p.Duration, operations: p.Updates, rate: p.Rate, every: p.Every}
 	plan.tick = func(elapsed time.Duration, s summary) {
 		m, err := memoryOf(os.Getpid())
 		if err != nil {
