@@ -6,8 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 )
@@ -23,12 +23,23 @@ import (
 // request is one transaction on its way.
 type request struct {
 	prepare func(tx *Tx) error
-	tx      *Tx
+	tx      *Tx        // of the newest attempt
 	done    chan error // capacity 1; nil for a submitted one
+	first   firstHalf  // what most transactions need, in one allocation
 
 	mu       sync.Mutex // held while the committer prepares
 	canceled bool
 	taken    bool
+}
+
+// firstHalf is a transaction's first attempt with room for what a small one reads and writes.
+type firstHalf struct {
+	tx      Tx
+	snap    snapshot
+	reads   [4]uint64
+	known   [2]knownValue
+	writes  [6]pair
+	appends [2]logAppend
 }
 
 func (r *request) finish(db *DB, err error) {
@@ -45,12 +56,12 @@ func (r *request) finish(db *DB, err error) {
 type group struct {
 	seq       uint64
 	time      int64
-	size      int              // of the record's body, once it is complete
-	body      []byte           // the record so far, with room for its header
-	writes    []pair           // one a key, the last value
-	index     map[uint64]int32 // of writes, by the hashes of their keys
-	packs     []logPack        // log entries that are not among writes yet
-	sealed    sync.Once        // puts them there for good
+	size      int       // of the record's body, once it is complete
+	body      []byte    // the record so far, with room for its header
+	writes    []pair    // one a key, the last value
+	index     []int32   // places in writes, and 1; where one lies follows from the hash of its key, 0 is none
+	packs     []logPack // log entries that are not among writes yet
+	sealed    sync.Once // puts them there for good
 	db        *DB
 	requests  []*request
 	callbacks []func(seq uint64)
@@ -62,16 +73,41 @@ type group struct {
 func (g *group) put(p pair) {
 	p.hash = hashKey(g.db.hash, p.key)
 	g.body = appendOp(g.body, p.key, p.value)
-	if i := g.find(p.hash, p.key); i >= 0 {
-		g.writes[i].value = p.value
-		g.writes[i].hot = g.writes[i].hot || p.hot
+	if 2*len(g.writes) >= len(g.index) {
+		g.grow()
+	}
+	at, slot := g.look(p.hash, p.key)
+	if at >= 0 {
+		g.writes[at].value = p.value
+		g.writes[at].hot = g.writes[at].hot || p.hot
 		return
 	}
-	if _, taken := g.index[p.hash]; !taken { // else find searches
-		g.index[p.hash] = int32(len(g.writes))
-	}
 	g.writes = append(g.writes, p)
+	g.index[slot] = int32(len(g.writes))
 	g.db.recent.add(p.hash, g.seq)
+}
+
+// grow doubles the index, which is never more than half full.
+func (g *group) grow() {
+	g.index = make([]int32, max(64, 2*len(g.index)))
+	for i := range g.writes {
+		mask := uint64(len(g.index) - 1)
+		slot := g.writes[i].hash & mask
+		for g.index[slot] != 0 {
+			slot = (slot + 1) & mask
+		}
+		g.index[slot] = int32(i + 1)
+	}
+}
+
+// look returns the place of a key in writes, or -1 and the slot of the index where it belongs.
+func (g *group) look(hash uint64, key []byte) (at int, slot uint64) {
+	for slot = hash & uint64(len(g.index)-1); ; slot = (slot + 1) & uint64(len(g.index)-1) {
+		i := int(g.index[slot]) - 1
+		if i < 0 || g.writes[i].hash == hash && bytes.Equal(g.writes[i].key, key) {
+			return i, slot
+		}
+	}
 }
 
 // seal completes a group that was handed over. The journal's goroutine does it, unless the
@@ -80,14 +116,11 @@ func (g *group) seal() { g.sealed.Do(g.closePacks) }
 
 // find returns the place of a key in writes, -1 when it has none.
 func (g *group) find(hash uint64, key []byte) int {
-	i, ok := g.index[hash]
-	if !ok {
+	if len(g.index) == 0 {
 		return -1
 	}
-	if bytes.Equal(g.writes[i].key, key) {
-		return int(i)
-	}
-	return slices.IndexFunc(g.writes, func(w pair) bool { return bytes.Equal(w.key, key) }) // two keys of one hash
+	at, _ := g.look(hash, key)
+	return at
 }
 
 // limits follow from the sizes of memtable and segment.
@@ -287,7 +320,10 @@ func (c *committer) prepareAgain(r *request) (err error) {
 
 func (c *committer) newGroup() *group {
 	// The next group tends to be as large as the last one.
-	g := &group{seq: c.last + 1, db: c.db, time: time.Now().UnixNano(), index: make(map[uint64]int32, c.expected), writes: make([]pair, 0, c.expected)}
+	g := &group{seq: c.last + 1, db: c.db, time: time.Now().UnixNano(), writes: make([]pair, 0, c.expected)}
+	if c.expected > 0 {
+		g.index = make([]int32, 1<<bits.Len(uint(2*c.expected)))
+	}
 	if b, ok := c.bodies.Get().(*[]byte); ok {
 		g.body = (*b)[:recordHeader]
 	} else {
@@ -393,13 +429,16 @@ func (db *DB) callback(f func(uint64), seq uint64) {
 	f(seq)
 }
 
-// newTx begins a first half.
-func (db *DB) newTx() (*Tx, error) {
-	snap, err := db.newSnapshot()
-	if err != nil {
+// begin begins a first half.
+func (db *DB) begin(h *firstHalf) (*Tx, error) {
+	if err := db.openSnapshot(&h.snap); err != nil {
 		return nil, err
 	}
-	return &Tx{db: db, snap: snap, now: time.Now().UTC()}, nil
+	h.tx = Tx{
+		db: db, snap: &h.snap, now: time.Now().UTC(), // never before what the snapshot holds
+		reads: h.reads[:0], known: h.known[:0], writes: h.writes[:0], appends: h.appends[:0],
+	}
+	return &h.tx, nil
 }
 
 // prepare runs the first half and the checks that need no committer. The request is nil when
@@ -409,7 +448,8 @@ func (db *DB) prepare(f func(tx *Tx) error, wait bool) (*request, error) {
 	if err := db.writable(now); err != nil {
 		return nil, err
 	}
-	tx, err := db.newTx()
+	r := &request{prepare: f}
+	tx, err := db.begin(&r.first)
 	if err != nil {
 		return nil, err
 	}
@@ -426,9 +466,9 @@ func (db *DB) prepare(f func(tx *Tx) error, wait bool) (*request, error) {
 	if err := db.space.check(now, tx.frees()); err != nil {
 		return nil, err
 	}
-	r := &request{prepare: f, tx: tx}
+	r.tx = tx
 	if wait {
-		r.done = make(chan error, 1)
+		r.done = db.answer()
 	}
 	return r, nil
 }
@@ -450,6 +490,14 @@ func (db *DB) Update(ctx context.Context, prepare func(tx *Tx) error) error {
 		return err
 	}
 	return db.await(ctx, r)
+}
+
+// answer returns a channel for an answer, if possible one that another request is done with.
+func (db *DB) answer() chan error {
+	if c, ok := db.answers.Get().(chan error); ok {
+		return c
+	}
+	return make(chan error, 1)
 }
 
 func (db *DB) enqueue(ctx context.Context, r *request) error {
@@ -474,6 +522,7 @@ func (db *DB) enqueue(ctx context.Context, r *request) error {
 func (db *DB) await(ctx context.Context, r *request) error {
 	select {
 	case err := <-r.done:
+		db.answers.Put(r.done)
 		return err
 	case <-ctx.Done():
 		r.mu.Lock()

@@ -41,6 +41,7 @@ type DB struct {
 	keep     keeper
 
 	queue    chan *request
+	answers  sync.Pool     // of channels on which a request was answered: empty, and known to nobody
 	commits  pending       // in queue and beyond
 	closing  chan struct{} // closed when Close begins
 	stopped  chan struct{} // closed when the last group has been answered

@@ -20,7 +20,8 @@ type Index[T any] struct {
 // An index entry's key is prefix, index key and record key; its value says where in the raw key
 // the record's key begins.
 func indexValue(raw []byte, at int) []byte {
-	return frame(raw, 1, binary.BigEndian.AppendUint16(nil, uint16(at)))
+	b := beginFrame(make([]byte, 0, frameHeader+2), 1)
+	return endFrame(raw, binary.BigEndian.AppendUint16(b, uint16(at)))
 }
 
 func indexSplit(raw, value []byte) (at int, err error) {

@@ -38,11 +38,21 @@ type snapshot struct {
 }
 
 func (db *DB) newSnapshot() (*snapshot, error) {
-	v, e, err := db.readers.acquire(&db.settling.view)
-	if err != nil {
+	s := &snapshot{}
+	if err := db.openSnapshot(s); err != nil {
 		return nil, err
 	}
-	return &snapshot{seq: v.seq, layers: v.groups, era: e, db: db}, nil
+	return s, nil
+}
+
+// openSnapshot fills in a new snapshot.
+func (db *DB) openSnapshot(s *snapshot) error {
+	v, e, err := db.readers.acquire(&db.settling.view)
+	if err != nil {
+		return err
+	}
+	s.seq, s.layers, s.era, s.db = v.seq, v.groups, e, db
+	return nil
 }
 
 func (s *snapshot) badger() *badger.Txn {
