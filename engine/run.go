@@ -40,7 +40,8 @@ type Run struct {
 	Ended     time.Time // zero: not yet
 	ETag      string
 	Cost      pattern.Cost
-	Journal   int // bytes
+	Hot       []pattern.HotLine // lines of its slow activations, sampled, the hottest first
+	Journal   int               // bytes
 }
 
 // RunTrace is a run with what it did.

@@ -28,6 +28,7 @@ const (
 	runHasJob
 	runHasStop
 	runHasUndo
+	runHasHot
 )
 
 // Append implements storage.Codec.
@@ -35,6 +36,7 @@ func (runCodec) Append(dst []byte, r runRecord) ([]byte, error) {
 	flags := byte(0)
 	for bit, is := range map[byte]bool{
 		runIsLate: r.Late, runIsParked: r.Parked, runIsTaken: r.Taken, runHasJob: r.Job != nil, runHasStop: r.Stop != nil, runHasUndo: r.State.Undo,
+		runHasHot: len(r.State.Hot) > 0,
 	} {
 		if is {
 			flags |= bit
@@ -65,7 +67,19 @@ func (runCodec) Append(dst []byte, r runRecord) ([]byte, error) {
 	}
 	dst = appendFloat(appendText(dst, r.Told.Phase), r.Told.Progress)
 	dst = appendNumbers(appendNumbers(dst, r.Chunks), r.Logs)
-	return appendRunState(dst, &r.State), nil
+	dst = appendRunState(dst, &r.State)
+	if len(r.State.Hot) > 0 {
+		dst = appendHot(dst, r.State.Hot)
+	}
+	return dst, nil
+}
+
+func appendHot(dst []byte, list []pattern.HotLine) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(list)))
+	for _, hot := range list {
+		dst = binary.AppendVarint(appendText(dst, hot.Line), hot.Instructions)
+	}
+	return dst
 }
 
 // appendRunState adds what a run is.
@@ -192,6 +206,9 @@ func (runCodec) Decode(b []byte) (r runRecord, err error) {
 	r.Chunks, r.Logs = d.numbers(), d.numbers()
 	d.state(&r.State)
 	r.State.Undo = flags&runHasUndo != 0
+	if flags&runHasHot != 0 {
+		r.State.Hot = d.hot()
+	}
 	return r, d.end()
 }
 
@@ -226,6 +243,14 @@ func (d *runReader) state(s *pattern.Run) {
 	c.Activations, c.Instructions, c.Calls = int(d.varint()), d.varint(), d.varint()
 	c.Time, c.Peak, s.CancelAt = time.Duration(d.varint()), d.varint(), int(d.varint())
 	s.Result, s.Fault, s.Cancel = d.raw(), d.fault(), d.fault()
+}
+
+func (d *runReader) hot() []pattern.HotLine {
+	list := make([]pattern.HotLine, d.count())
+	for i := range list {
+		list[i] = pattern.HotLine{Line: d.text(), Instructions: d.varint()}
+	}
+	return list
 }
 
 // count reads how many of something follow, each of which has a byte at least.

@@ -261,7 +261,7 @@ func (h *Hub) shownRun(id string, r *runRecord) Run {
 		Parent: r.Parent, Of: r.Of, Trigger: r.Trigger, State: s.State, Entry: s.Entry, Report: s.Report, Result: s.Result, Fault: s.Fault,
 		Canceling: !s.State.Final() && s.Entry != pattern.EntryUndo && (s.Cancel != nil || r.Stop != nil), Question: r.question(),
 		Principal: r.Owner.principal().String(), Created: r.Created.UTC(), Started: r.Started.UTC(), Updated: r.Updated.UTC(), Ended: r.Ended.UTC(),
-		ETag: savedETag(h.db.Epoch().Ordinal, r.Created, r.Revision), Cost: s.Cost, Step: len(s.Steps), Journal: s.Size(),
+		ETag: savedETag(h.db.Epoch().Ordinal, r.Created, r.Revision), Cost: s.Cost, Hot: s.Hot, Step: len(s.Steps), Journal: s.Size(),
 	}
 	if run.Entry == "" {
 		run.Entry = pattern.EntryRun

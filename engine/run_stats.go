@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -83,15 +82,7 @@ func (c *runCounters) activated(name, version, id string, o *pattern.Outcome, st
 	if cost.Time > p.Slowest {
 		p.Slowest, p.SlowestRun = cost.Time, id
 	}
-	for _, hot := range o.Hot {
-		i := slices.IndexFunc(p.Hot, func(h pattern.HotLine) bool { return h.Line == hot.Line })
-		switch {
-		case i >= 0:
-			p.Hot[i].Instructions += hot.Instructions
-		case len(p.Hot) < hotLinesMost:
-			p.Hot = append(p.Hot, hot)
-		}
-	}
+	p.Hot = pattern.AddHot(p.Hot, o.Hot, hotLinesMost)
 }
 
 // hotLinesMost is of how many lines of a version it is kept how hot they are.
@@ -146,7 +137,6 @@ func (h *Hub) patternCost(name, version string) PatternCost {
 	}
 	cost := *p
 	cost.Ended, cost.Hot = maps.Clone(p.Ended), slices.Clone(p.Hot)
-	slices.SortStableFunc(cost.Hot, func(a, b pattern.HotLine) int { return cmp.Compare(b.Instructions, a.Instructions) })
 	return cost
 }
 

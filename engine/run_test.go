@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -194,6 +195,31 @@ func TestRunEachStep(t *testing.T) {
 	}
 	if got := len(d.Methods()); got != 1 {
 		t.Errorf("the device got %d calls", got)
+	}
+}
+
+// TestRunHot: a run shows at which lines it was slow, over all its activations.
+func TestRunHot(t *testing.T) {
+	f := newRunFixture(t, enginetest.NewScripts(script("slow", nil, func(p *enginetest.Play) (any, error) {
+		p.Hot("pattern.lua:3", 1024)
+		if err := p.Sleep(time.Millisecond); err != nil {
+			return nil, err
+		}
+		p.Hot("pattern.lua:9", 5120)
+		return nil, nil
+	})))
+	r := f.ended(f.start("slow", f.device("d1"), "").ID)
+	trace, err := f.RunTrace(t.Context(), enginetest.Owner(), r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []pattern.HotLine{{Line: "pattern.lua:9", Instructions: 5120}, {Line: "pattern.lua:3", Instructions: 2048}}
+	if !reflect.DeepEqual(r.Hot, want) || !reflect.DeepEqual(trace.Hot, want) {
+		t.Errorf("the run is hot at %v, its trace at %v, want %v", r.Hot, trace.Hot, want)
+	}
+	p, err := f.Pattern(t.Context(), enginetest.Owner(), "slow", "")
+	if err != nil || !reflect.DeepEqual(p.Cost.Hot, want) {
+		t.Errorf("its version is hot at %v, %v, want %v", p.Cost.Hot, err, want)
 	}
 }
 

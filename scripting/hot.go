@@ -1,8 +1,7 @@
 package scripting
 
 import (
-	"cmp"
-	"slices"
+	lua "github.com/yuin/gopher-lua"
 
 	"github.com/muster-hub/muster/engine/pattern"
 )
@@ -20,10 +19,28 @@ func (x *execution) sample() {
 	if source == "" {
 		return
 	}
+	x.found(place(source, line), 1)
+}
+
+// sampleCall notes where the program is that calls a function of the library, as
+// often as samples would lie in what the call costs.
+func (x *execution) sampleCall(l *lua.LState, cost int64) {
+	// Done samples at multiples of hotEvery before it counts.
+	n := max(x.left, 0)/hotEvery - max(x.left-cost, 0)/hotEvery
+	if n == 0 {
+		return
+	}
+	if line := x.line(l); line != "" {
+		x.found(line, n)
+	}
+}
+
+// found counts samples of a line.
+func (x *execution) found(line string, n int64) {
 	if x.hot == nil {
 		x.hot = map[string]int64{}
 	}
-	x.hot[place(source, line)]++
+	x.hot[line] += n
 }
 
 // hotLines are the lines that were seen most, the hottest first.
@@ -32,8 +49,6 @@ func (x *execution) hotLines() []pattern.HotLine {
 	for line, n := range x.hot {
 		list = append(list, pattern.HotLine{Line: line, Instructions: n * hotEvery})
 	}
-	slices.SortFunc(list, func(a, b pattern.HotLine) int {
-		return cmp.Or(cmp.Compare(b.Instructions, a.Instructions), cmp.Compare(a.Line, b.Line))
-	})
+	pattern.SortHot(list)
 	return list[:min(len(list), pattern.HotMost)]
 }

@@ -2,6 +2,7 @@ package scripting
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -34,5 +35,20 @@ func TestHotLines(t *testing.T) {
 	}
 	if quick := execute(body(t, "return 1"), nil); quick.Hot != nil {
 		t.Errorf("a quick program has %v", quick.Hot)
+	}
+}
+
+// TestHotCalls: what calls of the library and the host count as is told with the
+// line that makes them.
+func TestHotCalls(t *testing.T) {
+	for _, test := range []struct{ line, source string }{
+		{"pattern.lua:2", "local text = ''\ntext = string.rep('x', 300000)\nreturn #text"},
+		{"pattern.lua:3", "local text = string.rep('a', 20000)\nfor i = 1, 20 do\nstring.find(text, 'a-b')\nend\nreturn 1"},
+		{"pattern.lua:2", "for i = 1, 200 do\nctx:log('line')\nend\nreturn 1"},
+	} {
+		o := execute(body(t, test.source), nil)
+		if len(o.Hot) == 0 || o.Hot[0].Instructions < o.Cost.Instructions/2 || !strings.HasSuffix(o.Hot[0].Line, test.line) {
+			t.Errorf("%q ran %d instructions, most of them at %v, want %s", test.source, o.Cost.Instructions, o.Hot, test.line)
+		}
 	}
 }

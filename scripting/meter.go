@@ -49,6 +49,7 @@ func (x *execution) charge(l *lua.LState, instructions int) {
 	if x.walls().open {
 		return
 	}
+	x.sampleCall(l, int64(instructions))
 	if x.left -= int64(instructions); x.left >= 0 {
 		return
 	}

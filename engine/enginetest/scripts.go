@@ -353,5 +353,10 @@ func (p *Play) Log(format string, args ...any) {
 	}
 }
 
+// Hot has the activation tell that it ran so many instructions at a line.
+func (p *Play) Hot(line string, instructions int64) {
+	p.out.Hot = append(p.out.Hot, pattern.HotLine{Line: line, Instructions: instructions})
+}
+
 // Skip ends the program, which returns its results: there is nothing to do.
 func (p *Play) Skip(result any) (any, error) { return result, errSkipped }

@@ -1,7 +1,9 @@
 package pattern
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -66,15 +68,42 @@ type Outcome struct {
 	Hot []HotLine `json:"hot,omitempty"`
 }
 
-// HotLine is how many instructions a line ran, about; what its library calls cost
-// is not among them.
+// HotLine is how many instructions a line ran, about, those that its host and
+// library calls count as included.
 type HotLine struct {
 	Line         string `json:"line"` // "pattern.lua:44"
 	Instructions int64  `json:"instructions"`
 }
 
-// HotMost is how many hot lines an outcome tells.
+// HotMost is how many hot lines an outcome tells, and a run keeps.
 const HotMost = 8
+
+// AddHot adds hot lines to others, of which it keeps most at the most: of lines
+// that do not fit, the coolest go. It keeps the hottest first.
+func AddHot(list, more []HotLine, most int) []HotLine {
+	for _, hot := range more {
+		i := slices.IndexFunc(list, func(h HotLine) bool { return h.Line == hot.Line })
+		switch {
+		case i >= 0:
+			list[i].Instructions += hot.Instructions
+		case len(list) < most:
+			list = append(list, hot)
+		default:
+			if last := &list[len(list)-1]; last.Instructions < hot.Instructions {
+				*last = hot
+			}
+		}
+		SortHot(list)
+	}
+	return list
+}
+
+// SortHot brings hot lines in their order: the hottest first.
+func SortHot(list []HotLine) {
+	slices.SortFunc(list, func(a, b HotLine) int {
+		return cmp.Or(cmp.Compare(b.Instructions, a.Instructions), cmp.Compare(a.Line, b.Line))
+	})
+}
 
 // Report is what a program last said of how far it is.
 type Report struct {

@@ -42,6 +42,7 @@ type Run struct {
 	Report Report                     `json:"p,omitzero"`
 	Logs   []LogLine                  `json:"l,omitempty"`
 	Cost   Cost                       `json:"c,omitzero"`
+	Hot    []HotLine                  `json:"h,omitempty"` // of all its activations
 	Result json.RawMessage            `json:"r,omitempty"`
 	Fault  *Fault                     `json:"f,omitempty"` // why it is not Succeeded; of an undone one, why it was not before
 

@@ -22,6 +22,7 @@ func (r *Run) Take(o *Outcome, w World, grants Needs, now time.Time) error {
 		r.Fail(f)
 		return nil
 	}
+	r.Hot = AddHot(r.Hot, o.Hot, HotMost)
 	r.keep(o.Kept)
 	for i := range o.Steps {
 		next, err := r.take(&o.Steps[i], w, grants, now)

@@ -205,7 +205,7 @@ func (a *app) printPattern(o OutputFlags, p *client.Pattern, others ...string) e
 		fields = append(fields, field{"runs now", p.Active}, field{"installed", p.Installed}, field{"by", p.Principal})
 		optional("runs ended", endedText(&p.Cost), p.Cost.Runs > 0)
 		optional("they took", costText(&p.Cost), p.Cost.Activations > 0)
-		optional("most at", hotText(&p.Cost), len(p.Cost.Hot) > 0)
+		optional("most at", hotText(p.Cost.Hot, p.Cost.Instructions), len(p.Cost.Hot) > 0)
 		fields = append(fields, field{"etag", p.ETag})
 	}
 	if err := a.printRecord(o, p.Raw, fields); err != nil || o.Output != "table" {
@@ -362,10 +362,10 @@ func costText(c *client.PatternCost) string {
 const hotMost = 3
 
 // hotText says which lines of a pattern ran most of its instructions.
-func hotText(c *client.PatternCost) string {
+func hotText(list []client.PatternLine, instructions int64) string {
 	var parts []string
-	for _, hot := range c.Hot[:min(len(c.Hot), hotMost)] {
-		parts = append(parts, fmt.Sprintf("%s (%d %%)", hot.Line, min(100, 100*hot.Instructions/max(1, c.Instructions))))
+	for _, hot := range list[:min(len(list), hotMost)] {
+		parts = append(parts, fmt.Sprintf("%s (%d %%)", hot.Line, min(100, 100*hot.Instructions/max(1, instructions))))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -197,12 +197,18 @@ func (a *app) printRun(o OutputFlags, r *client.Run) error {
 	optional("retry of", r.Of, r.Of != "")
 	optional("attempt", r.Attempt, r.Attempt > 1)
 	optional("trigger", r.Trigger, r.Trigger != "")
-	fields = append(fields, field{"steps", r.Steps}, field{"took", fmt.Sprintf("%d activations, %d instructions (at most %d in one), %d host calls, %s in workers, %d bytes of journal",
-		r.Cost.Activations, r.Cost.Instructions, r.Cost.Peak, r.Cost.Calls, secondsText(r.Cost.Seconds), r.Cost.Journal)},
-		field{"by", r.Principal}, field{"created", r.Created})
+	fields = append(fields, field{"steps", r.Steps}, field{"took", costOfRun(&r.Cost)})
+	optional("most at", hotText(r.Cost.Hot, r.Cost.Instructions), len(r.Cost.Hot) > 0)
+	fields = append(fields, field{"by", r.Principal}, field{"created", r.Created})
 	optional("started", r.Started, !r.Started.IsZero())
 	optional("ended", r.Ended, !r.Ended.IsZero())
 	return a.printRecord(o, r.Raw, fields)
+}
+
+// costOfRun is what a run took.
+func costOfRun(c *client.RunCost) string {
+	return fmt.Sprintf("%d activations, %d instructions (at most %d in one), %d host calls, %s in workers, %d bytes of journal",
+		c.Activations, c.Instructions, c.Peak, c.Calls, secondsText(c.Seconds), c.Journal)
 }
 
 // runNext is what one can do about how a run stands; "" when nothing is to do.

@@ -110,6 +110,12 @@ func (a *app) story(t *client.RunTrace) string {
 		line("  * by a deferred function")
 	}
 	b.WriteString("\n")
+	if t.Cost.Activations > 0 {
+		line("Cost: %s", costOfRun(&t.Cost))
+	}
+	if len(t.Cost.Hot) > 0 {
+		line("Most at: %s", printable(hotText(t.Cost.Hot, t.Cost.Instructions)))
+	}
 	a.ending(t, line)
 	return b.String()
 }

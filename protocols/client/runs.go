@@ -100,6 +100,8 @@ type RunCost struct {
 	Peak         int64   `json:"peakInstructions"` // of one activation
 	Seconds      float64 `json:"seconds"`          // in workers
 	Journal      int     `json:"journalBytes"`
+
+	Hot []PatternLine `json:"hot,omitempty"` // of slow activations, sampled; the hottest first
 }
 
 // RunTrace is a run with what it did.

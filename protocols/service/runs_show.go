@@ -56,6 +56,8 @@ type runCost struct {
 	Peak         int64   `json:"peakInstructions" doc:"Most of one activation."`
 	Seconds      float64 `json:"seconds" doc:"In workers."`
 	Journal      int     `json:"journalBytes"`
+
+	Hot []pattern.HotLine `json:"hot,omitempty" doc:"The lines that ran most of the instructions of slow activations, sampled; the hottest first."`
 }
 
 // runFault is why a run or a step came to nothing.
@@ -83,7 +85,7 @@ func showPatternRun(r engine.Run) runDocument {
 		State: r.State, Final: r.State.Final(), Entry: r.Entry, WaitsFor: r.Waits, Due: r.Due, Question: r.Question,
 		Phase: r.Report.Phase, Progress: r.Report.Progress, Text: r.Report.Text, Steps: r.Step, Result: r.Result, Fault: showRunFault(r.Fault), Canceling: r.Canceling,
 		Principal: r.Principal, Created: r.Created, Started: r.Started, Updated: r.Updated, Ended: r.Ended, ETag: r.ETag,
-		Cost: runCost{r.Cost.Activations, r.Cost.Instructions, r.Cost.Calls, r.Cost.Peak, r.Cost.Time.Seconds(), r.Journal},
+		Cost: runCost{r.Cost.Activations, r.Cost.Instructions, r.Cost.Calls, r.Cost.Peak, r.Cost.Time.Seconds(), r.Journal, r.Hot},
 	}
 	if d.Entry == "" {
 		d.Entry = pattern.EntryRun

@@ -68,6 +68,7 @@ type Trace struct {
 	Logs    []pattern.LogLine `json:"logs,omitempty"`
 	Fault   *pattern.Fault    `json:"fault,omitempty"`
 	Cost    pattern.Cost      `json:"cost"`
+	Hot     []pattern.HotLine `json:"hot,omitempty"` // of slow activations, sampled, the hottest first
 	Started time.Time         `json:"started"`
 	Ended   time.Time         `json:"ended,omitzero"`
 }

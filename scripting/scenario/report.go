@@ -207,6 +207,19 @@ func (w *printer) trace(t *Trace, indent string) {
 		}
 	}
 	w.line("%s  %d activations, %d instructions, %d calls", indent, t.Cost.Activations, t.Cost.Instructions, t.Cost.Calls)
+	if len(t.Hot) > 0 {
+		w.line("%s  most instructions at %s", indent, hotText(t.Hot, t.Cost.Instructions))
+	}
+}
+
+// hotText says which lines ran most of a run's instructions.
+func hotText(list []pattern.HotLine, instructions int64) string {
+	const most = 3
+	var parts []string
+	for _, hot := range list[:min(len(list), most)] {
+		parts = append(parts, fmt.Sprintf("%s (%d %%)", hot.Line, min(100, 100*hot.Instructions/max(1, instructions))))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // clockOf is a time since the beginning of a run.
