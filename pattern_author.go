@@ -22,7 +22,7 @@ import (
 // authorHooks are the commands of whoever writes patterns.
 func authorHooks() cli.AuthorHooks {
 	return cli.AuthorHooks{
-		New: patternNew, Check: patternCheck, Test: patternTest, Dev: patternDev, Pack: patternPack, Sign: patternSign, Keygen: patternKeygen, Stubs: patternStubs,
+		New: patternNew, Check: patternCheck, Lint: patternLint, Test: patternTest, Dev: patternDev, Pack: patternPack, Sign: patternSign, Keygen: patternKeygen, Stubs: patternStubs,
 	}
 }
 
@@ -122,6 +122,23 @@ func patternCheck(f cli.PatternCheckFlags, std cli.IO) error {
 		return errFound
 	}
 	return nil
+}
+
+func patternLint(path string, std cli.IO) (errs int, err error) {
+	b, _, err := author.Read(path)
+	if err != nil {
+		return 0, err
+	}
+	list, _ := author.Check(b)
+	if len(list) == 0 {
+		return 0, nil
+	}
+	for _, l := range list {
+		if l.Level == author.LevelError {
+			errs++
+		}
+	}
+	return errs, author.Text(std.Err, path, b, list)
 }
 
 func patternTest(ctx context.Context, f cli.PatternTestFlags, std cli.IO) error {

@@ -86,11 +86,23 @@ func TestAuthorsPath(t *testing.T) {
 	}
 	expect(t, cli.ExitFailed, "pattern.sig: is not of these files; expected the signature of them as they are: sign them again, or delete it", "pattern", "pack", dir, "-o", archive)
 	expect(t, cli.ExitFailed, `needs "method:pong"`, "pattern", "check", dir)
+	expect(t, cli.ExitFailed, `needs "method:pong"`, "pattern", "install", dir, "--yes")
+	expect(t, cli.ExitFailed, "--unchecked installs it without a check", "pattern", "install", dir, "--yes")
+	expect(t, cli.ExitUsage, "can't be installed as it is", "pattern", "install", dir, "--yes", "--unchecked") // for its signature
 	expect(t, cli.ExitFailed, "5 tests, 4 failed", "pattern", "test", dir)
 	if err := os.WriteFile(filepath.Join(dir, pattern.MainFile), []byte("return pattern {"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, cli.ExitFailed, "pattern.lua:1", "pattern", "test", dir)
+
+	one := filepath.Join(in, "one.lua")
+	if err := os.WriteFile(one, []byte(broken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, errOut := authorCommand(t, "pattern", "install", one, "--yes")
+	if !strings.Contains(errOut, one+":") || strings.Contains(errOut, "one.lua/") {
+		t.Errorf("the check of one file names it as\n%s", errOut)
+	}
 
 	stubs := filepath.Join(in, "stubs.lua")
 	expect(t, cli.ExitOK, "", "pattern", "stubs", "-o", stubs)

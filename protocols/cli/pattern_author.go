@@ -25,7 +25,10 @@ type patternAuthor struct {
 type AuthorHooks struct {
 	New   func(f PatternNewFlags, io IO) error
 	Check func(f PatternCheckFlags, io IO) error
-	Test  func(ctx context.Context, f PatternTestFlags, io IO) error
+	// Lint writes to standard error what Check finds in one pattern, if it finds
+	// anything, and says how many errors are among it.
+	Lint func(path string, io IO) (errors int, err error)
+	Test func(ctx context.Context, f PatternTestFlags, io IO) error
 	// Dev calls passed, unless that is nil, with the archive of what has passed its
 	// tests, a version of its own, and shows what that returns.
 	Dev    func(ctx context.Context, f PatternDevFlags, io IO, passed func(archive []byte) (string, error)) error

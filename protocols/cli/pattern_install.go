@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/muster-hub/muster/protocols/client"
 )
@@ -14,12 +15,15 @@ import (
 type patternInstallCmd struct {
 	HubFlags
 	OutputFlags
-	Yes      bool   `short:"y" aliases:"grant-all" help:"Don't ask: grant all that it needs. --grant-all is the same."`
-	Unsigned bool   `help:"Install it although no key that the hub trusts has signed it."`
-	Disabled bool   `help:"Don't enable it."`
-	Default  bool   `help:"Let it run when no version is named, also if another version does so far."`
-	Inspect  bool   `help:"Only show what it needs; nothing is installed."`
-	From     string `arg:"" name:"path" help:"The pattern's folder, an archive of it (.tar.gz or .zip), or its one file of Lua."`
+	Yes      bool `short:"y" aliases:"grant-all" help:"Don't ask: grant all that it needs. --grant-all is the same."`
+	Unsigned bool `help:"Install it although no key that the hub trusts has signed it."`
+	Disabled bool `help:"Don't enable it."`
+	Default  bool `help:"Let it run when no version is named, also if another version does so far."`
+	Inspect  bool `help:"Only show what it needs; nothing is installed."`
+
+	Unchecked bool `help:"Don't look for what is wrong in its source first."`
+
+	From string `arg:"" name:"path" help:"The pattern's folder, an archive of it (.tar.gz or .zip), or its one file of Lua."`
 }
 
 // archiveMost is the largest archive of a pattern in bytes; the hub takes less.
@@ -30,6 +34,9 @@ const archiveMost = 8 << 20
 func (c *patternInstallCmd) Run(a *app) error {
 	if !c.Yes && !c.Inspect && !a.inTerminal {
 		return usage("a pattern is installed after a look at what it needs, and standard input is not a terminal", "Add --yes to grant all of it; --inspect shows it.")
+	}
+	if err := c.check(a); err != nil {
+		return err
 	}
 	archive, err := a.patternArchive(c.From)
 	if err != nil {
@@ -80,6 +87,32 @@ func (c *patternInstallCmd) Run(a *app) error {
 	}
 	a.note("%s", installedNext(&p))
 	return nil
+}
+
+// check looks at the source of a pattern before it goes anywhere. An archive is
+// somebody's who has checked it, or who is not to be trusted with this process.
+func (c *patternInstallCmd) check(a *app) error {
+	if c.Unchecked || c.Inspect || a.hooks.Author.Lint == nil || !isSource(c.From) {
+		return nil
+	}
+	found, err := a.hooks.Author.Lint(c.From, a.io)
+	if err != nil {
+		return nil //nolint:nilerr // it can't be read as a pattern: who packs it, or the hub, says why
+	}
+	if found == 0 {
+		return nil
+	}
+	what := "the check has found an error in " + printable(c.From)
+	if found > 1 {
+		what = fmt.Sprintf("the check has found %d errors in %s", found, printable(c.From))
+	}
+	return &problem{exit: ExitFailed, what: what, next: fmt.Sprintf("Mend it; `muster pattern check %s` looks again. --unchecked installs it without a check, if the hub takes it.", printable(c.From))}
+}
+
+// isSource reports whether a path is a pattern's folder or its one file of Lua.
+func isSource(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && (info.IsDir() || strings.EqualFold(filepath.Ext(path), ".lua"))
 }
 
 // agree shows what a pattern needs, and asks.

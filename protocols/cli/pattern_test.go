@@ -340,10 +340,11 @@ func TestPatternRunAsks(t *testing.T) {
 func TestPatternInstall(t *testing.T) {
 	place := t.TempDir()
 	mine, one := filepath.Join(place, "mine"), filepath.Join(place, "one.lua")
+	wrong, archive := filepath.Join(place, "wrong.lua"), filepath.Join(place, "wrong.zip")
 	if err := os.Mkdir(mine, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{filepath.Join(mine, "pattern.lua"): "return pattern{}", one: "one"} {
+	for name, text := range map[string]string{filepath.Join(mine, "pattern.lua"): "return pattern{}", one: "one", wrong: "wrong", archive: "zip"} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -351,6 +352,9 @@ func TestPatternInstall(t *testing.T) {
 	hooks := Hooks{Author: AuthorHooks{Pack: func(f PatternPackFlags, std IO) error {
 		_, _ = io.WriteString(std.Out, "packed")
 		return os.WriteFile(f.Out, []byte("packed "+filepath.Base(f.Dir)), 0o600)
+	}, Lint: func(path string, std IO) (int, error) {
+		_, _ = io.WriteString(std.Err, "looked at "+filepath.Base(path)+"\n") // a warning
+		return strings.Count(path, "wrong"), nil
 	}}}
 	for _, c := range []struct {
 		args, in string
@@ -363,10 +367,13 @@ func TestPatternInstall(t *testing.T) {
 		{"pattern install mine", "y\nn\n", ExitCancelled, []string{"grant= inspect=true unsigned= disabled= packed mine"}},
 		{"pattern install mine", "n\n", ExitCancelled, []string{"grant= inspect=true unsigned= disabled= packed mine"}},
 		{"pattern install mine --inspect", "", ExitOK, []string{"grant= inspect=true unsigned= disabled= packed mine"}},
+		{"pattern install wrong.lua --yes", "", ExitFailed, nil},
+		{"pattern install wrong.lua --yes --unchecked", "", ExitOK, []string{"grant= inspect=true unsigned= disabled= wrong", "grant=twin:read,method:reboot inspect= unsigned= disabled= wrong"}},
+		{"pattern install wrong.zip --yes", "", ExitOK, []string{"grant= inspect=true unsigned= disabled= zip", "grant=twin:read,method:reboot inspect= unsigned= disabled= zip"}},
 	} {
 		var sent []string
 		dir := fakeHub(t, patternHub(&sent))
-		args := strings.NewReplacer("install mine", "install "+mine, "install one.lua", "install "+one).Replace(c.args)
+		args := strings.NewReplacer("install mine", "install "+mine, "install one.lua", "install "+one, "install wrong", "install "+filepath.Join(place, "wrong")).Replace(c.args)
 		got := call{args: append(words(args), "--data", dir), in: c.in, hooks: hooks, terminal: c.in != ""}.run(t)
 		for i := range sent {
 			sent[i] = strings.TrimPrefix(sent[i], "POST /api/v1/patterns ")
@@ -376,6 +383,10 @@ func TestPatternInstall(t *testing.T) {
 		}
 		if strings.Contains(got.err, "in place of") {
 			t.Errorf("%s: the version was the default before, and it says\n%s", c.args, got.err)
+		}
+		looked := !strings.Contains(c.args, "--inspect") && !strings.Contains(c.args, "--unchecked") && !strings.Contains(c.args, "zip")
+		if strings.Contains(got.err, "looked at ") != looked {
+			t.Errorf("%s: the source was to be looked at: %v; it says\n%s", c.args, looked, got.err)
 		}
 		if c.in == "y\ny\n" {
 			golden(t, "pattern-install", got.out+"--- standard error\n"+got.err)

@@ -11,7 +11,8 @@ import (
 	"github.com/muster-hub/muster/scripting/scenario"
 )
 
-// Text writes findings for people, each with the lines of source around it.
+// Text writes findings for people, each with the lines of source around it. dir is
+// the pattern's folder, or its one file.
 func Text(out io.Writer, dir string, b *pattern.Bundle, list []Finding) error {
 	var text strings.Builder
 	errs, warnings := 0, 0
@@ -22,7 +23,7 @@ func Text(out io.Writer, dir string, b *pattern.Bundle, list []Finding) error {
 			warnings++
 		}
 		place := dir
-		if f.File != "" {
+		if f.File != "" && !strings.HasSuffix(dir, ".lua") { // else dir is the file
 			place = filepath.Join(dir, f.File)
 		}
 		if f.Line > 0 {
