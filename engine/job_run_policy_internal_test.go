@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -110,6 +111,30 @@ func TestJobThatRepeats(t *testing.T) {
 		})
 		if err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestPausedJobEnds: a job that its threshold has paused completes, and says why,
+// when what was on its way has ended and nothing is left.
+func TestPausedJobEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids, _ := allDevices(t, h, 3, func(i int) int {
+			if i == 2 {
+				time.Sleep(10 * time.Second)
+				return 200
+			}
+			return 500
+		})
+		putJob(t, h, JobSpec{ID: "j", Action: method("m"), Policy: rollout.Policy{Pause: []rollout.Threshold{{Share: rollout.Count(2)}}}}, ids)
+		time.Sleep(5 * time.Second)
+		if s := readJob(t, h, "j").State; s.Status != rollout.JobPaused || s.PausedBy != rollout.PausedByThreshold || s.Total().Active != 1 {
+			t.Fatalf("with one on its way: %+v", s)
+		}
+		time.Sleep(time.Minute)
+		if s := readJob(t, h, "j").State; s.Status != rollout.JobCompleted || !strings.Contains(s.Reason, "the threshold is 2") || s.PausedBy != "" || s.Total().Succeeded != 1 {
+			t.Errorf("with nothing left: %+v", s)
 		}
 	})
 }

@@ -202,6 +202,7 @@ func (p *Plan) advance(s *State, in Input) Decision {
 			s.halt(JobFailed, reason)
 		}
 	}
+	p.spare(s)
 	total := s.Total()
 	switch {
 	case s.Status == JobCanceling || s.Ended && total.Open() == 0:
@@ -233,6 +234,26 @@ func (p *Plan) advance(s *State, in Input) Decision {
 		p.starts(s, in, &d)
 	}
 	return d
+}
+
+// spare lets a job end that has paused itself, or would, when nothing is left that
+// a pause could hold back. What was found is noted.
+func (p *Plan) spare(s *State) {
+	switch {
+	case s.Status == JobCanceling:
+	case !s.idle():
+		s.Noted = ""
+	case s.Status == JobPaused && s.PausedBy.itself():
+		s.note(s.Reason)
+		if s.PausedBy == PausedByHealth {
+			s.Healthy = true
+		}
+		s.Status, s.PausedBy, s.Reason = s.ready(), "", ""
+	case s.Noted == "":
+		if reason, reached := p.policy.reached(p.policy.Pause, s, s.Accepted); reached {
+			s.note(reason)
+		}
+	}
 }
 
 // end takes the policy's end, once.
@@ -269,7 +290,7 @@ func (p *Plan) finish(s *State, d *Decision, total Tally) {
 		return
 	}
 	if s.Status != JobCanceling {
-		s.Reason = ""
+		s.Reason = s.Noted
 		if s.Verdict == JobCanceled {
 			s.Reason = p.endReason()
 		}
@@ -346,7 +367,7 @@ func (p *Plan) gate(s *State, in Input, d *Decision) (WaitsFor, string) {
 		}
 		if last {
 			s.Status = JobCompleted
-			return WaitsForNothing, ""
+			return WaitsForNothing, s.Noted
 		}
 		s.Wave++
 		s.Opened = false
@@ -382,20 +403,32 @@ func (p *Plan) after(s *State, in Input, d *Decision, name string) (WaitsFor, st
 	}
 	switch r := in.Health; {
 	case r.Fault != "":
-		reason := name + ": the health check can't be made: " + r.Fault
-		s.pause(PausedByHealth, reason)
-		return WaitsForNothing, reason
+		if reason := name + ": the health check can't be made: " + r.Fault; !s.sick(reason) {
+			return WaitsForNothing, reason
+		}
 	case wave.Health.AtMost.exceededBy(r.Bad, r.Reached):
 		reason := fmt.Sprintf("%s: %d of %d targets reached are in bad health; at most %s may be", name, r.Bad, r.Reached, wave.Health.AtMost)
 		if wave.Health.Otherwise == HealthAborts {
 			s.abort(d, reason)
-		} else {
-			s.pause(PausedByHealth, reason)
+			return WaitsForNothing, reason
 		}
-		return WaitsForNothing, reason
+		if !s.sick(reason) {
+			return WaitsForNothing, reason
+		}
 	}
 	s.Healthy = true
 	return p.ask(s, in, d, name)
+}
+
+// sick pauses the job for its health; it reports whether the job goes on all the
+// same, since nothing is left.
+func (s *State) sick(reason string) bool {
+	if s.idle() {
+		s.note(reason)
+		return true
+	}
+	s.pause(PausedByHealth, reason)
+	return false
 }
 
 // abort ends the job between two waves.

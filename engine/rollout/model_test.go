@@ -20,6 +20,8 @@ import (
 //     while a threshold is reached;
 //   - a wave begins when all before it have ended, soaked, were found healthy, and
 //     it was approved;
+//   - a job that has paused itself does not stay so when nothing is left: it
+//     completes, and says why it would have paused;
 //   - and where none of this forbids it, as much starts as may.
 type model struct {
 	w       *world
@@ -27,6 +29,7 @@ type model struct {
 	windows []daily
 
 	paused, aborted, stopped bool // stopped: by an operator
+	itself                   bool // paused is the job's own doing
 	ended, cut               bool // the end came, and left something out
 	begun                    bool // the start has come
 	accepted                 []map[Phase]int
@@ -135,7 +138,7 @@ func (m *model) canceled() {
 }
 
 func (m *model) resumed(by PauseCause) {
-	m.paused = false
+	m.paused, m.itself = false, false
 	switch by {
 	case PausedByHealth:
 		m.passed[m.w.s.Wave] = true
@@ -178,6 +181,11 @@ func (m *model) look(c *HealthCheck) *HealthResult {
 	return r
 }
 
+// idle says that no device will start any more.
+func (m *model) idle() bool {
+	return m.openUpTo(len(m.p.Waves)) == 0 && (!m.w.s.Dynamic || m.ended)
+}
+
 // observe takes in what an Advance was told, by the model's own rules.
 func (m *model) observe(in Input) {
 	if !m.p.End.IsZero() && !in.Now.Before(m.p.End) && !m.ended && !m.aborted && !m.stopped {
@@ -186,6 +194,9 @@ func (m *model) observe(in Input) {
 	}
 	if !m.aborted && !m.stopped && !(m.ended && m.cut && m.p.AtEnd == EndCancels) && m.reached(m.p.Abort, nil) {
 		m.aborted, m.paused = true, false
+	}
+	if m.paused && m.itself && m.idle() {
+		m.paused = false
 	}
 	m.begun = m.begun || !in.Now.Before(m.p.Start) && !m.paused
 	// An answer that came when the job was paused, or after the clock had jumped
@@ -228,6 +239,9 @@ func (m *model) checkDecision(in Input, d Decision) error {
 			m.aborted, m.paused = true, false
 		}
 	}
+	if d.Changed && s.Status == JobCompleted && s.Reason == "" && m.reached(m.p.Pause, m.accepted) {
+		return fmt.Errorf("completed without a word of the threshold that is reached")
+	}
 	if err := m.checkWave(); err != nil {
 		return err
 	}
@@ -253,6 +267,10 @@ func (m *model) checkTwice(in Input, d Decision) error {
 // checkPause says that a job paused itself for a reason.
 func (m *model) checkPause(in Input) error {
 	s := &m.w.s
+	if m.idle() {
+		return fmt.Errorf("paused by %s with nothing left", s.PausedBy)
+	}
+	m.itself = true
 	switch s.PausedBy {
 	case PausedByThreshold:
 		if !m.reached(m.p.Pause, m.accepted) {
@@ -311,7 +329,7 @@ func (m *model) checkLeft(wave int) error {
 	if soak := time.Duration(m.p.Waves[wave].Soak); soaked < soak {
 		return fmt.Errorf("wave %d soaked for %s, not %s", wave, soaked, soak)
 	}
-	if m.p.Waves[wave].Health != nil && !m.passed[wave] {
+	if m.p.Waves[wave].Health != nil && !m.passed[wave] && !m.idle() {
 		return fmt.Errorf("the health after wave %d was not found good", wave)
 	}
 	return nil

@@ -222,7 +222,7 @@ func (w *world) surprise() error {
 	switch w.r.IntN(9) {
 	case 0:
 		if w.s.Pause(PausedByOperator, "lunch") == nil {
-			w.m.paused = true
+			w.m.paused, w.m.itself = true, false
 		}
 	case 1:
 		return w.resume()

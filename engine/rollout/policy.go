@@ -35,7 +35,8 @@ type Policy struct {
 	AttemptTimeout Duration `json:"attemptTimeout,omitempty"`
 	// Retry says which attempts are made again; nil is none.
 	Retry *Retry `json:"retry,omitempty"`
-	// Pause and Abort stop the job by what ended badly. An operator who resumes
+	// Pause and Abort stop the job by what ended badly. A job of which nothing is
+	// left does not pause: it completes, with the reason. An operator who resumes
 	// accepts what has ended until then: Pause counts from there on, Abort always
 	// counts all.
 	Pause []Threshold `json:"pause,omitempty"`

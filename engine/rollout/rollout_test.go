@@ -86,3 +86,72 @@ func TestWavesOneAfterTheOther(t *testing.T) {
 		t.Fatalf("end: %+v", s)
 	}
 }
+
+// TestIdlePause: a job that has paused itself completes, with the reason, as soon
+// as nothing is left that the pause holds back; one that somebody has paused stays.
+func TestIdlePause(t *testing.T) {
+	t.Parallel()
+	policy := `{"waves":[{"size":"100%"}],"pause":[{"share":"2"}]}`
+	sick := `{"waves":[{"size":"100%","health":{"where":"reported.ill"}}]}`
+	const crossed = "wave 1 of 1: 2 of 3 that ended are failed, timedOut, rejected or uncertain; the threshold is 2"
+	for name, c := range map[string]struct {
+		policy  string
+		dynamic bool
+		bad     int // of three devices, the last to end
+		by      PauseCause
+		early   bool // the threshold is reached before the last one has ended
+		health  *HealthResult
+		status  JobStatus
+		reason  string
+	}{
+		"all well":                {policy: policy, bad: 1, status: JobCompleted},
+		"by the last one":         {policy: policy, bad: 2, status: JobCompleted, reason: crossed},
+		"before the last one":     {policy: policy, bad: 2, early: true, status: JobCompleted, reason: "wave 1 of 1: 2 of 2 that ended are failed, timedOut, rejected or uncertain; the threshold is 2"},
+		"by an operator":          {policy: policy, bad: 2, by: PausedByOperator, status: JobPaused, reason: "lunch"},
+		"by the hub":              {policy: policy, bad: 2, by: PausedByHub, status: JobPaused, reason: "lunch"},
+		"of sick ones":            {policy: sick, health: &HealthResult{Bad: 1, Reached: 3}, status: JobCompleted, reason: "wave 1 of 1: 1 of 3 targets reached are in bad health; at most 0 may be"},
+		"that can't be looked at": {policy: sick, health: &HealthResult{Fault: "no such property"}, status: JobCompleted, reason: "wave 1 of 1: the health check can't be made: no such property"},
+		"of one that goes on":     {policy: policy, dynamic: true, bad: 2, early: true, status: JobPaused, reason: "wave 1 of 1: 2 of 2 that ended are failed, timedOut, rejected or uncertain; the threshold is 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := plan(t, c.policy)
+			s := laidOut(t, p, 3)
+			s.Dynamic = c.dynamic
+			in := Input{Now: base(), Room: -1, Zones: everywhere(0), Health: c.health}
+			p.Advance(s, in)
+			must(t, s.Move(0, PhasePending, PhaseActive, 3))
+			if c.early {
+				must(t, s.Move(0, PhaseActive, PhaseFailed, c.bad))
+				if p.Advance(s, in); s.Status != JobPaused || s.PausedBy != PausedByThreshold {
+					t.Fatalf("with one under way: %+v", s)
+				}
+				must(t, s.Move(0, PhaseActive, PhaseSucceeded, 3-c.bad))
+			} else {
+				must(t, s.Move(0, PhaseActive, PhaseSucceeded, 3-c.bad))
+				must(t, s.Move(0, PhaseActive, PhaseFailed, c.bad))
+			}
+			if c.by != "" {
+				must(t, s.Pause(c.by, "lunch"))
+			}
+			for range 2 {
+				if p.Advance(s, in); s.Status != c.status || s.Reason != c.reason || s.Status.Final() && s.PausedBy != "" {
+					t.Fatalf("at the end: %+v", s)
+				}
+			}
+			if c.by != "" {
+				must(t, s.Resume())
+				if p.Advance(s, in); s.Status != JobCompleted || s.Reason != crossed {
+					t.Errorf("resumed: %+v", s)
+				}
+			}
+			if s.Status != JobCompleted || c.bad == 0 {
+				return
+			}
+			must(t, s.Retry(0, PhaseFailed, c.bad))
+			if p.Advance(s, in); s.Status != JobRunning || s.Noted != "" || s.Reason != "" {
+				t.Errorf("tried again: %+v", s)
+			}
+		})
+	}
+}

@@ -56,6 +56,9 @@ type State struct {
 	// Tokens and TokensAt are the rate's bucket.
 	Tokens   float64   `json:"tokens,omitempty"`
 	TokensAt time.Time `json:"tokensAt,omitzero"`
+	// Noted is what would have paused the job if anything had been left to be held
+	// back: a job that completes gives it as its reason.
+	Noted string `json:"noted,omitempty"`
 	// Accepted are the outcomes per wave that an operator has accepted by
 	// resuming after a threshold; thresholds that pause count from there.
 	Accepted []Tally `json:"accepted,omitempty"`
@@ -72,6 +75,11 @@ const (
 	PausedByGate      PauseCause = "gate" // the action itself said so
 	PausedByHub       PauseCause = "hub"  // such as a restored backup, or an owner who lost the permission
 )
+
+// itself reports whether the job has paused itself, for what it found.
+func (c PauseCause) itself() bool {
+	return c == PausedByThreshold || c == PausedByHealth || c == PausedByGate
+}
 
 // Approval is that of one wave.
 type Approval struct {
@@ -183,6 +191,20 @@ func (s *State) Move(wave int, from, to Phase, n int) error {
 		s.Tokens = max(0, s.Tokens-float64(n))
 	}
 	return nil
+}
+
+// idle reports whether nothing is left that could start, now or later.
+func (s *State) idle() bool {
+	total := s.Total()
+	return total.Open() == 0 && (!s.Dynamic || s.Ended)
+}
+
+// note keeps what would have paused the job.
+func (s *State) note(reason string) {
+	if s.Noted != "" {
+		reason = s.Noted + "; " + reason
+	}
+	s.Noted = reason
 }
 
 // Join adds n targets of a dynamic job that began to match after it was laid

@@ -220,7 +220,9 @@ func TestJobWatch(t *testing.T) {
 		out    []string
 		err    string
 	}{
-		{"well", []string{progressOf(1, "running", first), progressOf(2, "running", mid), progressOf(3, "completed", good)}, ExitOK, []string{"running  0/10  wave 1/2  under way 1, pending 9", "wave 2 waits for approval  1/10", "completed  10/10"}, ""},
+		{"crossed", []string{progressOf(1, "running", first), progressOf(2, "completed", `"reason":"the threshold is 2",`+some)}, ExitPartly, []string{"completed: the threshold is 2  10/10"}, "why:  the threshold is 2"},
+		{"sick", []string{progressOf(1, "running", first), progressOf(2, "completed", `"reason":"9 of 10 are in bad health",`+good)}, ExitPartly, nil, "why:  9 of 10 are in bad health"},
+		{"well", []string{progressOf(1, "running", first), progressOf(2, "running", mid), progressOf(3, "completed", good)}, ExitOK, []string{"running  0/10  wave 1/2  under way 1, pending 9", "wave 2 waits for approval  1/10", "  `muster job approve j1` lets wave 2 begin; `muster job cancel j1` ends the job\n", "completed  10/10"}, ""},
 		{"partly", []string{progressOf(1, "running", first), progressOf(2, "completed", some)}, ExitPartly, []string{"completed  10/10  wave 2/2  succeeded 8, failed 2"}, "2 of 10 targets ended badly"},
 		{"none", []string{progressOf(1, "completed", none)}, ExitFailed, nil, "all of 2 targets ended badly"},
 		{"failed", []string{progressOf(1, "failed", `"reason":"5% of wave 1 failed","total":{"size":2,"failed":1,"canceled":1}`)}, ExitFailed, nil, "5% of wave 1 failed"},

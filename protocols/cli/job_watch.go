@@ -36,9 +36,12 @@ type PauseFlags struct {
 func (c *jobWatchCmd) Help() string {
 	return strings.TrimSpace(`
 It ends with the job: with 0 when all went well, 8 when some of the devices ended
-badly, 1 when the job failed, 9 when it was canceled. A job that pauses stays
-paused until somebody resumes it: on a terminal the watching goes on and says what
-to do next, elsewhere it ends with 8, unless --through-pauses is given.`)
+badly, or were found in bad health, 1 when the job failed or all of them ended
+badly, 9 when it was canceled. A job that pauses stays paused until somebody
+resumes it: on a terminal the watching goes on and says what to do next, elsewhere
+it ends with 8, unless --through-pauses is given. Where a wave waits for approval,
+as its policy asks, the watching says how to approve it and goes on; --for bounds
+how long.`)
 }
 
 // Run follows a job.
@@ -119,6 +122,7 @@ type jobWatch struct {
 	lines    int       // on the terminal
 	said     time.Time // when the last line was written
 	status   string    // in it
+	told     string    // what is to do, where lines are written
 	runs     runsWatch
 }
 
@@ -191,11 +195,23 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 	w.said, w.status = time.Now(), status
 	w.runs.count(ctx, watchLine, w.over())
 	lines := w.line() + "\n"
-	if hint := w.runs.hint(); hint != "" && !w.now.Final() {
-		lines += "  " + printable(hint) + "\n"
+	for _, hint := range []string{w.hint(), w.runs.hint()} {
+		if hint != "" && !w.over() {
+			lines += "  " + printable(hint) + "\n"
+		}
 	}
 	_, err := io.WriteString(w.app.io.Out, lines)
 	return err
+}
+
+// hint is what is to do about how the job stands, when it was not told yet.
+func (w *jobWatch) hint() string {
+	next := jobNext(w.id, &w.now.JobProgress)
+	if next == w.told {
+		return ""
+	}
+	w.told = next
+	return next
 }
 
 // line is how the job stands in one line.
@@ -351,9 +367,11 @@ func (w *jobWatch) verdict() error {
 		}
 		return &problem{exit: ExitFailed, what: "the job failed", why: p.Reason, next: far + "."}
 	case bad > 0 && p.Total.Succeeded == 0:
-		return &problem{exit: ExitFailed, what: fmt.Sprintf("all of %s ended badly", targetCount(int64(bad))), next: next}
+		return &problem{exit: ExitFailed, what: fmt.Sprintf("all of %s ended badly", targetCount(int64(bad))), why: p.Reason, next: next}
 	case bad > 0:
-		return &problem{exit: ExitPartly, what: fmt.Sprintf("%d of %d targets ended badly", bad, p.Total.Size), next: next}
+		return &problem{exit: ExitPartly, what: fmt.Sprintf("%d of %d targets ended badly", bad, p.Total.Size), why: p.Reason, next: next}
+	case p.Reason != "": // it would have paused, and nothing was left
+		return &problem{exit: ExitPartly, what: "the job is completed, and something is wrong", why: p.Reason, next: fmt.Sprintf("`muster job show %s` says how it went.", w.id)}
 	}
 	return nil
 }
