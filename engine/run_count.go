@@ -41,29 +41,7 @@ func (h *Hub) RunCounts(ctx context.Context, c Caller, f RunFilter) ([]RunCount,
 		return nil, err
 	}
 	defer leave()
-	begun := time.Now()
-	counts := map[RunCount]int64{}
-	err = h.view(ctx, "count runs", func(r storage.Reader) error {
-		clear(counts)
-		seen := 0
-		return eachRunOf(r, &f, func(record *runRecord) error {
-			if seen++; seen%1000 == 0 && (ctx.Err() != nil || time.Since(begun) > h.limits.QueryTime) {
-				return cmp.Or(ctx.Err(), error(errf(CodeQueryBudget, "%d runs were not counted within %s; name a pattern, a job or a device", seen, h.limits.QueryTime)))
-			}
-			one := RunCount{Pattern: record.Pattern, Version: record.Version, State: record.State.State, Phase: record.State.Report.Phase}
-			if open := record.State.Open(); open != nil {
-				one.Step = open.Op
-				if open.Op == opCall && h.callable(record.device()) == nil {
-					one.Step = StepConnect
-				}
-			}
-			if _, known := counts[one]; !known && len(counts) >= runCountsMost {
-				one.Phase = ""
-			}
-			counts[one]++
-			return nil
-		})
-	})
+	counts, err := h.countRuns(ctx, &f)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +56,40 @@ func (h *Hub) RunCounts(ctx context.Context, c Caller, f RunFilter) ([]RunCount,
 			cmp.Compare(slices.Index(states, a.State), slices.Index(states, b.State)), cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Step, b.Step))
 	})
 	return list, nil
+}
+
+// countRuns counts the runs of a filter: by the tally, or those of a device and
+// those that ask somebody, which are few, one by one.
+func (h *Hub) countRuns(ctx context.Context, f *RunFilter) (map[RunCount]int64, error) {
+	if f.Device == (TwinID{}) && !f.Asks {
+		counts, ok, err := h.tallied(ctx, f)
+		if ok || err != nil {
+			return counts, err
+		}
+	}
+	return h.scanRuns(ctx, f)
+}
+
+// scanRuns counts the runs of a filter one by one.
+func (h *Hub) scanRuns(ctx context.Context, f *RunFilter) (map[RunCount]int64, error) {
+	begun := time.Now()
+	counts := map[RunCount]int64{}
+	err := h.view(ctx, "count runs", func(r storage.Reader) error {
+		clear(counts)
+		seen := 0
+		return eachRunOf(r, f, func(record *runRecord) error {
+			if seen++; seen%1000 == 0 && (ctx.Err() != nil || time.Since(begun) > h.limits.QueryTime) {
+				return cmp.Or(ctx.Err(), runsNotCounted(h, seen))
+			}
+			one := record.place().RunCount
+			if one.Step == opCall && h.callable(record.device()) == nil {
+				one.Step = StepConnect
+			}
+			addCount(counts, one, 1)
+			return nil
+		})
+	})
+	return counts, err
 }
 
 // eachRunOf calls f for the runs of a filter, by the narrowest way.

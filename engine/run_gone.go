@@ -46,7 +46,7 @@ func (h *Hub) dropRuns(ctx context.Context, before time.Time, most int64) error 
 		}
 		err = h.step(ctx, "run.remove", func(tx *storage.Tx) error {
 			for _, g := range list {
-				if err := g.dropTx(tx); err != nil {
+				if err := g.dropTx(h, tx); err != nil {
 					return err
 				}
 			}
@@ -89,7 +89,7 @@ func findGoneRun(r storage.Reader, item storage.Item[runRecord]) (g goneRun, err
 }
 
 // dropTx removes a run with all that is its own, unless an undo began meanwhile.
-func (g *goneRun) dropTx(tx *storage.Tx) error {
+func (g *goneRun) dropTx(h *Hub, tx *storage.Tx) error {
 	record, err := loadRun(tx, g.id)
 	if isRunGone(err) {
 		return nil
@@ -113,5 +113,6 @@ func (g *goneRun) dropTx(tx *storage.Tx) error {
 		}
 	}
 	tx.Add(counterRunsEnded, -1)
+	h.runs.tally.movedTx(tx, g.id, record.device(), record.place(), tallyPlace{})
 	return runTable.Delete(tx, runKey(g.id))
 }

@@ -28,6 +28,7 @@ type runRunner struct {
 	waits   deviceCounts  // devices on which a condition is followed
 	stats   runCounters
 	clauses runClauses
+	tally   runTally
 	ids     runIDs
 
 	mu    sync.Mutex
@@ -50,6 +51,7 @@ const (
 func (n *runRunner) init() {
 	n.signal = make(chan struct{}, 1)
 	n.stats.init()
+	n.tally.making = make(chan struct{}, 1)
 }
 
 // moved tells the loop, and whoever follows, of a run that was stored. It runs in

@@ -34,6 +34,7 @@ type runInTx struct {
 	begun bool          // it had begun
 	asked bool          // a person was asked
 	stops bool          // it was canceled
+	stood tallyPlace    // where it was
 }
 
 // load returns a run with the end of its journal. A step can be settled in it.
@@ -55,7 +56,7 @@ func (t *runTx) loadWhole(id string) (*runInTx, error) {
 }
 
 func (t *runTx) loaded(id string, record runRecord, whole bool) *runInTx {
-	r := &runInTx{runRecord: record, id: id, whole: whole, was: record.State.State, begun: !record.Started.IsZero(), undo: record.State.Entry == pattern.EntryUndo, stops: record.State.Cancel != nil}
+	r := &runInTx{runRecord: record, id: id, whole: whole, was: record.State.State, begun: !record.Started.IsZero(), undo: record.State.Entry == pattern.EntryUndo, stops: record.State.Cancel != nil, stood: record.place()}
 	if s := r.State.Open(); s != nil {
 		r.asked = s.Op == opApprove
 		if s.Op == opWait {
@@ -109,6 +110,9 @@ func (t *runTx) store(r *runInTx) error {
 		return err
 	}
 	t.count(r, ended)
+	place := record.place()
+	t.hub.runs.tally.movedTx(t.Tx, r.id, r.device(), r.stood, place)
+	r.stood = place
 	if ended {
 		if err := t.finish(r); err != nil {
 			return err

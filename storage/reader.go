@@ -55,6 +55,15 @@ func (db *DB) openSnapshot(s *snapshot) error {
 	return nil
 }
 
+// SequenceOf is that of the newest group of which a snapshot knows, as OnCommit tells
+// it; 0 of a transaction, which is of none yet.
+func SequenceOf(r Reader) uint64 {
+	if s, ok := r.(*snapshot); ok {
+		return s.seq
+	}
+	return 0
+}
+
 func (s *snapshot) badger() *badger.Txn {
 	s.begin.Do(func() { s.txn = s.db.badger.NewTransactionAt(s.seq, false) })
 	return s.txn
