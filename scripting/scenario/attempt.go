@@ -263,7 +263,7 @@ func (a *attempt) traces() []Trace {
 	for _, r := range a.hub.memory.Runs {
 		list = append(list, Trace{
 			ID: r.ID, Pattern: r.Pattern, Device: r.Device, State: r.State.State, Report: r.State.Report, Steps: r.State.Steps, Logs: r.State.Logs,
-			Fault: r.State.Fault, Cost: r.State.Cost, Hot: r.State.Hot, Started: r.Started, Ended: r.Ended,
+			Result: r.State.Result, Fault: r.State.Fault, Cost: r.State.Cost, Hot: r.State.Hot, Started: r.Started, Ended: r.Ended,
 		})
 	}
 	return list

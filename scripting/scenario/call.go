@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/rollout"
 )
 
 // call is a method call that has not ended.
@@ -35,18 +36,21 @@ const takenPoint = ", when it had been taken and the answer was lost"
 // As the engine has them.
 const (
 	defaultAnswer = 30 * time.Second // how long a device may take to answer
+	answerLeast   = 5 * time.Second
+	answerMost    = 300 * time.Second
 	retryMost     = 100              // further attempts that a program may ask for
 	retryWait     = 5 * time.Second  // for which each waits at least, times its number
+	pickup        = 30 * time.Second // how long one waits whose device was there
 )
 
 func (w *world) call(s *pattern.Step, a pattern.CallArgs) (pattern.Answer, error) {
-	timeout, err := span(a.Timeout, defaultAnswer)
-	if err != nil {
-		return invalid("timeout: %v", err), nil
+	timeout, f := spanOf(s, "timeout", a.Timeout, defaultAnswer, answerMost)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
 	}
-	online, err := span(a.Online, 0)
-	if err != nil {
-		return invalid("online: %v", err), nil
+	online, f := spanOf(s, "online", a.Online, 0, pattern.MaxWait)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
 	}
 	payload, err := w.lab.revealed(a.Payload, w.run.Device)
 	if err != nil {
@@ -54,12 +58,14 @@ func (w *world) call(s *pattern.Step, a pattern.CallArgs) (pattern.Answer, error
 	}
 	switch {
 	case a.Retry < 0 || a.Retry > retryMost:
-		return invalid("retry is %d, allowed are 0 to %d", a.Retry, retryMost), nil
+		return invalid("%s: retry is %d, allowed are 0 to %d", s.Op, a.Retry, retryMost), nil
+	case timeout <= 0:
+		return invalid("%s: timeout is %s, expected more", s.Op, rollout.Duration(timeout)), nil
 	case !w.lab.reachable(w.run.Device) && online == 0 && a.Retry == 0:
 		return fault(pattern.FaultOffline, "the device is not connected, or takes no methods; nothing was sent"), nil
 	}
 	c := &call{
-		Ref: w.memory.named("call-"), Run: w.run.ID, Device: w.run.Device, Method: a.Method, Payload: payload, Timeout: timeout, Online: online,
+		Ref: w.memory.named("call-"), Run: w.run.ID, Device: w.run.Device, Method: a.Method, Payload: payload, Timeout: max(timeout, answerLeast), Online: online,
 		Retry: a.Retry, Idempotent: a.Idempotent, Line: s.Line, Number: len(w.run.State.Of(entryOf(w.run))) + 1,
 	}
 	w.lab.again(c.Run, "dev.call "+c.Method, canonical(c.Payload), c.Line, c.Idempotent)
@@ -85,7 +91,10 @@ func (c *call) String() string {
 func (h *hub) attempt(c *call) {
 	c.Tries++
 	wait := c.Online
-	if c.Tries > 1 || wait == 0 {
+	switch {
+	case h.lab.reachable(c.Device):
+		wait = max(wait, pickup)
+	case c.Tries > 1 || wait == 0:
 		wait = max(wait, time.Duration(c.Tries)*retryWait)
 	}
 	c.Sending, c.Deadline = false, h.lab.now.Add(wait)
@@ -150,11 +159,11 @@ func (h *hub) deliver(c *call) error {
 	if crashed, err := h.lab.point("%s%s", c, takenPoint); crashed || err != nil {
 		return err
 	}
-	ref := c.Ref
+	ref, try := c.Ref, c.Tries // what comes of an attempt is nothing to the next one
 	if !reply.never {
 		h.lab.at(h.lab.now.Add(reply.after), h.epoch, func() error {
 			c := h.pending(ref)
-			if c == nil || d.session != session {
+			if c == nil || c.Tries != try || d.session != session {
 				return nil
 			}
 			if err := h.answered(c, reply); err != nil {
@@ -164,7 +173,7 @@ func (h *hub) deliver(c *call) error {
 		})
 	}
 	h.lab.at(h.lab.now.Add(c.Timeout), h.epoch, func() error {
-		if c := h.pending(ref); c != nil && c.Sending {
+		if c := h.pending(ref); c != nil && c.Tries == try && c.Sending {
 			return h.late(c, fmt.Sprintf("the device did not answer within %s; whether it acted is not known", c.Timeout))
 		}
 		return nil

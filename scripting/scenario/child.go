@@ -30,10 +30,10 @@ func (h *hub) start(name, device string, params json.RawMessage) (*run, *pattern
 	return r, nil
 }
 
-func (w *world) child(_ *pattern.Step, a pattern.RunArgs) (pattern.Answer, error) {
-	timeout, err := span(a.Timeout, pattern.MaxWait)
-	if err != nil {
-		return invalid("timeout: %v", err), nil
+func (w *world) child(s *pattern.Step, a pattern.RunArgs) (pattern.Answer, error) {
+	timeout, f := spanOf(s, "timeout", a.Timeout, pattern.MaxWait, pattern.MaxWait)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
 	}
 	r, f := w.start(a.Pattern, w.run.Device, a.Params)
 	if f != nil {
@@ -196,14 +196,14 @@ func (w *world) groupBy(_ *pattern.Step, a pattern.FleetArgs) (pattern.Answer, e
 	return result(map[string]any{"groups": groups, "total": len(list)}), nil
 }
 
-func (w *world) fleetRun(_ *pattern.Step, a pattern.RunArgs) (pattern.Answer, error) {
+func (w *world) fleetRun(s *pattern.Step, a pattern.RunArgs) (pattern.Answer, error) {
 	list, err := w.selected(a.Where)
 	if err != nil {
 		return invalid("%v", err), nil
 	}
-	timeout, err := span(a.Timeout, pattern.MaxWait)
-	if err != nil {
-		return invalid("timeout: %v", err), nil
+	timeout, f := spanOf(s, "timeout", a.Timeout, pattern.MaxWait, pattern.MaxWait)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
 	}
 	job, ref := w.memory.named("job-"), w.memory.named("child-")
 	w.lab.effect("job of %s on %d devices", a.Pattern, len(list))

@@ -84,7 +84,8 @@ func (d *device) invoke(name string, payload json.RawMessage) (reply, error) {
 	d.lab.effect("%s: method %s %s", d.id, name, canonical(payload))
 	do := d.methods[name]
 	if do == nil {
-		return reply{status: 501, payload: json.RawMessage(fmt.Sprintf(`{"message":"the device of the test has no on_method(%q)"}`, name))}, nil
+		payload, err := json.Marshal(map[string]string{"message": fmt.Sprintf("the device of the test has no on_method(%q)", name)})
+		return reply{status: 501, payload: payload}, err
 	}
 	d.inside++
 	r, err := do(payload)

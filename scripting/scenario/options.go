@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -66,6 +67,7 @@ type Trace struct {
 	Report  pattern.Report    `json:"report"`
 	Steps   []pattern.Step    `json:"steps"`
 	Logs    []pattern.LogLine `json:"logs,omitempty"`
+	Result  json.RawMessage   `json:"result,omitempty"` // what the program returned
 	Fault   *pattern.Fault    `json:"fault,omitempty"`
 	Cost    pattern.Cost      `json:"cost"`
 	Hot     []pattern.HotLine `json:"hot,omitempty"` // of slow activations, sampled, the hottest first

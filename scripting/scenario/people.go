@@ -17,10 +17,13 @@ type decision struct {
 	of      string // the answer is for this question alone, a part of its text; empty: for any
 }
 
-func (w *world) approve(_ *pattern.Step, a pattern.ApproveArgs) (pattern.Answer, error) {
-	timeout, err := span(a.Timeout, 24*time.Hour)
-	if err != nil {
-		return invalid("timeout: %v", err), nil
+func (w *world) approve(s *pattern.Step, a pattern.ApproveArgs) (pattern.Answer, error) {
+	if a.Question == "" || len(a.Question) > pattern.MaxLogLine {
+		return invalid("%s: a question of 1 to %d bytes is needed", s.Op, pattern.MaxLogLine), nil
+	}
+	timeout, f := spanOf(s, "timeout", a.Timeout, 24*time.Hour, pattern.MaxWait)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
 	}
 	ref := w.memory.named("question-")
 	w.lab.effect("%s: asks %q", w.run.Device, a.Question)

@@ -130,6 +130,21 @@ func span(text string, otherwise time.Duration) (time.Duration, error) {
 	return time.Duration(d), nil
 }
 
+// spanOf reads a duration among the arguments of a step, as the engine does.
+func spanOf(s *pattern.Step, name, text string, otherwise, most time.Duration) (time.Duration, *pattern.Fault) {
+	if text == "" {
+		return otherwise, nil
+	}
+	d, err := rollout.ParseDuration(text)
+	switch {
+	case err != nil:
+		return 0, &pattern.Fault{Code: pattern.FaultInvalid, Message: fmt.Sprintf("%s: %s: %v", s.Op, name, err)}
+	case time.Duration(d) > most:
+		return 0, &pattern.Fault{Code: pattern.FaultInvalid, Message: fmt.Sprintf("%s: %s is %s, at most %s are allowed", s.Op, name, d, rollout.Duration(most))}
+	}
+	return time.Duration(d), nil
+}
+
 func (w *world) desire(_ *pattern.Step, a pattern.PatchArgs) (pattern.Answer, error) {
 	i := w.device()
 	if err := i.merge(desired, a.Patch, w.lab.now); err != nil {
@@ -175,13 +190,17 @@ func predicateOf(args json.RawMessage) (*query.Predicate, error) {
 }
 
 func (w *world) wait(s *pattern.Step, a pattern.WaitArgs) (pattern.Answer, error) {
+	timeout, f := spanOf(s, "timeout", a.Timeout, pattern.MaxWait, pattern.MaxWait)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
+	}
 	p, err := predicateOf(s.Args)
 	if err != nil {
-		return invalid("%s: %v", a.Where, err), nil
-	}
-	timeout, err := span(a.Timeout, pattern.MaxWait)
-	if err != nil {
-		return invalid("timeout: %v", err), nil
+		message := err.Error()
+		if e, ok := errors.AsType[*query.Error](err); ok {
+			message += "\n" + e.Caret()
+		}
+		return invalid("%s: the condition can't be read: %s", s.Op, message), nil
 	}
 	i := w.device()
 	if p.Match(i.value(), w.lab.now) {
@@ -291,28 +310,31 @@ func (w *world) replace(_ *pattern.Step, a pattern.ReplaceArgs) (pattern.Answer,
 	return result(map[string]string{"id": a.ID}), w.hangUp(i)
 }
 
-func (w *world) sleep(_ *pattern.Step, a pattern.SleepArgs) (pattern.Answer, error) {
+func (w *world) sleep(s *pattern.Step, a pattern.SleepArgs) (pattern.Answer, error) {
 	due := w.lab.now
 	if a.Until != "" {
 		until, err := time.Parse(time.RFC3339, a.Until)
-		if err != nil {
-			return invalid("%q is no time: expected RFC 3339", a.Until), nil
+		switch {
+		case err != nil:
+			return invalid("%s: %q is no time; expected one as in 2030-01-31T12:00:00Z", s.Op, a.Until), nil
+		case until.Sub(due) > pattern.MaxWait:
+			return invalid("%s: %s is further ahead than %s", s.Op, a.Until, rollout.Duration(pattern.MaxWait)), nil
 		}
 		due = until
 	} else {
-		d, err := span(a.For, 0)
-		if err != nil {
-			return invalid("%v", err), nil
+		d, f := spanOf(s, "for", a.For, 0, pattern.MaxWait)
+		if f != nil {
+			return pattern.Answer{Fault: f}, nil
 		}
 		due = due.Add(d)
-	}
-	if due.After(w.lab.now.Add(pattern.MaxWait)) {
-		return invalid("%s is further away than the %d days that anything may wait", due.Format(time.RFC3339), int(pattern.MaxWait.Hours()/24)), nil
 	}
 	return pattern.Answer{Open: true, Due: due, Ref: w.memory.named("sleep-")}, nil
 }
 
-func (w *world) event(_ *pattern.Step, a pattern.EventArgs) (pattern.Answer, error) {
+func (w *world) event(s *pattern.Step, a pattern.EventArgs) (pattern.Answer, error) {
+	if a.Type == "" || len(a.Type) > 128 {
+		return invalid("%s: a type of 1 to 128 bytes is needed", s.Op), nil
+	}
 	w.memory.Events = append(w.memory.Events, sent{w.run.Device, a.Type, a.Data})
 	w.lab.effect("%s: event %s %s", w.run.Device, a.Type, a.Data)
 	return pattern.Answer{}, nil
@@ -324,25 +346,37 @@ func (w *world) alert(s *pattern.Step, _ json.RawMessage) (pattern.Answer, error
 	return pattern.Answer{}, nil
 }
 
-// slot is where a key of a key-value store lies; empty: the scope is none.
-func (w *world) slot(a pattern.KeyValueArgs) string {
+// keyBytes bounds the keys of key-value stores, as the engine does.
+const keyBytes = 256
+
+// slot is where a key of a key-value store lies.
+func (w *world) slot(s *pattern.Step, a pattern.KeyValueArgs) (string, *pattern.Fault) {
+	owner := w.run.ID
 	switch a.Scope {
 	case "run":
-		return w.run.ID + "\x00" + a.Key
 	case "pattern":
-		return "pattern:" + w.run.Pattern + "\x00" + a.Key
+		owner = "pattern:" + w.run.Pattern
+	default:
+		return "", invalid("%s: the scope %q is not known, expected run or pattern", s.Op, a.Scope).Fault
 	}
-	return ""
+	if a.Key == "" || len(a.Key) > keyBytes {
+		return "", invalid("%s: a key of 1 to %d bytes is needed", s.Op, keyBytes).Fault
+	}
+	return owner + "\x00" + a.Key, nil
 }
 
-func (w *world) kvGet(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
-	return pattern.Answer{Result: w.memory.Values[w.slot(a)]}, nil
+func (w *world) kvGet(s *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
+	slot, f := w.slot(s, a)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
+	}
+	return pattern.Answer{Result: w.memory.Values[slot]}, nil
 }
 
-func (w *world) kvSet(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
-	slot := w.slot(a)
-	if slot == "" {
-		return invalid("scope is %q, expected run or pattern", a.Scope), nil
+func (w *world) kvSet(s *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
+	slot, f := w.slot(s, a)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
 	}
 	if len(a.Value) == 0 || string(a.Value) == "null" {
 		delete(w.memory.Values, slot)
@@ -352,14 +386,15 @@ func (w *world) kvSet(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, 
 	return pattern.Answer{}, nil
 }
 
-func (w *world) kvIncr(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
-	slot, n := w.slot(a), 0.0
-	if slot == "" {
-		return invalid("scope is %q, expected run or pattern", a.Scope), nil
+func (w *world) kvIncr(s *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
+	n := 0.0
+	slot, f := w.slot(s, a)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
 	}
 	if old := w.memory.Values[slot]; len(old) > 0 {
 		if err := json.Unmarshal(old, &n); err != nil {
-			return fault(pattern.FaultConflict, "the value of %q is no number", a.Key), nil
+			return invalid("%s: what %q holds is no number", s.Op, a.Key), nil
 		}
 	}
 	by := a.By
@@ -371,10 +406,10 @@ func (w *world) kvIncr(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer,
 	return answer, nil
 }
 
-func (w *world) kvCas(_ *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
-	slot := w.slot(a)
-	if slot == "" {
-		return invalid("scope is %q, expected run or pattern", a.Scope), nil
+func (w *world) kvCas(s *pattern.Step, a pattern.KeyValueArgs) (pattern.Answer, error) {
+	slot, f := w.slot(s, a)
+	if f != nil {
+		return pattern.Answer{Fault: f}, nil
 	}
 	if !sameJSON(w.memory.Values[slot], a.Old) {
 		return result(false), nil
