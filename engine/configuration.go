@@ -219,5 +219,6 @@ func (h *Hub) DeleteConfiguration(ctx context.Context, c Caller, id string, m If
 // ConfigurationTest says what is wrong with the queries of a configuration.
 type ConfigurationTest struct {
 	TargetCondition string            // empty: nothing
+	Translated      string            // the condition as it would be stored, if it is a bare predicate
 	Metrics         map[string]string // by name, of those that are wrong
 }

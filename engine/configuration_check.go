@@ -61,7 +61,7 @@ func (h *Hub) checkConfiguration(g *Configuration) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.parseTarget(content.Kind(), g.TargetCondition); err != nil {
+	if _, g.TargetCondition, err = h.parseTarget(content.Kind(), g.TargetCondition); err != nil {
 		return err
 	}
 	if err := h.checkConfigurationRollout(g.Rollout); err != nil {
@@ -133,23 +133,34 @@ func (h *Hub) parseContent(c *ConfigurationContent) (*configuration.Content, err
 	return content, nil
 }
 
-// parseTarget reads a target condition; an empty one selects nothing and is nil.
-func (h *Hub) parseTarget(kind configuration.Kind, condition string) (*query.Query, error) {
+// parseTarget reads a target condition; an empty one selects nothing and is nil. It returns the
+// condition as it is stored, in IoT Hub's language: outside of IoT Hub's limits it may be written
+// as a bare predicate.
+func (h *Hub) parseTarget(kind configuration.Kind, condition string) (*query.Query, string, error) {
 	if strings.TrimSpace(condition) == "" {
-		return nil, nil
+		return nil, condition, nil
 	}
 	if n, most := len(condition), h.limits.SavedQueryBytes; n > most {
-		return nil, errf(CodeConfigurationCondition, "targetCondition has %d bytes; expected at most %d", n, most)
+		return nil, "", errf(CodeConfigurationCondition, "targetCondition has %d bytes; expected at most %d", n, most)
 	}
 	source := query.Devices
 	if kind == configuration.OfModule {
 		source = query.Modules
 	}
-	q, err := query.ParseTarget(source, condition, query.Options{Strict: h.limits.Profile == ProfileAzure})
-	if err != nil {
-		return nil, wrapf(CodeConfigurationCondition, err, "targetCondition can't be read: %s", err.Error())
+	var q *query.Query
+	var err error
+	if h.limits.Profile == ProfileAzure {
+		q, err = query.ParseTarget(source, condition, query.Options{Strict: true})
+	} else {
+		q, condition, err = query.ParseWrittenTarget(source, condition)
 	}
-	return q, nil
+	if err != nil {
+		return nil, "", wrapf(CodeConfigurationCondition, err, "targetCondition can't be read: %s", err.Error())
+	}
+	if n, most := len(condition), h.limits.SavedQueryBytes; n > most {
+		return nil, "", errf(CodeConfigurationCondition, "targetCondition has %d bytes in IoT Hub's language; expected at most %d", n, most)
+	}
+	return q, condition, nil
 }
 
 // parseMetric reads the query of a metric.
@@ -183,8 +194,10 @@ func (h *Hub) TestConfigurationQueries(ctx context.Context, c Caller, condition 
 	if words := strings.Fields(condition); len(words) > 0 && strings.EqualFold(words[0], "FROM") {
 		kind = configuration.OfModule
 	}
-	if _, err := h.parseTarget(kind, condition); err != nil {
+	if _, stored, err := h.parseTarget(kind, condition); err != nil {
 		out.TargetCondition = AsError(err).Message
+	} else if stored != condition {
+		out.Translated = stored
 	}
 	names := slices.Sorted(maps.Keys(metrics))
 	for i, name := range names {

@@ -120,7 +120,7 @@ func TestConfigurationsAreRefused(t *testing.T) {
 		{"tags", func(g *engine.Configuration) { g.Content = deviceContent(`{"tags.x":1}`) }, engine.CodeConfigurationContent, "deviceContent.tags.x: this is no place in desired properties"},
 		{"two contents", func(g *engine.Configuration) { g.Content.Module = g.Content.Device }, engine.CodeConfigurationContent, "deviceContent and moduleContent"},
 		{"no JSON", func(g *engine.Configuration) { g.Content = deviceContent(`{"x`) }, engine.CodeConfigurationContent, "the content is not JSON"},
-		{"a bad condition", func(g *engine.Configuration) { g.TargetCondition = "tags.site == 'x'" }, engine.CodeConfigurationCondition, `targetCondition can't be read: column 11: found "=="`},
+		{"a bad condition", func(g *engine.Configuration) { g.TargetCondition = "tags.site = = 'x'" }, engine.CodeConfigurationCondition, `targetCondition can't be read: column 13: found "="`},
 		{"the time", func(g *engine.Configuration) { g.TargetCondition = "properties.reported.seen < now() - 1h" }, engine.CodeConfigurationCondition, "now() in a target condition"},
 		{"a condition of modules", func(g *engine.Configuration) { g.TargetCondition = "FROM devices.modules" }, engine.CodeConfigurationCondition, "column 1"},
 		{"a long condition", func(g *engine.Configuration) { g.TargetCondition = "tags.a = '" + strings.Repeat("x", 9000) + "'" }, engine.CodeConfigurationCondition, "bytes; expected at most 8192"},
@@ -174,7 +174,33 @@ func TestConfigurationQueries(t *testing.T) {
 	}
 }
 
-// IoT Hub keeps the content of a configuration as it was made, and has 100 of them.
+// A condition that is a bare predicate is stored in IoT Hub's language, and selects the same.
+func TestConfigurationOfPredicate(t *testing.T) {
+	withFleet(t, func(t *testing.T, f *fleet) {
+		h, owner, ctx := f.hub, enginetest.Owner(), context.Background()
+		f.device("in", `{"site":"lyon"}`)
+		f.device("out", `{"site":"paris"}`)
+		const written, stored = `tags.site == "lyon" and deviceId startsWith "i"`, `tags.site = 'lyon' AND STARTSWITH(deviceId, 'i')`
+		g := f.store(engine.Configuration{ID: "g", TargetCondition: written, Content: deviceContent(`{"properties.desired.a":1}`)})
+		if g.TargetCondition != stored {
+			t.Errorf("the condition is %q, expected %q", g.TargetCondition, stored)
+		}
+		f.want("in", `{"a":1} g=Applied`)
+		f.want("out", `{}`)
+		if got, err := h.TestConfigurationQueries(ctx, owner, written, nil); err != nil || got.TargetCondition != "" || got.Translated != stored {
+			t.Errorf("%+v %v", got, err)
+		}
+		if got, err := h.TestConfigurationQueries(ctx, owner, stored, nil); err != nil || got.Translated != "" {
+			t.Errorf("%+v %v", got, err)
+		}
+		if again := f.store(engine.Configuration{ID: "g", TargetCondition: written, Content: g.Content}); again.Revision != g.Revision {
+			t.Errorf("the same condition made revision %d of %d", again.Revision, g.Revision)
+		}
+	})
+}
+
+// IoT Hub keeps the content of a configuration as it was made, has 100 of them, and
+// knows no predicates.
 func TestConfigurationsUnderAzureLimits(t *testing.T) {
 	withFleet(t, func(t *testing.T, f *fleet) {
 		h, owner, ctx := f.hub, enginetest.Owner(), context.Background()
@@ -195,6 +221,9 @@ func TestConfigurationsUnderAzureLimits(t *testing.T) {
 		g.ID = "more"
 		_, err = h.PutConfiguration(ctx, owner, g, engine.IfMatch{})
 		wantCode(t, err, engine.CodeTooManyConfigurations)
+		g.ID, g.TargetCondition = "g", `tags.site == "lyon"`
+		_, err = h.PutConfiguration(ctx, owner, g, engine.ParseIfMatch("*"))
+		wantCode(t, err, engine.CodeConfigurationCondition)
 	}, enginetest.Azure)
 }
 

@@ -56,6 +56,51 @@ func TestParseTarget(t *testing.T) {
 	}
 }
 
+// TestParseWrittenTarget reads both languages; what it returns is in IoT Hub's, and that reads as
+// the same condition.
+func TestParseWrittenTarget(t *testing.T) {
+	for _, c := range []struct {
+		source Source
+		text   string
+		want   string // the condition, or the error from "column" on
+	}{
+		{Devices, "tags.site = 'lyon'", "tags.site = 'lyon'"},
+		{Devices, " * ", " * "},
+		{Devices, `tags.site == "lyon"`, `tags.site = 'lyon'`},
+		{Devices, `tags.site == "lyon" and (reported.fw in ["1", "2"] or not (deviceId startsWith "a"))`,
+			`tags.site = 'lyon' AND (properties.reported.fw IN ['1', '2'] OR NOT STARTSWITH(deviceId, 'a'))`},
+		{Devices, `tags["odd name"] == "it's"`, `tags.[[odd name]] = 'it\'s'`},
+		{Modules, "from devices.modules", "from devices.modules"},
+		{Modules, `FROM devices.modules WHERE moduleId == "camera" && tags.x > 1`, `FROM devices.modules WHERE moduleId = 'camera' AND tags.x > 1`},
+		// IoT Hub's language came further, or as far.
+		{Devices, "tags.site = ", "column 13: found the end of the text"},
+		{Devices, "tags.site = = 1", `column 13: found "="`},
+		{Modules, `moduleId == "camera"`, "column 1: found"},
+		// The predicate came further.
+		{Devices, `tags.site == "lyon" and tag.x == 1`, `column 25: found `},
+		{Modules, `from devices.modules where moduleId == "camera" and tag.x == 1`, `column 53: found `},
+		// It is a predicate, but not one for targets.
+		{Devices, `desired.x == 1`, `column 1: found "properties.desired.x" in a target condition`},
+		{Devices, `connected and tags.x == 1`, `column 1: found "connectionState" in a target condition`},
+		{Devices, `moduleId == "camera"`, `column 1: found`},
+		{Devices, `reported.seen < now() - "1h"`, `found now() in a target condition`},
+	} {
+		q, condition, err := ParseWrittenTarget(c.source, c.text)
+		if err != nil {
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%q: %v, expected %s", c.text, err, c.want)
+			}
+			continue
+		}
+		again, err := ParseTarget(c.source, condition, Options{})
+		if condition != c.want || err != nil {
+			t.Errorf("%q is %q (%v), expected %q", c.text, condition, err, c.want)
+		} else if q.Source() != c.source || format(q.where) != format(again.where) {
+			t.Errorf("%q selects %q, and %q read again", c.text, format(q.where), format(again.where))
+		}
+	}
+}
+
 func TestCount(t *testing.T) {
 	c := NewColumns(ColumnOptions{Memory: 1 << 20})
 	for _, id := range []string{"a", "b", "c"} {

@@ -17,7 +17,7 @@ import (
 
 // ConfigurationFlags are what one sets of a configuration.
 type ConfigurationFlags struct {
-	Where    *string           `help:"Which twins it is for, such as tags.site = 'lyon'; '*' is all devices." placeholder:"CONDITION"`
+	Where    *string           `help:"Which twins it is for, such as tags.site = 'lyon', or as a predicate: tags.site == \"lyon\"; '*' is all devices." placeholder:"CONDITION"`
 	Modules  bool              `help:"It is for modules: --where is about modules, and --desired sets theirs."`
 	Desired  []string          `help:"A desired property that it sets; repeatable. A value that is not JSON is a string; null keeps the property away." placeholder:"PATH=VALUE" sep:"none"`
 	Drop     []string          `help:"A path that it no longer sets; repeatable." placeholder:"PATH" sep:"none"`
@@ -299,7 +299,7 @@ func (a *app) readConfigurations(name string) ([]configurationFile, error) {
 type configurationTestCmd struct {
 	HubFlags
 	OutputFlags
-	Where   string            `required:"" help:"A condition, such as tags.site = 'lyon'." placeholder:"CONDITION"`
+	Where   string            `required:"" help:"A condition, such as tags.site = 'lyon', or a predicate: tags.site == \"lyon\"." placeholder:"CONDITION"`
 	Modules bool              `help:"It is about modules."`
 	Metric  map[string]string `help:"A query of a metric; repeatable." placeholder:"NAME=QUERY" mapsep:"none"`
 }
@@ -308,6 +308,7 @@ type configurationTestCmd struct {
 type testRow struct {
 	Name    string `json:"name"`
 	Selects *int64 `json:"selects,omitempty"` // of the condition: so many twins now
+	Stored  string `json:"stored,omitempty"`  // of a bare predicate: the condition in IoT Hub's language
 	Error   string `json:"error,omitempty"`
 }
 
@@ -324,8 +325,11 @@ func (c *configurationTestCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	rows := []testRow{{Name: "where", Error: t.TargetCondition}}
+	rows := []testRow{{Name: "where", Stored: t.Translated, Error: t.TargetCondition}}
 	if t.TargetCondition == "" {
+		if t.Translated != "" {
+			condition = t.Translated
+		}
 		n, err := countTargets(ctx, s, condition)
 		if err != nil {
 			return err
@@ -335,14 +339,14 @@ func (c *configurationTestCmd) Run(a *app) error {
 	for _, name := range slices.Sorted(maps.Keys(c.Metric)) {
 		rows = append(rows, testRow{Name: name, Error: t.Metrics[name]})
 	}
-	sh := &sheet{columns: []string{"NAME", "SELECTS NOW", "WRONG"}}
+	sh := &sheet{columns: []string{"NAME", "SELECTS NOW", "IS STORED AS", "WRONG"}}
 	wrong := 0
 	for _, row := range rows {
 		var selects any
 		if row.Selects != nil {
 			selects = *row.Selects
 		}
-		if sh.add(row, row.Name, selects, row.Error); row.Error != "" {
+		if sh.add(row, row.Name, selects, row.Stored, row.Error); row.Error != "" {
 			wrong++
 		}
 	}

@@ -62,6 +62,12 @@ func TestConfigurationCommands(t *testing.T) {
 		{[]string{"configuration", "test", "--where", lyon}, ExitOK, "where            2", ""},
 		{[]string{"configuration", "test", "--where", "*", "-o", "jsonl"}, ExitOK, `{"name":"where","selects":3}`, ""},
 		{[]string{"configuration", "test", "--modules", "--where", "moduleId = 'camera'"}, ExitOK, "where            0", ""},
+		{[]string{"configuration", "test", "--where", `tags.site == "lyon"`, "-o", "jsonl"}, ExitOK, `{"name":"where","selects":2,"stored":"tags.site = 'lyon'"}`, ""},
+		{[]string{"configuration", "test", "--modules", "--where", `moduleId == "camera"`}, ExitOK, "from devices.modules where moduleId = 'camera'", ""},
+		{[]string{"configuration", "apply", "bare", "--where", `tags.site == "lyon"`, "--desired", "bare=1", "--wait", "20s"}, ExitOK, "settled on 2 of 2", ""},
+		{[]string{"configuration", "show", "bare"}, ExitOK, "tags.site = 'lyon'", "=="},
+		{[]string{"configuration", "apply", "bare", "--where", `tags.site == "lyon" and tag.x`}, ExitFailed, "column 25", ""},
+		{[]string{"configuration", "delete", "bare", "--yes"}, ExitOK, "", ""},
 		{[]string{"configuration", "test", "--where", lyon, "--metric", "m=SELEC"}, ExitFailed, "1 of 2 can't be used", ""},
 
 		{[]string{"configuration", "apply", "base", "--where", "*", "--desired", "fan.speed=1", "--desired", "interval=60", "--priority", "1", "--wait", "20s"}, ExitOK, "settled on 3 of 3", ""},

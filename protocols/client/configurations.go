@@ -74,6 +74,7 @@ type ConfigurationProgress struct {
 // ConfigurationTest says what is wrong with a condition and metrics.
 type ConfigurationTest struct {
 	TargetCondition string            `json:"targetConditionError,omitempty"` // empty: nothing
+	Translated      string            `json:"targetCondition,omitempty"`      // of a bare predicate: as a configuration would have it
 	Metrics         map[string]string `json:"customMetricQueryErrors"`        // by name, of those that are wrong
 }
 

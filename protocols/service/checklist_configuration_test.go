@@ -103,6 +103,8 @@ func TestConfigurationRequests(t *testing.T) {
 	t.Run("107 queries are tested", func(t *testing.T) {
 		test := func(body string) *reply { return f.do("POST", "/configurations/testQueries", body).want(200) }
 		test(`{"targetCondition":"tags.x = 'y'","customMetricQueries":{"m":"SELECT deviceId FROM devices"}}`).is("customMetricQueryErrors", "{}").is("targetConditionError", "")
+		test(`{"targetCondition":"tags.x = 'y'"}`).is("targetCondition", "")
+		test(`{"targetCondition":"tags.x == \"y\""}`).is("targetConditionError", "").is("targetCondition", `"tags.x = 'y'"`)
 		if a := test(`{"targetCondition":"tags.x = =","customMetricQueries":{"m":"SELEC"}}`); a.at("targetConditionError") == "" || a.at("customMetricQueryErrors.m") == "" {
 			t.Errorf("%s", a.body)
 		}

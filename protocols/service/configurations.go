@@ -65,6 +65,7 @@ type testQueriesBody struct {
 
 type testQueriesResult struct {
 	TargetConditionError    string            `json:"targetConditionError,omitempty" doc:"Absent when nothing is wrong."`
+	TargetCondition         string            `json:"targetCondition,omitempty" doc:"Of a bare predicate: the condition in IoT Hub's language, as a configuration would have it."`
 	CustomMetricQueryErrors map[string]string `json:"customMetricQueryErrors" doc:"By name, of those that are wrong."`
 }
 
@@ -263,7 +264,7 @@ func testQueries(c *call) (answer, error) {
 	if t.Metrics == nil {
 		t.Metrics = map[string]string{}
 	}
-	return answer{body: testQueriesResult{t.TargetCondition, t.Metrics}}, err
+	return answer{body: testQueriesResult{t.TargetCondition, t.Translated, t.Metrics}}, err
 }
 
 func applyConfigurationContent(c *call) (answer, error) {
