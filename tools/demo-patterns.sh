@@ -11,59 +11,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 devices=${DEVICES:-300}
-dir=$(mktemp -d)
-export MUSTER_DATA=$dir/data
-serve=(./muster serve --https "${MUSTER_HTTPS:-127.0.0.1:0}" --mqtts "${MUSTER_MQTTS:-127.0.0.1:0}")
-unset MUSTER_HTTPS MUSTER_MQTTS MUSTER_HTTP
-bold='' dim='' plain=''
-[ -t 1 ] && bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
-hub='' fleet=''
-
-stop() {
-  code=$?
-  trap '' INT TERM HUP EXIT
-  for pid in "$fleet" "$hub"; do
-    [ -n "$pid" ] && kill -TERM "$pid" 2> /dev/null && wait "$pid" 2> /dev/null
-  done
-  rm -rf "$dir"
-  exit "$code"
-}
-trap stop INT TERM HUP EXIT
-
-say() { printf '\n%s\n' "$(fold -s -w 78 <<< "$*")"; }
-# typed prints a command as one would type it.
-typed() {
-  local word
-  printf '\n%s$ muster' "$bold"
-  for word in "$@"; do
-    [[ $word =~ ^[A-Za-z0-9_./:=,%@+-]+$ ]] || { [[ $word == *\'* ]] && word="\"$word\"" || word="'$word'"; }
-    printf ' %s' "$word"
-  done
-  printf '%s\n' "$plain"
-}
-# show prints a command and runs it. Its exit code says how a job ended, which
-# here is part of the story.
-show() {
-  typed "$@"
-  ./muster "$@" || printf '%s(exit code %d)%s\n' "$dim" "$?" "$plain"
-}
-enter() {
-  [ -t 0 ] && [ -t 1 ] && [ "${DEMO_PACE:-1}" != 0 ] || return 0
-  printf '%s-- Enter --%s' "$dim" "$plain"
-  read -r || true
-}
+. tools/demo.sh
 
 say "A hub in $dir, and $devices simulated devices. Some fail, some are slow, some offline, some reject a setting, some fall ill of new firmware."
-"${serve[@]}" > "$dir/hub.log" 2>&1 &
-hub=$!
-for _ in $(seq 600); do
-  ./muster status --timeout 2s > /dev/null 2>&1 && break
-  kill -0 "$hub" 2> /dev/null || { cat "$dir/hub.log" >&2; exit 1; }
-  sleep 0.1
-done
-typed simulate --devices "$devices" --behaviour managed-mixed
-./muster simulate --devices "$devices" --behaviour managed-mixed --spread 2s --quiet > /dev/null 2>&1 &
-fleet=$!
+start_hub
+start_fleet --devices "$devices" --behaviour managed-mixed --spread 2s
 sleep 4
 show pattern list
 enter

@@ -18,47 +18,8 @@ case $demo in resume | rollback) ;; *)
   exit 2
   ;;
 esac
-dir=$(mktemp -d)
-export MUSTER_DATA=$dir/data
-serve=(./muster serve --https "${MUSTER_HTTPS:-127.0.0.1:0}" --mqtts "${MUSTER_MQTTS:-127.0.0.1:0}")
-unset MUSTER_HTTPS MUSTER_MQTTS MUSTER_HTTP
-bold='' dim='' plain=''
-[ -t 1 ] && bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
-hub='' fleet='' watcher='' feed=''
+. tools/demo.sh
 
-stop() {
-  code=$?
-  trap '' INT TERM HUP EXIT
-  for pid in "$watcher" "$feed" "$fleet" "$hub"; do
-    [ -n "$pid" ] && kill -TERM "$pid" 2> /dev/null && wait "$pid" 2> /dev/null
-  done
-  rm -rf "$dir"
-  exit "$code"
-}
-trap stop INT TERM HUP EXIT
-
-say() { printf '\n%s\n' "$(fold -s -w 78 <<< "$*")"; }
-# typed prints a command as one would type it.
-typed() {
-  local word
-  printf '\n%s$ muster' "$bold"
-  for word in "$@"; do
-    [[ $word =~ ^[A-Za-z0-9_./:=,%@+-]+$ ]] || { [[ $word == *\'* ]] && word="\"$word\"" || word="'$word'"; }
-    printf ' %s' "$word"
-  done
-  printf '%s\n' "$plain"
-}
-# show prints a command and runs it. Its exit code says how a job ended, which
-# here is part of the story.
-show() {
-  typed "$@"
-  ./muster "$@" || printf '%s(exit code %d)%s\n' "$dim" "$?" "$plain"
-}
-enter() {
-  [ -t 0 ] && [ -t 1 ] && [ "${DEMO_PACE:-1}" != 0 ] || return 0
-  printf '%s-- Enter --%s' "$dim" "$plain"
-  read -r || true
-}
 # until_paused watches a job until it has paused itself.
 until_paused() {
   typed job watch "$1"
@@ -78,18 +39,10 @@ until_paused() {
 }
 
 say "A hub in $dir, and $devices simulated devices. Eight in a hundred are of batch B, whose flow meters nobody has calibrated."
-"${serve[@]}" > "$dir/hub.log" 2>&1 &
-hub=$!
-for _ in $(seq 600); do
-  ./muster status --timeout 2s > /dev/null 2>&1 && break
-  kill -0 "$hub" 2> /dev/null || { cat "$dir/hub.log" >&2; exit 1; }
-  sleep 0.1
-done
-typed simulate --devices "$devices" --behaviour bad-batch --prefix pump-
-./muster simulate --devices "$devices" --behaviour bad-batch --prefix pump- --quiet > /dev/null &
-fleet=$!
+start_hub
+start_fleet --devices "$devices" --behaviour bad-batch --prefix pump-
 until [ "$(./muster query -o csv "SELECT COUNT() AS n FROM devices WHERE connectionState = 'Connected'" | tail -1)" = "$devices" ]; do
-  kill -0 "$fleet" 2> /dev/null || exit 1
+  kill -0 "$fleet" 2> /dev/null || { cat "$dir/fleet.log" >&2; exit 1; }
   sleep 0.5
 done
 echo "All $devices are connected."
