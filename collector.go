@@ -24,9 +24,14 @@ const (
 	arrivals   = 64
 	gcArrivals = gcMost / 4
 
-	// What the heap may grow by at most, whatever the percentage: a large hub lives on a
-	// machine that others use, too, and its collections are rare all the same.
-	growthMost = 256 << 20
+	// What the heap may grow by, whatever the percentage. A collection costs what it looks through
+	// for pointers, and most of a large heap holds none: memtables, tables that are being built,
+	// columns, caches. So gcMost is of that part, within these bounds: below the first,
+	// collections of a small hub would come too often for its answers; above the second, a large
+	// hub would take memory that others on its machine use, too, and its collections are rare all
+	// the same.
+	growthLeast = 128 << 20
+	growthMost  = 256 << 20
 
 	collectorLook = time.Second
 	// The rate that counts is the highest of so many looks: up at once, down when
@@ -44,12 +49,18 @@ type collectorPace struct {
 	arriving   int    // looks for which the fleet still counts as arriving
 }
 
-// percent takes what was allocated since the look before, how many goroutines
-// there are now and how many bytes lived after the last collection, and returns
-// the percentage: gcMost or a half, a quarter ... of it, so that it seldom
-// changes.
-func (p *collectorPace) percent(allocated, goroutines, live uint64, passed time.Duration) int {
-	p.rates[p.next%collectorMemory] = float64(allocated) / passed.Seconds()
+// heapLook is what the runtime says of the heap.
+type heapLook struct {
+	allocated  uint64 // bytes, since the look before
+	goroutines uint64
+	live       uint64 // bytes after the last collection
+	scanned    uint64 // bytes that a collection looks through
+}
+
+// percent returns the percentage: gcMost or a half, a quarter ... of it, so that it
+// seldom changes, or what bounds the growth of a large heap.
+func (p *collectorPace) percent(now heapLook, passed time.Duration) int {
+	p.rates[p.next%collectorMemory] = float64(now.allocated) / passed.Seconds()
 	p.next++
 	most := 0.0
 	for _, r := range p.rates {
@@ -59,14 +70,15 @@ func (p *collectorPace) percent(allocated, goroutines, live uint64, passed time.
 	for percent/2 >= gcLeast && most < allocationFull*float64(percent)/2/gcMost {
 		percent /= 2
 	}
-	for percent/2 >= gcLeast && live > growthMost*100/uint64(percent) {
-		percent /= 2
+	growth := min(max(now.scanned/100*gcMost, growthLeast), growthMost)
+	if now.live/100*uint64(percent) > growth {
+		percent = max(gcLeast, int(growth*100/now.live))
 	}
 	p.arriving = max(0, p.arriving-1)
-	if goroutines >= p.goroutines+arrivals {
+	if now.goroutines >= p.goroutines+arrivals {
 		p.arriving = arrivingMemory
 	}
-	p.goroutines = goroutines
+	p.goroutines = now.goroutines
 	if p.arriving > 0 {
 		percent = min(percent, gcArrivals)
 	}
@@ -76,7 +88,10 @@ func (p *collectorPace) percent(allocated, goroutines, live uint64, passed time.
 // paceCollector sets the percentage until ctx ends. The memory limit goes above
 // it: near that the runtime collects more often.
 func paceCollector(ctx context.Context) {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines:goroutines"}, {Name: "/gc/heap/live:bytes"}}
+	sample := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines:goroutines"},
+		{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/total:bytes"},
+	}
 	var pace collectorPace
 	metrics.Read(sample)
 	before, at, now := sample[0].Value.Uint64(), time.Now(), gcMost
@@ -90,9 +105,12 @@ func paceCollector(ctx context.Context) {
 		}
 		metrics.Read(sample)
 		total, moment := sample[0].Value.Uint64(), time.Now()
-		next := pace.percent(total-before, sample[1].Value.Uint64(), sample[2].Value.Uint64(), moment.Sub(at))
+		next := pace.percent(heapLook{
+			allocated: total - before, goroutines: sample[1].Value.Uint64(),
+			live: sample[2].Value.Uint64(), scanned: sample[3].Value.Uint64(),
+		}, moment.Sub(at))
 		before, at = total, moment
-		if next != now { // each change stops the world for a moment
+		if d := next - now; d > now/8 || d < -now/8 { // each change stops the world for a moment
 			debug.SetGCPercent(next)
 			now = next
 		}

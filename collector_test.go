@@ -33,7 +33,7 @@ func TestCollectorPace(t *testing.T) {
 		got := 0
 		for range step.looks {
 			goroutines += step.come
-			got = p.percent(step.rate*2, goroutines, 64<<20, 2*time.Second)
+			got = p.percent(heapLook{allocated: step.rate * 2, goroutines: goroutines, live: 64 << 20, scanned: 64 << 20}, 2*time.Second)
 		}
 		if got != step.want {
 			t.Errorf("after %d looks at %d MiB/s: %d %%, want %d", step.looks, step.rate>>20, got, step.want)
@@ -41,23 +41,28 @@ func TestCollectorPace(t *testing.T) {
 	}
 }
 
-// TestCollectorBoundsGrowth gives a busy hub heaps of several sizes.
+// TestCollectorBoundsGrowth gives a busy hub heaps of several sizes, of which more or less has to
+// be looked through.
 func TestCollectorBoundsGrowth(t *testing.T) {
 	for _, size := range []struct {
-		live uint64
-		want int
+		live, scanned uint64
+		want          int
 	}{
-		{0, gcMost},
-		{growthMost / 2, gcMost},
-		{growthMost/2 + 1<<20, gcMost / 2},
-		{growthMost, gcMost / 2},
-		{2 * growthMost, gcMost / 4},
-		{100 * growthMost, gcMost / 16},
+		{0, 0, gcMost},
+		{growthLeast / 2, 0, gcMost}, // small
+		{growthLeast, 0, gcMost / 2},
+		{growthMost / 2, growthMost / 2, gcMost},
+		{growthMost, growthMost, gcMost / 2},
+		{2 * growthMost, 2 * growthMost, gcMost / 4},
+		{400 << 20, 100 << 20, 50}, // three quarters hold no pointers
+		{400 << 20, 10 << 20, 32},
+		{100 * growthMost, growthMost, gcLeast},
 	} {
 		var p collectorPace
-		if got := p.percent(allocationFull, 1, size.live, time.Second); got != size.want {
-			t.Errorf("%d MiB live: %d %%, want %d", size.live>>20, got, size.want)
-		} else if grows := size.live * uint64(got) / 100; grows > growthMost && got > gcLeast {
+		got := p.percent(heapLook{allocated: allocationFull, goroutines: 1, live: size.live, scanned: size.scanned}, time.Second)
+		if d := got - size.want; d > 1 || d < -1 {
+			t.Errorf("%d MiB live, %d scanned: %d %%, want %d", size.live>>20, size.scanned>>20, got, size.want)
+		} else if grows := size.live / 100 * uint64(got); grows > growthMost+1<<20 && got > gcLeast {
 			t.Errorf("%d MiB live may grow by %d MiB", size.live>>20, grows>>20)
 		}
 	}
