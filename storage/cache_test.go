@@ -106,6 +106,48 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// TestCacheLeavesOutNewRecords makes records as an import does, which looks whether each is there
+// before. Only what is changed later is kept.
+func TestCacheLeavesOutNewRecords(t *testing.T) {
+	db := mustOpen(t, testOptions(t, t.TempDir()), osFS{}, small())
+	defer mustClose(t, db)
+	table := NewTable("cached", 1, JSON[int]())
+	put := func(from, to int) {
+		t.Helper()
+		err := db.Update(t.Context(), func(tx *Tx) error {
+			for i := from; i < to; i++ {
+				if _, err := table.Has(tx, Tuple(uint64(i))); err != nil {
+					return err
+				}
+				if err := table.Put(tx, Tuple(uint64(i)), i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func() (n int) {
+		for i := range db.cache.shards {
+			s := &db.cache.shards[i]
+			s.mu.Lock()
+			n += len(s.byHash)
+			s.mu.Unlock()
+		}
+		return n
+	}
+	put(0, 20)
+	if n := kept(); n != 0 {
+		t.Errorf("%d of the records that are new are in the cache", n)
+	}
+	put(10, 15)
+	if n := kept(); n != 5 {
+		t.Errorf("%d records are in the cache, expected the 5 that were changed", n)
+	}
+}
+
 func TestCacheUnderLoad(t *testing.T) {
 	db := mustOpen(t, testOptions(t, t.TempDir()), osFS{}, small())
 	defer mustClose(t, db)

@@ -77,9 +77,9 @@ func (t tuning) withDefaults(memory int64) tuning {
 	}
 	memory = max(memory, minMemory)
 	set(&t.memTable, min(max(memory/8, 8<<20), 64<<20)&^(1<<20-1))
-	// While a compaction runs, about a dozen tables are built at once, each in some eight times its
-	// size of memory that no cache bound covers.
-	set(&t.tableSize, min(max(memory/64, 1<<20), 8<<20))
+	// While a compaction runs, up to eighteen tables are built at once, each in some fourteen times
+	// its size of memory that no cache bound covers.
+	set(&t.tableSize, min(max(memory/64, 1<<20), 2<<20))
 	// The first level below level 0 is rewritten with each compaction of level 0, so less than what
 	// level 0 holds saves little, and costs another level, through which everything passes: a level
 	// of 64 MiB under a full level 0 of 320 took half of an update's processor time.

@@ -23,7 +23,7 @@ type Reader interface {
 type pair struct {
 	key, value []byte
 	hash       uint64 // of the key; set for writes in a group
-	hot        bool   // read and written by one transaction: worth a place in the cache
+	hot        bool   // a record that one transaction has read and written: worth a place in the cache
 }
 
 // snapshot reads the state as of one sequence.

@@ -186,7 +186,8 @@ func (tx *Tx) put(key, value []byte) error {
 		tx.writes[i].value = value
 		return tx.checkSize()
 	}
-	tx.writes = append(tx.writes, pair{key: key, value: value, hot: tx.recall(key) != nil})
+	before := tx.recall(key) // of a new record, that there was none: nobody comes back to it for that
+	tx.writes = append(tx.writes, pair{key: key, value: value, hot: before != nil && before.value != nil})
 	tx.size += len(key) + len(value) + opOverhead
 	switch n := len(tx.writes); {
 	case tx.index != nil:
