@@ -190,14 +190,13 @@ func (v *validation) wave(i int) {
 }
 
 // growth says that sizes are cumulative. A count and a percentage can only be
-// compared for a fleet whose size is known, and then a wave that is empty is
-// skipped: a template is used on fleets of many sizes.
+// compared for a fleet whose size is known; there, a wave that comes out empty,
+// also of a larger percentage of few targets, is told and skipped: a template is
+// used on fleets of many sizes.
 func (v *validation) growth(member string, before, size Share) {
 	const expected = "more than the wave before it: sizes count the waves before them too"
-	if before.percent == size.percent {
-		if size.n <= before.n {
-			v.wrong(member, "is "+size.String()+", after "+before.String(), expected)
-		}
+	if before.percent == size.percent && size.n <= before.n {
+		v.wrong(member, "is "+size.String()+", after "+before.String(), expected)
 		return
 	}
 	if v.total > 0 && size.Of(v.total) <= before.Of(v.total) {
