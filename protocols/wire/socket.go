@@ -131,13 +131,8 @@ type gathered struct {
 	done  bool
 }
 
-// gatherBytes are idle bytes of all sockets: few of them write much at a time.
-var gatherBytes sync.Pool // *[]byte
-
-const (
-	recordMost = 16 << 10  // what TLS puts into one record
-	gatherMost = 256 << 10 // what is kept for the next one who gathers
-)
+// recordMost is what TLS puts into one record.
+const recordMost = 16 << 10
 
 // Write writes, or gathers what is written.
 func (s *Socket) Write(b []byte) (int, error) {
@@ -162,11 +157,7 @@ func WriteOnce(conn net.Conn, b []byte) error {
 		_, err := conn.Write(b)
 		return err
 	}
-	room, ok := gatherBytes.Get().(*[]byte)
-	if !ok {
-		room = new([]byte)
-	}
-	g := &gathered{bytes: (*room)[:0]}
+	g := &gathered{bytes: make([]byte, 0, len(b)+len(b)/64+1024)} // records have heads and sums
 	s.gather.Store(g)
 	_, err := conn.Write(b)
 	g.mu.Lock()
@@ -178,9 +169,6 @@ func WriteOnce(conn net.Conn, b []byte) error {
 		}
 	}
 	g.done = true
-	if *room = g.bytes; cap(*room) <= gatherMost {
-		gatherBytes.Put(room)
-	}
 	return err
 }
 
