@@ -194,13 +194,13 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 	}
 	w.said, w.status = time.Now(), status
 	w.runs.count(ctx, watchLine, w.over())
-	lines := w.line() + "\n"
+	lines := []string{w.line()}
 	for _, hint := range []string{w.hint(), w.runs.hint()} {
 		if hint != "" && !w.over() {
-			lines += "  " + printable(hint) + "\n"
+			lines = append(lines, "  "+printable(hint))
 		}
 	}
-	_, err := io.WriteString(w.app.io.Out, lines)
+	_, err := io.WriteString(w.app.io.Out, strings.Join(lines, "\n")+"\n")
 	return err
 }
 
