@@ -307,10 +307,11 @@ func (l *liveQueries) run(ctx context.Context) {
 	}
 }
 
-// tell has a source's live queries do what time does. It returns when it is to be called again; zero: at their attention. Times of
-// activity are in memory, and are taken over before conditions wait for them:
-// else a device would be told of as silent that was not. activity says that a
-// query is about to be followed that reads them.
+// tell has a source's live queries do what time does. It returns when it is to be
+// called again; zero: at their attention. Times of activity are in memory, and are
+// taken over before conditions wait for them: else a device would be told of as
+// silent that was not. activity says that a query is about to be followed that
+// reads them.
 func (l *liveQueries) tell(now time.Time, source query.Source, activity bool) (next time.Time) {
 	l.telling.Lock()
 	defer l.telling.Unlock()

@@ -153,7 +153,7 @@ func (c *tallyCount) remove(run string) {
 	delete(c.at, run)
 }
 
-// counts are those of a filter that names neither a device nor what is asked. It is
+// tallied counts the runs of a filter that names neither a device nor what is asked. It is
 // false when there are too many places to be kept.
 func (h *Hub) tallied(ctx context.Context, f *RunFilter) (map[RunCount]int64, bool, error) {
 	n := &h.runs.tally
