@@ -23,7 +23,7 @@ var skeletons embed.FS
 // Its tests pass. name is in kebab-case.
 func Skeleton(name string, scope pattern.Scope) (map[string][]byte, error) {
 	if !regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`).MatchString(name) || len(name) > 64 {
-		return nil, fmt.Errorf("%q is no name of a pattern: expected kebab-case, such as reboot-twice", name)
+		return nil, fmt.Errorf("%q is no name of a pattern: expected kebab-case, such as reboot-twice; --in says in which folder it is made", name)
 	}
 	if scope != pattern.ScopeDevice && scope != pattern.ScopeFleet {
 		return nil, fmt.Errorf("a pattern is of kind %s or %s, not %q", pattern.ScopeDevice, pattern.ScopeFleet, scope)
