@@ -73,7 +73,7 @@ func storageCommand(ctx context.Context, args []string, stdout io.Writer) error 
 	f.Var(&o.clients, "clients", "numbers of PostgreSQL clients; the best counts")
 	f.Var(&o.stores, "stores", "which of muster,pebble,badger,postgresql")
 	f.IntVar(&o.documents, "documents", 100_000, "documents")
-	f.Int64Var(&o.memory, "memory", 256<<20, "bytes for memtables and caches of Muster and Pebble")
+	f.Int64Var(&o.memory, "memory", 1<<30, "bytes for memtables and caches of Muster and Pebble: what muster serve gives its store where there are 6 GB or more, and half of PostgreSQL's buffers")
 	f.StringVar(&o.dir, "dir", "", "directory for the data, on the disk to measure; default a temporary one")
 	f.Float64Var(&o.rate, "rate", 5000, "updates a second of the open-loop measurement of Muster; 0: none")
 	f.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile of Muster's largest measurement")
