@@ -8,6 +8,7 @@ import (
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // caller reads the arguments of a call of the host API, and raises FaultInvalid
@@ -136,7 +137,7 @@ func (c caller) options(n int, open bool, names ...string) options {
 				return
 			}
 			text := "there is no option " + quote(show(k))
-			if near := nearest(show(k), names); near != "" {
+			if near := wording.Nearest(show(k), names); near != "" {
 				text += ": did you mean " + near + "?"
 			} else {
 				text += ", expected " + strings.Join(names, ", ")

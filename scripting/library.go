@@ -8,6 +8,7 @@ import (
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // markArray is the member of the metatable of lists. Programs can't reach it.
@@ -156,7 +157,7 @@ func missingMember(l *lua.LState) int {
 func missingMethod(l *lua.LState) int {
 	x, name, key := of(l), groupName(l), keyText(l)
 	text := name + " has no " + quote(key)
-	if near := nearest(key, x.lib.names[name]); near != "" {
+	if near := wording.Nearest(key, x.lib.names[name]); near != "" {
 		text += ": did you mean " + name + ":" + near + "?"
 	}
 	return x.raisef(l, pattern.FaultLua, "%s", text)

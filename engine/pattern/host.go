@@ -3,6 +3,8 @@ package pattern
 import (
 	"slices"
 	"strings"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Object is a group of the host API: an object that programs get ("dev"), a
@@ -74,7 +76,7 @@ func MissingGlobal(name string) string {
 	if i := slices.IndexFunc(list, func(r Removed) bool { return r.Name == name }); i >= 0 && list[i].Message != "" {
 		return text + ": " + list[i].Message
 	}
-	if near := nearest(name, hostNames()); near != "" {
+	if near := wording.Nearest(name, hostNames()); near != "" {
 		return text + ": did you mean " + near + "?"
 	}
 	return text

@@ -16,6 +16,7 @@ import (
 	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/engine/rollout"
 	"github.com/muster-hub/muster/engine/schema"
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Bounds of a manifest.
@@ -162,7 +163,7 @@ func among[T ~string](c *manifestCheck, path string, word T, words ...T) {
 	for i, w := range words {
 		list[i] = string(w)
 	}
-	c.wrong(path, "is "+quote(string(word)), oneOf(list, ""))
+	c.wrong(path, "is "+quote(string(word)), wording.OneOf(list))
 }
 
 // reservedNames have a meaning of their own where the name of a pattern may
@@ -266,7 +267,10 @@ func (c *manifestCheck) params() {
 	for i, name := range m.Required {
 		path := fmt.Sprintf("required[%d]", i)
 		if _, have := properties[name]; !have {
-			expected := oneOf(slices.Sorted(maps.Keys(properties)), "none: there are no params")
+			expected := "none: there are no params"
+			if len(properties) > 0 {
+				expected = wording.OneOf(slices.Sorted(maps.Keys(properties)))
+			}
 			c.wrong(path, "is "+quote(name)+", which is no parameter", expected)
 		} else if slices.Index(m.Required, name) < i {
 			c.wrong(path, quote(name)+" comes twice", "")
@@ -295,7 +299,7 @@ func (c *manifestCheck) param(name string, text json.RawMessage) {
 	}
 	known := append(Formats(), "date", "date-time", "time", "email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "uuid", "json-pointer", "semver")
 	if p.Format != "" && !slices.Contains(known, p.Format) {
-		c.wrong(path+".format", "is "+quote(p.Format), oneOf(known, ""))
+		c.wrong(path+".format", "is "+quote(p.Format), wording.OneOf(known))
 	}
 }
 

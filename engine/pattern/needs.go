@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Need is a capability that a manifest declares and an operator grants when the
@@ -78,7 +80,7 @@ func (n Need) Parse() (NeedInfo, string, error) {
 	if near == nil {
 		near = all
 	}
-	return NeedInfo{}, "", fmt.Errorf("%s is not a capability; expected %s", quote(string(n)), oneOf(near, ""))
+	return NeedInfo{}, "", fmt.Errorf("%s is not a capability; expected %s", quote(string(n)), wording.OneOf(near))
 }
 
 // Allows reports whether what is needed is among the needs: itself, the same

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Page returns docs/reference/lua.md without its first line. More are objects
@@ -156,7 +158,7 @@ func (p *page) function(o Object, f Function) {
 		for i, c := range f.Faults {
 			codes[i] = "`" + string(c) + "`"
 		}
-		also = append(also, "May raise "+oneOf(codes, "")+".")
+		also = append(also, "May raise "+wording.OneOf(codes)+".")
 	}
 	if also != nil {
 		p.text("\n" + strings.Join(also, " ") + "\n")

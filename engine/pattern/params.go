@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
 	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/engine/rollout"
 	"github.com/muster-hub/muster/engine/schema"
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Parameter describes one parameter as a field of a form and as a flag.
@@ -216,8 +216,11 @@ func (m *Manifest) Complete(params json.RawMessage) (json.RawMessage, error) {
 		for _, v := range bad[:min(len(bad), faultsMost)] {
 			f := rollout.Fault{Path: v.Path, Reason: "found " + v.Found, Expected: v.Expected}
 			if _, have := members(m.Params)[v.Path]; !have && !strings.Contains(v.Path, ".") && v.Path != "" {
-				f.Reason, f.Expected = "is no parameter", oneOf(known, "nothing: the pattern has no parameters")
-				if near := nearest(v.Path, known); near != "" {
+				f.Reason, f.Expected = "is no parameter", "nothing: the pattern has no parameters"
+				if len(known) > 0 {
+					f.Expected = wording.OneOf(known)
+				}
+				if near := wording.Nearest(v.Path, known); near != "" {
 					f.Expected += `; did you mean "` + near + `"?`
 				}
 			}
@@ -270,32 +273,9 @@ func plain(text []byte) (any, error) {
 	if d.More() {
 		return nil, fmt.Errorf("is more than one JSON value")
 	}
-	return numbers(v)
-}
-
-func numbers(v any) (_ any, err error) {
-	switch v := v.(type) {
-	case json.Number:
-		if n, err := v.Int64(); err == nil {
-			return n, nil
-		}
-		f, err := v.Float64()
-		if err != nil || math.IsInf(f, 0) {
-			return nil, fmt.Errorf("has the number %s, which is out of range", clip(v.String()))
-		}
-		return f, nil
-	case []any:
-		for i := range v {
-			if v[i], err = numbers(v[i]); err != nil {
-				return nil, err
-			}
-		}
-	case map[string]any:
-		for k := range v {
-			if v[k], err = numbers(v[k]); err != nil {
-				return nil, err
-			}
-		}
+	v, err := schema.Numbers(v)
+	if err != nil {
+		return nil, fmt.Errorf("can't be taken: %w", err)
 	}
 	return v, nil
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/expr-lang/expr/file"
 	exprparser "github.com/expr-lang/expr/parser"
 	exprlexer "github.com/expr-lang/expr/parser/lexer"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // ParsePredicate parses a bare predicate, as in `tags.site == "A" and
@@ -271,7 +273,7 @@ func (b *bare) expr(n ast.Node) expr {
 		if callee, ok := n.Callee.(*ast.IdentifierNode); ok {
 			return b.call(place, callee.Value, n.Arguments)
 		}
-		b.fail(place, "a function of a value", "a function's name: "+oneOf([]string{"LENGTH(path)", "CONTAINS(path, text)"}))
+		b.fail(place, "a function of a value", "a function's name: "+wording.OneOf([]string{"LENGTH(path)", "CONTAINS(path, text)"}))
 	case *ast.BuiltinNode:
 		return b.call(place, n.Name, n.Arguments)
 	case *ast.SliceNode:

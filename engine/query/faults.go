@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // faults collects what is wrong with a text; the first fault counts.
@@ -78,53 +80,9 @@ func (t token) describe() string {
 	return strconv.Quote(clip(t.value))
 }
 
-// similar returns the candidate that word is a slip of the finger from, and "".
-func similar(word string, candidates []string) string {
-	word = strings.ToUpper(word)
-	best, least := "", 3
-	if len(word) <= 4 {
-		least = 2
-	}
-	if word == "" || len(word) > 40 {
-		return ""
-	}
-	for _, c := range candidates {
-		upper := strings.ToUpper(c)
-		d := distance(word, upper)
-		if d < len(c) && (d < least || d == least && best != "" && upper[0] == word[0] && strings.ToUpper(best)[0] != word[0]) {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
-// distance counts the insertions, deletions, replacements and swaps of
-// neighbours that lead from a to b.
-func distance(a, b string) int {
-	before, last, next := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		next[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			next[j] = min(last[j]+1, next[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				next[j] = min(next[j], before[j-2]+1)
-			}
-		}
-		before, last, next = last, next, before
-	}
-	return last[len(b)]
-}
-
 // meant appends a guess to what was expected.
 func meant(word string, candidates []string, expected string) string {
-	if s := similar(word, candidates); s != "" {
+	if s := wording.Nearest(word, candidates); s != "" {
 		return expected + "; did you mean " + s + "?"
 	}
 	return expected
@@ -138,12 +96,4 @@ func count(n int, of string) string {
 		of += "s"
 	}
 	return strconv.Itoa(n) + " " + of
-}
-
-// oneOf joins alternatives.
-func oneOf(list []string) string {
-	if len(list) < 2 {
-		return strings.Join(list, "")
-	}
-	return strings.Join(list[:len(list)-1], ", ") + " or " + list[len(list)-1]
 }

@@ -3,6 +3,8 @@ package query
 import (
 	"slices"
 	"strings"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Options says which language a text is in.
@@ -222,7 +224,7 @@ func (p *parser) item() selected {
 	if t := p.tok; p.accept("AS") {
 		s.key, s.named = p.alias("a name behind AS"), true
 	} else if t.kind == tokenQuoted || t.kind == tokenWord && !isReserved(t.value) {
-		if similar(t.value, []string{"FROM"}) != "" {
+		if wording.Nearest(t.value, []string{"FROM"}) != "" {
 			p.unexpected("FROM", "FROM")
 		}
 		s.key, s.named = p.alias("a name"), true
@@ -254,7 +256,7 @@ func (p *parser) aggregate(name token) (a aggregate, distinct bool, segments []s
 		}
 	}
 	if a == notAggregated {
-		expected := "a path or an aggregate: " + oneOf(names)
+		expected := "a path or an aggregate: " + wording.OneOf(names)
 		if lookup(strings.ToUpper(name.value)) != nil {
 			expected += "; functions stand behind WHERE"
 		}

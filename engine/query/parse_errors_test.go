@@ -228,7 +228,7 @@ func TestBareErrors(t *testing.T) {
 		{"tags.a in 1‸..5", `".."`, "two comparisons, as in 1 <= path and path <= 5"},
 		{"tags.a ‸** 2 > 1", `"**"`, "POWER(number, exponent)"},
 		{"‸let x = 1; x", `"let"`, "a condition without variables"},
-		{"‸len(tags.a) > 1", `the function "len"`, "one of " + strings.Join(functionNames(), ", ")},
+		{"‸len(tags.a) > 1", `the function "len"`, "a function that there is; did you mean LENGTH?"},
 		{"‸filter(tags.a, true)", `the function "filter"`, "one of " + strings.Join(functionNames(), ", ")},
 		{"filter(tags.a, ‸# > 1)", `"#"`, "a path"},
 		{"tags.a ‸| LENGTH()", `"|"`, "or between conditions: there are no pipes"},

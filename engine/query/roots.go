@@ -3,6 +3,8 @@ package query
 import (
 	"slices"
 	"strings"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // segment is one part of a path as it was written.
@@ -144,7 +146,7 @@ func (f *faults) below(path Path, segments []segment) {
 	name := canonical(known, path[1])
 	if name == "" {
 		at := segments[len(segments)-len(path)+1].at
-		f.fail(at, quoted(path[1])+" below "+path[0], meant(path[1], known, oneOf(known)))
+		f.fail(at, quoted(path[1])+" below "+path[0], meant(path[1], known, wording.OneOf(known)))
 		return
 	}
 	path[1] = name
@@ -166,7 +168,7 @@ func (f *faults) unknownRoot(s scope, segments []segment) {
 		f.fail(first.at, quoted(first.text), meant(first.text, known, "an attribute of a run: "+strings.Join(known, ", ")))
 	case slices.ContainsFunc([]string{"generationId", "connectionStateUpdatedTime", "managedBy"}, func(n string) bool { return strings.EqualFold(n, first.text) }):
 		f.fail(first.at, quoted(first.text)+", which is part of the identity and not of the twin", "one of "+strings.Join(known, ", "))
-	case similar(first.text, withAliases(known)) != "":
+	case wording.Nearest(first.text, withAliases(known)) != "":
 		f.fail(first.at, quoted(first.text), meant(first.text, withAliases(known), "an attribute"))
 	case len(segments) == 1 && comparedWith(before):
 		f.fail(first.at, quoted(first.text), "a string in quotes, '"+clip(first.text)+"', or an attribute")

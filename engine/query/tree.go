@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Both fronts build their trees here, so that the same predicate gives the same
@@ -112,7 +114,7 @@ func (f *faults) unknownFunction(place int, name string) {
 		}
 	}
 	expected := "one of " + strings.Join(functionNames(), ", ")
-	if similar(name, functionNames()) != "" {
+	if wording.Nearest(name, functionNames()) != "" {
 		expected = meant(name, functionNames(), "a function that there is")
 	}
 	f.fail(place, "the function "+quoted(name), expected)

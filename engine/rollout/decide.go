@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Plan is a policy made ready to be asked: its crons are parsed, its zones
@@ -335,7 +337,7 @@ func (t *Threshold) bad(tally *Tally) int {
 }
 
 func (t *Threshold) found(tally *Tally) string {
-	return fmt.Sprintf("%d of %d that ended are %s; the threshold is %s", t.bad(tally), tally.Outcomes(), oneOf(t.Of), t.Share)
+	return fmt.Sprintf("%d of %d that ended are %s; the threshold is %s", t.bad(tally), tally.Outcomes(), wording.OneOf(t.Of), t.Share)
 }
 
 // gate opens waves and says what the next one waits for. A wave in which nothing

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 const listMost = 100_000 // elements of a list that is decoded
@@ -151,7 +153,7 @@ func (d *decoding) object(text []byte, path string, v reflect.Value) {
 		i, known := fields[name]
 		switch {
 		case !known:
-			d.faults.add(path, "has no member "+quoted(name), oneOf(names)+near(name, names))
+			d.faults.add(path, "has no member "+quoted(name), wording.OneOf(names)+near(name, names))
 		case seen[name]:
 			d.faults.add(path+"."+name, "comes twice", "")
 		default:

@@ -3,6 +3,8 @@ package rollout
 import (
 	"strconv"
 	"strings"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 const (
@@ -66,62 +68,13 @@ func quoted(s string) string {
 	return strconv.Quote(s)
 }
 
-// near is the candidate that word is a slip of the finger from, as the end of a
+// near names the candidate that word is a slip of the finger from, as the end of a
 // sentence, or nothing.
 func near(word string, candidates []string) string {
-	if len(word) > 40 {
-		return ""
+	if best := wording.Nearest(word, candidates); best != "" {
+		return "; did you mean " + strconv.Quote(best) + "?"
 	}
-	best, least := "", 3
-	for _, c := range candidates {
-		if d := slips(strings.ToLower(word), strings.ToLower(c)); d < least && d < len(c)-1 {
-			best, least = c, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return "; did you mean " + strconv.Quote(best) + "?"
-}
-
-// slips counts the letters that were left out, put in or exchanged between two
-// words, and half of those that swapped places with their neighbour.
-func slips(a, b string) int {
-	before, last, next := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		next[0] = i + 1
-		for j := range len(b) {
-			change := 1
-			if a[i] == b[j] {
-				change = 0
-			}
-			next[j+1] = min(last[j]+change, last[j+1]+1, next[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				next[j+1] = min(next[j+1], before[j-1]+1)
-			}
-		}
-		before, last, next = last, next, before
-	}
-	return last[len(b)]
-}
-
-// oneOf lists words for a sentence: "a, b or c".
-func oneOf[T ~string](words []T) string {
-	var b strings.Builder
-	for i, w := range words {
-		switch {
-		case i == 0:
-		case i == len(words)-1:
-			b.WriteString(" or ")
-		default:
-			b.WriteString(", ")
-		}
-		b.WriteString(string(w))
-	}
-	return b.String()
+	return ""
 }
 
 // texts are words as plain strings.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // Bounds of a policy.
@@ -71,7 +73,7 @@ func (v *validation) warn(member, reason, expected string) {
 // among says that a word must be one of some; empty words are left to defaults.
 func among[T ~string](v *validation, member string, word T, words []T) {
 	if !slices.Contains(words, word) {
-		v.wrong(member, "is "+quoted(string(word)), oneOf(words)+near(string(word), texts(words)))
+		v.wrong(member, "is "+quoted(string(word)), wording.OneOf(words)+near(string(word), texts(words)))
 	}
 }
 

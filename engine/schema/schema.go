@@ -146,11 +146,13 @@ func decode(text []byte) (any, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("it is more than one JSON value")
 	}
-	return numbers(v)
+	return Numbers(v)
 }
 
-func numbers(v any) (any, error) {
-	var err error
+// Numbers makes int64 and float64 of the json.Number values in a decoded document,
+// in place: the former where the number is whole and fits. It is an error when one
+// is beyond a float64.
+func Numbers(v any) (_ any, err error) {
 	switch v := v.(type) {
 	case json.Number:
 		if n, err := v.Int64(); err == nil {
@@ -163,13 +165,13 @@ func numbers(v any) (any, error) {
 		return f, nil
 	case []any:
 		for i := range v {
-			if v[i], err = numbers(v[i]); err != nil {
+			if v[i], err = Numbers(v[i]); err != nil {
 				return nil, err
 			}
 		}
 	case map[string]any:
 		for k := range v {
-			if v[k], err = numbers(v[k]); err != nil {
+			if v[k], err = Numbers(v[k]); err != nil {
 				return nil, err
 			}
 		}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // settings resolves flags that the command line leaves out: the environment
@@ -89,7 +91,7 @@ func parseConfig(data []byte, name string) (map[string]any, error) {
 	for key, v := range values {
 		if !slices.Contains(known, key) {
 			p := &problem{exit: ExitUsage, what: fmt.Sprintf("%s has the unknown setting %q", name, key), next: "`muster serve --help` lists the settings."}
-			if near := nearest(key, known); near != "" {
+			if near := wording.Nearest(key, known); near != "" {
 				p.next = fmt.Sprintf("Did you mean %q?", near)
 			}
 			return nil, p
@@ -202,50 +204,6 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 func configures(ctx *kong.Context) bool {
 	n := ctx.Selected()
 	return n != nil && n.Parent != nil && n.Parent.Parent == nil && (n.Name == "serve" || n.Name == "check-config")
-}
-
-// nearest returns the known word that is at most two edits away, or begins
-// with what was written; "" when none is near.
-func nearest(word string, known []string) string {
-	best, distance := "", 3
-	for _, k := range known {
-		if d := editDistance(word, k); d < distance {
-			best, distance = k, d
-		}
-	}
-	if best == "" && len(word) >= 3 {
-		for _, k := range known {
-			if strings.HasPrefix(k, word) {
-				return k
-			}
-		}
-	}
-	return best
-}
-
-// editDistance counts insertions, deletions and replacements of bytes. Words
-// longer than 64 bytes are never near.
-func editDistance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return max(len(a), len(b))
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func firstLine(s string) string {

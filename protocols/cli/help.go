@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 type helpCmd struct {
@@ -21,7 +23,7 @@ func (c *helpCmd) Run(a *app) error {
 		next := child(node, word)
 		if next == nil {
 			p := &problem{exit: ExitUsage, what: fmt.Sprintf("there is no command %q in %s", word, commandLine(node)), next: "`muster help` shows the commands."}
-			if near := nearest(word, childNames(node)); near != "" {
+			if near := wording.Nearest(word, childNames(node)); near != "" {
 				p.next = fmt.Sprintf("Did you mean `%s %s`?", commandLine(node), near)
 			}
 			return p

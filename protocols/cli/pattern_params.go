@@ -10,6 +10,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // ParamFlags are the parameters of a run.
@@ -37,7 +38,7 @@ func (f *ParamFlags) parameters(m *pattern.Manifest) (json.RawMessage, error) {
 		if i < 0 {
 			next := show
 			names := parameterNames(declared)
-			if near := nearest(name, names); near != "" {
+			if near := wording.Nearest(name, names); near != "" {
 				next = fmt.Sprintf("Did you mean %s? %s", near, show)
 			} else if len(names) > 0 {
 				next = fmt.Sprintf("It has %s. %s", brieflyJoined(names, 2*briefMost), show)

@@ -12,6 +12,7 @@ import (
 	"github.com/muster-hub/muster/engine/pattern"
 	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/engine/rollout"
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 func quote(s string) string { return strconv.Quote(s) }
@@ -189,7 +190,7 @@ func (w *walker) require(e *ast.FuncCallExpr) {
 	}
 	slices.Sort(libs)
 	next := `Files of the pattern are named from its folder on: require "lib.x" is lib/x.lua.`
-	if n := near(name.Value, libs); n != "" {
+	if n := wording.Nearest(name.Value, libs); n != "" {
 		next = "Do you mean " + quote(n) + "?"
 	}
 	w.find(LevelError, e, "require", "the pattern has no file "+quote(file), next)
@@ -416,7 +417,7 @@ func (w *walker) options(e *ast.FuncCallExpr, args []ast.Expr, n int, f pattern.
 		}
 		if !slices.Contains(names, key.Value) {
 			next := "It has " + strings.Join(names, ", ") + "."
-			if n := near(key.Value, names); n != "" {
+			if n := wording.Nearest(key.Value, names); n != "" {
 				next = "Do you mean " + n + "?"
 			}
 			w.find(LevelError, e, "unknown-option", f.Name+" has no option "+quote(key.Value), next)

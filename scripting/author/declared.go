@@ -9,6 +9,7 @@ import (
 	"github.com/yuin/gopher-lua/ast"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // needs compares what is declared with what is used.
@@ -85,7 +86,7 @@ func (w *walker) parameter(e ast.Expr, name string) {
 		return
 	}
 	next := "Declare it in params."
-	if n := near(name, names); n != "" {
+	if n := wording.Nearest(name, names); n != "" {
 		next = "Do you mean " + quote(n) + "?"
 	}
 	w.find(LevelError, e, "unknown-param", "there is no parameter "+quote(name), next)

@@ -3,7 +3,6 @@ package author
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/muster-hub/muster/engine/pattern"
 )
@@ -48,36 +47,4 @@ func (h *host) members(object string) []string {
 		names[f.Name] = true
 	}
 	return slices.Sorted(maps.Keys(names))
-}
-
-// near says what may be meant by a name; empty: nobody knows.
-func near(name string, among []string) string {
-	best, distance := "", 2+len(name)/3
-	for _, other := range among {
-		if d := editDistance(strings.ToLower(name), strings.ToLower(other)); d < distance {
-			best, distance = other, d
-		}
-	}
-	return best
-}
-
-// editDistance is how many letters one has to change to make one of the other.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := last
-			if a[i] != b[j] {
-				cost++
-			}
-			last = row[j+1]
-			row[j+1] = min(cost, row[j]+1, last+1)
-		}
-	}
-	return row[len(b)]
 }

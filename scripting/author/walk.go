@@ -6,6 +6,7 @@ import (
 	"github.com/yuin/gopher-lua/ast"
 
 	"github.com/muster-hub/muster/engine/pattern"
+	"github.com/muster-hub/muster/engine/wording"
 )
 
 // kind is what is known of a variable: that it holds an object of the host
@@ -277,7 +278,7 @@ func (w *walker) library(e ast.Expr, name, member string) {
 		return
 	}
 	next := ""
-	if n := near(member, names); n != "" {
+	if n := wording.Nearest(member, names); n != "" {
 		next = "Do you mean " + name + "." + n + "?"
 	}
 	message := pattern.MissingGlobal(name + "." + member)
@@ -297,7 +298,7 @@ func (w *walker) member(e ast.Expr, object, member string) {
 		return
 	}
 	next := ""
-	if n := near(member, names); n != "" {
+	if n := wording.Nearest(member, names); n != "" {
 		next = "Do you mean " + object + ":" + n + "?"
 	}
 	w.find(LevelError, e, "unknown-method", object+" has no "+quote(member), next)

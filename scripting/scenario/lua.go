@@ -9,6 +9,7 @@ import (
 
 	lua "github.com/yuin/gopher-lua"
 
+	"github.com/muster-hub/muster/engine/wording"
 	"github.com/muster-hub/muster/scripting"
 )
 
@@ -277,35 +278,8 @@ func (m *methods) names() []string {
 // near says what may be meant by a name.
 func (m *methods) near(name string) string {
 	all := m.names()
-	best, distance := "", 3
-	for _, other := range all {
-		if d := editDistance(name, other); d < distance {
-			best, distance = other, d
-		}
-	}
-	if best != "" {
+	if best := wording.Nearest(name, all); best != "" {
 		return fmt.Sprintf("did you mean %q?", best)
 	}
 	return "it has " + strings.Join(all, ", ")
-}
-
-// editDistance is how many letters one has to change to make one of the other.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := last
-			if a[i] != b[j] {
-				cost++
-			}
-			last = row[j+1]
-			row[j+1] = min(cost, row[j]+1, last+1)
-		}
-	}
-	return row[len(b)]
 }
