@@ -104,6 +104,35 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestEmptyArguments: an argument that is empty names nothing, wherever a name is
+// expected, and is refused before a hub is asked.
+func TestEmptyArguments(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, c := range []struct {
+		args []string
+		err  string // must be in standard error; "" where an empty text is one
+	}{
+		{[]string{"run", "trace", ""}, "<run> is missing"},
+		{[]string{"run", "trace", ""}, "Id of the run."},
+		{[]string{"run", "approve", "r-1", ""}, "<run> is missing"},
+		{[]string{"pattern", "show", ""}, "<pattern> is missing"},
+		{[]string{"device", "show", ""}, "<id> is missing"},
+		{[]string{"job", "executions", ""}, "<job> is missing"},
+		{[]string{"twin", "patch", "d", ""}, "<path=value> is missing"},
+		{[]string{"webhook", "show", ""}, "`muster webhook show --help`"},
+		{[]string{"message", "send", "d", ""}, ""},
+		{[]string{"__complete", "--", "run", ""}, ""},
+	} {
+		got := call{args: c.args}.run(t)
+		switch missing := strings.Contains(got.err, "is missing"); {
+		case c.err == "" && missing:
+			t.Errorf("%q: %s", c.args, got.err)
+		case c.err != "" && (got.code != ExitUsage || !strings.Contains(got.err, c.err)):
+			t.Errorf("%q: exit code %d, standard error must hold %q and is:\n%s", c.args, got.code, c.err, got.err)
+		}
+	}
+}
+
 func TestPrecedence(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)

@@ -68,7 +68,7 @@ complete -c muster -a '(__muster_complete)'
 }
 
 type completeCmd struct {
-	Words []string `arg:"" optional:"" passthrough:"" help:"The words of the command line so far."`
+	Words []string `arg:"" optional:"" passthrough:"" maybeempty:"" help:"The words of the command line so far."`
 }
 
 // completionTime bounds what a press of the tab key may cost.

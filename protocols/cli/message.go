@@ -24,7 +24,7 @@ type messageSendCmd struct {
 	ContentType string            `help:"Content type, such as application/json." placeholder:"TYPE"`
 	Property    map[string]string `help:"Application property; may be repeated." placeholder:"NAME=VALUE"`
 	ID          string            `arg:"" name:"id" help:"DEVICE."`
-	Body        string            `arg:"" optional:"" name:"body" help:"Text of the message."`
+	Body        string            `arg:"" optional:"" name:"body" maybeempty:"" help:"Text of the message."`
 }
 
 // Run sends the message.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -170,8 +171,34 @@ func (a *app) parse(args []string) (*kong.Context, error) {
 		if p.Flag != nil && !p.Resolved {
 			a.settings.origin[p.Flag.Name] = "flag"
 		}
+		if p.Positional != nil && isEmpty(p.Positional) {
+			return nil, emptyArgument(ctx, p.Positional)
+		}
 	}
 	return ctx, nil
+}
+
+// isEmpty reports whether an argument was given that is empty, as a shell gives it
+// for a variable that is not set: it names nothing, and in a path of the REST API
+// it would lead elsewhere. Arguments whose text may be empty have the tag.
+func isEmpty(arg *kong.Positional) bool {
+	if arg.Tag.Has("maybeempty") {
+		return false
+	}
+	switch v := arg.Target.Interface().(type) {
+	case string:
+		return v == ""
+	case []string:
+		return slices.Contains(v, "")
+	}
+	return false
+}
+
+func emptyArgument(ctx *kong.Context, arg *kong.Positional) error {
+	return &problem{
+		exit: ExitUsage, what: fmt.Sprintf("<%s> is missing: the argument is empty", arg.Name), why: "expected: " + arg.Help,
+		next: fmt.Sprintf("Give it; in a script, see whether a variable is not set. `%s --help` shows the usage.", commandLine(ctx.Selected())),
+	}
 }
 
 // asksForJSONErrors looks before parsing, since parsing may be what fails.
