@@ -37,7 +37,7 @@ import (
 const threadsPerProcessor = 2
 
 const (
-	// statusPolicy may read the status and nothing else; the status page's
+	// statusPolicy may read what the status page shows and nothing else; the page's
 	// link carries a token of it.
 	statusPolicy    = "status"
 	statusTokenLife = 30 * 24 * time.Hour
@@ -192,7 +192,7 @@ func reloadWhen(ctx context.Context, signals <-chan os.Signal, server *protocols
 }
 
 // statusLink returns the address of the status page with a token that may read
-// the status and nothing else; "" when the hub has no web listener, or no
+// what it shows and nothing else; "" when the hub has no web listener, or no
 // policy can be made now.
 func statusLink(ctx context.Context, hub *engine.Hub, listeners []protocols.Listener, log *slog.Logger) string {
 	base := ""

@@ -61,6 +61,7 @@ const (
 	opJobApprove
 	opJobTemplateWrite
 	opPatternRead
+	opPatternForm
 	opPatternWrite
 	opPatternTrust
 	opPatternSecret
@@ -159,6 +160,7 @@ var operationTable = [...]OperationInfo{
 	{"job.approve", auth.ServiceConnect, "Let a job that waits for approval go on.", throttleJob},
 	{"job.template.write", auth.ServiceConnect, "Save or delete a job template.", throttleNone},
 	{"pattern.read", auth.ServiceConnect, "Read patterns, their manifests, files and cost.", throttleNone},
+	{"pattern.form", auth.StatusRead, "See which patterns there are and what parameters they take, or check parameters before a run.", throttleNone},
 	{"pattern.write", auth.HubManage, "Install a pattern and grant what it needs, enable, disable or remove it.", throttleNone},
 	{"pattern.trust", auth.HubManage, "Trust a key that signs patterns, or trust it no more.", throttleNone},
 	{"pattern.secret", auth.HubManage, "Set or delete a secret that patterns use, or list their names.", throttleNone},

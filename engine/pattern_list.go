@@ -15,6 +15,10 @@ func (h *Hub) Patterns(ctx context.Context, c Caller) ([]Pattern, error) {
 	if err := h.authorize(ctx, c, opPatternRead, "*"); err != nil {
 		return nil, err
 	}
+	return h.everyPattern(ctx)
+}
+
+func (h *Hub) everyPattern(ctx context.Context) ([]Pattern, error) {
 	list := []Pattern{}
 	err := h.view(ctx, "list patterns", func(r storage.Reader) error {
 		list = list[:0]
@@ -41,10 +45,14 @@ func (h *Hub) Patterns(ctx context.Context, c Caller) ([]Pattern, error) {
 
 // Pattern returns an installed version of a pattern, the default one when version
 // is empty. CodePatternNotFound. It needs ServiceConnect.
-func (h *Hub) Pattern(ctx context.Context, c Caller, name, version string) (p Pattern, err error) {
+func (h *Hub) Pattern(ctx context.Context, c Caller, name, version string) (Pattern, error) {
 	if err := h.authorize(ctx, c, opPatternRead, name); err != nil {
 		return Pattern{}, err
 	}
+	return h.readPattern(ctx, name, version)
+}
+
+func (h *Hub) readPattern(ctx context.Context, name, version string) (p Pattern, err error) {
 	err = h.view(ctx, "read a pattern", func(r storage.Reader) error {
 		record, err := h.pattern(r, name, version)
 		if err != nil {

@@ -15,7 +15,7 @@ const (
 	RegistryWrite                         // change identities; implies RegistryRead
 	ServiceConnect                        // twins, queries, methods, messages, jobs, configurations
 	DeviceConnect                         // act as a device towards the hub
-	StatusRead                            // read the hub's status and health findings
+	StatusRead                            // read the hub's status and health findings, and the forms of patterns
 	AuditRead                             // read and verify the audit log
 	PolicyManage                          // see, change and rotate shared access policies
 	HubManage                             // operate the hub: backup, resume, drain
@@ -40,7 +40,7 @@ func Permissions() []PermissionInfo {
 		{RegistryWrite, "RegistryWrite", "Create, change and delete device and module identities; includes RegistryRead."},
 		{ServiceConnect, "ServiceConnect", "Read and change twins, run queries, call direct methods, send cloud-to-device messages, manage jobs and configurations."},
 		{DeviceConnect, "DeviceConnect", "Connect as any device: telemetry, own twin, direct methods and cloud-to-device messages."},
-		{StatusRead, "StatusRead", "Read the hub's status, rates, connected devices and health findings."},
+		{StatusRead, "StatusRead", "Read the hub's status, rates, connected devices and health findings, and the forms of patterns."},
 		{AuditRead, "AuditRead", "Read and verify the audit log."},
 		{PolicyManage, "PolicyManage", "List shared access policies; create, change, delete and rotate those that grant no more than the holder has, and read their keys."},
 		{HubManage, "HubManage", "Operate the hub: backups, resume, drain and other maintenance."},

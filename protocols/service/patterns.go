@@ -83,37 +83,44 @@ func patternRoutes() []*route {
 }
 
 func listPatterns(c *call) (answer, error) {
-	limit, err := c.integer("limit", pageDefault, 1, pageMost)
-	if err != nil {
-		return answer{}, err
-	}
-	after, err := parseCursor(c.query.Get("cursor"), "patterns", "")
-	if err != nil {
-		return answer{}, err
-	}
 	list, err := c.hub.Patterns(c.r.Context(), c.caller)
 	if err != nil {
 		return answer{}, err
 	}
-	position := func(p *engine.Pattern) string { return p.Manifest.Name + "\x01" + p.Manifest.Version }
+	return pageOfPatterns(c, "patterns", list, func(p *engine.Pattern) (name, version string) { return p.Manifest.Name, p.Manifest.Version }, showPattern)
+}
+
+// pageOfPatterns cuts a page out of the whole list of versions, by name and the
+// newest version first.
+func pageOfPatterns[T, D any](c *call, list string, all []T, id func(*T) (name, version string), shown func(T) D) (answer, error) {
+	limit, err := c.integer("limit", pageDefault, 1, pageMost)
+	if err != nil {
+		return answer{}, err
+	}
+	after, err := parseCursor(c.query.Get("cursor"), list, "")
+	if err != nil {
+		return answer{}, err
+	}
+	position := func(p *T) string {
+		name, version := id(p)
+		return name + "\x01" + version
+	}
 	if after != "" {
-		// What was removed meanwhile leaves its place: the next name goes on.
-		name, _, _ := strings.Cut(after, "\x01")
-		i := slices.IndexFunc(list, func(p engine.Pattern) bool { return position(&p) == after })
-		if i < 0 {
-			i = slices.IndexFunc(list, func(p engine.Pattern) bool { return p.Manifest.Name > name }) - 1
+		from := slices.IndexFunc(all, func(p T) bool { return position(&p) == after }) + 1
+		if from == 0 { // it was removed meanwhile: the next name goes on
+			before, _, _ := strings.Cut(after, "\x01")
+			if from = slices.IndexFunc(all, func(p T) bool { name, _ := id(&p); return name > before }); from < 0 {
+				from = len(all)
+			}
 		}
-		if i < 0 {
-			i = len(list) - 1
-		}
-		list = list[i+1:]
+		all = all[from:]
 	}
 	next := ""
-	if len(list) > limit {
-		list = list[:limit]
-		next = position(&list[limit-1])
+	if len(all) > limit {
+		all = all[:limit]
+		next = position(&all[limit-1])
 	}
-	return answer{body: page[patternDocument]{show(list, showPattern), makeCursor("patterns", "", next)}}, nil
+	return answer{body: page[D]{show(all, shown), makeCursor(list, "", next)}}, nil
 }
 
 func shownPattern(p engine.Pattern, err error) (answer, error) {

@@ -48,6 +48,7 @@ func routes() []*route {
 	table = append(table, templateRoutes()...)
 	table = append(table, jobStreamRoutes()...)
 	table = append(table, patternRoutes()...)
+	table = append(table, patternFormRoutes()...)
 	table = append(table, patternKeyRoutes()...)
 	table = append(table, runRoutes()...)
 	table = append(table, runStreamRoutes()...)
