@@ -1,6 +1,7 @@
-// Package console is the hub's web page: files that the binary embeds, with
-// the headers that keep them harmless. The page is a client of the public REST
-// like any other; the package knows nothing of the engine.
+// Package console is the hub's web pages, the status and the forms of patterns:
+// files that the binary embeds, with the headers that keep them harmless. The
+// pages are clients of the public REST like any other; the package knows nothing
+// of the engine.
 package console
 
 import (
@@ -17,7 +18,7 @@ import (
 //go:embed page
 var files embed.FS
 
-// asset is one file of the page, ready to be sent.
+// asset is one file of the pages, ready to be sent.
 type asset struct {
 	name string
 	kind string // media type
@@ -25,39 +26,40 @@ type asset struct {
 	data []byte
 }
 
-// Handler serves the status page. It is safe for concurrent use.
+// Handler serves the pages. It is safe for concurrent use.
 type Handler struct {
 	assets map[string]asset // by URL path
 }
 
-// contentPolicy lets the page load its own files, ask its own hub, and nothing
+// contentPolicy lets a page load the hub's own files, ask its own hub, and nothing
 // else: no inline code, no frames, no foreign host.
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 
 // NewHandler reads the embedded files.
 func NewHandler() *Handler {
 	h := &Handler{assets: map[string]asset{}}
-	for file, kind := range map[string]string{
-		"status.html": "text/html; charset=utf-8",
-		"status.css":  "text/css; charset=utf-8",
-		"status.js":   "text/javascript; charset=utf-8",
-		"muster.svg":  "image/svg+xml",
+	kinds := map[string]string{ // the system's own table is not asked
+		".html": "text/html; charset=utf-8",
+		".css":  "text/css; charset=utf-8",
+		".js":   "text/javascript; charset=utf-8",
+		".svg":  "image/svg+xml",
+	}
+	for url, file := range map[string]string{
+		"/": "status.html", "/patterns": "patterns.html",
+		"/assets/page.css": "page.css", "/assets/page.js": "page.js", "/assets/status.js": "status.js", "/assets/patterns.js": "patterns.js",
+		"/assets/muster.svg": "muster.svg",
 	} {
 		data, err := files.ReadFile("page/" + file)
 		if err != nil {
-			continue // the page's test finds a file that is not embedded
+			continue // the pages' test finds a file that is not embedded
 		}
 		sum := sha256.Sum256(data)
-		url := "/assets/" + file
-		if file == "status.html" {
-			url = "/"
-		}
-		h.assets[url] = asset{name: path.Base(file), kind: kind, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`, data: data}
+		h.assets[url] = asset{name: file, kind: kinds[path.Ext(file)], etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`, data: data}
 	}
 	return h
 }
 
-// Serves reports whether an escaped URL path belongs to the page.
+// Serves reports whether an escaped URL path belongs to the pages.
 func (h *Handler) Serves(escapedPath string) bool {
 	if escapedPath == "/favicon.ico" || strings.HasPrefix(escapedPath, "/assets/") {
 		return true
@@ -66,7 +68,7 @@ func (h *Handler) Serves(escapedPath string) bool {
 	return ok
 }
 
-// ServeHTTP answers GET and HEAD for the page's files.
+// ServeHTTP answers GET and HEAD for the pages' files.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Security-Policy", contentPolicy)
@@ -76,7 +78,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
-		http.Error(w, "the status page is only read", http.StatusMethodNotAllowed)
+		http.Error(w, "the page is only read", http.StatusMethodNotAllowed)
 		return
 	}
 	name := r.URL.Path

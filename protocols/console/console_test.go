@@ -11,8 +11,8 @@ import (
 func TestPage(t *testing.T) {
 	t.Parallel()
 	h := NewHandler()
-	if len(h.assets) != 4 {
-		t.Fatalf("%d files are embedded, want 4", len(h.assets))
+	if len(h.assets) != 7 {
+		t.Fatalf("%d files are embedded, want 7", len(h.assets))
 	}
 	for path, a := range h.assets {
 		w := httptest.NewRecorder()
@@ -27,37 +27,43 @@ func TestPage(t *testing.T) {
 			t.Errorf("%s again: %d, want 304", path, w.Code)
 		}
 	}
-	w := httptest.NewRecorder()
-	if h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", nil)); w.Code != http.StatusMethodNotAllowed {
-		t.Errorf("POST: %d", w.Code)
+	for path, want := range map[string]int{"/": http.StatusMethodNotAllowed, "/patterns": http.StatusMethodNotAllowed} {
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, nil)); w.Code != want {
+			t.Errorf("POST %s: %d", path, w.Code)
+		}
 	}
 }
 
-// TestPageHoldsToItsPolicy finds inline code and foreign addresses, which the
+// TestPagesHoldToTheirPolicy finds inline code and foreign addresses, which the
 // policy would block in the browser only.
-func TestPageHoldsToItsPolicy(t *testing.T) {
+func TestPagesHoldToTheirPolicy(t *testing.T) {
 	t.Parallel()
 	h := NewHandler()
-	page := string(h.assets["/"].data)
-	for _, m := range regexp.MustCompile(`(?:src|href)="([^"]*)"`).FindAllStringSubmatch(page, -1) {
-		if path := m[1]; strings.HasPrefix(path, "/assets/") {
-			if _, ok := h.assets[path]; !ok {
-				t.Errorf("the page asks for %s, which is not there", path)
+	for url, script := range map[string]string{"/": "/assets/status.js", "/patterns": "/assets/patterns.js"} {
+		page := string(h.assets[url].data)
+		for _, m := range regexp.MustCompile(`(?:src|href)="([^"]*)"`).FindAllStringSubmatch(page, -1) {
+			if path := m[1]; strings.HasPrefix(path, "/assets/") || path == "/patterns" {
+				if _, ok := h.assets[path]; !ok {
+					t.Errorf("%s asks for %s, which is not there", url, path)
+				}
+			} else if strings.Contains(path, "//") {
+				t.Errorf("%s asks another host: %s", url, path)
 			}
-		} else if strings.Contains(path, "//") {
-			t.Errorf("the page asks another host: %s", path)
 		}
-	}
-	if bad := regexp.MustCompile(`(?i)\son[a-z]+=|style="|<style|<script>|javascript:`).FindString(page); bad != "" {
-		t.Errorf("inline code: %q", bad)
-	}
-	script := string(h.assets["/assets/status.js"].data)
-	if bad := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function`).FindString(script); bad != "" {
-		t.Errorf("the script makes markup or code from text: %q", bad)
-	}
-	for _, m := range regexp.MustCompile(`\$\("([\w-]+)"\)|set\("([\w-]+)"`).FindAllStringSubmatch(script, -1) {
-		if id := m[1] + m[2]; !strings.Contains(page, `id="`+id+`"`) {
-			t.Errorf("the script looks for #%s, which the page does not have", id)
+		if bad := regexp.MustCompile(`(?i)\son[a-z]+=|style="|<style|<script>|javascript:`).FindString(page); bad != "" {
+			t.Errorf("%s: inline code: %q", url, bad)
+		}
+		for _, path := range []string{script, "/assets/page.js"} {
+			text := string(h.assets[path].data)
+			if bad := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function`).FindString(text); bad != "" {
+				t.Errorf("%s makes markup or code from text: %q", path, bad)
+			}
+			for _, m := range regexp.MustCompile(`\$\("([\w-]+)"\)|set\("([\w-]+)"`).FindAllStringSubmatch(text, -1) {
+				if id := m[1] + m[2]; !strings.Contains(page, `id="`+id+`"`) {
+					t.Errorf("%s looks for #%s, which %s does not have", path, id, url)
+				}
+			}
 		}
 	}
 }

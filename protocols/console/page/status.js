@@ -1,29 +1,12 @@
-// The status page: asks the hub every two seconds and shows the answer. Text
-// from the hub becomes text nodes only, never markup.
+// The status page: asks the hub every two seconds and shows the answer.
+
+import { $, ask, health, make, message, noToken, readToken, refused, set } from "/assets/page.js";
 
 const every = 2000;
 const most = 30000; // longest pause between two attempts while the hub is away
-const $ = (id) => document.getElementById(id);
-
-// The token stands in the URL's fragment, which no browser sends to a server
-// and no proxy logs. It is kept for this tab, so that a reload works after the
-// fragment has been taken out of the address bar.
-function readToken() {
-  const fragment = location.hash.slice(1); // percent-encoded parts belong to the token
-  if (fragment) {
-    sessionStorage.setItem("token", `SharedAccessSignature ${fragment}`);
-    history.replaceState(null, "", location.pathname);
-  }
-  return sessionStorage.getItem("token") || "";
-}
 
 const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-
-function set(id, text) {
-  const e = $(id);
-  if (e.textContent !== String(text)) e.textContent = text;
-}
 
 function ago(time, now) {
   const s = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
@@ -63,29 +46,9 @@ function fill(table, rows, timeColumns) {
 }
 
 function facts(list) {
-  const dl = $("facts");
-  dl.replaceChildren(...list.filter(([, v]) => v !== "" && v !== undefined).map(([k, v]) => {
-    const box = document.createElement("div");
-    const dt = document.createElement("dt");
-    const dd = document.createElement("dd");
-    dt.textContent = k;
-    dd.textContent = v;
-    box.append(dt, dd);
-    return box;
-  }));
-}
-
-function health(text, kind) {
-  set("health", text);
-  $("health").className = `badge ${kind}`;
-}
-
-function message(title, text, command) {
-  $("message").hidden = !title;
-  set("message-title", title || "");
-  set("message-text", text || "");
-  set("message-command", command || "");
-  $("message-command").hidden = !command;
+  $("facts").replaceChildren(...list.filter(([, v]) => v !== "" && v !== undefined).map(([k, v]) => (
+    make("div", {}, make("dt", { textContent: k }), make("dd", { textContent: v }))
+  )));
 }
 
 let latest = null;
@@ -158,36 +121,16 @@ function show(s) {
   }
 }
 
-const howTo = "Open the link that the hub printed at its start. It ends in # and a token.";
-
-async function ask(token) {
-  const answer = await fetch("/api/v1/status", { headers: { Authorization: token }, cache: "no-store", signal: AbortSignal.timeout(10000) });
-  if (answer.status === 401 || answer.status === 403) return { refused: true };
-  if (!answer.ok) throw new Error(`the hub answered ${answer.status}`);
-  return { status: await answer.json() };
-}
-
 async function run() {
   let failures = 0;
   for (;;) {
     const token = readToken();
-    if (!token) {
-      health("no token", "bad");
-      $("data").hidden = true;
-      message("This link has no token", howTo, "muster status");
-      return;
-    }
+    if (!token) return noToken();
     try {
-      const { status, refused } = await ask(token);
-      if (refused) {
-        sessionStorage.removeItem("token");
-        health("not allowed", "bad");
-        $("data").hidden = true;
-        message("The token has expired or is not allowed to read the status", `${howTo} A restart of the hub prints a fresh one.`);
-        return;
-      }
+      const answer = await ask("/api/v1/status", token);
+      if (answer.refused) return refused("the status");
       failures = 0;
-      show(status);
+      show(answer.document);
     } catch (e) {
       failures++;
       health("no answer", "bad");
@@ -198,5 +141,4 @@ async function run() {
 }
 
 $("filter").addEventListener("input", () => latest && showDevices());
-addEventListener("hashchange", () => location.reload());
 run();
