@@ -219,6 +219,11 @@ func TestImportModes(t *testing.T) {
 	if got := m.faults(); !slices.Equal(got, want) {
 		t.Errorf("errors\n%q, want\n%q", got, want)
 	}
+	for _, reason := range []string{`"There is no such device identity: \"none\""`, `"There is no such device identity: \"lonely\""`} {
+		if log := m.get("importErrors.log"); !strings.Contains(log, reason) {
+			t.Errorf("the log does not say %s:\n%s", reason, log)
+		}
+	}
 	counts := IdentityJobCounts{Lines: 24, Skipped: 2, Created: 2, Updated: 3, Deleted: 1, Failed: 16, Logged: 16}
 	if j.Status != IdentityJobCompleted || j.FailureReason != "" || j.Counts != counts || j.Progress != 100 || j.Bytes != j.Total {
 		t.Errorf("job %+v, want counts %+v", j, counts)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
+	"strings"
 
 	"github.com/muster-hub/muster/storage"
 )
@@ -67,9 +69,20 @@ func (f importFault) append(dst []byte) []byte {
 	m.textUnlessEmpty("moduleId", f.id.ModuleID)
 	m.textUnlessEmpty("configurationId", f.configuration)
 	m.number("errorCode", int64(ImportNumber(f.err.Code)))
-	m.text("errorStatus", clip(f.err.Message))
+	m.text("errorStatus", clip(f.reason()))
 	m.number("line", f.line)
 	return append(m.end(), '\n')
+}
+
+// reason says what is wrong in words: some messages are the name alone of what is
+// missing.
+func (f importFault) reason() string {
+	switch c := f.err.Code; c {
+	case CodeDeviceNotFound, CodeModuleNotFound:
+		return strings.TrimSuffix(c.Info().Text, ".") + ": " + strconv.Quote(f.err.Message)
+	default:
+		return f.err.Message
+	}
 }
 
 // importLog collects the faults of one step.
