@@ -180,7 +180,7 @@ func TestControlJob(t *testing.T) {
 	_, err = h.ResumeJob(ctx, c, "j", "")
 	refusal(t, err, CodeJobState)
 	_, err = h.ApproveJob(ctx, c, "j", 0, "")
-	refusal(t, err, CodeJobState, "wave 0 needs no approval")
+	refusal(t, err, CodeJobState, "wave 1 needs no approval")
 	for _, want := range []int{1, 2} {
 		if j, err = h.ApproveJob(ctx, c, "j", -1, ""); err != nil || len(j.State.Approvals) != want || j.State.Approvals[want-1].Wave != want || j.State.Approvals[want-1].By != "local:uid=0" {
 			t.Errorf("%v, %+v", err, j.State.Approvals)

@@ -275,17 +275,20 @@ func (s *State) Retry(wave int, from Phase, n int) error {
 func (s *State) Approve(p *Policy, wave int, by string, now time.Time) error {
 	switch {
 	case wave < 0 || wave >= len(p.Waves):
-		return fmt.Errorf("there is no wave %d", wave)
+		return fmt.Errorf("there is no wave %d", wave+1) // as people count them
 	case !p.Waves[wave].Approval:
-		return fmt.Errorf("wave %d needs no approval", wave)
+		return fmt.Errorf("wave %d needs no approval", wave+1)
 	case s.over():
 		return fmt.Errorf("the job is %s", s.Status)
 	case wave < s.Wave || wave == s.Wave && s.Opened:
-		return fmt.Errorf("wave %d has begun", wave)
+		return fmt.Errorf("wave %d has begun", wave+1)
 	case s.approved(wave):
-		return fmt.Errorf("wave %d is approved already", wave)
+		return fmt.Errorf("wave %d is approved already", wave+1)
 	}
 	s.Approvals = append(s.Approvals, Approval{wave, by, now})
+	if wave == s.Wave && s.WaitsFor == WaitsForApproval { // it waits no longer, as whoever looks now shall see
+		s.WaitsFor, s.Reason = WaitsForNothing, ""
+	}
 	return nil
 }
 

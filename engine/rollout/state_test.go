@@ -134,7 +134,16 @@ func TestOperators(t *testing.T) {
 			}
 		}
 	}
-	s := all[JobQueued]()
+	s := all[JobRunning]()
+	s.Wave, s.Opened, s.WaitsFor, s.Reason = 1, false, WaitsForApproval, "wave 2 of 2 waits to be approved"
+	if err := s.Approve(p.Policy(), 0, "ann", base()); err == nil || err.Error() != "wave 1 needs no approval" {
+		t.Errorf("approved what needs none: %v", err)
+	}
+	must(t, s.Approve(p.Policy(), 1, "ann", base()))
+	if s.WaitsFor != WaitsForNothing || s.Reason != "" {
+		t.Errorf("it was approved, and still waits for %q: %s", s.WaitsFor, s.Reason)
+	}
+	s = all[JobQueued]()
 	must(t, s.Pause(PausedByHub, "restored"))
 	must(t, s.LayOut([]int{1, 9}))
 	if s.Status != JobPaused || s.PausedBy != PausedByHub {
