@@ -161,6 +161,9 @@ func (h *Hub) CloneJob(ctx context.Context, c Caller, id string, overrides json.
 			*t = time.Time{}
 		}
 	}
+	if s.Policy.End.IsZero() {
+		s.Policy.AtEnd = "" // it would speak of an end that there is not
+	}
 	text, err := marshal(s)
 	if err != nil {
 		return JobSpec{}, err

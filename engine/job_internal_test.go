@@ -197,6 +197,9 @@ func TestControlJob(t *testing.T) {
 	if err != nil || spec.ID != "" || spec.Targets.Where != "*" || len(spec.Policy.Waves) > 1 || spec.Labels["again"] != "yes" {
 		t.Errorf("%v, %+v", err, spec)
 	}
+	if spec, err = h.CloneJob(ctx, c, "j", json.RawMessage(`{"policy":{"end":"2999-01-01T00:00:00Z","atEnd":"cancel"}}`)); err != nil || spec.Policy.AtEnd != rollout.EndCancels {
+		t.Errorf("%v, %+v", err, spec.Policy)
+	}
 	for name, f := range map[string]func(id string) error{
 		"pause":   func(id string) error { _, err := h.PauseJob(ctx, c, id, "", ""); return err },
 		"resume":  func(id string) error { _, err := h.ResumeJob(ctx, c, id, ""); return err },
@@ -219,6 +222,27 @@ func TestControlJob(t *testing.T) {
 	if audited["job.create done"] != 1 || audited["job.control done"] != 3 || audited["job.approve done"] != 2 {
 		t.Errorf("audited are %v", audited)
 	}
+}
+
+// TestCloneAfterTheEnd: an end that has passed is left out, and what it says of it.
+func TestCloneAfterTheEnd(t *testing.T) {
+	h := jobFleet(t, 10)
+	s := twinJob("*")
+	s.ID, s.Policy.End = "ended", time.Now().Add(time.Hour)
+	createJob(t, h, s)
+	err := h.db.Update(t.Context(), func(tx *storage.Tx) error {
+		r, err := loadJobSpec(tx, "ended")
+		r.Spec.Policy.End = time.Now().Add(-time.Minute)
+		return errors.Join(err, jobSpecTable.Put(tx, jobKey("ended"), r))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clone, err := h.CloneJob(t.Context(), everybody(), "ended", nil)
+	if err != nil || !clone.Policy.End.IsZero() {
+		t.Fatalf("%v, %+v", err, clone.Policy)
+	}
+	createJob(t, h, clone)
 }
 
 func TestOwnerOfAJob(t *testing.T) {
