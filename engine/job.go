@@ -124,6 +124,10 @@ type Job struct {
 	Ended     time.Time // zero: not yet
 	NextRun   time.Time // of a job that repeats; zero: never
 	Undo      *JobUndo  // nil: what its runs did stays
+
+	// Warnings are what may not be meant in its policy: of CreateJob without a
+	// preview, which would have told them.
+	Warnings []rollout.Fault
 }
 
 // Status says how far the job is.

@@ -99,6 +99,20 @@ func (h *Hub) checkJob(s JobSpec, saved savedText, now time.Time) (*checkedJob, 
 	return out, nil
 }
 
+// sizedWarnings says what may not be meant in the policy with so many targets; the
+// error is what can't work.
+func (c *checkedJob) sizedWarnings(now time.Time, count int) ([]rollout.Fault, error) {
+	p, act := &c.spec.Policy, &c.spec.Action
+	warnings, err := p.Validate("policy", now, count)
+	if err != nil {
+		return nil, wrapf(CodeArgumentInvalid, err, "%s", err.Error())
+	}
+	if act.Method != nil || act.Run != nil || act.Confirm != "" { // a twin is written at once
+		warnings = append(warnings, p.Slow("policy", now, count, act.Offline != JobOfflineFail)...)
+	}
+	return warnings, nil
+}
+
 // checkRollout says what is wrong with a policy, and what may not be meant.
 func (h *Hub) checkRollout(p *rollout.Policy, now time.Time) (warnings []rollout.Fault, err error) {
 	warnings, err = p.Validate("policy", now, -1)

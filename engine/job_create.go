@@ -15,7 +15,9 @@ import (
 // PreviewJob it is refused with CodeJobPreviewChanged unless the spec and its
 // targets are those of the preview; its targets are laid out at once, even if it
 // starts later, and it fails before it touches a device if they have changed by
-// then. Of targets.condition a mistake counts when the job runs, as in IoT
+// then. Without one, a policy that can't be done with as many targets as match now
+// is refused, and what may not be meant is in the job's Warnings. Of
+// targets.condition a mistake counts when the job runs, as in IoT
 // Hub; any other one is CodeArgumentInvalid. CodeJobAlreadyExists for an id that
 // is taken; CodeTooManyJobs. It needs ServiceConnect.
 func (h *Hub) CreateJob(ctx context.Context, c Caller, s JobSpec, token string) (Job, error) {
@@ -37,7 +39,7 @@ func (h *Hub) createJob(ctx context.Context, c Caller, s JobSpec, token string, 
 		if plan.Expect, err = h.redeemPreview(ctx, checked, token, now); err != nil {
 			return Job{}, err
 		}
-	} else if err := cmp.Or(h.checkTargets(ctx, checked), h.checkDanger(ctx, checked)); err != nil {
+	} else if err := cmp.Or(h.checkTargets(ctx, checked, now), h.checkDanger(ctx, checked)); err != nil {
 		return Job{}, err
 	}
 	id := checked.spec.ID
@@ -55,7 +57,11 @@ func (h *Hub) createJob(ctx context.Context, c Caller, s JobSpec, token string, 
 	if err != nil {
 		return Job{}, err
 	}
-	if plan.Expect == nil || !checked.spec.Policy.Start.After(now) {
+	if plan.Expect == nil {
+		made.Warnings = checked.warnings
+		return made, nil
+	}
+	if !checked.spec.Policy.Start.After(now) {
 		return made, nil
 	}
 	// What was previewed is fixed now. If this call is cut off, the job's start does it.
@@ -139,23 +145,44 @@ func (h *Hub) prepareJob(ctx context.Context, c Caller, s JobSpec, now time.Time
 	return checked, nil
 }
 
-// checkTargets refuses a job that would do nothing.
-func (h *Hub) checkTargets(ctx context.Context, checked *checkedJob) error {
-	if checked.spec.AllowEmpty || checked.spec.Targets.Condition != "" {
+// checkTargets refuses a job that would do nothing, and a policy that can't be done
+// with so many targets. They are counted only for a policy of which that says
+// something.
+func (h *Hub) checkTargets(ctx context.Context, checked *checkedJob, now time.Time) error {
+	if checked.spec.Targets.Condition != "" {
+		return nil
+	}
+	sized := checked.spec.Policy.Sized()
+	if checked.spec.AllowEmpty && !sized {
 		return nil
 	}
 	if err := h.queries.waitReady(ctx); err != nil {
 		return err
 	}
-	some, left := false, map[string]int{}
-	err := h.eachTarget(ctx, checked.targets, targetAsk{limit: 1, left: func(reason, _ string) { left[reason]++ }}, func([]query.Row) bool {
-		some = true
-		return false
-	})
-	if err != nil || some {
-		return err
+	ask, count, left := targetAsk{}, 0, map[string]int{}
+	ask.left = func(reason, _ string) { left[reason]++ }
+	if !sized {
+		ask.limit = 1
 	}
-	return noTargets(checked, left)
+	err := h.eachTarget(ctx, checked.targets, ask, func(rows []query.Row) bool {
+		count += len(rows)
+		return sized && count <= h.limits.JobTargets
+	})
+	switch most := h.limits.JobTargets; {
+	case err != nil:
+		return err
+	case count > most:
+		return tooManyTargets(most)
+	case count == 0 && !checked.spec.AllowEmpty:
+		return noTargets(checked, left)
+	case sized:
+		checked.warnings, err = checked.sizedWarnings(now, count)
+	}
+	return err
+}
+
+func tooManyTargets(most int) error {
+	return errf(CodeArgumentInvalid, "the job has more than %d targets, which is the limit", most)
 }
 
 // noTargets says why a job has no targets.

@@ -67,6 +67,7 @@ func TestJobRefusals(t *testing.T) {
 		"short response timeout":  {JobSpec{Targets: where, Action: method(JobMethodCall{Name: "m", ResponseTimeout: rollout.Duration(time.Second)})}, CodeArgumentInvalid, []string{"action.method"}},
 		"connect timeout of wait": {JobSpec{Targets: where, Action: method(JobMethodCall{Name: "m", ConnectTimeout: rollout.Duration(time.Second)})}, CodeArgumentInvalid, []string{"connectTimeout"}},
 		"bad offline":             {JobSpec{Targets: where, Action: JobAction{Method: &JobMethodCall{Name: "m"}, Offline: "later"}}, CodeArgumentInvalid, []string{"action.offline"}},
+		"a rate too slow":         {JobSpec{Targets: where, Action: patch, Policy: rollout.Policy{Rate: &rollout.Rate{PerMinute: 0.1}, End: time.Now().Add(time.Hour)}}, CodeArgumentInvalid, []string{"policy.rate.perMinute", "10 targets", "a later end"}},
 		"bad evidence":            {JobSpec{Targets: where, Action: JobAction{Twin: patch.Twin, Confirm: "a ="}}, CodeArgumentInvalid, []string{"action.confirm"}},
 		"bad cron":                {JobSpec{Targets: where, Action: patch, Policy: window(rollout.Window{Cron: "x", Duration: rollout.Duration(time.Hour)})}, CodeArgumentInvalid, []string{"policy.windows[0].cron"}},
 		"window that never opens": {JobSpec{Targets: where, Action: patch, Policy: window(rollout.Window{Cron: "0 0 31 2 *", Duration: rollout.Duration(time.Hour)})}, CodeArgumentInvalid, []string{"policy.windows"}},
@@ -148,6 +149,53 @@ func TestJobOfASavedQuery(t *testing.T) {
 		layOutAll(t, h, name)
 		if got := laidOut(t, h, name)["0 "]; len(got) != 3 || got[0] != want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestJobWarns: whoever makes a job without a preview hears what the preview would
+// have told of its policy.
+func TestJobWarns(t *testing.T) {
+	h := jobFleet(t, 10)
+	slow := rollout.Policy{Parallel: 1, AttemptTimeout: rollout.Duration(10 * time.Minute), End: time.Now().Add(time.Hour)}
+	method := JobAction{Method: &JobMethodCall{Name: "reboot"}}
+	patch := JobAction{Twin: &JobTwinPatch{Tags: []byte(`{"a":1}`)}}
+	confirmed := patch
+	confirmed.Confirm = "reported.a == 1"
+	for _, c := range []struct {
+		name   string
+		action JobAction
+		policy rollout.Policy
+		want   string // empty: no warning
+	}{
+		{"methods may be slow", method, slow, "policy.end: may come first: if each attempt takes the 10m that it may (attemptTimeout), the last of 10 targets begins after 1h30m with 1 at a time"},
+		{"evidence may be slow", confirmed, slow, "may come first"},
+		{"twins are written at once", patch, slow, ""},
+		{"a threshold of many", method, rollout.Policy{Pause: []rollout.Threshold{{Share: rollout.Count(20)}}}, "policy.pause[0].share: is 20, and the largest wave has 10 targets"},
+		{"nothing is wrong", method, rollout.Policy{}, ""},
+	} {
+		s := JobSpec{Targets: JobTargets{Where: "*"}, Action: c.action, Policy: c.policy}
+		j, err := h.CreateJob(t.Context(), everybody(), s, "")
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		got := ""
+		if len(j.Warnings) > 0 {
+			got = rollout.Faults(j.Warnings).Error()
+		}
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: warnings %q, want %q", c.name, got, c.want)
+		}
+		if again := getJob(t, h, j.ID); len(again.Warnings) > 0 {
+			t.Errorf("%s: they are told again: %v", c.name, again.Warnings)
+		}
+		p := previewOf(t, h, s, 0)
+		if c.want != "" && !strings.Contains(rollout.Faults(p.Warnings).Error(), c.want) {
+			t.Errorf("%s: the preview warns of %v, want %q", c.name, p.Warnings, c.want)
+		}
+		if j, err = h.CreateJob(t.Context(), everybody(), s, p.Token); err != nil || len(j.Warnings) > 0 {
+			t.Errorf("%s: with a token: %v, %v", c.name, err, j.Warnings)
 		}
 	}
 }

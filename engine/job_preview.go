@@ -189,7 +189,7 @@ func (p *preview) look(ctx context.Context) error {
 		return err
 	}
 	if most := p.hub.limits.JobTargets; number > int64(most) {
-		return errf(CodeArgumentInvalid, "the job has more than %d targets, which is the limit", most)
+		return tooManyTargets(most)
 	}
 	if t.zone == nil {
 		p.zones[""] = number
@@ -299,8 +299,8 @@ func (p *preview) show(ctx context.Context, now time.Time) (JobPreview, error) {
 	if out.Active, err = p.conflicts(ctx, out.Sample); err != nil {
 		return out, err
 	}
-	if out.Warnings, err = policy.Validate("policy", now, int(p.sum.Count)); err != nil {
-		return out, wrapf(CodeArgumentInvalid, err, "%s", err.Error())
+	if out.Warnings, err = p.checked.sizedWarnings(now, int(p.sum.Count)); err != nil {
+		return out, err
 	}
 	out.Warnings = append(out.Warnings, p.warnings(&out, offline, faulty, idle)...)
 	out.Confirm = p.checked.confirm(p.sum.Count)

@@ -219,7 +219,7 @@ func TestEndOfJob(t *testing.T) {
 		h := runningHub(t, nil)
 		ids := jobDevices(t, h, 4)
 		putJob(t, h, JobSpec{ID: "j", Action: method("reboot"), Policy: rollout.Policy{
-			Rate: &rollout.Rate{PerMinute: 1}, Timeout: minutes(120), End: time.Now().Add(90 * time.Second),
+			Waves: []rollout.Wave{{Size: rollout.Count(2)}, {Size: rollout.Percent(100)}}, Timeout: minutes(120), End: time.Now().Add(90 * time.Second),
 		}}, ids)
 		time.Sleep(10 * time.Minute) // two of four were taken, and wait for their devices
 		r := readJob(t, h, "j")

@@ -181,7 +181,9 @@ func TestPolicyValidate(t *testing.T) {
 		{`{"retry":{"attempts":0}}`, -1, "policy.retry.attempts: is 0; expected 1 to 10", ""},
 		{`{"retry":{"attempts":2,"on":["faild"]}}`, -1, `policy.retry.on[0]: is "faild"; expected failed, timedOut, rejected, uncertain or offline; did you mean "failed"?`, ""},
 		{`{"retry":{"attempts":2,"backoff":"5m","most":"1m"}}`, -1, "policy.retry.most: is 1m, less than the backoff of 5m", ""},
-		{`{"retry":{"attempts":2,"backoff":"2h"},"timeout":"1h"}`, -1, "", "there is no second attempt"},
+		{`{"retry":{"attempts":2,"backoff":"2h"},"timeout":"1h"}`, -1, "", "policy.retry.attempts: is 2, and an execution ends after 1h (timeout): with the waits between them there are at most 1"},
+		{`{"retry":{"attempts":4,"backoff":"30m"},"timeout":"61m"}`, -1, "", "is 4, and an execution ends after 1h1m (timeout): with the waits between them there are at most 3"},
+		{`{"retry":{"attempts":4,"backoff":"10m","most":"1h"},"timeout":"2h"}`, -1, "", ""},
 		{`{"pause":[{"share":"0"}]}`, -1, "policy.pause[0].share: is 0: it would always be reached", ""},
 		{`{"abort":[{"share":"101%"}]}`, -1, "policy.abort[0].share: is 101%: it could never be reached", ""},
 		{`{"pause":[{"share":"5%","of":["succeeded"]}]}`, -1, `policy.pause[0].of[0]: is "succeeded"; expected failed, timedOut, rejected or uncertain`, ""},
@@ -205,6 +207,43 @@ func TestPolicyValidate(t *testing.T) {
 		}
 		if got := text(Faults(warnings)); c.warning == "" && got != "" && c.fault == "" || !strings.Contains(got, c.warning) {
 			t.Errorf("%.200s: warnings %q, want %q", c.policy, got, c.warning)
+		}
+	}
+}
+
+// TestPolicySlow has policies that can end in time, and would not if devices took
+// all the time that they may.
+func TestPolicySlow(t *testing.T) {
+	t.Parallel()
+	const end = `"end":"2026-11-30T13:00:00Z"` // an hour from now
+	for _, c := range []struct {
+		policy string
+		total  int
+		waits  bool
+		want   string // empty: no warning
+	}{
+		{`{"parallel":5,"attemptTimeout":"10m"}`, 300, true, ""},
+		{`{"parallel":5,"attemptTimeout":"10m",` + end + `}`, -1, true, ""},
+		{`{"parallel":5,"attemptTimeout":"10m",` + end + `}`, 30, true, ""}, // the last five begin after 50 minutes
+		{`{"parallel":5,"attemptTimeout":"10m",` + end + `}`, 31, true, "policy.end: may come first: if each attempt takes the 10m that it may (attemptTimeout), the last of 31 targets begins after 1h with 5 at a time (parallel), and until the end there are 1h, the waves' soaks left out; expected a later end"},
+		{`{"attemptTimeout":"10m",` + end + `}`, 100_000, true, ""},
+		{`{"waves":[{"size":"1"},{"size":"100%"}],"attemptTimeout":"1h",` + end + `}`, 10, true, "the last of 10 targets begins after 1h, and"},
+		{`{"waves":[{"size":"1"},{"size":"100%"}],"attemptTimeout":"1h",` + end + `}`, 1, true, ""}, // the second wave is empty
+		{`{"waves":[{"size":"1","soak":"55m"},{"size":"100%"}],"attemptTimeout":"5m",` + end + `}`, 10, true, "until the end there are 5m"},
+		{`{"waves":[{"size":"1"},{"size":"100%"}],` + end + `}`, 10, true, "may come before the last wave: devices that are away may hold up each wave for 1d (timeout), those before the last for 1d in all, and until"},
+		{`{"waves":[{"size":"1"},{"size":"100%"}],` + end + `}`, 10, false, ""},
+		{`{"waves":[{"size":"1"},{"size":"100%"}],"timeout":"30m",` + end + `}`, 10, true, ""},
+		{`{"windows":[{"cron":"0 12 * * *","duration":"20m"}],"parallel":5,"attemptTimeout":"10m",` + end + `}`, 15, true, "until the end there are 20m, with an open window"},
+	} {
+		p, err := Parse([]byte(c.policy), "policy")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Validate("policy", base(), c.total); err != nil {
+			t.Errorf("%s: %v", c.policy, err)
+		}
+		if got := text(Faults(p.Slow("policy", base(), c.total, c.waits))); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.policy, got, c.want)
 		}
 	}
 }

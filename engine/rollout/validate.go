@@ -3,7 +3,6 @@ package rollout
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -311,60 +310,12 @@ func (v *validation) rate(windows []window) {
 
 func decimal(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
-// least is the shortest time in which the rate lets total targets start, even
-// if each succeeds at once.
-func (r *Rate) least(total int) time.Duration {
-	minutes, left, rate := 0.0, float64(total), r.PerMinute
-	for r.Factor > 1 && rate < r.Most && left > float64(r.Every) {
-		minutes += float64(r.Every) / rate
-		left -= float64(r.Every)
-		rate = min(rate*r.Factor, r.Most)
-	}
-	minutes += left / rate
-	minutes = max(0, minutes-bucketSeconds/60.0) // may come at once
-	return time.Duration(min(minutes*float64(time.Minute), math.MaxInt64/2))
-}
-
-// time says that a job, whose starts take at least as long as given, can be done
-// before its end.
-func (v *validation) time(starts time.Duration, windows []window) {
-	if v.end.IsZero() || !v.end.After(v.begin) {
-		return
-	}
-	span := v.end.Sub(v.begin)
-	var soaks time.Duration
-	for _, w := range v.p.Waves[:max(0, len(v.p.Waves)-1)] {
-		soaks += time.Duration(w.Soak)
-	}
-	if soaks >= span {
-		v.wrong("end", fmt.Sprintf("comes %s after the start, and the waves soak for %s", shortly(span), shortly(soaks)), "a later end")
-		return
-	}
-	open, where := span-soaks, "the waves' soaks left out"
-	if v.p.ZoneTag() == "" && len(windows) > 0 {
-		if t, ok := openTime(windows, v.begin, v.end); ok && t < open {
-			open, where = t, "with an open window"
-		}
-	}
-	if starts > open {
-		v.wrong("rate.perMinute", fmt.Sprintf("lets %d targets start within %s at the soonest, and until the end there are %s, %s",
-			v.total, shortly(starts), shortly(open), where), "a higher rate or a later end")
-	}
-}
-
-// shortly is a time without what doesn't matter for people.
-func shortly(d time.Duration) string {
-	if d >= time.Hour {
-		return Duration(d.Round(time.Minute)).String()
-	}
-	return Duration(d.Round(time.Second)).String()
-}
-
 func (v *validation) retry() {
 	r := v.p.Retry
 	if r == nil {
 		return
 	}
+	before := len(v.faults)
 	if r.Attempts < 1 || r.Attempts > attemptsMost {
 		v.wrong("retry.attempts", "is "+strconv.Itoa(r.Attempts), fmt.Sprintf("1 to %d, the first one included", attemptsMost))
 	}
@@ -380,8 +331,11 @@ func (v *validation) retry() {
 	if r.Most < r.Backoff {
 		v.wrong("retry.most", "is "+r.Most.String()+", less than the backoff of "+r.Backoff.String(), "at least as much")
 	}
-	if v.p.Timeout > 0 && r.Attempts > 1 && r.Backoff >= v.p.Timeout {
-		v.warn("retry.backoff", "is "+r.Backoff.String()+", and an execution ends after "+v.p.Timeout.String()+" (timeout): there is no second attempt", "")
+	if len(v.faults) > before {
+		return
+	}
+	if most := r.within(v.p.Timeout); most < r.Attempts {
+		v.warn("retry.attempts", fmt.Sprintf("is %d, and an execution ends after %s (timeout): with the waits between them there are at most %d", r.Attempts, v.p.Timeout, most), "a longer timeout, or a shorter backoff")
 	}
 }
 

@@ -95,6 +95,7 @@ func (f *StartFlags) start(a *app, draft client.JobDraft) error {
 	if err != nil {
 		return err
 	}
+	a.noteWarnings(&j)
 	if f.Watch {
 		a.note("Job %s.", printable(j.ID))
 		return a.watchJob(s, j.ID, watching{output: f.Output, through: f.ThroughPauses})
@@ -106,6 +107,13 @@ func (f *StartFlags) start(a *app, draft client.JobDraft) error {
 		a.note("`muster job watch %s` follows it.", printable(j.ID))
 	}
 	return nil
+}
+
+// noteWarnings tells of what a job that was made without a preview may not mean.
+func (a *app) noteWarnings(j *client.Job) {
+	for _, f := range j.Warnings {
+		a.note("Warning: %s.", printable(faultText(f)))
+	}
 }
 
 func withMember(raw json.RawMessage, name string, value any) (json.RawMessage, error) {

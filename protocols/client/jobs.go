@@ -50,6 +50,8 @@ type Job struct {
 	QueryText string `json:"queryText,omitempty"` // what the saved query of the targets stood for
 	Principal string `json:"principal"`
 	Created   Time   `json:"createdTime"`
+	// Warnings are of the answer that made the job without a preview.
+	Warnings []JobFault `json:"warnings,omitempty"`
 
 	Raw json.RawMessage `json:"-"` // as it came
 }

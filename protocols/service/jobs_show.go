@@ -15,6 +15,7 @@ type jobDocument struct {
 	QueryText   string         `json:"queryText,omitempty" doc:"What the saved query of the targets stood for when the job was made."`
 	Principal   string         `json:"principal" doc:"Who made the job: it acts with this principal's permissions."`
 	CreatedTime time.Time      `json:"createdTime"`
+	Warnings    []jobFault     `json:"warnings,omitempty" doc:"What may not be meant in the policy: in the answer that makes a job without the token of a preview, which would have told it."`
 }
 
 // jobProgress is what changes of a job while it runs.
@@ -70,6 +71,7 @@ type jobWaveState struct {
 func showJob(j engine.Job) jobDocument {
 	return jobDocument{
 		JobSpec: j.JobSpec, jobProgress: showProgress(&j, time.Now()), Kind: j.Kind, QueryText: j.QueryText, Principal: j.Principal, CreatedTime: j.Created.UTC(),
+		Warnings: show(j.Warnings, showJobFault),
 	}
 }
 
