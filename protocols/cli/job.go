@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -292,12 +294,36 @@ func jobNext(id string, p *client.JobProgress) string {
 		return fmt.Sprintf("`muster run list --job %s --state failed` shows whose undo failed; `muster run undo RUN` tries it again", id)
 	case p.Undo != nil:
 		return ""
+	case p.Status == "paused" && p.Total.Bad() == 0:
+		return fmt.Sprintf("`muster job resume %s` lets it go on; `muster job cancel %s` ends the job", id, id)
 	case p.Status == "paused":
-		return fmt.Sprintf("`muster job executions %s --status failed` shows what failed; `muster job resume %s` accepts it and goes on; `muster job cancel %s` ends the job", id, id, id)
+		return fmt.Sprintf("%s; `muster job resume %s` accepts it and goes on; `muster job cancel %s` ends the job", showsBad(id, &p.Total), id, id)
 	case p.Final() && p.Total.Bad() > 0:
-		return fmt.Sprintf("`muster job executions %s --status failed` shows what failed; `muster job retry %s` tries it again", id, id)
+		return fmt.Sprintf("%s; `muster job retry %s` tries it again", showsBad(id, &p.Total), id)
 	}
 	return ""
+}
+
+// showsBad says how to see the executions that ended badly: the command is for
+// what most of them are, and the others' statuses stand beside it.
+func showsBad(id string, t *client.JobTally) string {
+	type kind struct {
+		status string
+		n      int
+	}
+	kinds := []kind{{"failed", t.Failed}, {"rejected", t.Rejected}, {"timedOut", t.TimedOut}, {"uncertain", t.Uncertain}}
+	slices.SortStableFunc(kinds, func(a, b kind) int { return b.n - a.n })
+	text := fmt.Sprintf("`muster job executions %s --status %s` shows what failed", id, kinds[0].status)
+	var others []string
+	for _, k := range kinds[1:] {
+		if k.n > 0 {
+			others = append(others, k.status)
+		}
+	}
+	if len(others) > 0 {
+		text += " (there are also " + strings.Join(others, ", ") + ")"
+	}
+	return text
 }
 
 type jobControl struct {
@@ -424,7 +450,7 @@ func policyParts(p *client.JobPolicy) (parts []string) {
 	}
 	add(len(p.Waves) > 1, "%d waves", len(p.Waves))
 	if r := p.Rate; r != nil {
-		text := fmt.Sprintf("%s a minute", number(r.PerMinute))
+		text := rateText(r.PerMinute)
 		if r.Every > 0 {
 			text += fmt.Sprintf(" (times %s with each %d that %s)", number(r.Factor), r.Every, r.Of)
 		}
@@ -453,6 +479,14 @@ func policyParts(p *client.JobPolicy) (parts []string) {
 	add(p.Timeout != "", "%s for each target", p.Timeout)
 	add(p.Priority != 0, "priority %d", p.Priority)
 	return parts
+}
+
+// rateText is a rate in the unit in which it is a number that people read.
+func rateText(perMinute float64) string {
+	if perMinute < 1 {
+		return number(math.Round(perMinute*60*1000)/1000) + " an hour"
+	}
+	return number(math.Round(perMinute*1000)/1000) + " a minute"
 }
 
 func thresholdText(t client.JobThreshold) string {

@@ -61,7 +61,7 @@ type PolicyFlags struct {
 	DeviceTimeout  span     `help:"How long one device may take in all, waiting for it included." placeholder:"SPAN" group:"Policy"`
 	AttemptTimeout span     `help:"How long one attempt may take." placeholder:"SPAN" group:"Policy"`
 	Retries        int      `help:"Try a device so many times more." placeholder:"N" group:"Policy"`
-	RetryOn        []string `help:"After these outcomes: failed, timedOut, uncertain, offline." placeholder:"OUTCOME" group:"Policy"`
+	RetryOn        []string `help:"After these outcomes: failed, timedOut, rejected, uncertain, offline; failed, timedOut and offline when not given." placeholder:"OUTCOME" group:"Policy"`
 	Backoff        span     `help:"Wait so long before the first retry; each next wait is twice as long." placeholder:"SPAN" group:"Policy"`
 	Priority       int      `help:"Before jobs of a lower priority." placeholder:"N" group:"Policy"`
 }
@@ -73,7 +73,7 @@ type RolloutFlags struct {
 	DiverseBy   []string `help:"Paths in twins by which they differ, the weightiest first, such as reported.fw,tags.site." placeholder:"PATH" group:"Policy"`
 	Soak        span     `help:"Wait so long when a wave has ended." placeholder:"SPAN" group:"Policy"`
 	ApproveFrom int      `help:"From this wave on, each one waits for approval; 1 is the first." placeholder:"N" group:"Policy"`
-	Health      string   `help:"After each wave, count the wave's targets that match this predicate: those are ill." placeholder:"PREDICATE" group:"Policy"`
+	Health      string   `help:"After each wave, count the targets reached so far that match this predicate: those are ill." placeholder:"PREDICATE" group:"Policy"`
 	HealthMost  string   `help:"How many may be ill, such as 2%; none when not given." placeholder:"SHARE" group:"Policy"`
 	HealthElse  string   `help:"With more of them: pause (when not given) or abort." enum:",pause,abort" default:"" placeholder:"pause|abort" group:"Policy"`
 	Rate        string   `help:"Start at most so many: 50/m, 5/s or 1000/h." placeholder:"RATE" group:"Policy"`
@@ -101,12 +101,8 @@ func (s *span) UnmarshalText(text []byte) error {
 }
 
 func validSpan(text string) bool {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		_, err := strconv.ParseUint(days, 10, 16)
-		return err == nil
-	}
-	d, err := time.ParseDuration(text)
-	return err == nil && d >= 0
+	_, err := spanOf(text)
+	return err == nil
 }
 
 // jobDraft is a job as its file, its template and its flags say it. whole: they
@@ -443,12 +439,23 @@ func momentOf(flag, text string, now time.Time) (string, error) {
 	return "", usage(fmt.Sprintf("%s is %q", flag, text), "Write a time as 2026-12-01T22:00:00+01:00, or a span from now such as 2h.")
 }
 
+// spanOf reads a span: Go's, with days before it or alone, as the hub writes it.
 func spanOf(text string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		return time.Duration(n) * 24 * time.Hour, err //nolint:gosec // of 16 bits
+	rest, days := text, uint64(0)
+	if before, after, ok := strings.Cut(text, "d"); ok {
+		var err error
+		if days, err = strconv.ParseUint(before, 10, 16); err != nil {
+			return 0, err
+		}
+		if rest = after; rest == "" {
+			rest = "0"
+		}
 	}
-	return time.ParseDuration(text)
+	if strings.HasPrefix(rest, "-") || strings.HasPrefix(rest, "+") {
+		return 0, fmt.Errorf("%q has a sign", text)
+	}
+	d, err := time.ParseDuration(rest)
+	return time.Duration(days)*24*time.Hour + d, err //nolint:gosec // of 16 bits
 }
 
 func (f *PolicyFlags) ends(p *client.JobPolicy) error {

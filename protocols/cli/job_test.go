@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/muster-hub/muster/protocols/client"
 )
 
 const (
@@ -147,6 +150,56 @@ func TestJobAsks(t *testing.T) {
 		if got.code != want || made != (want == ExitOK) || !strings.Contains(got.err, "Start on 120 targets? [y/N]") {
 			t.Errorf("%q: exit code %d, sent %q:\n%s", answer, got.code, sent, got.err)
 		}
+	}
+}
+
+// What a preview would have told is told of a job that was made without one.
+func TestJobWarnings(t *testing.T) {
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Replace(jobDone, "{", `{"warnings":[{"path":"policy.end","reason":"may come first","expected":"a later end"}],`, 1))
+	}))
+	got := call{args: append(words("job create --yes --where true --method m"), "--data", dir)}.run(t)
+	if want := "Warning: policy.end may come first; expected a later end.\n"; got.code != ExitOK || !strings.Contains(got.err, want) {
+		t.Errorf("exit code %d, %q; want %q", got.code, got.err, want)
+	}
+}
+
+func TestJobNext(t *testing.T) {
+	for want, p := range map[string]client.JobProgress{
+		"`muster job resume j` lets it go on; `muster job cancel j` ends the job":                                                                         {Status: "paused"},
+		"`muster job executions j --status rejected` shows what failed; `muster job resume j` accepts it and goes on; `muster job cancel j` ends the job": {Status: "paused", Total: client.JobTally{Size: 3, Rejected: 1}},
+		"`muster job executions j --status rejected` shows what failed; `muster job retry j` tries it again":                                              {Status: "completed", Total: client.JobTally{Size: 3, Rejected: 1}},
+		"`muster job executions j --status timedOut` shows what failed (there are also failed, uncertain); `muster job retry j` tries it again":           {Status: "completed", Total: client.JobTally{Size: 9, Failed: 1, TimedOut: 3, Uncertain: 1}},
+		"`muster job approve j` lets wave 2 begin; `muster job cancel j` ends the job":                                                                    {Status: "running", WaitsFor: "approval", Wave: 2},
+		"": {Status: "completed"},
+	} {
+		if got := jobNext("j", &p); got != want {
+			t.Errorf("%+v: %s, want %s", p, got, want)
+		}
+	}
+}
+
+func TestRateText(t *testing.T) {
+	for perMinute, want := range map[float64]string{50: "50 a minute", 1. / 60: "1 an hour", 0.5: "30 an hour", 1000. / 60: "16.667 a minute", 5 * 60: "300 a minute"} {
+		if got := rateText(perMinute); got != want {
+			t.Errorf("%g: %s, want %s", perMinute, got, want)
+		}
+	}
+}
+
+// A time that was foretold and has passed is not shown: something holds the job up.
+func TestETAHasPassed(t *testing.T) {
+	at := func(d time.Duration) *client.JobProgress {
+		return &client.JobProgress{ETA: client.Time{Time: time.Now().Add(d)}}
+	}
+	if got := eta(at(-time.Second)); got != "" {
+		t.Errorf("passed: %q", got)
+	}
+	if got := eta(&client.JobProgress{}); got != "" {
+		t.Errorf("unknown: %q", got)
+	}
+	if got := eta(at(time.Hour + 500*time.Millisecond)); got != "eta 1:00:00" {
+		t.Errorf("to come: %q", got)
 	}
 }
 

@@ -229,8 +229,8 @@ func (w *jobWatch) line() string {
 	}
 	if !p.Final() {
 		parts = append(parts, fmt.Sprintf("%.1f/s", w.pace()))
-		if !p.ETA.IsZero() {
-			parts = append(parts, "eta "+until(p.ETA.Time))
+		if text := eta(p); text != "" {
+			parts = append(parts, text)
 		}
 	}
 	return strings.Join(parts, "  ")
@@ -254,8 +254,8 @@ func (w *jobWatch) picture() string {
 		lines = append(lines, fmt.Sprintf("  all      %s %s", bar(&p.Total), doneOf(p)))
 	}
 	last := fmt.Sprintf("  %s   %.1f/s   %s", tallyText(&p.Total), w.pace(), since(time.Since(w.began)))
-	if !p.ETA.IsZero() {
-		last += "   eta " + until(p.ETA.Time)
+	if text := eta(p); text != "" {
+		last += "   " + text
 	}
 	lines = append(lines, last)
 	if text := w.runs.text(); text != "" && !p.Final() {
@@ -284,6 +284,15 @@ func (w *jobWatch) picture() string {
 		lines[i] = cut(lines[i], w.app.width-1)
 	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// eta is how long the job will take from now, and empty once that has passed: it
+// was foretold when the job last moved, and then something held it up.
+func eta(p *client.JobProgress) string {
+	if p.ETA.IsZero() || !p.ETA.After(time.Now()) {
+		return ""
+	}
+	return "eta " + until(p.ETA.Time)
 }
 
 // until is how long it is to a time; none once it has passed.

@@ -194,6 +194,8 @@ func TestJobETA(t *testing.T) {
 			j.State.Waves = append(j.State.Waves, rollout.Tally{})
 		}, 0},
 		{"waits for approval", func(j *engine.Job) { j.State.WaitsFor = rollout.WaitsForApproval }, 0},
+		{"waits for devices", func(j *engine.Job) { j.State.WaitsFor = rollout.WaitsForDevices }, 0},
+		{"as many as may are under way", func(j *engine.Job) { j.State.WaitsFor, j.Policy.Parallel = rollout.WaitsForDevices, 50 }, 10 * time.Minute},
 		{"paused", func(j *engine.Job) { j.State.Status = rollout.JobPaused }, 0},
 		{"dynamic", func(j *engine.Job) { j.State.Dynamic = true }, 0},
 		{"nothing has ended", func(j *engine.Job) { j.State.Waves[0] = rollout.Tally{Size: 100, Pending: 100} }, 0},

@@ -126,8 +126,9 @@ func waveStatus(s *rollout.State, wave int) string {
 
 // jobETA is when a job will have ended if what is left goes as fast as what has
 // ended in this run, and no faster than its rate allows, and each soak is
-// waited. Nobody can tell while it waits for a person or a window, nor of one
-// that goes on until its end.
+// waited. Nobody can tell while it waits for a person, a window or what devices
+// do, of which nothing says how long that takes, nor of one that goes on until its
+// end.
 func jobETA(j *engine.Job, now time.Time) time.Time {
 	s := &j.State
 	total := s.Total()
@@ -138,6 +139,10 @@ func jobETA(j *engine.Job, now time.Time) time.Time {
 	switch s.WaitsFor {
 	case rollout.WaitsForApproval, rollout.WaitsForWindow, rollout.WaitsForTurn:
 		return time.Time{}
+	case rollout.WaitsForDevices:
+		if most := j.Policy.Parallel; most == 0 || total.Active < most { // else others follow each that ends
+			return time.Time{}
+		}
 	}
 	var soaks, soaked time.Duration
 	for i, w := range j.Policy.Waves {
