@@ -17,7 +17,7 @@ type patternGroup struct {
 	Show    patternShowCmd    `cmd:"" help:"Show a pattern: what it does, its parameters, what it may do, and what its runs took."`
 	Install patternInstallCmd `cmd:"" help:"Install a pattern from its folder or archive, after a look at what it needs."`
 	Enable  patternEnableCmd  `cmd:"" help:"Let a pattern run, also by its triggers."`
-	Disable patternDisableCmd `cmd:"" help:"Let nothing start a pattern any more; its runs go on."`
+	Disable patternDisableCmd `cmd:"" help:"Let nothing start a version of a pattern any more; its runs go on."`
 	Default patternDefaultCmd `cmd:"" help:"Make a version the one that runs when none is named."`
 	Remove  patternRemoveCmd  `cmd:"" help:"Remove a version of a pattern."`
 	Run     patternRunCmd     `cmd:"" help:"Run a pattern on a device, or over many by a job, and follow it."`
@@ -427,19 +427,32 @@ type patternRemoveCmd struct {
 
 // Run removes a version of a pattern.
 func (c *patternRemoveCmd) Run(a *app) error {
-	what := printable(c.Pattern)
-	if c.Version != "" {
-		what += " " + printable(c.Version)
+	version := c.Version
+	if version == "" { // whoever is asked is to know which one goes
+		s, ctx, stop, err := a.connect(c.HubFlags)
+		if err != nil {
+			return err
+		}
+		p, err := s.Pattern(ctx, c.Pattern, "")
+		stop()
+		if err != nil {
+			return err
+		}
+		version = p.Version
 	}
+	what := printable(c.Pattern + " " + version)
 	s, ctx, stop, err := a.connectConfirmed(c.HubFlags, c.Yes, fmt.Sprintf("Remove the pattern %s?", what))
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if err := s.RemovePattern(ctx, c.Pattern, c.Version, c.ETag); err != nil {
+	if err := s.RemovePattern(ctx, c.Pattern, version, c.ETag); err != nil {
 		return err
 	}
 	a.note("Removed %s.", what)
+	if left, err := s.Pattern(ctx, c.Pattern, ""); err == nil { // other versions stay
+		a.note("%s runs when no version is named; `muster pattern list --all` shows what is left.", printable(left.Name+" "+left.Version))
+	}
 	return nil
 }
 

@@ -185,6 +185,7 @@ func TestPatternSends(t *testing.T) {
 		"pattern enable audit --etag E":                          `POST /api/v1/patterns/audit/enable if "E"`,
 		"pattern default reboot --version 1.2.0":                 `POST /api/v1/patterns/reboot/default?version=1.2.0`,
 		"pattern remove reboot --version 1.1.0 --yes":            `DELETE /api/v1/patterns/reboot?version=1.1.0`,
+		"pattern remove reboot --yes":                            `DELETE /api/v1/patterns/reboot?version=1.2.0`,
 		"pattern key add acme " + key:                            `PUT /api/v1/pattern-keys/acme {"key":"` + key + `"}`,
 		"pattern key remove acme --yes":                          `DELETE /api/v1/pattern-keys/acme`,
 		"pattern secret set smtp":                                `PUT /api/v1/pattern-secrets/smtp {"value":"hush"}`,
@@ -214,6 +215,30 @@ func TestPatternSends(t *testing.T) {
 				t.Errorf("exit code %d, sent %q, want %q\n%s", got.code, sent, want, got.err)
 			}
 		})
+	}
+}
+
+// Who removes a pattern without a version hears which one went, and which runs now.
+func TestPatternRemoveSays(t *testing.T) {
+	versions := []string{"1.2.0", "1.1.0"}
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodDelete:
+			versions = versions[1:]
+			w.WriteHeader(http.StatusNoContent)
+		case len(versions) == 0:
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			_, _ = io.WriteString(w, `{"name":"reboot","version":"`+versions[0]+`"}`)
+		}
+	}))
+	for _, want := range []string{
+		"Removed reboot 1.2.0.\nreboot 1.1.0 runs when no version is named; `muster pattern list --all` shows what is left.\n",
+		"Removed reboot 1.1.0.\n",
+	} {
+		if got := (call{args: append(words("pattern remove reboot --yes"), "--data", dir)}).run(t); got.code != ExitOK || got.err != want {
+			t.Errorf("exit code %d, %q; want %q", got.code, got.err, want)
+		}
 	}
 }
 
