@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/muster-hub/muster/protocols/client"
 )
 
@@ -148,16 +146,14 @@ func (a *app) jobFile(name string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	shown := printable(name)
+	if name == "-" {
+		shown = "standard input"
+	}
 	if len(data) > jobFileMost {
-		return nil, usage(name+" is larger than 1 MiB", "The hub takes no larger jobs: name targets by a predicate or a saved query.")
+		return nil, usage(shown+" is larger than 1 MiB", "The hub takes no larger jobs: name targets by a predicate or a saved query.")
 	}
-	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
-	if text := bytes.TrimSpace(data); len(text) == 0 || text[0] != '{' {
-		if data, err = yaml.YAMLToJSON(data); err != nil {
-			return nil, &problem{exit: ExitUsage, what: name + " is not valid YAML", why: firstLine(yaml.FormatError(err, false, false)), next: "Write the job as JSON or YAML."}
-		}
-	}
-	raw, err := readDocument(bytes.NewReader(data), name)
+	raw, err := readObject(data, shown, "Write the job as JSON or YAML.")
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +161,7 @@ func (a *app) jobFile(name string) (map[string]any, error) {
 	d.UseNumber() // a patch keeps its numbers' text
 	var m map[string]any
 	if err := d.Decode(&m); err != nil || m == nil {
-		return nil, usage(name+" is not an object", "Write targets, action and policy; `muster job template show` and the REST reference have the shape.")
+		return nil, usage(shown+" is not an object", "Write targets, action and policy; `muster job template show` and the REST reference have the shape.")
 	}
 	return m, nil
 }

@@ -85,7 +85,8 @@ func TestJobFlagsRefused(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	for name, text := range map[string]string{
-		"bad.yaml": "targets: [", "bad.json": `{"a":`, "list.yaml": "- 1\n", "empty.yaml": "", "big.json": `{"a":"` + strings.Repeat("x", 1<<20) + `"}`,
+		"bad.yaml": "targets: [", "bad.json": `{"a":`, "list.yaml": "- 1\n", "empty.yaml": "", "twice.json": `{"targets":{"where":"true"},"targets":{"where":"false"}}`, "alias.yaml": "a: &a [x]\ntargets: *a\n",
+		"big.json": `{"a":"` + strings.Repeat("x", 1<<20) + `"}`,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -125,6 +126,9 @@ func TestJobFlagsRefused(t *testing.T) {
 		{[]string{"-f", "bad.json"}, "not valid JSON"},
 		{[]string{"-f", "list.yaml"}, "not an object"},
 		{[]string{"-f", "empty.yaml"}, "not an object"},
+		{[]string{"-f", "twice.json"}, `twice.json has the member "targets" twice`},
+		{[]string{"-f", "alias.yaml"}, "alias.yaml has an alias in line 2"},
+		{[]string{"-f", "-"}, "standard input is not an object"},
 		{[]string{"-f", "big.json"}, "larger than 1 MiB"},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

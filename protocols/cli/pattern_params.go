@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/muster-hub/muster/engine/pattern"
 	"github.com/muster-hub/muster/engine/wording"
 )
@@ -96,21 +94,13 @@ func paramsFile(name string, into *map[string]json.RawMessage) error {
 	if len(data) > jobFileMost {
 		return usage(printable(name)+" is larger than 1 MiB", fmt.Sprintf("The parameters of a run have %d bytes at most; what is larger, a device fetches from the hub's files.", pattern.MaxValue))
 	}
-	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
-	if text := bytes.TrimSpace(data); len(text) > 0 && text[0] != '{' {
-		if data, err = yaml.YAMLToJSON(data); err != nil {
-			return &problem{exit: ExitUsage, what: printable(name) + " is not valid YAML", why: firstLine(yaml.FormatError(err, false, false)), next: "Write the parameters as a JSON or YAML object."}
-		}
-	}
-	raw, err := readDocument(bytes.NewReader(data), name)
+	const next = "Write the parameters as a JSON or YAML object."
+	raw, err := readObject(data, printable(name), next)
 	if err != nil {
 		return err
 	}
-	if twice := memberTwice(raw); twice != "" {
-		return usage(fmt.Sprintf("%s has the member %q twice", printable(name), printable(twice)), "Write each once.")
-	}
 	if json.Unmarshal(raw, into) != nil || *into == nil {
-		return usage(printable(name)+" is not an object", "Write the parameters as a JSON or YAML object.")
+		return usage(printable(name)+" is not an object", next)
 	}
 	return nil
 }
