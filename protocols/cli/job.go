@@ -61,7 +61,11 @@ func (c *jobListCmd) Run(a *app) error {
 		if j.WaitsFor != "" {
 			status += ": " + j.WaitsFor
 		}
-		sh.add(j.Raw, j.ID, status, doneOf(&j.JobProgress), j.Total.Bad(), jobText(&j), j.Created, j.Principal, j.Description)
+		done := doneOf(&j.JobProgress)
+		if isIdentityJob(&j) && !j.Final() { // how many lines there are nobody knows
+			done = fmt.Sprintf("%d so far", j.Total.Ended())
+		}
+		sh.add(j.Raw, j.ID, status, done, j.Total.Bad(), jobText(&j), j.Created, j.Principal, j.Description)
 	}
 	return a.print(c.OutputFlags, sh)
 }
@@ -76,11 +80,13 @@ func doneOf(p *client.JobProgress) string {
 
 // jobText is what a job does, in a few words; an import or export has no action.
 func jobText(j *client.Job) string {
-	if j.Kind == "import" || j.Kind == "export" {
+	if isIdentityJob(j) {
 		return j.Kind
 	}
 	return actionText(&j.JobSpec)
 }
+
+func isIdentityJob(j *client.Job) bool { return j.Kind == "import" || j.Kind == "export" }
 
 // actionText is what the action of a job does, in a few words.
 func actionText(s *client.JobSpec) string {

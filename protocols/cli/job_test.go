@@ -164,6 +164,19 @@ func TestJobWarnings(t *testing.T) {
 	}
 }
 
+// Of an import nobody knows how many lines are to come.
+func TestJobListOfImports(t *testing.T) {
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"items":[{"id":"a","kind":"import","status":"running","total":{"size":32,"succeeded":30,"failed":2}},{"id":"b","kind":"import","status":"completed","total":{"size":40,"succeeded":40}}],"cursor":""}`)
+	}))
+	got := call{args: append(words("job list -o csv"), "--data", dir)}.run(t)
+	for _, want := range []string{"a,running,32 so far,2,", "b,completed,40/40,0,"} {
+		if got.code != ExitOK || !strings.Contains(got.out, want) {
+			t.Errorf("exit code %d, lacks %q:\n%s%s", got.code, want, got.out, got.err)
+		}
+	}
+}
+
 func TestJobNext(t *testing.T) {
 	for want, p := range map[string]client.JobProgress{
 		"`muster job resume j` lets it go on; `muster job cancel j` ends the job":                                                                         {Status: "paused"},
