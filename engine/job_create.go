@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine/query"
@@ -58,7 +60,7 @@ func (h *Hub) createJob(ctx context.Context, c Caller, s JobSpec, token string, 
 		return Job{}, err
 	}
 	if plan.Expect == nil {
-		made.Warnings = checked.warnings
+		made.Warnings = ownWarnings(checked.warnings, &s.Policy)
 		return made, nil
 	}
 	if !checked.spec.Policy.Start.After(now) {
@@ -179,6 +181,21 @@ func (h *Hub) checkTargets(ctx context.Context, checked *checkedJob, now time.Ti
 		checked.warnings, err = checked.sizedWarnings(now, count)
 	}
 	return err
+}
+
+// ownWarnings leaves out what is said of members that the job did not give, but its
+// pattern: whoever wrote that meant fleets of many sizes.
+func ownWarnings(list []rollout.Fault, given *rollout.Policy) []rollout.Fault {
+	lent := map[string]bool{
+		"waves": len(given.Waves) == 0, "pause": len(given.Pause) == 0, "abort": len(given.Abort) == 0, "retry": given.Retry == nil, "windows": len(given.Windows) == 0,
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(f rollout.Fault) bool {
+		member := strings.TrimPrefix(f.Path, "policy.")
+		if end := strings.IndexAny(member, ".["); end >= 0 {
+			member = member[:end]
+		}
+		return lent[member]
+	})
 }
 
 func tooManyTargets(most int) error {

@@ -272,6 +272,25 @@ func TestControlJob(t *testing.T) {
 	}
 }
 
+// TestOwnWarnings: what a pattern's author wrote for fleets of many sizes is no
+// mistake of who runs it on a few devices.
+func TestOwnWarnings(t *testing.T) {
+	list := []rollout.Fault{{Path: "policy.waves[1].size"}, {Path: "policy.pause[0].least"}, {Path: "policy.end"}, {Path: "policy.retry.attempts"}, {Path: "policy.start"}}
+	for want, given := range map[string]*rollout.Policy{
+		"policy.end policy.start":                                            {},
+		"policy.pause[0].least policy.end policy.start":                      {Pause: []rollout.Threshold{{}}},
+		"policy.waves[1].size policy.end policy.retry.attempts policy.start": {Waves: []rollout.Wave{{}}, Retry: &rollout.Retry{}},
+	} {
+		var paths []string
+		for _, f := range ownWarnings(list, given) {
+			paths = append(paths, f.Path)
+		}
+		if got := strings.Join(paths, " "); got != want {
+			t.Errorf("%+v: %s, want %s", given, got, want)
+		}
+	}
+}
+
 // TestCloneAfterTheEnd: an end that has passed is left out, and what it says of it.
 func TestCloneAfterTheEnd(t *testing.T) {
 	h := jobFleet(t, 10)
