@@ -24,8 +24,10 @@ func TestHoleInTheMessageLogIsAGap(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 3 { // a segment each
+			if i > 0 {
+				time.Sleep(61 * time.Minute)
+			}
 			putMessages(t, h, "d", 10*i, 3)
-			time.Sleep(61 * time.Minute)
 		}
 		if err := h.Close(); err != nil {
 			t.Fatal(err)

@@ -13,7 +13,8 @@ func TestFilesExpire(t *testing.T) {
 		u.open()
 		defer u.Close()
 		ctx := t.Context()
-		u.limits.FileAge = 2 * time.Hour // the store's own timers tick on, and 30 days of them take long
+		// The store's own timers tick on, and 30 days of them take long.
+		u.limits.FileAge, u.limits.UploadTime = 20*time.Minute, 10*time.Minute
 		u.upload(u.g, "old", []byte("old"))
 		up, g := u.begin(u.g, "never")
 		if err := u.StageBlock(ctx, g, "b", body([]byte("block"))); err != nil {

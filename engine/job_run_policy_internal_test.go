@@ -205,7 +205,7 @@ func TestPolicyOfJob(t *testing.T) {
 		}}, ids)
 		time.Sleep(2 * time.Minute)
 		at("night", rollout.JobRunning, rollout.WaitsForWindow, 0)
-		time.Sleep(time.Until(time.Now().Truncate(24 * time.Hour).Add(23 * time.Hour)))
+		time.Sleep(time.Until(time.Now().Truncate(24 * time.Hour).Add(time.Hour)))
 		if n := calls.Load(); n < 9 || n > 11 {
 			t.Errorf("%d calls in a window of 10 minutes, at one a minute", n)
 		}

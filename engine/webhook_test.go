@@ -202,12 +202,12 @@ func TestWebhookGoesOnAfterRestart(t *testing.T) {
 			t.Fatal(w, err)
 		}
 		create(t, h, "b")
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		end()
 		h, end = running(t, dir, e)
 		defer end()
 		create(t, h, "c")
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		if got := e.of(""); !slices.Equal(got, []string{"a identity.created"}) {
 			t.Fatalf("a paused webhook delivered %v", got)
 		}
