@@ -31,12 +31,9 @@ import (
 // acknowledged is there with its content, and an upload whose blocks were
 // acknowledged goes on with them. At the end the store verifies.
 func TestKilledHubKeepsFiles(t *testing.T) {
+	t.Parallel()
 	const devices, rounds = 4, 3
-	binary := filepath.Join(t.TempDir(), "muster")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	data := filepath.Join(t.TempDir(), "data")
+	binary, data := program(t), filepath.Join(t.TempDir(), "data")
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -122,10 +122,7 @@ func newFleet(t *testing.T) *fleet {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	f := &fleet{t: t, dir: dir, binary: filepath.Join(dir, "muster"), data: filepath.Join(dir, "data")}
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", f.binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	f := &fleet{t: t, dir: dir, binary: program(t), data: filepath.Join(dir, "data")}
 	for _, a := range []*string{&f.https, &f.mqtts} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

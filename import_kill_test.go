@@ -110,6 +110,7 @@ func newExpectedImport(lines int, random *rand.Rand) *expectedImport {
 // an import. It ends with exact counts, every identity there once with what its
 // last line said, and every bad line in the error log once.
 func TestKilledImportResumes(t *testing.T) {
+	t.Parallel()
 	lines := importLinesFrom(t)
 	data := filepath.Join(t.TempDir(), "data")
 	seed := rand.Uint64()

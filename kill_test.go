@@ -26,12 +26,9 @@ import (
 // twin is at or one change past what was acknowledged, with the value of
 // exactly that change.
 func TestKilledHubLosesNothing(t *testing.T) {
+	t.Parallel()
 	const devices, rounds = 24, 4
-	binary := filepath.Join(t.TempDir(), "muster")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	data := filepath.Join(t.TempDir(), "data")
+	binary, data := program(t), filepath.Join(t.TempDir(), "data")
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
