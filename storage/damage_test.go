@@ -131,7 +131,7 @@ func TestDamagedTail(t *testing.T) {
 		"cut before the last": func(b []byte) []byte { return b[:at+size-1] },
 		"zeros":               func(b []byte) []byte { clear(b[at+size/2:]); return b },
 	}
-	for i := range 12 {
+	for i := range scaled(12) {
 		bit := rng.IntN(8 * size)
 		if bit/8 >= 28 && bit/8 < 32 {
 			continue // four bytes that mean nothing
@@ -239,9 +239,9 @@ func repairWith(ctx context.Context, o Options, t tuning) (Report, error) {
 // TestFlippedBits flips one bit anywhere in a crashed or a closed directory: it opens with all
 // acknowledged data, or is refused with a named error.
 func TestFlippedBits(t *testing.T) {
-	rounds := 80
+	rounds := scaled(80)
 	if testing.Short() {
-		rounds = 30
+		rounds = min(rounds, 30)
 	}
 	for name, every := range map[string]time.Duration{"crashed": time.Hour, "closed": time.Second} {
 		t.Run(name, func(t *testing.T) {

@@ -97,4 +97,14 @@ func seeded(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 1))
 }
 
+// scaled is how many of n rounds of the same kind a test takes: with the race
+// detector a fifth, since it needs few to see how goroutines meet. test/run.sh
+// runs all of them without it.
+func scaled(n int) int {
+	if raceDetector {
+		return max(1, n/5)
+	}
+	return n
+}
+
 func text(n int, fill string) string { return strings.Repeat(fill, n/len(fill)+1)[:n] }

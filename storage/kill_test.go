@@ -22,7 +22,7 @@ func TestKill(t *testing.T) {
 	if os.Getenv("STORAGE_TEST_CHILD") != "" {
 		t.Skip("this is the child")
 	}
-	rounds := 100
+	rounds := scaled(100)
 	if testing.Short() {
 		rounds = 10
 	}

@@ -13,7 +13,7 @@ import (
 // TestMessagesKill kills a process (SIGKILL) in the middle of its appends, again and again, and
 // checks that every position that it had printed as durable is there, with what was written.
 func TestMessagesKill(t *testing.T) {
-	rounds := 20
+	rounds := scaled(20)
 	if testing.Short() {
 		rounds = 4
 	}

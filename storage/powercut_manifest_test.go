@@ -30,7 +30,11 @@ func manifestRecord(t *testing.T, changes ...*pb.ManifestChange) []byte {
 func TestManifestWithATornLastRecordOpens(t *testing.T) {
 	const sector = 512
 	dir := t.TempDir()
-	for start := sector - 80; start <= sector; start++ { // where the last record begins
+	every := 1
+	if raceDetector {
+		every = 8
+	}
+	for start := sector - 80; start <= sector; start += every { // where the last record begins
 		b := []byte{'B', 'd', 'g', 'r', 0, 0, 0, 8}
 		id := uint64(1)
 		want := map[uint64]manifestTable{}

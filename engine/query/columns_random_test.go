@@ -100,7 +100,7 @@ func TestRandomQueries(t *testing.T) {
 				if round%13 == 12 {
 					f.rebuild(1 + r.IntN(3))
 				}
-				for range 25 {
+				for range scaled(25) {
 					text := randomQuery(r)
 					limit := 1 + r.IntN(100)
 					if strings.Contains(text, "ORDER BY") {
@@ -128,7 +128,7 @@ func TestRandomQueries(t *testing.T) {
 // TestLargeDictionary: of a column with more values than two bytes can number.
 func TestLargeDictionary(t *testing.T) {
 	f := newFleet(ColumnOptions{})
-	const rows = 70_000
+	rows := scaled(70_000)
 	b := f.columns.Build()
 	l := b.Loader()
 	for i := range rows {

@@ -284,7 +284,7 @@ func related(a, b Path) bool {
 // and resume while rows change, and compares it with what each query selects
 // at each position.
 func TestLiveModel(t *testing.T) {
-	const seeds = 5
+	seeds := scaled(5)
 	ran, resets := 0, 0
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -11,6 +11,16 @@ import (
 // Random twins and queries over few paths and small domains, so that queries
 // meet values often.
 
+// scaled is how many of n random cases, or rows, a test takes. What is compared
+// with a plain evaluator is one goroutine's work, in which the race detector finds
+// nothing: with it a tenth is enough, and test/run.sh runs all without it.
+func scaled(n int) int {
+	if raceDetector {
+		return max(1, n/10)
+	}
+	return n
+}
+
 // randomPath is a path in the twins and how queries write it.
 type randomPath struct {
 	path Path

@@ -26,7 +26,7 @@ func TestSelect(t *testing.T) {
 					changes = append(changes, randomChange(r, 1+round*300))
 				}
 				f.apply(changes...)
-				for range 15 {
+				for range scaled(15) {
 					text := "SELECT * FROM devices WHERE " + randomCondition(r, 3)
 					if r.IntN(10) == 0 {
 						text = "SELECT * FROM devices"
