@@ -566,6 +566,7 @@ func TestConfigurationsAfterAGapInTheChangeLog(t *testing.T) {
 		}
 		f = openFleet(t, dir)
 		defer f.stop()
+		time.Sleep(time.Second) // what is spread waits until queries are ready
 		f.want("d1", `{"rate":10} g=Applied`)
 		f.want("d2", `{}`)
 	})
