@@ -13,7 +13,7 @@ type Fault struct {
 	Drop            float64 `json:"drop"`                   // share of messages, 0 to 1
 	Delay           float64 `json:"delaySeconds"`           // of what the device sends
 	DisconnectEvery float64 `json:"disconnectEverySeconds"` // 0: never
-	For             float64 `json:"forSeconds,omitempty"`   // only when adding; 0: 10 minutes
+	For             float64 `json:"-"`                      // only when adding; 0: 10 minutes
 	Created         Time    `json:"createdTime,omitzero"`
 	Expires         Time    `json:"expiresTime,omitzero"`
 	Principal       string  `json:"principal,omitempty"`
@@ -21,8 +21,14 @@ type Fault struct {
 
 // AddFault puts a fault in force.
 func (s *Service) AddFault(ctx context.Context, f Fault) (Fault, error) {
+	body := struct {
+		Drop            float64 `json:"drop"`
+		Delay           float64 `json:"delaySeconds"`
+		DisconnectEvery float64 `json:"disconnectEverySeconds"`
+		For             float64 `json:"forSeconds,omitempty"`
+	}{f.Drop, f.Delay, f.DisconnectEvery, f.For}
 	var out Fault
-	err := s.Do(ctx, Request{Method: http.MethodPut, Path: identityPath("/api/v1/devices", f.DeviceID, f.ModuleID) + "/fault", Body: f}, &out)
+	err := s.Do(ctx, Request{Method: http.MethodPut, Path: identityPath("/api/v1/devices", f.DeviceID, f.ModuleID) + "/fault", Body: body}, &out)
 	return out, err
 }
 

@@ -157,14 +157,7 @@ func streamBackup(c *call) (answer, error) {
 
 // passphrase reads the optional body.
 func (c *call) passphrase() ([]byte, error) {
-	data, err := c.read(maxBody)
-	if err != nil || len(data) == 0 {
-		return nil, err
-	}
-	if err := checkJSON(data); err != nil {
-		return nil, err
-	}
-	f, err := object(data, "")
+	f, err := c.optionalMembers("passphrase")
 	if err != nil {
 		return nil, err
 	}

@@ -86,20 +86,8 @@ func listContainers(c *call) (answer, error) {
 	return answer{body: page[containerDocument]{show(list, showContainer), makeCursor("containers", "", next)}}, err
 }
 
-// optionalBody reads a body that may be absent.
-func (c *call) optionalBody() (fields, error) {
-	if c.r.ContentLength == 0 {
-		return fields{}, nil
-	}
-	body, err := c.body()
-	if err != nil {
-		return fields{}, err
-	}
-	return object(body, "")
-}
-
 func createContainer(c *call) (answer, error) {
-	f, err := c.optionalBody()
+	f, err := c.optionalMembers("name")
 	if err != nil {
 		return answer{}, err
 	}
@@ -121,7 +109,7 @@ func deleteContainer(c *call) (answer, error) {
 }
 
 func accessContainer(c *call) (answer, error) {
-	f, err := c.optionalBody()
+	f, err := c.optionalMembers("expiresIn")
 	if err != nil {
 		return answer{}, err
 	}

@@ -361,6 +361,9 @@ func (c *call) send(a answer) error {
 		status = http.StatusOK
 	}
 	head := c.w.Header()
+	if a.body != nil {
+		head.Set("Content-Type", jsonType) // a header of the answer's own may say otherwise
+	}
 	for name, value := range a.header {
 		head[name] = []string{value} // as spelled: some clients compare the name's case
 	}
@@ -371,7 +374,6 @@ func (c *call) send(a answer) error {
 		c.w.WriteHeader(status)
 		return nil
 	}
-	head.Set("Content-Type", jsonType)
 	c.write(status, a.body)
 	return nil
 }

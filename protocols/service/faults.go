@@ -59,11 +59,7 @@ func faultRoutes() []*route {
 }
 
 func putFault(c *call) (answer, error) {
-	body, err := c.body()
-	if err != nil {
-		return answer{}, err
-	}
-	f, err := object(body, "")
+	f, err := c.members("drop", "delaySeconds", "disconnectEverySeconds", "forSeconds")
 	if err != nil {
 		return answer{}, err
 	}

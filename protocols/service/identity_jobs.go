@@ -219,11 +219,7 @@ func showIdentityJob(j engine.IdentityJob) identityJobDocument {
 }
 
 func createIdentityJob(c *call) (answer, error) {
-	body, err := c.body()
-	if err != nil {
-		return answer{}, err
-	}
-	f, err := object(body, "")
+	f, err := c.members("type", "description", "container", "blob", "mode", "dryRun", "excludeKeys", "where", "configurations")
 	if err != nil {
 		return answer{}, err
 	}

@@ -39,6 +39,10 @@ type messageDocument struct {
 	Ack           string            `json:"ack"`
 	Body          string            `json:"body" doc:"Base64."`
 	Properties    []messageProperty `json:"properties"`
+
+	CorrelationID   string `json:"correlationId,omitempty"`
+	ContentType     string `json:"contentType,omitempty"`
+	ContentEncoding string `json:"contentEncoding,omitempty"`
 }
 
 type purgeResult struct {
@@ -84,11 +88,7 @@ func messageRoutes() []*route {
 }
 
 func sendMessage(c *call) (answer, error) {
-	body, err := c.body()
-	if err != nil {
-		return answer{}, err
-	}
-	f, err := object(body, "")
+	f, err := c.members("body", "messageId", "ack", "timeToLiveSeconds", "correlationId", "contentType", "contentEncoding", "properties")
 	if err != nil {
 		return answer{}, err
 	}
@@ -145,6 +145,7 @@ func showMessage(q engine.QueuedMessage) messageDocument {
 	d := messageDocument{
 		Sequence: q.Sequence, MessageID: q.MessageID, EnqueuedTime: q.Enqueued, ExpiryTime: q.Expires, DeliveryCount: q.Deliveries,
 		Invisible: q.Invisible, Ack: q.Ack, Body: base64.StdEncoding.EncodeToString(q.Body), Properties: []messageProperty{},
+		CorrelationID: q.CorrelationID, ContentType: q.ContentType, ContentEncoding: q.ContentEncoding,
 	}
 	for _, p := range q.Properties {
 		d.Properties = append(d.Properties, messageProperty{p.Name, p.Value})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -252,5 +253,46 @@ func TestPanic(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/devices?api-version=2021-04-12", nil))
 	if w.Code != 500 || errorName(w) != "ServerError" {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// A misspelt member must not pass for one that was left out: "dryrun" would
+// restore a twin that somebody only wanted to look at.
+func TestOwnBodiesRefuseUnknownMembers(t *testing.T) {
+	f := newFixture(t)
+	seen := 0
+	for _, r := range routes() {
+		if r.shape != shapeProblem || r.request == nil || reflect.TypeOf(r.request).Kind() != reflect.Struct {
+			continue
+		}
+		seen++
+		path := strings.NewReplacer("{id}", "d", "{mid}", "m").Replace(r.pattern)
+		a := f.do(r.method, path, `{"misspelt":1}`)
+		if detail := a.text("detail"); a.status != 400 || !strings.Contains(detail, `"misspelt"`) {
+			t.Errorf("%s: %d %s", r.label(), a.status, a.body)
+		}
+	}
+	if seen < 20 {
+		t.Errorf("%d routes with a body were tried, expected those of the API", seen)
+	}
+}
+
+func TestSentMessageIsListedWhole(t *testing.T) {
+	f := newFixture(t)
+	f.create("d")
+	const path = "/api/v1/devices/d/messages/devicebound"
+	f.do("POST", path, `{"body":"eA==","correlationId":"c","contentType":"text/plain","contentEncoding":"utf-8"}`).want(200).is("contentType", `"text/plain"`)
+	f.do("GET", path, "").want(200).is("items.0.correlationId", `"c"`).is("items.0.contentType", `"text/plain"`).is("items.0.contentEncoding", `"utf-8"`)
+}
+
+// IoT Hub's clients know a batch of feedback by its content type.
+func TestFeedbackBatchSaysWhatItIs(t *testing.T) {
+	f := newFixture(t)
+	f.create("d")
+	f.do("POST", "/api/v1/devices/d/messages/devicebound", `{"ack":"full"}`).want(200)
+	f.do("DELETE", "/devices/d/commands", "").want(200)
+	w, body := f.read(f.send(t.Context(), "GET", "/messages/serviceBound/feedback?api-version=2021-04-12", ""))
+	if got := w.Header.Get("Content-Type"); got != "application/vnd.microsoft.iothub.feedback.json" || !strings.Contains(string(body), `"Purged"`) {
+		t.Errorf("content type %q: %s", got, body)
 	}
 }

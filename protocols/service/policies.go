@@ -123,11 +123,7 @@ type rotateBody struct {
 }
 
 func rotatePolicy(c *call) (answer, error) {
-	body, err := c.body()
-	if err != nil {
-		return answer{}, err
-	}
-	f, err := object(body, "")
+	f, err := c.members("key")
 	if err != nil {
 		return answer{}, err
 	}

@@ -94,15 +94,11 @@ func queuedMethodRoutes() []*route {
 }
 
 func queueMethod(c *call) (answer, error) {
-	body, err := c.body()
+	f, err := c.members("methodName", "payload", "responseTimeoutInSeconds", "waitForDeviceInSeconds")
 	if err != nil {
 		return answer{}, err
 	}
-	m, err := parseMethod(body)
-	if err != nil {
-		return answer{}, err
-	}
-	f, err := object(body, "")
+	m, err := methodOf(f)
 	if err != nil {
 		return answer{}, err
 	}

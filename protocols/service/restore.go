@@ -65,11 +65,7 @@ func getTwinAsOf(c *call) (answer, error) {
 }
 
 func restoreTwin(c *call) (answer, error) {
-	body, err := c.body()
-	if err != nil {
-		return answer{}, err
-	}
-	f, err := object(body, "")
+	f, err := c.members("to", "sections", "dryRun")
 	if err != nil {
 		return answer{}, err
 	}
