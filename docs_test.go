@@ -114,6 +114,32 @@ func configPage(t *testing.T) string {
 	return b.String()
 }
 
+// TestEventKinds compares the table of docs/reference/events.md with the
+// kinds that the hub has.
+func TestEventKinds(t *testing.T) {
+	page, err := os.ReadFile("docs/reference/events.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "## Kinds")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var told []string
+	for row := range strings.SplitSeq(table, "\n") {
+		first, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
+		for i, part := range strings.Split(first, "`") {
+			if strings.HasPrefix(row, "| `") && i%2 == 1 {
+				told = append(told, part)
+			}
+		}
+	}
+	kinds := engine.EventKinds()
+	slices.Sort(told)
+	slices.Sort(kinds)
+	if !slices.Equal(told, kinds) {
+		t.Errorf("the page tells of\n%v\nthe hub has\n%v", told, kinds)
+	}
+}
+
 func kebab(name string) string {
 	var b strings.Builder
 	for i, r := range name {

@@ -48,8 +48,8 @@ const (
 	changeJobStatus       = "job.status"      // also by the hub: a threshold, a gate, the end
 	changeJobDeleted      = "job.deleted"
 	changeExecution       = "job.execution"     // of the device: one of its executions ended
-	changePattern         = "pattern.installed" // of no device, as the other two of a pattern; also when it is enabled or disabled
-	changePatternState    = "pattern.state"
+	changePattern         = "pattern.installed" // of no device, as the other two of a pattern
+	changePatternState    = "pattern.state"     // signed, enabled, disabled, made the default
 	changePatternRemoved  = "pattern.removed"
 	changeRun             = "run.status" // of the device, if it has one: a run began, waits for a person, or ended
 	changeRunStep         = "run.step"   // of the device, if it has one: a phase, or progress

@@ -112,7 +112,7 @@ var codeTable = [...]CodeInfo{
 	{CodeDeviceNotFound, "DeviceNotFound", "There is no such device identity.", "Check the device id; `muster device list` shows what exists.", false},
 	{CodeModuleNotFound, "ModuleNotFound", "There is no such module identity.", "Check the module id; `muster module list DEVICE` shows what exists.", false},
 	{CodePolicyNotFound, "PolicyNotFound", "There is no such shared access policy.", "`muster policy list` shows what exists.", false},
-	{CodeWebhookNotFound, "WebhookNotFound", "There is no such webhook.", "GET /api/v1/webhooks shows what exists.", false},
+	{CodeWebhookNotFound, "WebhookNotFound", "There is no such webhook.", "`muster webhook list` shows what exists.", false},
 	{CodeQueryNotFound, "QueryNotFound", "There is no such saved query.", "`muster query list` shows what exists.", false},
 	{CodeSchemaNotFound, "SchemaNotFound", "No schema is declared for twins.", "`muster schema declare FILE` declares one.", false},
 	{CodeHistoryNotFound, "HistoryNotFound", "The twin's history does not reach that far, or has no such entry.", "`muster twin history DEVICE` shows what is kept.", false},

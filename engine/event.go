@@ -107,7 +107,7 @@ func (f EventFilter) check() error {
 			}
 		}
 	}
-	return nil
+	return checkKinds(f.Kinds)
 }
 
 func (f EventFilter) wants(kind, device string) bool {

@@ -212,6 +212,11 @@ func (l *Limits) checkWebhook(w Webhook) error {
 	if err != nil || len(w.URL) > l.WebhookURLBytes || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		return errf(CodeArgumentInvalid, "url is not right; expected an absolute http or https URL of at most %d bytes with a host, without user or fragment", l.WebhookURLBytes)
 	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return errf(CodeArgumentInvalid, "url has the port %.20q; expected 1 to 65535", port)
+		}
+	}
 	if len(w.Description) > webhookDescription {
 		return errf(CodeArgumentInvalid, "description has %d bytes; expected at most %d", len(w.Description), webhookDescription)
 	}
@@ -326,6 +331,7 @@ func (h *Hub) changeWebhookTx(tx *storage.Tx, record *webhookRecord, w Webhook) 
 		}
 	}
 	told := !record.wantsTelemetry() // it begins with the messages after this
+	another := record.URL != w.URL || w.Headers != nil
 	record.URL, record.Description, record.Devices, record.Kinds, record.Mode = w.URL, w.Description, w.Devices, w.Kinds, w.Mode
 	state, err := webhookStateTable.Get(tx, storage.Tuple(w.ID))
 	if err != nil {
@@ -334,7 +340,7 @@ func (h *Hub) changeWebhookTx(tx *storage.Tx, record *webhookRecord, w Webhook) 
 	if told && record.wantsTelemetry() {
 		state.Message = h.db.Messages().Last()
 	}
-	if record.Disabled && w.Enabled {
+	if record.Disabled && w.Enabled || another { // the failures were those of the endpoint before
 		state.begin()
 	}
 	record.Disabled = !w.Enabled

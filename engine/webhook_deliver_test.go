@@ -437,6 +437,31 @@ func TestWebhookPausesItself(t *testing.T) {
 	}
 }
 
+// The failures of one endpoint are not those of the next: three days of them
+// would pause a webhook at the first stumble of the address that mended it.
+func TestWebhookWithAnotherAddressBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		h := sinking(t, s)
+		s.set(status(503))
+		putWebhook(t, h, engine.Webhook{ID: "hook", URL: "https://example.com/a", Kinds: []string{"identity.*"}})
+		create(t, h, "d")
+		until(t, "a failure", time.Minute, time.Second, func() bool { return !state(t, h, "hook").FailingSince.IsZero() })
+		putWebhook(t, h, engine.Webhook{ID: "hook", URL: "https://example.com/a", Kinds: []string{"identity.*"}, Description: "the same"})
+		if state(t, h, "hook").FailingSince.IsZero() {
+			t.Error("another description made it forget the failures")
+		}
+		s.set(func(ctx context.Context, _ posted) (engine.WebhookAnswer, error) {
+			<-ctx.Done()
+			return engine.WebhookAnswer{}, ctx.Err()
+		})
+		putWebhook(t, h, engine.Webhook{ID: "hook", URL: "https://example.com/b", Kinds: []string{"identity.*"}})
+		if got := state(t, h, "hook"); !got.FailingSince.IsZero() || got.FailedSince != 0 {
+			t.Errorf("with another address it fails since %v, %d requests", got.FailingSince, got.FailedSince)
+		}
+	})
+}
+
 func TestWebhookReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{}

@@ -240,6 +240,10 @@ func TestWebhookRefuses(t *testing.T) {
 		"long url":   func(w *engine.Webhook) { w.URL += strings.Repeat("x", 2048) },
 		"many kinds": func(w *engine.Webhook) { w.Kinds = make([]string, 101) },
 		"empty kind": func(w *engine.Webhook) { w.Kinds = []string{""} },
+		"no kind":    func(w *engine.Webhook) { w.Kinds = []string{"twin.*", "twin.reprted"} },
+		"no prefix":  func(w *engine.Webhook) { w.Kinds = []string{"twins*"} },
+		"port":       func(w *engine.Webhook) { w.URL = "https://example.com:65536/x" },
+		"port 0":     func(w *engine.Webhook) { w.URL = "https://example.com:0/x" },
 		"text":       func(w *engine.Webhook) { w.Description = strings.Repeat("x", 513) },
 	} {
 		w := engine.Webhook{ID: "hook", URL: "https://example.com/x"}

@@ -33,7 +33,7 @@ const (
 )
 
 // ErrRefused is in the error of a call to an address that is not allowed.
-var ErrRefused = errors.New("the address is private or reserved, and not allowed")
+var ErrRefused = errors.New("the address is private or reserved; only those that `muster serve --webhook-allow` names may be reached")
 
 // Allow lists what may be reached beyond public addresses.
 type Allow struct {
