@@ -589,11 +589,12 @@ func FuzzFileName(f *testing.F) {
 	for _, name := range []string{"a", "a/b.txt", "../a", "a/../b", "a//b", "a\\b", "%2e%2e", "a\x00b", "\xff", "a\u202eb", ".", "...", " ", "grüße/日本"} {
 		f.Add(name)
 	}
+	f.Add("a\ufffdb") // what a JSON decoder makes of "a\xffb"
 	f.Fuzz(func(t *testing.T, name string) {
 		if checkFileName(name, 1024) != nil {
 			return
 		}
-		if len(name) > 1024 || strings.ContainsAny(name, "\\%#?\x00\r\n\x7f") || strings.HasPrefix(name, "/") {
+		if len(name) > 1024 || strings.ContainsAny(name, "\\%#?\x00\r\n\x7f\ufffd") || strings.HasPrefix(name, "/") {
 			t.Fatalf("%q is taken", name)
 		}
 		// It survives the way of a URL and stays below where it is put.

@@ -22,7 +22,7 @@ func checkFileName(name string, most int) error {
 		return errf(CodeArgumentNull, "blobName is missing")
 	case len(name) > most:
 		return errf(CodeArgumentInvalid, "blobName has %d bytes, at most %d are allowed", len(name), most)
-	case !utf8.ValidString(name):
+	case !utf8.ValidString(name), strings.ContainsRune(name, utf8.RuneError): // JSON's decoder puts it where bytes are no UTF-8
 		return errf(CodeArgumentInvalid, "blobName is not UTF-8")
 	}
 	at := 0

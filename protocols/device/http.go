@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
@@ -351,6 +352,9 @@ func parseBatch(data []byte) ([]engine.Message, error) {
 		Body       string            `json:"body"`
 		Base64     *bool             `json:"base64Encoded"`
 		Properties map[string]string `json:"properties"`
+	}
+	if !utf8.Valid(data) { // the decoder would store something else than was sent
+		return nil, &engine.Error{Code: engine.CodeFormat, Message: "the batch is not UTF-8; send bodies that are not text in base64"}
 	}
 	if err := json.Unmarshal(data, &items); err != nil || len(items) == 0 {
 		return nil, &engine.Error{Code: engine.CodeFormat, Message: "the batch is not a JSON array of objects with body, base64Encoded and properties"}

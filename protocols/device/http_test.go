@@ -49,4 +49,7 @@ func TestParseBatch(t *testing.T) {
 	if _, err := parseBatch([]byte(`[{"body":"not base64"}]`)); err == nil {
 		t.Fatal("a body that is no base64 was taken")
 	}
+	if _, err := parseBatch([]byte("[{\"body\":\"a\xffb\",\"base64Encoded\":false}]")); err == nil {
+		t.Fatal("a body that is no UTF-8 was taken, and would be stored changed")
+	}
 }
