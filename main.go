@@ -32,15 +32,30 @@ func main() {
 		signal.Notify(signals, syscall.SIGHUP) // the terminal went away
 	}
 	go func() { // ends with the process
-		<-signals
-		stop()
-		<-signals
+		obey(signals, stop)
 		os.Exit(exitForced)
 	}()
 	b := readBuild()
 	code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv, hooks(b, started, reload))
 	stop()
 	os.Exit(code)
+}
+
+// sameSignal is how long after the first signal the same one again is an echo:
+// timeout(1) signals its child and then the child's whole group.
+const sameSignal = 500 * time.Millisecond
+
+// obey stops at the first signal, and returns when a second one asks for the
+// end at once.
+func obey(signals <-chan os.Signal, stop func()) {
+	first := <-signals
+	at := time.Now()
+	stop()
+	for s := range signals {
+		if s != first || time.Since(at) >= sameSignal {
+			return
+		}
+	}
 }
 
 // build is what the binary knows about its making.

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/muster-hub/muster/protocols/cli"
@@ -312,6 +313,39 @@ func TestSecondSignal(t *testing.T) {
 	}
 	fleet.stop(os.Interrupt)
 	b.serve() // what was forced recovers
+}
+
+// TestEchoOfASignal shows that a signal that timeout(1) sends twice ends
+// nothing before its time, and that an impatient person's still does.
+func TestEchoOfASignal(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		second os.Signal
+		after  time.Duration
+		forced bool
+	}{
+		{"the same at once", syscall.SIGTERM, 2 * time.Millisecond, false},
+		{"the same later", syscall.SIGTERM, time.Second, true},
+		{"another at once", os.Interrupt, 2 * time.Millisecond, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				signals := make(chan os.Signal, 2)
+				stopped, forced := false, false
+				go func() { obey(signals, func() { stopped = true }); forced = true }()
+				signals <- syscall.SIGTERM
+				time.Sleep(row.after)
+				signals <- row.second
+				synctest.Wait()
+				if !stopped || forced != row.forced {
+					t.Errorf("stopped %v, forced %v, want %v", stopped, forced, row.forced)
+				}
+				if !forced {
+					close(signals)
+				}
+			})
+		})
+	}
 }
 
 // eventually calls f until it is true.
