@@ -116,6 +116,26 @@ func checkCertificates(data string, now time.Time) []Finding {
 	return list
 }
 
+// refusedHandshake says why a handshake with a listener failed. A certificate
+// of an authority that only this machine does not know is no fault of the hub.
+func refusedHandshake(kind, address, host string, err error, now time.Time) Finding {
+	e, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	if !ok || len(e.UnverifiedCertificates) == 0 {
+		return Finding{kind, "fail", address + " does not complete a TLS handshake: " + err.Error() + ".", "Look at the hub's log."}
+	}
+	leaf := e.UnverifiedCertificates[0]
+	switch _, unknown := errors.AsType[x509.UnknownAuthorityError](err); {
+	case leaf.VerifyHostname(host) != nil:
+		return Finding{kind, "fail", address + " answers with a certificate that is not for " + host + ".", "Give --cert a certificate that holds every --host."}
+	case now.After(leaf.NotAfter):
+		return Finding{kind, "fail", address + " answers with a certificate that ended on " + leaf.NotAfter.UTC().Format(time.DateOnly) + ".", "Put a new certificate into the files of --cert and --key, or look in the hub's log why it could not be renewed."}
+	case unknown:
+		return Finding{kind, "warn", fmt.Sprintf("%s answers as %s, with a certificate by %q that this machine does not trust.", address, host, leaf.Issuer.String()), "Clients need the certificate of that authority; `muster doctor --ca FILE` looks with it."}
+	default:
+		return Finding{kind, "fail", address + " answers with a certificate that cannot be verified: " + err.Error() + ".", "Replace the files of --cert and --key."}
+	}
+}
+
 // checkListeners makes one TLS handshake with each listener that the hub names.
 func (a *app) checkListeners(ctx context.Context, s *client.Service, h HubFlags) []Finding {
 	hub, err := s.Hub(ctx)
@@ -136,7 +156,7 @@ func (a *app) checkListeners(ctx context.Context, s *client.Service, h HubFlags)
 		conn, err := d.DialContext(dctx, "tcp", loopback(l.Address))
 		stop()
 		if err != nil {
-			list = append(list, Finding{l.Kind, "fail", l.Address + " does not complete a TLS handshake: " + err.Error() + ".", "Look at the hub's log."})
+			list = append(list, refusedHandshake(l.Kind, l.Address, hub.Name, err, time.Now()))
 			continue
 		}
 		found := Finding{Check: l.Kind, Level: "ok", Text: l.Address + " answers as " + hub.Name + "."}

@@ -133,18 +133,23 @@ func loadCA(name string) (*x509.CertPool, error) {
 	if name == "" {
 		return nil, nil
 	}
+	return addCA(x509.NewCertPool(), name)
+}
+
+func addCA(pool *x509.CertPool, name string) (*x509.CertPool, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, &problem{exit: ExitUsage, what: "the CA file cannot be read", why: pathError(err), next: "A hub with its own CA keeps it in DATA/tls/ca.pem."}
 	}
-	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
 		return nil, usage(name+" holds no PEM certificate", "A hub with its own CA keeps it in DATA/tls/ca.pem.")
 	}
 	return pool, nil
 }
 
-// localCA is the CA of a hub on this machine when it has made its own.
+// localCA is who vouches for a hub on this machine: the CA that it has made
+// besides those of the system, since what it made once stays there when it is
+// given a certificate from elsewhere, and serves beside one by ACME.
 func localCA(h HubFlags) (*x509.CertPool, error) {
 	if h.CA != "" {
 		return loadCA(h.CA)
@@ -153,7 +158,16 @@ func localCA(h HubFlags) (*x509.CertPool, error) {
 	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return loadCA(name)
+	return addCA(systemCAs(), name)
+}
+
+// systemCAs are the authorities that the machine trusts, as a pool of the caller's own.
+func systemCAs() *x509.CertPool {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	return pool
 }
 
 func pathError(err error) string {
