@@ -123,8 +123,9 @@ type credentialRecord struct {
 
 // The tables of identities, read as credentials. Never written.
 var (
-	deviceCredentials = storage.NewTable("device", 1, storage.JSON[credentialRecord]())
-	moduleCredentials = storage.NewTable("module", 1, storage.JSON[credentialRecord]())
+	credentials       = credentialCodec{storage.JSON[credentialRecord]()}
+	deviceCredentials = storage.NewTable[credentialRecord]("device", 1, credentials)
+	moduleCredentials = storage.NewTable[credentialRecord]("module", 1, credentials)
 )
 
 // loadCredentials fails with storage.ErrNotFound for an unknown identity.

@@ -43,8 +43,13 @@ func (s *Session) announceSoon() { time.AfterFunc(presenceDelay, s.announce) }
 // announce stores that the session began, unless that was done.
 func (s *Session) announce() {
 	if !s.announced.Load() && s.announced.CompareAndSwap(false, true) {
-		s.hub.submitPresence(s.beginTx)
+		s.submitBegin()
 	}
+}
+
+// submitBegin stores that the session began, for itself.
+func (s *Session) submitBegin() {
+	s.hub.submitPresence(func(tx *storage.Tx) error { return s.beginTx(tx, true) })
 }
 
 // submitPresence stores a change of somebody's presence. Nobody waits for it:
@@ -55,8 +60,9 @@ func (h *Hub) submitPresence(f func(tx *storage.Tx) error) {
 	}
 }
 
-// beginTx stores that the session began.
-func (s *Session) beginTx(tx *storage.Tx) error {
+// beginTx stores that the session began. keep is false when its subscriptions are
+// stored, too.
+func (s *Session) beginTx(tx *storage.Tx, keep bool) error {
 	h := s.hub
 	before, live, err := h.presenceTx(tx, s.id)
 	if err != nil || live != s {
@@ -70,10 +76,14 @@ func (s *Session) beginTx(tx *storage.Tx) error {
 	if err := h.leftTx(tx, s.id, before, "a newer connection took over"); err != nil {
 		return err
 	}
+	if keep {
+		if err := s.keepTx(tx); err != nil {
+			return err
+		}
+	}
 	p := s.presence(s.since)
 	p.Run = h.about.run()
 	return errors.Join(
-		s.keepTx(tx),
 		presenceTable.Put(tx, s.id.key(), p),
 		appendChange(tx, Caller{Principal: s.connection.Grant.Principal}, changeConnected, s.id, 0, nil),
 	)

@@ -51,7 +51,7 @@ func TestPresenceThatWasOvertaken(t *testing.T) {
 	if !slices.Equal(kinds, want) {
 		t.Errorf("disconnected: %v, want %v", kinds, want)
 	}
-	h.submitPresence(first.beginTx)
+	first.submitBegin()
 	if err := h.update(t.Context(), "", func(tx *storage.Tx) error { return h.storeActivityTx(tx, first) }); err != nil {
 		t.Fatal(err)
 	}

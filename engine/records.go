@@ -28,14 +28,14 @@ var (
 	moduleTable   = storage.NewTable[identityRecord]("module", 1, identityCodec{storage.JSON[identityRecord]()})
 	twinTable     = storage.NewTable[twinRecord]("twin", 1, twinCodec{})
 	historyTable  = storage.NewTable[historyRecord]("history", 1, historyCodec{storage.JSON[historyRecord]()})
-	presenceTable = storage.NewTable("presence", 1, storage.JSON[presenceRecord](),
+	presenceTable = storage.NewTable[presenceRecord]("presence", 1, presenceCodec{storage.JSON[presenceRecord]()},
 		storage.Index[presenceRecord]{Name: "live", Keys: func(_ storage.Key, r presenceRecord) []storage.Key {
 			if r.Run == "" {
 				return nil
 			}
 			return []storage.Key{storage.Tuple(r.Run)}
 		}})
-	subscriptionTable = storage.NewTable("subscription", 1, storage.JSON[Subscriptions]())
+	subscriptionTable = storage.NewTable[Subscriptions]("subscription", 1, subscriptionCodec{storage.JSON[Subscriptions]()})
 	policyTable       = storage.NewTable("policy", 1, storage.JSON[policyRecord]())
 	answerTable       = storage.NewTable("answer", 1, storage.JSON[answerRecord](),
 		storage.Index[answerRecord]{Name: "kept", Keys: func(_ storage.Key, r answerRecord) []storage.Key {
@@ -112,8 +112,20 @@ func (h *Hub) unsealKeys(context string, sealed []byte) (primary, secondary auth
 		return "", "", err
 	}
 	var k sealedKeys
-	if err := json.Unmarshal(b, &k); err != nil {
-		return "", "", err
+	s := recordScanner{b: b}
+	if !s.members(func(key string) bool {
+		switch key {
+		case "p":
+			return s.into(&k.Primary)
+		case "s":
+			return s.into(&k.Secondary)
+		}
+		return false
+	}) {
+		k = sealedKeys{}
+		if err := json.Unmarshal(b, &k); err != nil {
+			return "", "", err
+		}
 	}
 	return auth.Secret(k.Primary), auth.Secret(k.Secondary), nil
 }

@@ -266,7 +266,7 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 				return err
 			}
 			if begin {
-				if err := s.beginTx(tx); err != nil {
+				if err := s.beginTx(tx, false); err != nil {
 					return err
 				}
 			}
@@ -274,7 +274,7 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 		})
 		if err != nil {
 			if begin {
-				s.hub.submitPresence(s.beginTx)
+				s.submitBegin()
 			}
 			return err
 		}
