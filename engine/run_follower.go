@@ -19,6 +19,10 @@ const (
 	runEntries     = 512 // entries of the change log that are read in one go
 	runSettleBatch = 64  // runs of one transaction
 	runPage        = 500 // runs that are looked at together when all are
+
+	// How often the cursor moves while there is no run, so that the first one need
+	// not begin with a long past.
+	runIdleLook = time.Second
 )
 
 // runFollower tells runs what has changed: a twin on which a condition is
@@ -52,7 +56,7 @@ func (f *runFollower) follow(ctx context.Context) error {
 	h := f.hub
 	var news runNews
 	var at uint64
-	var lost bool
+	var lost, idle bool
 	err := h.view(ctx, "read changes", func(r storage.Reader) (err error) {
 		news, lost = runNews{}, false
 		if !f.began {
@@ -65,8 +69,7 @@ func (f *runFollower) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		idle, err := runsIdle(r)
-		if err != nil {
+		if idle, err = runsIdle(r); err != nil {
 			return err
 		}
 		if idle { // nobody waits for what came before this
@@ -98,6 +101,9 @@ func (f *runFollower) follow(ctx context.Context) error {
 		if time.Since(f.when) >= followStore {
 			return f.store(ctx)
 		}
+		if idle {
+			h.runs.awaitOne(ctx)
+		}
 		return nil
 	}
 	wait, cancel := ctx, context.CancelFunc(func() {})
@@ -110,6 +116,29 @@ func (f *runFollower) follow(ctx context.Context) error {
 		return errors.Join(err, f.store(ctx))
 	}
 	return err
+}
+
+// awaitOne waits while there is no run: changes concern nobody then, and on a busy
+// hub there are thousands a second.
+func (n *runRunner) awaitOne(ctx context.Context) {
+	if n.active.Load() > 0 {
+		return
+	}
+	look := time.NewTimer(runIdleLook)
+	defer look.Stop()
+	select {
+	case <-ctx.Done():
+	case <-n.began:
+	case <-look.C:
+	}
+}
+
+// tellBegan ends awaitOne. It never waits.
+func (n *runRunner) tellBegan() {
+	select {
+	case n.began <- struct{}{}:
+	default:
+	}
 }
 
 // runsIdle reports whether no run is under way.

@@ -25,6 +25,7 @@ type runRunner struct {
 	signal  chan struct{} // capacity 1: something is to be looked at
 	fetch   Fetch         // nil: requests can't be sent
 	active  atomic.Int64  // runs that have not ended
+	began   chan struct{} // capacity 1: one began
 	waits   deviceCounts  // devices on which a condition is followed
 	stats   runCounters
 	clauses runClauses
@@ -50,6 +51,7 @@ const (
 
 func (n *runRunner) init() {
 	n.signal = make(chan struct{}, 1)
+	n.began = make(chan struct{}, 1)
 	n.stats.init()
 	n.tally.making = make(chan struct{}, 1)
 }

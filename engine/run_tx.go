@@ -293,6 +293,7 @@ func (t *runTx) count(r *runInTx, ended bool) {
 		switch {
 		case began:
 			h.runs.active.Add(1)
+			h.runs.tellBegan()
 		case ended:
 			h.runs.active.Add(-1)
 		}
