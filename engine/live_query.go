@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"errors"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,7 +22,8 @@ type liveQueries struct {
 
 	telling   sync.Mutex // of Tell; taken before the queries' lock
 	refreshed time.Time  // when the columns last took the times of activity
-	taken     sync.Pool  // *liveTaken
+	// Many subscriptions wait and few have events, so they borrow the room for these.
+	taken sync.Pool // *[]query.LiveEvent
 
 	mu         sync.Mutex
 	open       int
@@ -70,25 +70,13 @@ func newLiveQueries(q *queries, limits *Limits) *liveQueries {
 //     else, or is selected no longer; in commit order.
 //   - reset: events are gone, or the hub was restarted. All rows are to be
 //     forgotten, a snapshot follows.
-//
-// Data of row, enter and change is what the query shows of the row, ID whose
-// it is. Position is that of the newest commit.
 type LiveQuery struct {
 	live      *liveQueries
 	reader    *query.LiveReader
 	source    query.Source
 	principal string
 	timer     *time.Timer
-	taken     *liveTaken // what Next returned is made of; nil when that was released
-	list      []*Event   // what Next returned, reused
-	id        BatchID    // of list
-}
-
-// liveTaken is room for what a subscription takes in one go. Many subscriptions
-// wait and few have events, so they borrow it.
-type liveTaken struct {
-	list   []query.LiveEvent
-	events []Event
+	taken     *[]query.LiveEvent // room for what Next returned; nil when that was given back, or is not there
 }
 
 // LiveQuery subscribes to the result of a query, from a snapshot on or, with a
@@ -178,14 +166,20 @@ func (s *LiveQuery) Cursor() string { return s.reader.Cursor() }
 
 // Batch returns the id of the list that Next returned last. shared is false
 // when nobody else gets the same.
-func (s *LiveQuery) Batch() (id BatchID, shared bool) { return s.id, s.id.tail != 0 }
+func (s *LiveQuery) Batch() (id BatchID, shared bool) {
+	b := s.reader.Batch()
+	if b.Query == 0 {
+		return BatchID{}, false
+	}
+	return BatchID{b.Query, b.From, "live " + s.source.String() + " " + strconv.FormatUint(b.To, 36)}, true
+}
 
 // Next waits for events and returns them, at most so many that one can write
 // them at once. It returns none when nothing came for idle. Errors: ctx's,
 // CodeClosed when the hub shuts down, and CodeArgumentInvalid when the query
-// can't be followed any more. The list and its events are good until Release or the
-// next call.
-func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]*Event, error) {
+// can't be followed any more. Others may have the list, too; it is good until
+// Release or the next call.
+func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]query.LiveEvent, error) {
 	s.timer.Reset(idle)
 	s.Release()
 	drained := s.live.queries.hub.events.drained
@@ -197,12 +191,12 @@ func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]*Event, err
 			return nil, ctx.Err()
 		default:
 		}
-		more, err := s.take()
+		list, more, err := s.take()
 		if err != nil {
 			return nil, liveError(err)
 		}
-		if len(s.list) > 0 {
-			return s.list, nil
+		if len(list) > 0 {
+			return list, nil
 		}
 		select {
 		case <-more:
@@ -217,59 +211,32 @@ func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]*Event, err
 // Release lets go of what Next returned, which may be much, before what is
 // made of it is sent to somebody who may be slow.
 func (s *LiveQuery) Release() {
-	clear(s.list)
-	s.list, s.id = s.list[:0], BatchID{}
-	if t := s.taken; t != nil {
-		clear(t.list)
-		clear(t.events)
-		s.live.taken.Put(t)
+	if s.taken != nil {
+		clear(*s.taken)
+		s.live.taken.Put(s.taken)
 		s.taken = nil
 	}
 }
 
 // take lists what comes next.
-func (s *LiveQuery) take() (more <-chan struct{}, err error) {
-	t, ok := s.live.taken.Get().(*liveTaken)
+func (s *LiveQuery) take() (list []query.LiveEvent, more <-chan struct{}, err error) {
+	t, ok := s.live.taken.Get().(*[]query.LiveEvent)
 	if !ok {
-		t = &liveTaken{}
+		t = new([]query.LiveEvent)
 	}
 	s.taken = t
-	list, more, err := s.reader.Next(liveTake, t.list)
-	if b := s.reader.Batch(); b.Query > 0 {
-		s.id = BatchID{b.Query, b.From, "live " + s.source.String() + " " + strconv.FormatUint(b.To, 36)}
-		s.list = append(s.list, s.reader.Made(func(list []query.LiveEvent) any {
-			return listEvents(nil, showEvents(nil, list))
-		}).([]*Event)...)
-	} else if len(list) > 0 {
-		t.list, t.events = list, showEvents(t.events, list)
-		s.list = listEvents(s.list, t.events)
+	list, more, err = s.reader.Next(liveTake, (*t)[:0])
+	if s.reader.Batch().Query == 0 {
+		*t = list
 	}
-	if len(list) == 0 {
+	if s.reader.Batch().Query > 0 || len(list) == 0 {
 		s.Release()
 	}
-	return more, err
+	return list, more, err
 }
 
-// showEvents shows events of a live query as those of the hub are.
-func showEvents(events []Event, list []query.LiveEvent) []Event {
-	events = slices.Grow(events[:0], len(list))
-	for i := range list {
-		e := &list[i]
-		forms, _ := e.Made(func() any { return &eventForms{} }).(*eventForms)
-		events = append(events, Event{
-			Cursor: e.Cursor, Kind: e.Kind.String(), Time: e.Time.UTC(), ID: twinIDOfRow(e.ID), Data: e.Row, Position: e.Position, forms: forms,
-		})
-	}
-	return events
-}
-
-func listEvents(list []*Event, events []Event) []*Event {
-	list = slices.Grow(list, len(events))
-	for i := range events {
-		list = append(list, &events[i])
-	}
-	return list
-}
+// LiveIdentity returns whose row an event of a live query is about.
+func LiveIdentity(e *query.LiveShown) TwinID { return twinIDOfRow(e.ID) }
 
 // run wakes subscribers, and does what time does, until ctx ends.
 func (l *liveQueries) run(ctx context.Context) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/enginetest"
+	"github.com/muster-hub/muster/engine/query"
 )
 
 func follow(tb testing.TB, h *engine.Hub, text, cursor string) *engine.LiveQuery {
@@ -34,7 +35,7 @@ func told(tb testing.TB, s *engine.LiveQuery, n int) string {
 			tb.Fatalf("after %q: %d events, %v", lines, len(list), err)
 		}
 		for _, e := range list {
-			lines = append(lines, strings.TrimRight(e.Kind+" "+e.ID.String()+" "+string(e.Data), " "))
+			lines = append(lines, strings.TrimRight(e.Kind.String()+" "+engine.LiveIdentity(e.LiveShown).String()+" "+string(e.Row), " "))
 		}
 	}
 	return strings.Join(lines, "\n")
@@ -195,7 +196,7 @@ func TestLiveQueryTime(t *testing.T) {
 		defer s.Close()
 		expect(t, told(t, s, 1), "current")
 		list, err := s.Next(t.Context(), time.Hour)
-		if err != nil || len(list) != 1 || list[0].Kind != "enter" {
+		if err != nil || len(list) != 1 || list[0].Kind != query.LiveEnter {
 			t.Fatalf("%v, %v", list, err)
 		}
 		if late := time.Since(begun) - 15*time.Minute; late <= 0 || late > time.Second {
@@ -258,12 +259,12 @@ func TestLiveQueryFolds(t *testing.T) {
 				}
 				for _, e := range list {
 					switch e.Kind {
-					case "reset":
+					case query.LiveReset:
 						clear(folded[i])
-					case "leave":
-						delete(folded[i], e.ID.String())
-					case "row", "enter", "change":
-						folded[i][e.ID.String()] = string(e.Data)
+					case query.LiveLeave:
+						delete(folded[i], e.ID)
+					case query.LiveRow, query.LiveEnter, query.LiveChange:
+						folded[i][e.ID] = string(e.Row)
 					}
 				}
 			}
@@ -310,8 +311,8 @@ func TestLiveQueryFolds(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range list {
-				if done = e.Kind == "current"; !done {
-					want[e.ID.String()] = string(e.Data)
+				if done = e.Kind == query.LiveCurrent; !done {
+					want[e.ID] = string(e.Row)
 				}
 			}
 		}

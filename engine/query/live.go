@@ -35,7 +35,7 @@ type Live struct {
 	touched     []*liveQuery
 	changed     []*projection
 	dirty       []*liveQuery // have events of which their readers don't know
-	leave       *liveShown   // of the turn left, for all queries that the row leaves
+	leave       *LiveShown   // of the turn left, for all queries that the row leaves
 	left        uint64
 	bytes       int // of all rings
 	lagged      int64
@@ -310,7 +310,7 @@ func (l *Live) tell(q *liveQuery, kind LiveKind, id string, row []byte) {
 		shown, turn = &l.leave, &l.left
 	}
 	if *turn != l.turn {
-		*shown, *turn = &liveShown{id: id, row: row, position: l.position, time: l.stamp.UnixNano()}, l.turn
+		*shown, *turn = l.show(id, row), l.turn
 	}
 	q.ring.add(liveEntry{kind, *shown})
 	l.bound()
@@ -318,6 +318,11 @@ func (l *Live) tell(q *liveQuery, kind LiveKind, id string, row []byte) {
 		l.attend()
 	}
 	l.wake(q)
+}
+
+// show is what is told of a row now.
+func (l *Live) show(id string, row []byte) *LiveShown {
+	return &LiveShown{ID: id, Row: row, Position: l.position, time: l.stamp.UnixNano()}
 }
 
 // room is how many bytes all rings may hold together.

@@ -157,7 +157,7 @@ func (m *model) take(t *testing.T, past history, e *LiveEvent) {
 	} else if e.ID != "" {
 		m.rows[e.ID] = string(e.Row)
 	}
-	m.cursor = e.Cursor
+	m.cursor = e.Cursor()
 }
 
 // compare fails when what was folded is not the result at a position. What
@@ -387,7 +387,7 @@ func runLiveModel(t *testing.T, r *rand.Rand) (resets int) {
 // they say.
 func checkRings(t *testing.T, l *Live) {
 	t.Helper()
-	held, sum := map[*liveShown]int{}, 0
+	held, sum := map[*LiveShown]int{}, 0
 	for _, q := range l.queries {
 		bytes := 0
 		for i := range q.ring.count {

@@ -192,7 +192,7 @@ type projection struct {
 	missing Path   // an item that the columns could not tell
 
 	told  uint64 // when shown was made
-	shown *liveShown
+	shown *LiveShown
 }
 
 // project gives a query its projection.

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 )
 
 // LiveReader reads one live query, for one goroutine at a time. A reader that
@@ -24,7 +22,7 @@ type LiveReader struct {
 	edge     string
 	reset    bool // LiveReset comes first
 
-	page *livePage // what Next returned; nil of what nobody shares
+	batch LiveBatch // what Next returned
 }
 
 // livePage is events behind a snapshot for readers who are at the same place, as
@@ -32,11 +30,7 @@ type LiveReader struct {
 type livePage struct {
 	batch  LiveBatch
 	takers int // readers that have it, or had
-
-	once   sync.Once
 	events []LiveEvent
-	made   sync.Once
-	forms  any
 }
 
 // LiveBatch names what LiveReader.Next returned: readers of a query that got
@@ -86,63 +80,32 @@ func (r *LiveReader) Cursor() string {
 	if r.reset {
 		return ""
 	}
-	return r.live.cursor(r.query, r.number, r.edge, r.sweeping)
+	return string(r.query.appendCursor(nil, r.number, r.edge, r.sweeping))
 }
 
 // Batch returns the name of what Next returned last.
-func (r *LiveReader) Batch() (b LiveBatch) {
-	if r.page != nil {
-		b = r.page.batch
-	}
-	return b
-}
-
-// Made returns what f makes of what Next returned last, once for all readers who
-// got the same; f must always be the same. It is nil of what only this reader got.
-func (r *LiveReader) Made(f func(list []LiveEvent) any) any {
-	p := r.page
-	if p == nil {
-		return nil
-	}
-	p.made.Do(func() { p.forms = f(p.events) })
-	return p.forms
-}
+func (r *LiveReader) Batch() LiveBatch { return r.batch }
 
 // Next returns what comes next, at most about most events, without waiting. When
 // there is nothing, more is closed as soon as there is; it may be closed
 // already: then Next has to be called again at once, since it does no more
 // than a little in one go. The list is made in the place of list, which may be
-// nil, or is one that other readers have, too. The error is a *LiveError.
+// nil, or, when there is a Batch, is one that other readers have, too. The error
+// is a *LiveError.
 func (r *LiveReader) Next(most int, list []LiveEvent) (_ []LiveEvent, more <-chan struct{}, err error) {
-	from, list, more, err := r.take(most, list[:0])
-	if err != nil || from == 0 {
-		return list, more, err
-	}
-	// The rest of the events is made while changes go on.
-	if p := r.page; p != nil {
-		p.once.Do(func() { r.live.finish(r.query, p.batch.From, p.events) })
-		return p.events, more, nil
-	}
-	r.live.finish(r.query, from, list)
-	return list, more, nil
-}
-
-// take lists what comes next. from is above 0 when finish has to make the rest
-// of it: the number of the first event.
-func (r *LiveReader) take(most int, list []LiveEvent) (from uint64, _ []LiveEvent, more <-chan struct{}, err error) {
 	l, q := r.live, r.query
-	r.page = nil
+	r.batch, list = LiveBatch{}, list[:0]
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if q.err != nil {
-		return 0, nil, nil, q.err
+		return list, nil, q.err
 	}
 	if !q.whole {
 		l.build(q)
-		return 0, nil, l.ready, q.err
+		return list, l.ready, q.err
 	}
 	if r.reset {
-		return 0, r.begin(list), l.ready, nil
+		return r.begin(list), l.ready, nil
 	}
 	if r.sweeping && r.number == 0 {
 		r.number = q.ring.next()
@@ -151,17 +114,16 @@ func (r *LiveReader) take(most int, list []LiveEvent) (from uint64, _ []LiveEven
 	switch {
 	case !held:
 		l.lagged++
-		return 0, r.begin(list), l.ready, nil
+		return r.begin(list), l.ready, nil
 	case r.sweeping:
-		return 0, r.sweep(entries, list), l.ready, nil
+		return r.sweep(entries, list), l.ready, nil
 	case len(entries) > 0:
-		from = r.number
-		return from, r.give(entries, list), l.ready, nil
+		return r.give(entries, list), l.ready, nil
 	}
 	if q.moved == nil {
 		q.moved = make(chan struct{})
 	}
-	return 0, nil, q.moved, nil
+	return list, q.moved, nil
 }
 
 // give lists events behind the snapshot, as far as a page holds them.
@@ -171,7 +133,7 @@ func (r *LiveReader) give(entries []liveEntry, list []LiveEvent) []LiveEvent {
 	if p == nil || p.batch.From != r.number || p.batch.To > r.number+uint64(len(entries)) {
 		n, bytes := 0, 0
 		for ; n < len(entries); n++ {
-			if bytes += len(entries[n].shown.row); n > 0 && bytes > l.pace.bytes {
+			if bytes += len(entries[n].shown.Row); n > 0 && bytes > l.pace.bytes {
 				break
 			}
 		}
@@ -180,8 +142,8 @@ func (r *LiveReader) give(entries []liveEntry, list []LiveEvent) []LiveEvent {
 			list, q.page = nil, p
 		}
 		list = slices.Grow(list, n)
-		for _, e := range entries[:n] {
-			list = append(list, LiveEvent{Kind: e.kind, shown: e.shown})
+		for i, e := range entries[:n] {
+			list = append(list, LiveEvent{Kind: e.kind, LiveShown: e.shown, query: q, number: r.number + uint64(i) + 1})
 		}
 		if p == nil {
 			r.number += uint64(n)
@@ -192,24 +154,8 @@ func (r *LiveReader) give(entries []liveEntry, list []LiveEvent) []LiveEvent {
 	if p.takers++; p.takers >= q.readers {
 		q.page = nil
 	}
-	r.page, r.number = p, p.batch.To
+	r.batch, r.number = p.batch, p.batch.To
 	return p.events
-}
-
-// finish makes the rest of events that give has listed, the first one of which
-// has a number.
-func (l *Live) finish(q *liveQuery, number uint64, list []LiveEvent) {
-	text, ends := make([]byte, 0, len(list)*(len(q.cursor)+8)), make([]int, 0, liveMany)
-	for range list {
-		number++
-		text = l.appendCursor(text, q, number, "", false)
-		ends = append(ends, len(text))
-	}
-	cursors, from := string(text), 0
-	for i := range list {
-		list[i].show(cursors[from:ends[i]])
-		from = ends[i]
-	}
 }
 
 // livePart is how many rows are looked at before it is seen whether a page is
@@ -219,7 +165,7 @@ const livePart = 32
 // begin lists a LiveReset and begins a snapshot.
 func (r *LiveReader) begin(list []LiveEvent) []LiveEvent {
 	r.number, r.sweeping, r.edge, r.reset = 0, true, "", false
-	return append(list, LiveEvent{Kind: LiveReset, Position: r.live.position, Time: r.live.stamp})
+	return append(list, LiveEvent{Kind: LiveReset, LiveShown: r.live.show("", nil)})
 }
 
 // sweep lists a part of a snapshot: the events of rows that were given out
@@ -232,11 +178,9 @@ func (r *LiveReader) sweep(entries []liveEntry, list []LiveEvent) []LiveEvent {
 			break
 		}
 		r.number++
-		if e.shown.id <= r.edge { // else the row is yet to come
-			told := LiveEvent{Kind: e.kind, shown: e.shown}
-			told.show(r.Cursor())
-			list = append(list, told)
-			bytes += len(e.shown.row)
+		if e.shown.ID <= r.edge { // else the row is yet to come
+			list = append(list, r.event(e.kind, e.shown))
+			bytes += len(e.shown.Row)
 		}
 	}
 	if r.number < q.ring.next() {
@@ -258,29 +202,24 @@ func (r *LiveReader) sweep(entries []liveEntry, list []LiveEvent) []LiveEvent {
 				l.fail(q, q.projection.missing)
 			}
 			bytes += len(row)
-			list = append(list, LiveEvent{Kind: LiveRow, ID: id, Row: row, Position: l.position, Time: l.stamp, Cursor: r.Cursor()})
+			list = append(list, r.event(LiveRow, l.show(id, row)))
 		})
 	}
 	if !more {
 		r.sweeping, r.edge = false, ""
-		list = append(list, LiveEvent{Kind: LiveCurrent, Position: l.position, Time: l.stamp, Cursor: r.Cursor()})
+		list = append(list, r.event(LiveCurrent, l.show("", nil)))
 	}
 	return list
 }
 
-// show fills in what a row shows, and a cursor.
-func (e *LiveEvent) show(cursor string) {
-	s := e.shown
-	e.ID, e.Row, e.Position, e.Time, e.Cursor = s.id, s.row, s.position, time.Unix(0, s.time), cursor
+// event is one after which the reader is where it is now.
+func (r *LiveReader) event(kind LiveKind, shown *LiveShown) LiveEvent {
+	return LiveEvent{kind, shown, r.query, r.number, r.edge}
 }
 
-// cursor names a place: what is before event number, and while a snapshot is
-// under way the last row that was given out.
-func (l *Live) cursor(q *liveQuery, number uint64, edge string, sweeping bool) string {
-	return string(l.appendCursor(make([]byte, 0, len(q.cursor)+24+2*len(edge)), q, number, edge, sweeping))
-}
-
-func (l *Live) appendCursor(b []byte, q *liveQuery, number uint64, edge string, sweeping bool) []byte {
+// appendCursor names a place: what is before event number, and while a snapshot
+// is under way the last row that was given out.
+func (q *liveQuery) appendCursor(b []byte, number uint64, edge string, sweeping bool) []byte {
 	b = strconv.AppendUint(append(b, q.cursor...), number, cursorBase)
 	if sweeping {
 		b = base64.RawURLEncoding.AppendEncode(append(b, '.'), []byte(edge))

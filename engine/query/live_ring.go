@@ -21,54 +21,65 @@ const (
 )
 
 // String returns the kind as events name it.
-func (k LiveKind) String() string {
-	return [...]string{"", "row", "enter", "change", "leave", "current", "reset"}[k]
-}
+func (k LiveKind) String() string { return liveKinds[k] }
+
+var liveKinds = [...]string{"", "row", "enter", "change", "leave", "current", "reset"}
 
 // LiveEvent is one step of a live query's result.
 type LiveEvent struct {
-	Kind     LiveKind
-	ID       string    // of the row; empty of LiveCurrent and LiveReset
-	Row      []byte    // a JSON object: what the query shows of the row
-	Position uint64    // of the newest commit when this was so
-	Time     time.Time // when this was so
-	Cursor   string    // resumes right after it; empty of LiveReset
+	Kind LiveKind
+	*LiveShown
 
-	shown *liveShown // nil of what only one reader gets
+	query  *liveQuery // nil of LiveReset
+	number uint64     // of the event that comes next
+	edge   string     // of the snapshot under way: the last row that was given out
 }
 
-// Made returns what f makes of the event, but for its Kind and Cursor: it is
-// made once for all events, also of other queries, that tell the same of the
-// row. f must always be the same. It is nil of what no other event tells.
-func (e *LiveEvent) Made(f func() any) any {
-	if e.shown == nil {
-		return nil
-	}
-	e.shown.once.Do(func() { e.shown.made = f() })
-	return e.shown.made
-}
+// LiveShown is what events tell of a row at one moment. Queries that show the
+// same of it share one, so nobody may change it.
+type LiveShown struct {
+	ID       string // of the row; empty of LiveCurrent and LiveReset
+	Row      []byte // a JSON object: what the query shows of the row; nil where it leaves
+	Position uint64 // of the newest commit when this was so
+	time     int64  // when this was so, in nanoseconds since 1970
 
-// liveShown is what events tell of a row at one moment. Queries that show the
-// same of it share one; but for held and made nobody changes it.
-type liveShown struct {
-	id       string
-	row      []byte // nil where it leaves
-	position uint64
-	time     int64 // nanoseconds since 1970
-	held     int   // rings that have it
+	held int // rings that have it
 
 	once sync.Once
-	made any
+	text []byte
 }
 
-// size is about what it takes, with the form that is made of it.
-func (s *liveShown) size() int { return 384 + 3*len(s.row) }
+// Time is when this was so.
+func (s *LiveShown) Time() time.Time { return time.Unix(0, s.time) }
+
+// Text returns what f makes of it, once for all events, also of other queries,
+// that tell the same of the row. f must always be the same, and nobody may change
+// what it returned.
+func (s *LiveShown) Text(f func(*LiveShown) []byte) []byte {
+	s.once.Do(func() { s.text = f(s) })
+	return s.text
+}
+
+// size is about what it takes, with the text that is made of it.
+func (s *LiveShown) size() int { return 256 + 3*len(s.Row) }
+
+// AppendCursor adds the cursor that resumes right after the event: letters,
+// digits, and what JSON needs no escapes for. LiveReset has none.
+func (e *LiveEvent) AppendCursor(b []byte) []byte {
+	if e.query == nil {
+		return b
+	}
+	return e.query.appendCursor(b, e.number, e.edge, e.edge != "")
+}
+
+// Cursor is what AppendCursor adds.
+func (e *LiveEvent) Cursor() string { return string(e.AppendCursor(nil)) }
 
 // liveEntry is an event in a ring. Many are told of and few are read, so it is
 // no more than that.
 type liveEntry struct {
 	kind  LiveKind
-	shown *liveShown
+	shown *LiveShown
 }
 
 // liveEntryBytes is about what a liveEntry takes, as rings grow.

@@ -10,12 +10,11 @@ import (
 )
 
 // eventForm is a schema in which events are told. Its number is that of the
-// form that readers of one event share. It has one of two ways to make it.
+// form that readers of one event share.
 type eventForm struct {
 	name   string
 	number int
 	encode func(*engine.Event) []byte // the whole server-sent event
-	rest   func(*engine.Event) []byte // the members of its document behind cursor and kind, which are not shared
 }
 
 // eventForms are the schemas by name; the first is that of who names none.
@@ -35,27 +34,23 @@ func eventForms(hub *engine.Hub) []eventForm {
 // appendText adds the event as a server-sent event, unless the schema has no
 // words for it.
 func (f eventForm) appendText(b []byte, e *engine.Event) []byte {
-	if f.rest == nil {
-		return append(b, e.Form(f.number, f.encode)...)
-	}
-	b = append(append(b, "id: "...), e.Cursor...)
-	b = append(append(b, "\nevent: "...), e.Kind...)
-	b = f.appendDocument(append(b, dataField...), e)
-	return append(b, "\n\n"...)
+	return append(b, e.Form(f.number, f.encode)...)
 }
 
 // appendDocument adds the document in that.
 func (f eventForm) appendDocument(b []byte, e *engine.Event) []byte {
-	if f.rest == nil {
-		return append(b, eventJSON(e.Form(f.number, f.encode))...)
-	}
-	b = append(b, '{')
-	if e.Cursor != "" { // letters, digits, and what needs no escapes
-		b = append(append(append(b, `"cursor":"`...), e.Cursor...), `",`...)
-	}
-	b = append(append(append(b, `"kind":"`...), e.Kind...), '"')
-	return append(append(b, e.Form(f.number, f.rest)...), '}')
+	return append(b, eventJSON(e.Form(f.number, f.encode))...)
 }
+
+// eventList is events in a schema.
+type eventList struct {
+	form eventForm
+	list []*engine.Event
+}
+
+func (l eventList) count() int                            { return len(l.list) }
+func (l eventList) appendText(b []byte, i int) []byte     { return l.form.appendText(b, l.list[i]) }
+func (l eventList) appendDocument(b []byte, i int) []byte { return l.form.appendDocument(b, l.list[i]) }
 
 // eventText is a server-sent event.
 func eventText(e *engine.Event, document any) []byte {
@@ -94,15 +89,15 @@ func eventJSON(text []byte) []byte {
 
 // appendPage adds events as a page in JSON. shown is how many the schema has
 // words for.
-func (f eventForm) appendPage(b []byte, list []*engine.Event, cursor string) (page []byte, shown int) {
+func appendPage(b []byte, list tellable, cursor string) (page []byte, shown int) {
 	b = append(b, `{"events":[`...)
-	for _, e := range list {
+	for i := range list.count() {
 		from := len(b)
 		if shown > 0 {
 			b = append(b, ',')
 		}
 		begin := len(b)
-		if b = f.appendDocument(b, e); len(b) == begin {
+		if b = list.appendDocument(b, i); len(b) == begin {
 			b = b[:from]
 			continue
 		}

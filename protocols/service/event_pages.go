@@ -35,10 +35,10 @@ const smallPage = 512
 
 // newStreamPage makes the page of a list of events. text is room for it; the page
 // may lie there.
-func newStreamPage(kind streamKind, f eventForm, list []*engine.Event, cursor string, text []byte, c *compressors) (p *streamPage, b []byte) {
+func newStreamPage(kind streamKind, list tellable, cursor string, text []byte, c *compressors) (p *streamPage, b []byte) {
 	p, b = &streamPage{}, text[:0]
 	if kind == socketPlain || kind == socketDeflate {
-		if b, p.shown = f.appendPage(b, list, cursor); p.shown == 0 {
+		if b, p.shown = appendPage(b, list, cursor); p.shown == 0 {
 			return p, b
 		}
 		if kind == socketDeflate && len(b) > smallPage {
@@ -48,9 +48,9 @@ func newStreamPage(kind streamKind, f eventForm, list []*engine.Event, cursor st
 		}
 		return p, b
 	}
-	for _, e := range list {
+	for i := range list.count() {
 		before := len(b)
-		if b = f.appendText(b, e); len(b) > before {
+		if b = list.appendText(b, i); len(b) > before {
 			p.shown++
 		}
 	}
@@ -85,7 +85,7 @@ type streamPages struct {
 
 type pageKey struct {
 	kind  streamKind
-	form  int
+	form  int // of the follower
 	batch engine.BatchID
 }
 
@@ -98,15 +98,15 @@ func newStreamPages() *streamPages { return &streamPages{pages: map[pageKey]*sha
 
 // send has a sink send the page of a list that a subscription gave out, and
 // returns how many events are on it.
-func (s *streamPages) send(to sink, f eventForm, sub follower, list []*engine.Event) (shown int, err error) {
+func (s *streamPages) send(to sink, sub follower, list tellable) (shown int, err error) {
 	var page *streamPage
 	id, shared := sub.Batch()
 	if shared {
-		page = s.shared(pageKey{to.kind(), f.number, id}, f, sub, list)
+		page = s.shared(pageKey{to.kind(), sub.schema(), id}, sub, list)
 	} else {
 		text := s.text()
 		defer s.giveBack(text)
-		page, *text = newStreamPage(to.kind(), f, list, sub.Cursor(), *text, &s.compressors)
+		page, *text = newStreamPage(to.kind(), list, sub.Cursor(), *text, &s.compressors)
 	}
 	sub.Release()
 	if page.shown == 0 {
@@ -134,7 +134,7 @@ func (s *streamPages) giveBack(text *[]byte) {
 }
 
 // shared returns a page that other streams have, too.
-func (s *streamPages) shared(key pageKey, f eventForm, sub follower, list []*engine.Event) *streamPage {
+func (s *streamPages) shared(key pageKey, sub follower, list tellable) *streamPage {
 	s.mu.Lock()
 	p := s.pages[key]
 	if p == nil {
@@ -147,7 +147,7 @@ func (s *streamPages) shared(key pageKey, f eventForm, sub follower, list []*eng
 	p.once.Do(func() {
 		text := s.text()
 		var page *streamPage
-		page, *text = newStreamPage(key.kind, f, list, sub.Cursor(), *text, &s.compressors)
+		page, *text = newStreamPage(key.kind, list, sub.Cursor(), *text, &s.compressors)
 		if key.kind == sourcePlain {
 			page.wire = bytes.Clone(page.wire) // it lay there
 		}

@@ -172,7 +172,7 @@ func (c *call) openSocket(cursor string) (sink, error) {
 
 // say sends a page without events.
 func (s socket) say(cursor string) error {
-	page, _ := eventForm{}.appendPage(nil, nil, cursor)
+	page, _ := appendPage(nil, eventList{}, cursor)
 	return s.text.SendFrame(wire.TextFrame(page, false))
 }
 

@@ -75,17 +75,49 @@ type sink interface {
 
 // follower is what a stream tells: events of the hub, or of a live query.
 type follower interface {
-	// Next waits for events; none come when idle has passed without one.
-	Next(ctx context.Context, idle time.Duration) ([]*engine.Event, error)
-	// Cursor resumes after what Next returned.
+	// next waits for events; none come when idle has passed without one. They
+	// are good until Release.
+	next(ctx context.Context, idle time.Duration) (tellable, error)
+	// schema is the number of the form in which it tells them.
+	schema() int
+	// Cursor resumes after what next returned.
 	Cursor() string
-	// Batch names what Next returned; shared says that others have the same.
+	// Batch names what next returned; shared says that others have the same.
 	Batch() (id engine.BatchID, shared bool)
-	// Release lets go of what Next returned: a client that takes nothing holds
+	// Release lets go of what next returned: a client that takes nothing holds
 	// its page, and no events.
 	Release()
 	Close()
 }
+
+// tellable is events that can be put on a page, each by its place. What is added
+// of one that the schema has no words for is nothing.
+type tellable interface {
+	count() int
+	appendText(b []byte, i int) []byte     // as a server-sent event
+	appendDocument(b []byte, i int) []byte // the document in that
+}
+
+// eventFollower tells events in a schema.
+type eventFollower struct {
+	subscription
+	form eventForm
+}
+
+type subscription interface {
+	Next(ctx context.Context, idle time.Duration) ([]*engine.Event, error)
+	Cursor() string
+	Batch() (id engine.BatchID, shared bool)
+	Release()
+	Close()
+}
+
+func (f eventFollower) next(ctx context.Context, idle time.Duration) (tellable, error) {
+	list, err := f.Next(ctx, idle)
+	return eventList{f.form, list}, err
+}
+
+func (f eventFollower) schema() int { return f.form.number }
 
 // upgrades reports whether the request opens a WebSocket, and streams whether
 // it wants a stream at all.
@@ -105,7 +137,7 @@ func (c *call) streamCursor() string {
 
 // stream begins a stream of what follow gives. It lives on when the request has
 // been answered, without what the request needed.
-func (c *call) stream(form eventForm, follow func() (follower, error)) (answer, error) {
+func (c *call) stream(follow func() (follower, error)) (answer, error) {
 	upgrade, _ := c.upgrades()
 	if upgrade {
 		if err := c.sameOrigin(); err != nil {
@@ -131,7 +163,7 @@ func (c *call) stream(form eventForm, follow func() (follower, error)) (answer, 
 		}
 		return answer{sent: true}, nil
 	}
-	stream := &eventStream{streams: c.streams, sub: sub, sink: s, form: form, known: c.again()}
+	stream := &eventStream{streams: c.streams, sub: sub, sink: s, known: c.again()}
 	c.streams.open.Add(1)
 	c.streams.running.Go(func() {
 		stream.run(c.streams.life)
@@ -182,7 +214,6 @@ type eventStream struct {
 	*streams
 	sub   follower
 	sink  sink
-	form  eventForm
 	known func() error // authenticates again
 }
 
@@ -193,7 +224,7 @@ func (s *eventStream) run(life context.Context) {
 	ctx := s.sink.alive()
 	asked := time.Now()
 	for {
-		list, err := s.sub.Next(ctx, streamHeartbeat)
+		list, err := s.sub.next(ctx, streamHeartbeat)
 		if ctx.Err() != nil {
 			s.sink.cut()
 			return
@@ -222,7 +253,7 @@ func (s *eventStream) run(life context.Context) {
 			}
 			asked = now
 		}
-		if len(list) == 0 {
+		if list.count() == 0 {
 			err = s.sink.beat(s.sub.Cursor())
 		} else {
 			err = s.write(list)
@@ -244,8 +275,8 @@ func (s *eventStream) run(life context.Context) {
 }
 
 // write sends a page.
-func (s *eventStream) write(list []*engine.Event) error {
-	shown, err := s.pages.send(s.sink, s.form, s.sub, list)
+func (s *eventStream) write(list tellable) error {
+	shown, err := s.pages.send(s.sink, s.sub, list)
 	s.sent.Add(int64(shown))
 	return err
 }

@@ -36,8 +36,9 @@ func readEvents(c *call) (answer, error) {
 		return answer{}, err
 	}
 	if _, streams := c.upgrades(); streams {
-		return c.stream(form, func() (follower, error) {
-			return c.hub.Subscribe(c.r.Context(), c.caller, f, c.streamCursor())
+		return c.stream(func() (follower, error) {
+			sub, err := c.hub.Subscribe(c.r.Context(), c.caller, f, c.streamCursor())
+			return eventFollower{sub, form}, err
 		})
 	}
 	limit, err := c.integer("limit", pageDefault, 1, pageMost)
@@ -56,7 +57,7 @@ func readEvents(c *call) (answer, error) {
 	for i := range list {
 		events[i] = &list[i]
 	}
-	page, shown := form.appendPage(nil, events, next)
+	page, shown := appendPage(nil, eventList{form, events}, next)
 	if shown == 0 && wait > 0 {
 		page, err = c.awaitEvents(f, form, next, limit, time.Duration(wait)*time.Second)
 	}
@@ -87,7 +88,7 @@ func (c *call) awaitEvents(f engine.EventFilter, form eventForm, cursor string, 
 			list = list[:limit]
 			next = list[limit-1].Cursor
 		}
-		page, shown := form.appendPage(nil, list, next)
+		page, shown := appendPage(nil, eventList{form, list}, next)
 		if shown > 0 || len(list) == 0 || len(list) == limit || !time.Now().Before(until) {
 			return page, nil
 		}

@@ -39,12 +39,12 @@ func followJob(c *call) (answer, error) {
 		return answer{}, invalid("progress is a stream: send Accept: text/event-stream, or open a WebSocket; GET /api/v1/jobs/{id} is how it stands now")
 	}
 	form := eventForm{name: "job", encode: func(e *engine.Event) []byte { return eventText(e, e.Data) }}
-	return c.stream(form, func() (follower, error) {
+	return c.stream(func() (follower, error) {
 		f, err := c.hub.FollowJob(c.r.Context(), c.caller, c.params[0], c.streamCursor())
 		if err != nil {
 			return nil, err
 		}
-		return &jobStream{JobFollower: f, id: c.params[0]}, nil
+		return eventFollower{&jobStream{JobFollower: f, id: c.params[0]}, form}, nil
 	})
 }
 

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -51,8 +52,10 @@ func followQuery(c *call) (answer, error) {
 	if _, streams := c.upgrades(); !streams {
 		return answer{}, invalid("a live query is a stream: send Accept: text/event-stream, or open a WebSocket")
 	}
-	form := eventForm{name: "query", rest: liveRest}
-	return c.stream(form, func() (follower, error) { return c.hub.LiveQuery(c.r.Context(), c.caller, r) })
+	return c.stream(func() (follower, error) {
+		q, err := c.hub.LiveQuery(c.r.Context(), c.caller, r)
+		return liveFollower{q}, err
+	})
 }
 
 // liveRequest is what the request asks to follow.
@@ -86,21 +89,55 @@ func (c *call) liveRequest() (r engine.QueryRequest, err error) {
 	return r, nil
 }
 
-// liveRest is a liveDocument behind its kind: what all queries that show the
-// same of a row tell in the same bytes.
-func liveRest(e *engine.Event) []byte {
-	b := make([]byte, 0, 96+len(e.ID.DeviceID)+len(e.ID.ModuleID)+len(e.Data))
-	b = e.Time.AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
-	b = append(b, '"')
-	if e.ID.DeviceID != "" {
-		b = twin.AppendString(append(b, `,"deviceId":`...), e.ID.DeviceID)
+// liveFollower tells what a live query does.
+type liveFollower struct{ *engine.LiveQuery }
+
+func (f liveFollower) next(ctx context.Context, idle time.Duration) (tellable, error) {
+	list, err := f.Next(ctx, idle)
+	return liveList(list), err
+}
+
+func (liveFollower) schema() int { return 0 }
+
+// liveList is events of a live query. Cursors and kinds are put between what all
+// queries that show the same of a row share.
+type liveList []query.LiveEvent
+
+func (l liveList) count() int { return len(l) }
+
+func (l liveList) appendText(b []byte, i int) []byte {
+	e := &l[i]
+	b = e.AppendCursor(append(b, "id: "...))
+	b = append(append(append(b, "\nevent: "...), e.Kind.String()...), dataField...)
+	b = l.appendDocument(b, i)
+	return append(b, "\n\n"...)
+}
+
+func (l liveList) appendDocument(b []byte, i int) []byte {
+	e := &l[i]
+	b = append(b, '{')
+	if e.Kind != query.LiveReset {
+		b = append(e.AppendCursor(append(b, `"cursor":"`...)), `",`...)
 	}
-	if e.ID.ModuleID != "" {
-		b = twin.AppendString(append(b, `,"moduleId":`...), e.ID.ModuleID)
+	b = append(append(append(b, `"kind":"`...), e.Kind.String()...), '"')
+	return append(append(b, e.Text(liveRest)...), '}')
+}
+
+// liveRest is a liveDocument behind its kind.
+func liveRest(e *query.LiveShown) []byte {
+	id := engine.LiveIdentity(e)
+	b := make([]byte, 0, 96+len(e.ID)+len(e.Row))
+	b = e.Time().UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
+	b = append(b, '"')
+	if id.DeviceID != "" {
+		b = twin.AppendString(append(b, `,"deviceId":`...), id.DeviceID)
+	}
+	if id.ModuleID != "" {
+		b = twin.AppendString(append(b, `,"moduleId":`...), id.ModuleID)
 	}
 	b = strconv.AppendUint(append(b, `,"position":`...), e.Position, 10)
-	if len(e.Data) > 0 {
-		b = append(append(b, `,"row":`...), e.Data...)
+	if len(e.Row) > 0 {
+		b = append(append(b, `,"row":`...), e.Row...)
 	}
 	return b
 }

@@ -65,12 +65,12 @@ func followRun(c *call) (answer, error) {
 		return answer{}, notAStream("GET /api/v1/runs/{run}")
 	}
 	form := eventForm{name: "run", encode: func(e *engine.Event) []byte { return eventText(e, e.Data) }}
-	return c.stream(form, func() (follower, error) {
+	return c.stream(func() (follower, error) {
 		f, err := c.hub.FollowRun(c.r.Context(), c.caller, c.params[0], c.streamCursor())
 		if err != nil {
 			return nil, err
 		}
-		return &runStream{f}, nil
+		return eventFollower{&runStream{f}, form}, nil
 	})
 }
 
@@ -106,7 +106,7 @@ func followJobRuns(c *call) (answer, error) {
 		return answer{}, notAStream("GET /api/v1/runs/counts?jobId={job}")
 	}
 	form := eventForm{name: "jobRuns", encode: func(e *engine.Event) []byte { return eventText(e, e.Data) }}
-	return c.stream(form, func() (follower, error) {
+	return c.stream(func() (follower, error) {
 		job, err := c.hub.Job(c.r.Context(), c.caller, c.params[0])
 		if err != nil {
 			return nil, err
@@ -118,7 +118,7 @@ func followJobRuns(c *call) (answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &jobRunsStream{JobFollower: f, hub: c.hub, caller: c.caller, job: job}, nil
+		return eventFollower{&jobRunsStream{JobFollower: f, hub: c.hub, caller: c.caller, job: job}, form}, nil
 	})
 }
 
