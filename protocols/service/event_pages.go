@@ -75,6 +75,7 @@ const (
 // streamPages finds the pages that streams share.
 type streamPages struct {
 	compressors compressors
+	gatherings  wire.Gatherings
 	texts       sync.Pool // *[]byte, in which pages are made
 
 	mu    sync.Mutex

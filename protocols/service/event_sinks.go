@@ -24,6 +24,7 @@ type eventSource struct {
 	gzip bool
 	sum  gzipSum   // of all that was sent
 	last time.Time // when the write deadline was set
+	room *wire.Gatherings
 }
 
 // openEventSource answers the request and takes its connection.
@@ -46,7 +47,7 @@ func (c *call) openEventSource(cursor string) (sink, error) {
 	b.WriteString("HTTP/1.1 200 OK\r\n")
 	_ = head.Write(&b) // a Buffer takes everything
 	b.WriteString("\r\n")
-	s := &eventSource{conn: conn, gzip: takesGzip(c.r.Header)}
+	s := &eventSource{conn: conn, gzip: takesGzip(c.r.Header), room: &c.streams.pages.gatherings}
 	if s.gzip {
 		b.WriteString(gzipHeader)
 	}
@@ -106,7 +107,7 @@ func (s *eventSource) write(b []byte) error {
 		}
 		s.last = now
 	}
-	return wire.WriteOnce(s.conn, b)
+	return wire.WriteOnce(s.conn, b, s.room)
 }
 
 // say writes a few lines.
@@ -151,7 +152,10 @@ func (s *eventSource) cut() {
 func (s *eventSource) alive() context.Context { return s.ctx }
 
 // socket is a stream of pages on a WebSocket.
-type socket struct{ text *wire.Text }
+type socket struct {
+	text *wire.Text
+	room *wire.Gatherings
+}
 
 // openSocket answers the handshake. Its first page has no events: it says
 // where the stream begins.
@@ -160,7 +164,7 @@ func (c *call) openSocket(cursor string) (sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := socket{t}
+	s := socket{t, &c.streams.pages.gatherings}
 	if cursor != "" {
 		if err := s.say(cursor); err != nil {
 			s.cut()
@@ -173,7 +177,7 @@ func (c *call) openSocket(cursor string) (sink, error) {
 // say sends a page without events.
 func (s socket) say(cursor string) error {
 	page, _ := appendPage(nil, eventList{}, cursor)
-	return s.text.SendFrame(wire.TextFrame(page, false))
+	return s.text.SendFrame(wire.TextFrame(page, false), s.room)
 }
 
 func (s socket) kind() streamKind {
@@ -183,7 +187,7 @@ func (s socket) kind() streamKind {
 	return socketPlain
 }
 
-func (s socket) send(page *streamPage) error { return s.text.SendFrame(page.wire) }
+func (s socket) send(page *streamPage) error { return s.text.SendFrame(page.wire, s.room) }
 
 func (s socket) beat(cursor string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), streamPong)

@@ -131,8 +131,15 @@ type gathered struct {
 	done  bool
 }
 
-// recordMost is what TLS puts into one record.
-const recordMost = 16 << 10
+// Gatherings are idle bytes in which WriteOnce has gathered: pages come many in
+// a second, and new bytes for each took a third of what their way to the peer
+// does. The zero value is ready, and safe for concurrent use.
+type Gatherings struct{ idle sync.Pool } // *[]byte
+
+const (
+	recordMost = 16 << 10  // what TLS puts into one record
+	gatherMost = 256 << 10 // what is kept for the next one who gathers
+)
 
 // Write writes, or gathers what is written.
 func (s *Socket) Write(b []byte) (int, error) {
@@ -151,13 +158,17 @@ func (s *Socket) Write(b []byte) (int, error) {
 
 // WriteOnce writes to a connection, over TLS in one write of all records: else
 // each would be a system call that wakes the peer. One caller at a time.
-func WriteOnce(conn net.Conn, b []byte) error {
+func WriteOnce(conn net.Conn, b []byte, gatherings *Gatherings) error {
 	s := socketOf(conn)
 	if s == nil || len(b) <= recordMost {
 		_, err := conn.Write(b)
 		return err
 	}
-	g := &gathered{bytes: make([]byte, 0, len(b)+len(b)/64+1024)} // records have heads and sums
+	room, ok := gatherings.idle.Get().(*[]byte)
+	if need := len(b) + len(b)/64 + 1024; !ok || cap(*room) < need { // records have heads and sums
+		room = new(make([]byte, 0, need))
+	}
+	g := &gathered{bytes: *room}
 	s.gather.Store(g)
 	_, err := conn.Write(b)
 	g.mu.Lock()
@@ -169,6 +180,9 @@ func WriteOnce(conn net.Conn, b []byte) error {
 		}
 	}
 	g.done = true
+	if *room = g.bytes[:0]; cap(*room) <= gatherMost {
+		gatherings.idle.Put(room)
+	}
 	return err
 }
 

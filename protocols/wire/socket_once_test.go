@@ -47,13 +47,14 @@ func oncePair(t *testing.T) (server, client *tls.Conn, counted *countedConn) {
 // TestWriteOnce: many records go out in one write and in order, also when
 // somebody else writes at that time.
 func TestWriteOnce(t *testing.T) {
+	var gatherings Gatherings
 	server, client, counted := oncePair(t)
 	const large = 100_000
 	pieces := [][]byte{bytes.Repeat([]byte("a"), 10), bytes.Repeat([]byte("b"), large), bytes.Repeat([]byte("c"), 5), bytes.Repeat([]byte("d"), large)}
 	done := make(chan error, 2)
 	go func() {
 		for _, p := range pieces {
-			if err := WriteOnce(server, p); err != nil {
+			if err := WriteOnce(server, p, &gatherings); err != nil {
 				done <- err
 				return
 			}
@@ -79,7 +80,7 @@ func TestWriteOnce(t *testing.T) {
 			var err error
 			for range 50 {
 				if letter == 'x' {
-					err = errors.Join(err, WriteOnce(server, bytes.Repeat([]byte{letter}, large)))
+					err = errors.Join(err, WriteOnce(server, bytes.Repeat([]byte{letter}, large), &gatherings))
 				} else {
 					_, wrote := server.Write(bytes.Repeat([]byte{letter}, large))
 					err = errors.Join(err, wrote)
@@ -109,7 +110,7 @@ func TestWriteOnceFails(t *testing.T) {
 	if err := server.SetWriteDeadline(time.Now().Add(-time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteOnce(server, make([]byte, 100_000)); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := WriteOnce(server, make([]byte, 100_000), &Gatherings{}); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("after the deadline: %v", err)
 	}
 }

@@ -92,7 +92,7 @@ func (t *Text) Compressed() bool { return t.compressed }
 
 // SendFrame writes what TextFrame made, in one write of the connection. Many
 // may send the same frame.
-func (t *Text) SendFrame(frame []byte) error {
+func (t *Text) SendFrame(frame []byte, gatherings *Gatherings) error {
 	l := &t.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,7 +105,7 @@ func (t *Text) SendFrame(frame []byte) error {
 	if l.cut.Load() {
 		return errCut
 	}
-	return WriteOnce(l.Conn, frame)
+	return WriteOnce(l.Conn, frame, gatherings)
 }
 
 // deflateTail ends what a sync flush of DEFLATE writes, and stays off the wire.
