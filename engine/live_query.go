@@ -37,8 +37,8 @@ const (
 	// How long events gather of a query of which many come, before its readers are
 	// told: for each open subscription, and at most. A turn of a subscription, in
 	// which it is woken and writes, takes 20 to 50 us of a processor, so that all of
-	// them take about 2 % of one, however much changes.
-	liveEach   = 1500 * time.Microsecond
+	// them take 1 to 2 % of one, however much changes.
+	liveEach   = 2400 * time.Microsecond
 	liveGather = 250 * time.Millisecond
 	// How old the times of activity may be in what live queries show, and how
 	// often they are looked at when conditions wait for them.
