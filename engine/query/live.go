@@ -32,6 +32,7 @@ type Live struct {
 	tidyAt      int     // so many rows in due are tidied
 	turn        uint64  // changes and rows looked at so far
 	row         liveRow // that is evaluated
+	held        heldValue
 	touched     []*liveQuery
 	changed     []*projection
 	dirty       []*liveQuery // have events of which their readers don't know
@@ -96,7 +97,7 @@ type liveRows interface {
 
 // NewLive returns live queries over columns. All changes must go through
 // Live.Apply from then on.
-func NewLive(c *Columns, o LiveOptions) *Live { return newLive(columnsTable{c}, o) }
+func NewLive(c *Columns, o LiveOptions) *Live { return newLive(columnsTable{c, c.mu.RUnlock}, o) }
 
 func newLive(t liveTable, o LiveOptions) *Live {
 	l := &Live{
@@ -210,7 +211,9 @@ func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 			p := u.projection
 			switch {
 			case p == nil:
-				l.touch(u.query).turned = true
+				if !l.bars(u.query, f.Path, rows, n) {
+					l.touch(u.query).turned = true
+				}
 				return
 			case quiet && p.items == nil:
 				return
@@ -231,6 +234,29 @@ func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 		}
 	}
 	l.changed = l.changed[:0]
+}
+
+// bars reports whether a change of a path can't concern a query since the row is
+// none of those that its guard lets in. What changes the guarded value itself
+// touches the query by the guard's path.
+func (l *Live) bars(q *liveQuery, changed Path, rows liveRows, n uint32) bool {
+	g := q.guard
+	if g == nil || related(changed, g.path) {
+		return false
+	}
+	if h := &l.held; h.turn != l.turn || !samePath(h.path, g.path) {
+		h.turn, h.path = l.turn, g.path
+		h.value, h.known = rows.value(n, g.path)
+	}
+	return l.held.known && !same(l.held.value, g.value)
+}
+
+// heldValue is what the row of a change had at a path before.
+type heldValue struct {
+	turn  uint64
+	path  Path
+	value Value
+	known bool // the columns could tell
 }
 
 // touch lists a query among those that a change concerns.

@@ -64,3 +64,65 @@ func BenchmarkLiveApply(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLiveSites measures a patch of what a hundred queries show of devices
+// that are of a site each, when the queries are of no device, of a site each, and
+// a mixture: of sites, of what is low in a site, of what is low anywhere, of all.
+func BenchmarkLiveSites(b *testing.B) {
+	const shown = "SELECT deviceId, reported.battery, reported.uptime FROM devices WHERE "
+	for _, tc := range []struct {
+		name  string
+		where func(i int) string
+	}{
+		{"silent", func(i int) string { return fmt.Sprintf("reported.battery < %d", -i) }},
+		{"sites", func(i int) string { return fmt.Sprintf("tags.site = 'site-%03d'", i) }},
+		{"mixed", func(i int) string {
+			switch {
+			case i < 60:
+				return fmt.Sprintf("tags.site = 'site-%03d'", i)
+			case i < 80:
+				return fmt.Sprintf("tags.site = 'site-%03d' AND reported.battery < 20", i)
+			case i < 95:
+				return fmt.Sprintf("reported.battery < %d", 12+i%15)
+			}
+			return fmt.Sprintf("reported.battery < %d", 1000+i)
+		}},
+		{"all", func(i int) string { return fmt.Sprintf("reported.battery < %d", 1000+i) }},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			l := NewLive(NewColumns(ColumnOptions{ID: Path{"deviceId"}}), LiveOptions{Queries: 100, Bytes: 64 << 20, Linger: time.Minute, Instance: "b"})
+			reported := func(key string) Path { return Path{"properties", "reported", key} }
+			const devices = 10_000
+			ids := make([]string, devices)
+			for i := range devices {
+				ids[i] = fmt.Sprint("device-", i)
+				l.Apply(uint64(i), time.Unix(1000, 0), []Change{{ID: ids[i], Replace: true, Fields: []Field{
+					{Path{"tags", "site"}, StringValue(fmt.Sprintf("site-%03d", i%100))}, {reported("battery"), NumberValue(50)}, {reported("uptime"), NumberValue(1)},
+				}}})
+			}
+			for i := range 100 {
+				q, err := Parse(shown+tc.where(i), Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				r, err := l.Open(q, "")
+				if err != nil {
+					b.Fatal(err)
+				}
+				for more := (<-chan struct{})(l.ready); more == l.ready; {
+					if _, more, err = r.Next(1000, nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			n := uint64(devices)
+			for b.Loop() {
+				n++
+				l.Apply(n, time.Unix(1001, 0), []Change{{ID: ids[n%256*37], Fields: []Field{
+					{reported("battery"), NumberValue(float64(10 + n*31%90))}, {reported("uptime"), NumberValue(float64(n))},
+					{reported("temperature"), NumberValue(float64(n % 40))}, {reported("$version"), NumberValue(float64(n))},
+				}}})
+			}
+		})
+	}
+}

@@ -6,11 +6,14 @@ import (
 )
 
 // columnsTable lets live queries read columns.
-type columnsTable struct{ *Columns }
+type columnsTable struct {
+	*Columns
+	release func() // made once: each change looks twice
+}
 
 func (t columnsTable) look() (rows liveRows, release func()) {
 	t.mu.RLock()
-	return columnsRows{t.store}, t.mu.RUnlock
+	return columnsRows{t.store}, t.release
 }
 
 // columnsRows are the rows of columns while nobody changes them.

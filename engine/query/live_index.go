@@ -140,6 +140,40 @@ func constantsOf(e expr, p Path) (constants []Value, only bool) {
 	return constants, reads == compares
 }
 
+// guard is a value that a row must have at a path to be selected.
+type guard struct {
+	path  Path
+	value Value
+}
+
+// guardOf returns a guard of a condition, as the site is of what is low in a
+// site; nil when it has none.
+func guardOf(where expr) *guard {
+	parts, _ := leaves(opAnd, where, nil, nil)
+	for _, part := range parts {
+		b, ok := part.(*binary)
+		if !ok || b.op != opEqual {
+			continue
+		}
+		side, other := b.left, b.right
+		if _, ok := side.(*ref); !ok {
+			side, other = other, side
+		}
+		r, ok := side.(*ref)
+		l, constant := other.(*literal)
+		if ok && constant && (l.value.kind == String || l.value.kind == Number) {
+			return &guard{r.path, l.value}
+		}
+	}
+	return nil
+}
+
+// related reports whether two paths are the same or one lies below the other.
+func related(a, b Path) bool {
+	n := min(len(a), len(b))
+	return samePath(a[:n], b[:n])
+}
+
 // add notes that a path is read, in a condition if it is not nil.
 func (x *pathIndex) add(p Path, u pathUse, where expr) {
 	n := &x.root

@@ -229,6 +229,9 @@ func modelQueries() []*Query {
 		"SELECT deviceId FROM devices WHERE tags.deep.x != 1 OR tags.site > 'B' OR tags.site = true",
 		"SELECT deviceId, tags.deep FROM devices WHERE tags.site NIN ['A', 'B'] AND IS_DEFINED(reported.battery)",
 		"SELECT reported.other FROM devices WHERE 3 > reported.battery AND reported.battery + 1 > 2",
+		"SELECT reported.battery FROM devices WHERE tags.site = 'B' AND reported.battery < 3",
+		"SELECT deviceId FROM devices WHERE reported.battery < 4 AND 1 = tags.deep.x AND IS_DEFINED(tags.site)",
+		"SELECT deviceId FROM devices WHERE tags.site = 'A' AND reported.seen < now() - 7s",
 	} {
 		q, err := Parse(text, Options{})
 		if err != nil {
@@ -273,11 +276,6 @@ func randomLiveChange(r *rand.Rand, now time.Time) Change {
 		}
 	}
 	return c
-}
-
-func related(a, b Path) bool {
-	n := min(len(a), len(b))
-	return slices.Equal(a[:n], b[:n])
 }
 
 // TestLiveModel folds what readers of live queries get, who join, lag, leave

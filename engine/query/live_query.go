@@ -18,6 +18,7 @@ type liveQuery struct {
 	where      *program
 	timed      []timedPath
 	reads      []Path // of the condition
+	guard      *guard // nil when it has none
 	projection *projection
 
 	members rowSet
@@ -89,7 +90,7 @@ func (l *Live) join(query *Query) (*liveQuery, error) {
 		if q.where, err = compile(query.where); err != nil {
 			return nil, err
 		}
-		q.reads = paths(query.where)
+		q.reads, q.guard = paths(query.where), guardOf(query.where)
 	}
 	if p := l.missing(query, q.reads); p != nil {
 		return nil, &LiveError{p}
