@@ -39,6 +39,8 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 		WithIndexCacheSize(t.indexCache).
 		WithBypassLockGuard(true). // the directory is ours (lock.go)
 		WithMetricsEnabled(false)
+	// Tables are as large on every level: what builds them takes memory by their size (tuning).
+	o.TableSizeMultiplier = 1
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("badger panicked: %v", p)

@@ -76,10 +76,14 @@ func (t tuning) withDefaults(memory int64) tuning {
 		}
 	}
 	memory = max(memory, minMemory)
-	set(&t.memTable, min(max(memory/8, 8<<20), 64<<20)&^(1<<20-1))
+	// A memtable is written into one table, whose builder doubles its memory until it holds the
+	// blocks twice, as they are and compressed: just below a power of two it takes half as much as
+	// just above. Badger keeps some of these builders' memory, and no cache bound covers it, so
+	// memtables are no larger than they must be.
+	set(&t.memTable, min(max(memory/8, 9<<20), 64<<20)/16*15&^(1<<20-1))
 	// While a compaction runs, up to eighteen tables are built at once, each in some fourteen times
-	// its size of memory that no cache bound covers.
-	set(&t.tableSize, min(max(memory/64, 1<<20), 2<<20))
+	// its size.
+	set(&t.tableSize, 1<<20)
 	// The first level below level 0 is rewritten with each compaction of level 0, so less than what
 	// level 0 holds saves little, and costs another level, through which everything passes: a level
 	// of 64 MiB under a full level 0 of 320 took half of an update's processor time.
