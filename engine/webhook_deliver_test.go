@@ -456,6 +456,7 @@ func TestWebhookWithAnotherAddressBeginsAnew(t *testing.T) {
 			return engine.WebhookAnswer{}, ctx.Err()
 		})
 		putWebhook(t, h, engine.Webhook{ID: "hook", URL: "https://example.com/b", Kinds: []string{"identity.*"}})
+		synctest.Wait() // who delivered to the former address tells its failures until then
 		if got := state(t, h, "hook"); !got.FailingSince.IsZero() || got.FailedSince != 0 {
 			t.Errorf("with another address it fails since %v, %d requests", got.FailingSince, got.FailedSince)
 		}
