@@ -79,7 +79,8 @@ func (t tuning) withDefaults(memory int64) tuning {
 	// A memtable is written into one table, whose builder doubles its memory until it holds the
 	// blocks twice, as they are and compressed: just below a power of two it takes half as much as
 	// just above. Badger keeps some of these builders' memory, and no cache bound covers it, so
-	// memtables are no larger than they must be.
+	// memtables are no larger than they must be. They bound a transaction, too (limits.groupBytes):
+	// with 30 MiB the largest twin fits, its history and its entry in the log of changes included.
 	set(&t.memTable, min(max(memory/8, 9<<20), 64<<20)/16*15&^(1<<20-1))
 	// While a compaction runs, up to eighteen tables are built at once, each in some fourteen times
 	// its size.
