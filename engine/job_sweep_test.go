@@ -24,7 +24,10 @@ var jobsSweep = sweepWork{devices: sweepJobsDevices, begin: beginSweepJobs, done
 
 func sweepJobs() []engine.JobSpec {
 	all := engine.JobTargets{Where: "*"}
-	short := rollout.Policy{AttemptTimeout: rollout.Duration(2 * time.Second), Timeout: rollout.Duration(30 * time.Second)}
+	// An attempt's time goes on while nobody runs the hub, and on a busy machine a child
+	// takes seconds to come back: those that were told get so long to say so. Only those
+	// that were killed between the store and the wire take all of it.
+	short := rollout.Policy{AttemptTimeout: rollout.Duration(15 * time.Second), Timeout: rollout.Duration(time.Minute)}
 	once, again, never := short, short, short
 	again.Retry = &rollout.Retry{
 		Attempts: 5, Backoff: rollout.Duration(100 * time.Millisecond),
