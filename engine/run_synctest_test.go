@@ -64,6 +64,29 @@ func TestRunHour(t *testing.T) {
 	})
 }
 
+// TestRunWakesWhoFollows: who tells runs of changes looks once a second while there is
+// no run. One that begins wakes it, so that what happens next is not told a second
+// late.
+func TestRunWakesWhoFollows(t *testing.T) {
+	withRuns(t, enginetest.NewScripts(script("waits", pattern.Needs{"twin:read"}, func(p *enginetest.Play) (any, error) {
+		return p.Wait("tags.go == true", nil, "1d")
+	})), func(t *testing.T, f *fleet) {
+		for i := range 3 { // the cursor is stored behind the first; then it rests
+			f.patch("a", fmt.Sprintf(`{"n":%d}`, i), "")
+			synctest.Wait()
+		}
+		begun := time.Now()
+		id := f.startRun("waits", "a")
+		if r := f.run(id); r.State != pattern.Waiting {
+			t.Fatalf("the run is %s", r.State)
+		}
+		f.patch("a", `{"go":true}`, "")
+		if r := f.run(id); r.State != pattern.Succeeded || time.Since(begun) > 100*time.Millisecond {
+			t.Errorf("%s after it began, right after what it waits for, the run is %s", time.Since(begun), r.State)
+		}
+	})
+}
+
 // TestRunTimeout lets the time of runs pass: their deferred functions run, and who
 // does not end is ended.
 func TestRunTimeout(t *testing.T) {
