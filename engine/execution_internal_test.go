@@ -95,6 +95,41 @@ func TestExecutionOutcomes(t *testing.T) {
 	}
 }
 
+// TestConfirmedByTime: evidence that time alone brings about settles an execution when
+// it is there, without a change of the twin.
+func TestConfirmedByTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 2)
+		for i, id := range ids {
+			d := attach(t, h, id, say(200))
+			seen := time.Now().Add(time.Duration(i) * time.Minute).Format(time.RFC3339)
+			if _, err := d.session.PatchReported(context.Background(), []byte(`{"seen":"`+seen+`"}`), -1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		action := method("reboot")
+		action.Confirm = `reported.seen < now() - "5m"`
+		putJob(t, h, JobSpec{ID: "j", Action: action, Policy: rollout.Policy{AttemptTimeout: minutes(20), Timeout: minutes(20)}}, ids)
+		begun := time.Now()
+		for _, c := range []struct {
+			after time.Duration
+			want  [2]rollout.ExecutionStatus
+		}{
+			{4*time.Minute + 55*time.Second, [2]rollout.ExecutionStatus{rollout.ExecutionConfirming, rollout.ExecutionConfirming}},
+			{5*time.Minute + 5*time.Second, [2]rollout.ExecutionStatus{rollout.ExecutionSucceeded, rollout.ExecutionConfirming}},
+			{6*time.Minute + 5*time.Second, [2]rollout.ExecutionStatus{rollout.ExecutionSucceeded, rollout.ExecutionSucceeded}},
+		} {
+			time.Sleep(time.Until(begun.Add(c.after)))
+			for i, id := range ids {
+				if e := readExecution(t, h, "j", id); e.Status != c.want[i] {
+					t.Errorf("after %s %s is %s, want %s", c.after, id, e.Status, c.want[i])
+				}
+			}
+		}
+	})
+}
+
 // endOfExecution lets time pass until an execution has ended, 40 minutes at most,
 // and then as long as a retry might still wait. The store's own timers make an
 // hour of a test take seconds under the race detector.
