@@ -28,7 +28,9 @@ type Configuration struct {
 	Rollout *rollout.Policy
 
 	// Set by the hub.
-	RolloutJob    string // that spreads the newest revision with a Rollout, until it has completed; empty: none
+	RolloutJob string // that spreads the newest revision with a Rollout, until it has completed; empty: none
+	// Warnings are what may not be meant in Rollout: of the PutConfiguration that begins it.
+	Warnings      []rollout.Fault
 	SystemMetrics ConfigurationMetrics
 	ETag          string // without quotes
 	Revision      uint64 // counts up with each change, from 1
@@ -52,7 +54,9 @@ type ConfigurationContent struct {
 // paused, resumed and canceled as others, and when it has completed all twins
 // follow. One that is canceled or fails leaves the rest with what they had, until
 // the next revision, of which a rollout that is under way is canceled. Sent
-// without a rollout, the same revision goes to all that are left. Under the azure limits the content of one that exists stays
+// without a rollout, the same revision goes to all that are left. A rollout that can't
+// be done with as many twins as are selected now is refused, and what may not be meant
+// is in Warnings, as of a job. Under the azure limits the content of one that exists stays
 // as it is, and another one is ignored, as IoT Hub does. Errors:
 // CodeConfigurationAlreadyExists, CodeConfigurationNotFound,
 // CodePreconditionFailed, CodeConfigurationCondition, CodeConfigurationContent,
@@ -68,9 +72,15 @@ func (h *Hub) PutConfiguration(ctx context.Context, c Caller, g Configuration, m
 		Schema: g.SchemaVersion, ContentType: g.ContentType, Labels: g.Labels, Content: g.Content, Condition: g.TargetCondition,
 		Priority: g.Priority, Metrics: g.Metrics.Queries, Rollout: g.Rollout,
 	}
+	warnings, err := h.sizedRollout(ctx, g.ID, &next)
+	if err != nil {
+		return Configuration{}, err
+	}
 	var stored configurationRecord
-	err := h.step(ctx, "configuration.put", func(tx *storage.Tx) (err error) {
+	var former *configurationSpread
+	err = h.step(ctx, "configuration.put", func(tx *storage.Tx) (err error) {
 		old, err := loadConfiguration(tx, g.ID)
+		former = old.Spread
 		switch e, is := errors.AsType[*Error](err); {
 		case err == nil && !m.Present:
 			return errf(CodeConfigurationAlreadyExists, "the configuration %q exists; expected an If-Match header with its ETag to change it", g.ID)
@@ -84,7 +94,11 @@ func (h *Hub) PutConfiguration(ctx context.Context, c Caller, g Configuration, m
 	if err != nil {
 		return Configuration{}, err
 	}
-	return h.showConfiguration(ctx, g.ID, &stored), nil
+	made := h.showConfiguration(ctx, g.ID, &stored)
+	if stored.Spread.job() != former.job() {
+		made.Warnings = warnings
+	}
+	return made, nil
 }
 
 func (h *Hub) createConfigurationTx(tx *storage.Tx, c Caller, id string, r configurationRecord) (configurationRecord, error) {

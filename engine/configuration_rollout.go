@@ -32,7 +32,11 @@ func (s *configurationSpread) job() string {
 	return s.Job
 }
 
-// checkConfigurationRollout says what is wrong with a configuration's rollout.
+// rolloutMember is what a configuration calls the policy of its rollout.
+const rolloutMember = "rollout"
+
+// checkConfigurationRollout says what is wrong with a configuration's rollout,
+// whatever it selects.
 func (h *Hub) checkConfigurationRollout(p *rollout.Policy) error {
 	if p == nil {
 		return nil
@@ -41,8 +45,33 @@ func (h *Hub) checkConfigurationRollout(p *rollout.Policy) error {
 		return errf(CodeArgumentInvalid, "rollout.repeat is %q; expected none: a configuration that is spread goes on holding", clip(p.Repeat))
 	}
 	p.SetDefaults()
-	_, err := h.checkRollout(p, time.Now())
+	_, err := h.checkRollout(rolloutMember, p, time.Now())
 	return err
+}
+
+// sizedRollout refuses a rollout that can't be done with as many targets as the
+// revision selects now, and says what may not be meant of it: as of a job that is
+// made without a preview.
+func (h *Hub) sizedRollout(ctx context.Context, id string, r *configurationRecord) ([]rollout.Fault, error) {
+	if !r.rollsOut() {
+		return nil, nil
+	}
+	now := time.Now().UTC()
+	checked := rolloutJob(id, r)
+	var err error
+	if checked.warnings, err = checked.sizedWarnings(now, -1); err != nil { // however many there are
+		return nil, err
+	}
+	if checked.targets, err = h.parseTargets(&checked.spec, checked.saved); err != nil {
+		return nil, err
+	}
+	err = h.checkTargets(ctx, checked, now)
+	return checked.warnings, err
+}
+
+// rollsOut reports whether a revision that is applied anew has a job to spread it.
+func (r *configurationRecord) rollsOut() bool {
+	return r.Rollout != nil && strings.TrimSpace(r.Condition) != ""
 }
 
 // goesOn reports whether a revision that is otherwise as the former one changes how
@@ -74,7 +103,7 @@ func (h *Hub) spreadConfigurationTx(tx *storage.Tx, c Caller, id string, old, r 
 		}
 	}
 	r.Spread = nil
-	if r.Rollout == nil || strings.TrimSpace(r.Condition) == "" {
+	if !r.rollsOut() {
 		return h.beginSpreadTx(tx, id, anew)
 	}
 	job, err := h.beginRolloutTx(tx, c, id, r)
@@ -84,17 +113,21 @@ func (h *Hub) spreadConfigurationTx(tx *storage.Tx, c Caller, id string, old, r 
 
 // beginRolloutTx makes the job that spreads a revision.
 func (h *Hub) beginRolloutTx(tx *storage.Tx, c Caller, id string, r *configurationRecord) (string, error) {
+	job := newJobID(tx.Now())
+	_, err := h.createJobTx(tx, c, job, rolloutJob(id, r), planRecord{Run: 1})
+	return job, err
+}
+
+// rolloutJob is the job that spreads a revision.
+func rolloutJob(id string, r *configurationRecord) *checkedJob {
 	action := &JobConfiguration{ID: id, Revision: r.Effect}
-	checked := &checkedJob{
+	return &checkedJob{
 		spec: JobSpec{
 			Description: "rollout of a configuration", Labels: map[string]string{"configuration": id},
 			Targets: JobTargets{Query: "configuration " + id}, Action: JobAction{Configuration: action}, Policy: *r.Rollout, AllowEmpty: true,
 		},
-		saved: savedText{Text: systemMetrics(id, r)[MetricTargeted]}, action: (*configurationAction)(action),
+		member: rolloutMember, saved: savedText{Text: systemMetrics(id, r)[MetricTargeted]}, action: (*configurationAction)(action),
 	}
-	job := newJobID(tx.Now())
-	_, err := h.createJobTx(tx, c, job, checked, planRecord{Run: 1})
-	return job, err
 }
 
 // endRolloutTx cancels a rollout that is under way.

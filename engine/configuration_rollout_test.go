@@ -283,6 +283,47 @@ func TestRolloutOfModules(t *testing.T) {
 	})
 }
 
+// TestRolloutWarns: whoever begins a rollout hears what whoever makes a job does, and
+// one that can't be done with so many twins is refused as a job is.
+func TestRolloutWarns(t *testing.T) {
+	withFleet(t, func(t *testing.T, f *fleet) {
+		for i := range 6 {
+			f.device(fmt.Sprint("d", i), `{"site":"lyon"}`)
+		}
+		const condition, all = "tags.site = 'lyon'", `{"waves":[{"size":"1"},{"size":"100%"}]}`
+		for i, c := range []struct{ policy, want string }{
+			{`{"pause":[{"share":"20","of":["failed"]}]}`, "rollout.pause[0].share: is 20, and the largest wave has 6 targets"},
+			{`{"start":"1999-01-01T00:00:00Z"}`, "rollout.start: is 1999-01-01T00:00:00Z, which has passed"},
+			{all, ""},
+		} {
+			got := ""
+			if g := f.spread("g", condition, fmt.Sprintf(`{"properties.desired.rate":%d}`, i), c.policy); len(g.Warnings) > 0 {
+				got = rollout.Faults(g.Warnings).Error()
+			}
+			if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+				t.Errorf("%s: warnings %q, want %q", c.policy, got, c.want)
+			}
+			if again := f.read("g"); len(again.Warnings) > 0 {
+				t.Errorf("%s: they are told again: %v", c.policy, again.Warnings)
+			}
+		}
+		before := f.read("g")
+		p, err := rollout.Parse(fmt.Appendf(nil, `{"rate":{"perMinute":0.1},"end":%q}`, time.Now().Add(10*time.Minute).Format(time.RFC3339)), "rollout")
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow := engine.Configuration{ID: "g", TargetCondition: condition, Content: deviceContent(`{"properties.desired.rate":9}`), Rollout: &p}
+		_, err = f.hub.PutConfiguration(context.Background(), enginetest.Owner(), slow, engine.IfMatch{Present: true, Any: true})
+		wantCode(t, err, engine.CodeArgumentInvalid)
+		if !strings.Contains(err.Error(), "rollout.rate.perMinute: lets 6 targets start within") {
+			t.Error(err)
+		}
+		if after := f.read("g"); after.Revision != before.Revision {
+			t.Errorf("revision %d, want %d", after.Revision, before.Revision)
+		}
+	})
+}
+
 func TestRolloutsAreRefused(t *testing.T) {
 	h, owner := enginetest.New(t), enginetest.Owner()
 	for _, c := range []struct{ policy, want string }{

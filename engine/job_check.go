@@ -42,6 +42,7 @@ func checkJobID(what, id string) error {
 // checkedJob is a spec that was found to be in order, and what it comes to.
 type checkedJob struct {
 	spec     JobSpec        // with its policy's defaults
+	member   string         // what its policy is called where it was given
 	pattern  *patternRecord // that it runs; nil: none
 	saved    savedText
 	action   jobAction
@@ -75,11 +76,11 @@ func (h *Hub) checkJob(s JobSpec, saved savedText, now time.Time) (*checkedJob, 
 		}
 	}
 	s.Policy.SetDefaults()
-	warnings, err := h.checkRollout(&s.Policy, now)
+	warnings, err := h.checkRollout(policyMember, &s.Policy, now)
 	if err != nil {
 		return nil, err
 	}
-	out := &checkedJob{spec: s, saved: saved, action: action, warnings: warnings}
+	out := &checkedJob{spec: s, member: policyMember, saved: saved, action: action, warnings: warnings}
 	readable := s
 	if s.Targets.Condition != "" {
 		if _, _, out.fault = h.parseTargetQuery(&s.Targets, query.Devices, saved); out.fault != nil {
@@ -103,35 +104,39 @@ func (h *Hub) checkJob(s JobSpec, saved savedText, now time.Time) (*checkedJob, 
 // error is what can't work.
 func (c *checkedJob) sizedWarnings(now time.Time, count int) ([]rollout.Fault, error) {
 	p, act := &c.spec.Policy, &c.spec.Action
-	warnings, err := p.Validate("policy", now, count)
+	warnings, err := p.Validate(c.member, now, count)
 	if err != nil {
 		return nil, wrapf(CodeArgumentInvalid, err, "%s", err.Error())
 	}
 	if act.Method != nil || act.Run != nil || act.Confirm != "" { // a twin is written at once
-		warnings = append(warnings, p.Slow("policy", now, count, act.Offline != JobOfflineFail)...)
+		warnings = append(warnings, p.Slow(c.member, now, count, act.Offline != JobOfflineFail)...)
 	}
 	return warnings, nil
 }
 
-// checkRollout says what is wrong with a policy, and what may not be meant.
-func (h *Hub) checkRollout(p *rollout.Policy, now time.Time) (warnings []rollout.Fault, err error) {
-	warnings, err = p.Validate("policy", now, -1)
+// policyMember is what a job calls its policy.
+const policyMember = "policy"
+
+// checkRollout says what is wrong with a policy, which is the member of what was
+// given, and what may not be meant.
+func (h *Hub) checkRollout(member string, p *rollout.Policy, now time.Time) (warnings []rollout.Fault, err error) {
+	warnings, err = p.Validate(member, now, -1)
 	if err != nil {
 		return nil, wrapf(CodeArgumentInvalid, err, "%s", err.Error())
 	}
 	if most := h.limits.JobStartAhead; p.Start.Sub(now) > most {
-		return nil, errf(CodeArgumentInvalid, "policy.start is %s from now; expected at most %s", p.Start.Sub(now).Round(time.Second), most)
+		return nil, errf(CodeArgumentInvalid, "%s.start is %s from now; expected at most %s", member, p.Start.Sub(now).Round(time.Second), most)
 	}
 	for i, w := range p.Waves {
 		if w.Health == nil {
 			continue
 		}
-		if _, err := parsePredicate(fmt.Sprintf("policy.waves[%d].health.where", i), w.Health.Where); err != nil {
+		if _, err := parsePredicate(fmt.Sprintf("%s.waves[%d].health.where", member, i), w.Health.Where); err != nil {
 			return nil, err
 		}
 	}
 	if tag := p.ZoneTag(); tag != "" {
-		if _, err := parsePath("policy.windows: zoneTag", tag); err != nil {
+		if _, err := parsePath(member+".windows: zoneTag", tag); err != nil {
 			return nil, err
 		}
 	}

@@ -298,6 +298,7 @@ const progressPause = 500 * time.Millisecond
 // settle waits until a revision is spread when that was asked for, and prints
 // the configuration.
 func (a *app) settle(o OutputFlags, s *client.Service, g client.Configuration, most time.Duration) error {
+	a.noteWarnings(g.Warnings)
 	if g.RolloutJob != "" {
 		a.note("The job %s spreads it; `muster job watch %s` follows it.", g.RolloutJob, g.RolloutJob)
 	}

@@ -166,6 +166,8 @@ func TestConfigurationRolloutCommands(t *testing.T) {
 		{[]string{"job", "list", "-o", "csv"}, ExitOK, "revision 1 of the configuration fan", ""},
 		{[]string{"configuration", "apply", "fan", "--at-once", "--wait", "20s"}, ExitOK, "settled on 3 of 3", "job"},
 		{[]string{"configuration", "show", "fan", "-o", "json"}, ExitOK, `"properties.desired.a": 1`, "rollout"},
+		{[]string{"configuration", "apply", "odd", "--where", "*", "--desired", "b=1", "--pause-at", "20"}, ExitOK, "Warning: rollout.pause[0].share is 20, and the largest wave has 3 targets", ""},
+		{[]string{"configuration", "apply", "odd", "--label", "team=x"}, ExitOK, "odd", "Warning"},
 	} {
 		s.run(t, env)
 	}

@@ -95,7 +95,7 @@ func (f *StartFlags) start(a *app, draft client.JobDraft) error {
 	if err != nil {
 		return err
 	}
-	a.noteWarnings(&j)
+	a.noteWarnings(j.Warnings)
 	if f.Watch {
 		a.note("Job %s.", printable(j.ID))
 		return a.watchJob(s, j.ID, watching{output: f.Output, through: f.ThroughPauses})
@@ -109,9 +109,9 @@ func (f *StartFlags) start(a *app, draft client.JobDraft) error {
 	return nil
 }
 
-// noteWarnings tells of what a job that was made without a preview may not mean.
-func (a *app) noteWarnings(j *client.Job) {
-	for _, f := range j.Warnings {
+// noteWarnings tells of what may not be meant in a policy that nobody previewed.
+func (a *app) noteWarnings(list []client.JobFault) {
+	for _, f := range list {
 		a.note("Warning: %s.", printable(faultText(f)))
 	}
 }

@@ -172,7 +172,7 @@ func (c *patternRunCmd) runMany(a *app, s *client.Service, m *pattern.Manifest, 
 	if err != nil {
 		return err
 	}
-	a.noteWarnings(&j)
+	a.noteWarnings(j.Warnings)
 	if c.watched() {
 		a.note("Job %s: %s %s.", printable(j.ID), m.Name, m.Version)
 		return a.watchJob(s, j.ID, watching{output: c.Output, through: c.ThroughPauses})

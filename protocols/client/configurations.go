@@ -17,6 +17,7 @@ type Configuration struct {
 	SystemMetrics ConfigurationMetrics `json:"systemMetrics"`
 	ETag          string               `json:"etag"`
 	RolloutJob    string               `json:"rolloutJob,omitempty"` // that spreads the newest revision; empty: none, or it has completed
+	Warnings      []JobFault           `json:"warnings,omitempty"`   // of the answer that begins a rollout
 	Revision      uint64               `json:"revision"`             // counts up with each change, from 1
 	Principal     string               `json:"principal"`            // who made this revision
 	Created       Time                 `json:"createdTime"`

@@ -18,6 +18,7 @@ type configurationRecord struct {
 	configurationDocument
 	Rollout    *rollout.Policy `json:"rollout,omitempty" schema:"object" doc:"How this revision spreads, as policy of a job; absent: to all at once."`
 	RolloutJob string          `json:"rolloutJob,omitempty" doc:"The job that spreads the newest revision with a rollout, until it has completed."`
+	Warnings   []jobFault      `json:"warnings,omitempty" doc:"What may not be meant in the rollout: in the answer that begins it."`
 
 	Revision  uint64    `json:"revision" doc:"Counts up with each change, from 1."`
 	Principal string    `json:"principal" doc:"Who made this revision."`
@@ -98,7 +99,7 @@ func ownConfigurationRoutes() []*route {
 }
 
 func showConfigurationRecord(g engine.Configuration) configurationRecord {
-	return configurationRecord{showConfiguration(g), g.Rollout, g.RolloutJob, g.Revision, g.Principal, g.Created.UTC(), g.Updated.UTC()}
+	return configurationRecord{showConfiguration(g), g.Rollout, g.RolloutJob, show(g.Warnings, showJobFault), g.Revision, g.Principal, g.Created.UTC(), g.Updated.UTC()}
 }
 
 func pageConfigurations(c *call) (answer, error) {
@@ -122,7 +123,7 @@ func getConfigurationRecord(c *call) (answer, error) {
 func putConfigurationRecord(c *call) (answer, error) {
 	// Those of a record that the hub sets may be sent back, and count for nothing.
 	f, err := c.members("id", "schemaVersion", "labels", "content", "contentType", "targetCondition", "priority", "metrics", "rollout",
-		"rolloutJob", "systemMetrics", "createdTimeUtc", "lastUpdatedTimeUtc", "etag", "revision", "principal", "createdTime", "updatedTime")
+		"rolloutJob", "warnings", "systemMetrics", "createdTimeUtc", "lastUpdatedTimeUtc", "etag", "revision", "principal", "createdTime", "updatedTime")
 	if err != nil {
 		return answer{}, err
 	}
