@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 
+	"github.com/muster-hub/muster/engine/rollout"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -26,6 +27,38 @@ func lockedBy(r storage.Reader, ref executionRef) (string, error) {
 		return "", nil
 	}
 	return l.Job, err
+}
+
+// blockerLooks is how many executions that wait are asked for whom.
+const blockerLooks = 16
+
+// blockerOf returns a job that is in progress on a device for which another one
+// waits, "" when the first of those that wait tell of none. An execution keeps the job
+// that held its device when its turn came; who holds it now is in the lock.
+func blockerOf(r storage.Reader, job string, record *jobRecord) (string, error) {
+	if s := &record.State; s.WaitsFor != rollout.WaitsForDevices || s.Total().Waiting == 0 {
+		return "", nil
+	}
+	looks := 0
+	prefix := storage.Tuple(job, record.Run, string(rollout.ExecutionWaiting))
+	for item, err := range executionTable.Lookup(r, "status", storage.Range{Prefix: prefix}) {
+		if err != nil {
+			return "", err
+		}
+		if item.Value.BlockedBy != "" {
+			_, run, id, err := executionOfKey(item.Key)
+			if err != nil {
+				return "", err
+			}
+			if holder, err := lockedBy(r, executionRef{job, run, id}); err != nil || holder != "" {
+				return holder, err
+			}
+		}
+		if looks++; looks == blockerLooks {
+			break
+		}
+	}
+	return "", nil
 }
 
 // lock takes the device for the execution; it must be free, or its own.

@@ -124,6 +124,9 @@ type Job struct {
 	Ended     time.Time // zero: not yet
 	NextRun   time.Time // of a job that repeats; zero: never
 	Undo      *JobUndo  // nil: what its runs did stays
+	// BlockedBy is a job that is in progress on devices for which this one waits, as far
+	// as the first of them tell; empty: none. Of Job and Jobs.
+	BlockedBy string
 
 	// Warnings are what may not be meant in its policy: of CreateJob without a
 	// preview, which would have told them.

@@ -152,7 +152,7 @@ func (f *JobFollower) Next(ctx context.Context, idle time.Duration) (j Job, chan
 func (h *Hub) jobCursor(j *Job) (string, error) {
 	state := j.State
 	state.Tokens, state.TokensAt = 0, time.Time{} // nobody sees them
-	text, err := json.Marshal([]any{state, j.ETag, j.Run, j.Found, j.Ended, j.NextRun})
+	text, err := json.Marshal([]any{state, j.ETag, j.Run, j.Found, j.Ended, j.NextRun, j.BlockedBy})
 	if err != nil {
 		return "", err
 	}

@@ -26,9 +26,19 @@ func (h *Hub) Job(ctx context.Context, c Caller, id string) (j Job, err error) {
 		if err != nil {
 			return err
 		}
-		j, err = h.showJob(r, id, &record)
+		j, err = h.readJob(r, id, &record)
 		return err
 	})
+	return j, err
+}
+
+// readJob is showJob for who looks at jobs, not at one that is being changed: it also
+// tells who holds the devices for which the job waits.
+func (h *Hub) readJob(r storage.Reader, id string, record *jobRecord) (Job, error) {
+	j, err := h.showJob(r, id, record)
+	if err == nil {
+		j.BlockedBy, err = blockerOf(r, id, record)
+	}
 	return j, err
 }
 
@@ -106,7 +116,7 @@ func (h *Hub) Jobs(ctx context.Context, c Caller, f JobFilter, cursor string, li
 			id, _ := parts[0].(string)
 			record := item.Value
 			if (len(f.Status) == 0 || slices.Contains(f.Status, record.State.Status)) && (f.Kind == "" || f.Kind == record.Kind) {
-				j, err := h.showJob(r, id, &record)
+				j, err := h.readJob(r, id, &record)
 				if err != nil {
 					return err
 				}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -64,6 +65,45 @@ func TestJobsOfOneDevice(t *testing.T) {
 			t.Errorf("twin: %+v", e)
 		}
 		checkQuiet(t, h, id)
+	})
+}
+
+// TestJobSaysWhoHoldsItsDevices: a job that waits for devices says whether they are
+// away, or which other one is in progress on them now.
+func TestJobSaysWhoHoldsItsDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 2)
+		d := attach(t, h, ids[0], say())
+		long := rollout.Policy{AttemptTimeout: minutes(60), Timeout: minutes(600)}
+		for _, job := range []struct {
+			id string
+			on TwinID
+		}{{"first", ids[0]}, {"second", ids[0]}, {"third", ids[0]}, {"away", ids[1]}} {
+			putJob(t, h, JobSpec{ID: job.id, Action: method(job.id), Policy: long}, []TwinID{job.on})
+			time.Sleep(time.Second)
+		}
+		check := func(want map[string]string) {
+			t.Helper()
+			list, _, err := h.Jobs(context.Background(), everything, JobFilter{Status: []rollout.JobStatus{rollout.JobRunning}}, "", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]string{}
+			for _, j := range list {
+				got[j.ID] = string(j.State.WaitsFor) + " " + j.BlockedBy
+				if one, err := h.Job(context.Background(), everything, j.ID); err != nil || one.BlockedBy != j.BlockedBy {
+					t.Errorf("%s is blocked by %q alone, and by %q in the list: %v", j.ID, one.BlockedBy, j.BlockedBy, err)
+				}
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("they wait for %v, want %v", got, want)
+			}
+		}
+		check(map[string]string{"first": "devices ", "second": "devices first", "third": "devices first", "away": "devices "})
+		d.session.CompleteMethod("1", 200, nil)
+		time.Sleep(time.Second)
+		check(map[string]string{"second": "devices ", "third": "devices second", "away": "devices "})
 	})
 }
 

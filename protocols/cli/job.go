@@ -61,6 +61,9 @@ func (c *jobListCmd) Run(a *app) error {
 		if j.WaitsFor != "" {
 			status += ": " + j.WaitsFor
 		}
+		if j.Blocked != "" {
+			status += " held by " + j.Blocked
+		}
 		done := doneOf(&j.JobProgress)
 		if isIdentityJob(&j) && !j.Final() { // how many lines there are nobody knows
 			done = fmt.Sprintf("%d so far", j.Total.Ended())
@@ -282,6 +285,9 @@ func (a *app) standing(p *client.JobProgress) string {
 		default:
 			text = "waits for " + p.WaitsFor
 		}
+		if p.Blocked != "" {
+			text += " on which the job " + p.Blocked + " is in progress"
+		}
 	}
 	if text == "" {
 		return p.Status
@@ -296,6 +302,8 @@ func jobNext(id string, p *client.JobProgress) string {
 		return fmt.Sprintf("`muster job approve %s` lets wave %d begin; `muster job cancel %s` ends the job", id, p.Wave, id)
 	case p.Status == "running" && p.WaitsFor == "window":
 		return "it goes on by itself when a window opens"
+	case p.Status == "running" && p.Blocked != "":
+		return fmt.Sprintf("it goes on by itself when that job is done with them; `muster job show %s` says how far it is", p.Blocked)
 	case p.Undo != nil && p.Undo.Failed > 0:
 		return fmt.Sprintf("`muster run list --job %s --state failed` shows whose undo failed; `muster run undo RUN` tries it again", id)
 	case p.Undo != nil:

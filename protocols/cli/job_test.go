@@ -177,6 +177,27 @@ func TestJobListOfImports(t *testing.T) {
 	}
 }
 
+// A job that waits for devices says which other one holds them.
+func TestJobThatAnotherOneHoldsUp(t *testing.T) {
+	const job = `{"id":"a","kind":"scheduleDeviceMethod","action":{"method":{"name":"m"}},"status":"running","waitsFor":"devices","blockedBy":"b","total":{"size":2,"waiting":2}}`
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/v1/jobs/a" {
+			_, _ = io.WriteString(w, job)
+			return
+		}
+		_, _ = io.WriteString(w, `{"items":[`+job+`],"cursor":""}`)
+	}))
+	for args, want := range map[string]string{
+		"job list -o csv": "a,running: devices held by b,0/2,",
+		"job show a":      "running: waits for devices on which the job b is in progress",
+	} {
+		got := call{args: append(words(args), "--data", dir)}.run(t)
+		if got.code != ExitOK || !strings.Contains(got.out, want) {
+			t.Errorf("%s: exit code %d, lacks %q:\n%s%s", args, got.code, want, got.out, got.err)
+		}
+	}
+}
+
 func TestJobNext(t *testing.T) {
 	for want, p := range map[string]client.JobProgress{
 		"`muster job resume j` lets it go on; `muster job cancel j` ends the job":                                                                         {Status: "paused"},
@@ -184,6 +205,7 @@ func TestJobNext(t *testing.T) {
 		"`muster job executions j --status rejected` shows what failed; `muster job retry j` tries it again":                                              {Status: "completed", Total: client.JobTally{Size: 3, Rejected: 1}},
 		"`muster job executions j --status timedOut` shows what failed (there are also failed, uncertain); `muster job retry j` tries it again":           {Status: "completed", Total: client.JobTally{Size: 9, Failed: 1, TimedOut: 3, Uncertain: 1}},
 		"`muster job approve j` lets wave 2 begin; `muster job cancel j` ends the job":                                                                    {Status: "running", WaitsFor: "approval", Wave: 2},
+		"it goes on by itself when that job is done with them; `muster job show k` says how far it is":                                                    {Status: "running", WaitsFor: "devices", Blocked: "k"},
 		"": {Status: "completed"},
 	} {
 		if got := jobNext("j", &p); got != want {

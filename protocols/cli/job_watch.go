@@ -188,7 +188,7 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 		_, err := io.WriteString(w.app.io.Out, up+"\r\x1b[J"+text)
 		return err
 	}
-	status := w.now.Status + w.now.WaitsFor
+	status := w.place()
 	if moved && status == w.status && time.Since(w.said) < watchLine || !moved && time.Since(w.said) < watchLine {
 		return nil
 	}
@@ -203,6 +203,9 @@ func (w *jobWatch) draw(ctx context.Context, moved bool) error {
 	_, err := io.WriteString(w.app.io.Out, strings.Join(lines, "\n")+"\n")
 	return err
 }
+
+// place is what of how the job stands makes for another line at once.
+func (w *jobWatch) place() string { return w.now.Status + w.now.WaitsFor + w.now.Blocked }
 
 // hint is what is to do about how the job stands, when it was not told yet.
 func (w *jobWatch) hint() string {
@@ -338,7 +341,7 @@ func (w *jobWatch) finish() {
 	if !w.has || w.output == "jsonl" || w.app.width > 0 {
 		return
 	}
-	if w.status != w.now.Status+w.now.WaitsFor {
+	if w.status != w.place() {
 		w.app.printf("%s\n", w.line())
 	}
 	if w.runs.there && w.over() {

@@ -69,8 +69,9 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 // JobProgress is how a job stands.
 type JobProgress struct {
 	ETag     string         `json:"etag"`
-	Status   string         `json:"status"`             // queued, scheduled, running, paused, canceling, completed, failed, canceled
-	WaitsFor string         `json:"waitsFor,omitempty"` // approval, soak, health, window, rate, devices, turn
+	Status   string         `json:"status"`              // queued, scheduled, running, paused, canceling, completed, failed, canceled
+	WaitsFor string         `json:"waitsFor,omitempty"`  // approval, soak, health, gate, window, rate, devices, turn
+	Blocked  string         `json:"blockedBy,omitempty"` // a job that is in progress on devices for which this one waits
 	Reason   string         `json:"reason,omitempty"`
 	Run      uint64         `json:"run"`
 	Wave     int            `json:"wave,omitempty"` // from 1

@@ -23,6 +23,7 @@ type jobProgress struct {
 	ETag     string            `json:"etag"`
 	Status   rollout.JobStatus `json:"status" enum:"queued,scheduled,running,paused,canceling,completed,failed,canceled"`
 	WaitsFor rollout.WaitsFor  `json:"waitsFor,omitempty" enum:"approval,soak,health,gate,window,rate,devices,turn" doc:"What keeps a running job from starting more."`
+	Blocked  string            `json:"blockedBy,omitempty" doc:"A job that is in progress on devices for which this one waits."`
 	Reason   string            `json:"reason,omitempty" doc:"Why it stands so, for people."`
 	Run      uint64            `json:"run" doc:"From 1; of a job that repeats, which time."`
 	Wave     int               `json:"wave,omitempty" doc:"Number of the wave that is under way or comes next."`
@@ -78,7 +79,7 @@ func showJob(j engine.Job) jobDocument {
 func showProgress(j *engine.Job, now time.Time) jobProgress {
 	s := &j.State
 	d := jobProgress{
-		ETag: j.ETag, Status: s.Status, WaitsFor: s.WaitsFor, Reason: s.Reason, Run: j.Run, Total: s.Total(), Found: j.Found,
+		ETag: j.ETag, Status: s.Status, WaitsFor: s.WaitsFor, Blocked: j.BlockedBy, Reason: s.Reason, Run: j.Run, Total: s.Total(), Found: j.Found,
 		StartedTime: j.Started, UpdatedTime: j.Updated, EndedTime: j.Ended, NextRunTime: j.NextRun,
 	}
 	for _, g := range s.Gates {
