@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"sync"
@@ -22,8 +23,8 @@ type JobPreview struct {
 	Excluded []JobExclusion
 	Waves    []JobWavePreview
 	First    time.Time // when its first attempt could start; zero: never
-	// Active are the jobs that have not ended and have some of the sample among
-	// their targets, too: one device does one job's work at a time.
+	// Active are the jobs that still have something to do on some of the sample, too:
+	// one device does one job's work at a time.
 	Active   []JobConflict
 	Warnings []rollout.Fault
 	// Confirm is what whoever starts the job is to type first, since that is
@@ -61,7 +62,7 @@ type JobConflict struct {
 	Kind     JobKind
 	Status   rollout.JobStatus
 	Priority int
-	Targets  int // how many of the sample's are its targets, too
+	Targets  int // on how many of the sample's it still has something to do
 }
 
 // Bounds of a preview.
@@ -381,7 +382,7 @@ func (p *preview) first(plan *rollout.Plan, now time.Time) (first time.Time) {
 	return first
 }
 
-// conflicts returns the active jobs that have some of the sample as targets.
+// conflicts returns the jobs that still have something to do on some of the sample.
 func (p *preview) conflicts(ctx context.Context, sample []JobTarget) (list []JobConflict, err error) {
 	h, now := p.hub, time.Now()
 	err = h.view(ctx, "compare with other jobs", func(r storage.Reader) error {
@@ -418,7 +419,14 @@ func (p *preview) conflicts(ctx context.Context, sample []JobTarget) (list []Job
 				}
 				conflict := JobConflict{Job: id, Kind: item.Value.Kind, Status: status, Priority: item.Value.Priority}
 				for i, t := range sample {
-					if targets.has(t.ID, docs[i], now) {
+					if !targets.has(t.ID, docs[i], now) {
+						continue
+					}
+					left, err := leftToDo(r, id, &item.Value, t.ID)
+					if err != nil {
+						return err
+					}
+					if left {
 						conflict.Targets++
 					}
 				}
@@ -430,6 +438,22 @@ func (p *preview) conflicts(ctx context.Context, sample []JobTarget) (list []Job
 		return nil
 	})
 	return list, err
+}
+
+// leftToDo reports whether a job that has not ended still has something to do on
+// an identity that matches its targets. While targets are pending, one without an
+// execution is taken for one of them: a preview has up to a thousand for each of fifty
+// jobs, and to find one among them is a search through blocks of 500.
+func leftToDo(r storage.Reader, job string, record *jobRecord, id TwinID) (bool, error) {
+	s := &record.State
+	if !s.LaidOut {
+		return true, nil
+	}
+	e, err := executionTable.Get(r, executionKey(job, record.Run, id))
+	if errors.Is(err, storage.ErrNotFound) {
+		return s.Dynamic || s.Total().Pending > 0, nil
+	}
+	return err == nil && !e.final(), err
 }
 
 // warnings are those that only the targets tell.

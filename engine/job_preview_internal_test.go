@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"slices"
@@ -150,6 +151,44 @@ func TestPreviewTellsOfOtherJobs(t *testing.T) {
 	if len(p.Active) != 1 || p.Active[0].Job != "other" || p.Active[0].Targets != 2 || p.Active[0].Priority != 7 || p.Active[0].Status != rollout.JobQueued {
 		t.Errorf("active are %+v", p.Active)
 	}
+}
+
+// TestPreviewTellsOfWorkThatIsLeft: of a job that is under way the devices count on
+// which it has yet to be done.
+func TestPreviewTellsOfWorkThatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 4)
+		for _, id := range ids[:2] {
+			attach(t, h, id, say(200, 200))
+		}
+		all := JobTargets{Where: "*"}
+		staged := rollout.Policy{Waves: []rollout.Wave{{Size: rollout.Count(1)}, {Size: rollout.Percent(100), Approval: true}}}
+		putJob(t, h, JobSpec{ID: "away", Targets: all, Action: method("reboot")}, nil) // two of the four have done it
+		putJob(t, h, JobSpec{ID: "staged", Targets: all, Action: JobAction{Twin: &JobTwinPatch{Tags: []byte(`{"a":1}`)}}, Policy: staged}, nil)
+		time.Sleep(time.Second)
+		// It matches, and is no target of those that were made before it came.
+		if _, err := h.CreateIdentity(context.Background(), everything, Identity{DeviceID: "late"}); err != nil {
+			t.Fatal(err)
+		}
+		left := func() string {
+			got := map[string]int{}
+			for _, c := range previewOf(t, h, JobSpec{Targets: all, Action: method("other")}, 0).Active {
+				got[c.Job] = c.Targets
+			}
+			return fmt.Sprint(got)
+		}
+		if got, want := left(), "map[away:2 staged:4]"; got != want {
+			t.Errorf("left to do are %s, want %s", got, want)
+		}
+		if _, err := h.ApproveJob(context.Background(), everything, "staged", -1, ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got, want := left(), "map[away:2]"; got != want {
+			t.Errorf("after the approval, left to do are %s, want %s", got, want)
+		}
+	})
 }
 
 func TestPreviewTokens(t *testing.T) {

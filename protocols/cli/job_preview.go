@@ -41,7 +41,7 @@ func (a *app) showPreview(w io.Writer, p *client.JobPreview) error {
 		text.WriteString(fmt.Sprintf("Left out   %d %s: %s\n", x.Count, printable(exclusionText(x.Reason)), printable(sampleOf(x.Sample, x.Count))))
 	}
 	for _, x := range p.Conflicts {
-		text.WriteString(fmt.Sprintf("Also       the job %s (%s, priority %d) is for %d of the targets below\n", printable(x.Job), x.Status, x.Priority, x.Targets))
+		text.WriteString(fmt.Sprintf("Also       the job %s (%s, priority %d) has yet to be done on %d of the targets below\n", printable(x.Job), x.Status, x.Priority, x.Targets))
 	}
 	for _, f := range p.Warnings {
 		text.WriteString("Warning    " + printable(faultText(f)) + "\n")

@@ -17,7 +17,7 @@ type previewDocument struct {
 	FirstTime time.Time          `json:"firstTime,omitzero" doc:"When the first attempt would start; absent when it never would."`
 	Sample    []previewTarget    `json:"sample" doc:"The first targets, and what the job would do to each."`
 	Excluded  []previewExclusion `json:"excluded" doc:"Who is left out, by reason."`
-	Conflicts []previewConflict  `json:"conflicts" doc:"Jobs that have not ended and are for some of the sample, too."`
+	Conflicts []previewConflict  `json:"conflicts" doc:"Jobs that still have something to do on some of the sample, too."`
 	Warnings  []jobFault         `json:"warnings" doc:"What may not be meant."`
 	Confirm   string             `json:"confirm,omitempty" doc:"What a person is to type before the start, since it is dangerous or reaches many: the job needs the token then."`
 	Token     string             `json:"token" doc:"Send it with the same job to POST /api/v1/jobs."`
@@ -60,7 +60,7 @@ type previewConflict struct {
 	Status   rollout.JobStatus `json:"status"`
 	Priority int               `json:"priority"`
 	Kind     engine.JobKind    `json:"kind" enum:"scheduleUpdateTwin,scheduleDeviceMethod,runPattern"`
-	Targets  int               `json:"targets" doc:"How many of the sample's are that job's, too."`
+	Targets  int               `json:"targets" doc:"On how many of the sample's it has yet to be done."`
 }
 
 func previewJob(c *call) (answer, error) {
