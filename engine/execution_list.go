@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/muster-hub/muster/engine/rollout"
@@ -62,7 +63,7 @@ func parseExecutionCursor(text string) (c executionCursor, err error) {
 
 // Executions lists the executions of a job by device, those that have begun
 // before those that are pending. A page may hold fewer than limit; next is empty
-// at the end. It needs ServiceConnect.
+// at the end. It needs ServiceConnect. CodeArgumentInvalid for a wave that the job does not have.
 func (h *Hub) Executions(ctx context.Context, c Caller, job string, f ExecutionFilter, cursor string, limit int) (list []Execution, next string, err error) {
 	if err := h.authorize(ctx, c, opJobRead, job); err != nil {
 		return nil, "", err
@@ -84,6 +85,11 @@ func (h *Hub) Executions(ctx context.Context, c Caller, job string, f ExecutionF
 		if err != nil {
 			return err
 		}
+		if f.Wave != nil {
+			if err := checkWave(r, job, &record, *f.Wave); err != nil {
+				return err
+			}
+		}
 		l := &executionLister{r: r, job: job, record: &record, filter: f, at: from, limit: limit, list: []Execution{}}
 		if l.at.run == 0 {
 			l.at.run = record.Run
@@ -99,6 +105,27 @@ func (h *Hub) Executions(ctx context.Context, c Caller, job string, f ExecutionF
 		return err
 	})
 	return list, next, err
+}
+
+// checkWave refuses a wave, from 0, that a job does not have: that none of its
+// executions are in it would be no answer.
+func checkWave(r storage.Reader, job string, record *jobRecord, wave int) error {
+	waves := len(record.State.Waves)
+	if !record.State.LaidOut { // those of the state come with the targets
+		spec, err := loadJobSpec(r, job)
+		if err != nil {
+			return err
+		}
+		waves = len(spec.Spec.Policy.Waves)
+	}
+	if wave >= 0 && wave < waves {
+		return nil
+	}
+	expected := "1, its only one"
+	if waves > 1 {
+		expected = "1 to " + strconv.Itoa(waves)
+	}
+	return errf(CodeArgumentInvalid, "the job %q has no wave %d; expected %s", clip(job), wave+1, expected)
 }
 
 // executionLister makes one page.

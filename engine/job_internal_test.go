@@ -502,7 +502,7 @@ func TestListExecutions(t *testing.T) {
 		return list
 	}
 	ok, bad, run, rest := want(0, 300, "succeeded"), want(300, 500, "failed"), want(500, 550, "running"), want(550, 1300, "pending")
-	zero, one := 0, 1
+	zero := 0
 	for _, limit := range []int{0, 7, 500, 1000} {
 		for name, c := range map[string]struct {
 			f    ExecutionFilter
@@ -514,7 +514,7 @@ func TestListExecutions(t *testing.T) {
 			"running":   {ExecutionFilter{Status: rollout.ExecutionRunning, Wave: &zero}, run},
 			"pending":   {ExecutionFilter{Status: rollout.ExecutionPending}, rest},
 			"canceled":  {ExecutionFilter{Status: rollout.ExecutionCanceled}, nil},
-			"wave":      {ExecutionFilter{Wave: &one}, nil},
+			"wave":      {ExecutionFilter{Status: rollout.ExecutionFailed, Wave: &zero}, bad},
 			"run":       {ExecutionFilter{Run: 2}, nil},
 		} {
 			if got := list(c.f, limit); !slices.Equal(got, c.want) {
@@ -536,6 +536,23 @@ func TestListExecutions(t *testing.T) {
 	refusal(t, err, CodeArgumentInvalid, "gone")
 	_, _, err = h.Executions(t.Context(), everybody(), "ghost", ExecutionFilter{}, "", 0)
 	refusal(t, err, CodeJobNotFound)
+	staged := twinJob("*")
+	staged.ID, staged.Policy.Waves = "staged", waves(t, "1", "10%", "100%")
+	createJob(t, h, staged)
+	for wave, want := range map[int]map[string]string{
+		1:  {"j": `"j" has no wave 2; expected 1, its only one`, "staged": ""},
+		98: {"j": "no wave 99", "staged": `"staged" has no wave 99; expected 1 to 3`},
+		-1: {"j": "no wave 0", "staged": "no wave 0"},
+	} {
+		for job, want := range want {
+			switch _, _, err := h.Executions(t.Context(), everybody(), job, ExecutionFilter{Wave: &wave}, "", 0); {
+			case want != "":
+				refusal(t, err, CodeArgumentInvalid, want)
+			case err != nil:
+				t.Error(err)
+			}
+		}
+	}
 	for _, cursor := range []string{"x", "00", executionCursor{skip: 501}.String()} {
 		_, _, err = h.Executions(t.Context(), everybody(), "j", ExecutionFilter{}, cursor, 0)
 		refusal(t, err, CodeArgumentInvalid, "cursor")

@@ -123,7 +123,7 @@ func TestJobLife(t *testing.T) {
 	f.do("GET", jobs+"/j1/executions?limit=2&cursor="+first, "").want(200).is("items.1", "").is("cursor", `""`)
 	f.do("GET", jobs+"/j1/executions?limit=2&status=failed&cursor="+first, "").want(400).is("code", `"ArgumentInvalid"`)
 	f.do("GET", jobs+"/j1/executions?status=failed", "").want(200).is("items", "[]")
-	f.do("GET", jobs+"/j1/executions?wave=2", "").want(200).is("items", "[]")
+	f.do("GET", jobs+"/j1/executions?wave=2", "").want(400).is("code", `"ArgumentInvalid"`)
 	f.do("GET", jobs+"/j1/failures", "").want(200).is("items", "[]").is("complete", "true")
 	f.do("GET", "/api/v1/devices/d1/jobs", "").want(200).is("items.0.jobId", `"j1"`).is("items.1", "")
 	f.do("GET", "/api/v1/devices/d5/jobs", "").want(200).is("items", "[]")
