@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/muster-hub/muster/protocols/cli"
 )
 
 // readBundle returns the parts of a bundle by name.
@@ -202,7 +204,7 @@ func TestBundleHoldsNoSecret(t *testing.T) {
 	if size > 32<<20 {
 		t.Errorf("the bundle holds %d bytes", size)
 	}
-	if out, code := b.run("doctor", "--bundle", file); code == 0 || !strings.Contains(out, "exists already") {
+	if out, code := b.run("doctor", "--bundle", file); code != cli.ExitConflict || !strings.Contains(out, "exists already") {
 		t.Errorf("a bundle was written over: %d %s", code, out)
 	}
 

@@ -46,6 +46,11 @@ type bundlePartOf struct {
 // writeBundle writes the bundle of a hub (s is nil when none runs) to file.
 // What can't be had is named in errors.txt, and the rest is there all the same.
 func (a *app) writeBundle(ctx context.Context, s *client.Service, h HubFlags, findings []Finding, file string) error {
+	to, err := createFile(file, false, takenNext) // nobody waits for nothing
+	if err != nil {
+		return err
+	}
+	defer to.drop()
 	ctx, stop := context.WithTimeout(ctx, bundleTime)
 	defer stop()
 	b := &bundle{a: a, clean: newRedactor(), now: time.Now()}
@@ -84,7 +89,7 @@ func (a *app) writeBundle(ctx context.Context, s *client.Service, h HubFlags, fi
 	if len(missing) > 0 {
 		b.text("errors.txt", []byte(strings.Join(missing, "\n")+"\n"))
 	}
-	return b.write(file)
+	return b.write(to)
 }
 
 // learn tells the redactor what is secret: the files of keys, and the keys of
@@ -237,8 +242,8 @@ func (b *bundle) listing(dir string) error {
 	return err
 }
 
-// write makes the archive, for its owner alone, whole or not at all.
-func (b *bundle) write(file string) error {
+// write makes the archive, whole or not at all.
+func (b *bundle) write(f *newFile) error {
 	var out bytes.Buffer
 	zip := gzip.NewWriter(&out)
 	archive := tar.NewWriter(zip)
@@ -255,19 +260,12 @@ func (b *bundle) write(file string) error {
 	if err := errors.Join(archive.Close(), zip.Close()); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return usage(file+" exists already", "Give another name, or remove it.")
-	}
-	if err != nil {
-		return err
-	}
 	if _, err := f.Write(out.Bytes()); err != nil {
-		return errors.Join(err, f.Close(), os.Remove(file))
-	}
-	if err := f.Close(); err != nil {
 		return err
 	}
-	b.a.note("%d bytes written to %s. Keys and tokens are left out; names of devices and addresses are not: look before you pass it on.", out.Len(), file)
+	if err := f.keep(); err != nil {
+		return err
+	}
+	b.a.note("%d bytes written to %s. Keys and tokens are left out; names of devices and addresses are not: look before you pass it on.", out.Len(), printable(f.to))
 	return nil
 }

@@ -177,7 +177,7 @@ func (c *containerGetCmd) Run(a *app) error {
 	var to io.Writer = a.io.Out
 	keep := func() error { return nil }
 	if c.To != "-" {
-		f, err := createFile(c.To)
+		f, err := createFile(c.To, true, "")
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -57,7 +56,7 @@ func (c *debugLevelCmd) Run(a *app) error {
 type debugProfileCmd struct {
 	SocketFlags
 	Kind   string        `arg:"" enum:"cpu,heap,allocs,goroutine,mutex,block,trace" help:"cpu, heap, allocs, goroutine, mutex, block or trace."`
-	File   string        `arg:"" help:"File to write." placeholder:"FILE"`
+	File   string        `arg:"" help:"File to make, which must not exist." placeholder:"FILE"`
 	Length time.Duration `name:"for" help:"How long cpu, trace, mutex and block look." default:"10s"`
 }
 
@@ -79,7 +78,7 @@ func (c *debugProfileCmd) Run(a *app) error {
 
 type debugFlightCmd struct {
 	SocketFlags
-	What string `arg:"" help:"on, off, or the FILE to write."`
+	What string `arg:"" help:"on, off, or the FILE to make, which must not exist."`
 }
 
 // Run controls or reads the flight recorder.
@@ -111,20 +110,28 @@ func (c *debugFlightCmd) Run(a *app) error {
 	return nil
 }
 
-// saveDebug writes what the hub answers to a file, whole or not at all.
+// saveDebug writes what the hub answers to a file, whole or not at all. Profiles show
+// what lives in memory: it is for the caller alone.
 func (a *app) saveDebug(f SocketFlags, path string, q url.Values, file string) error {
 	s, err := a.local(f)
 	if err != nil {
 		return err
 	}
+	to, err := createFile(file, false, takenNext)
+	if err != nil {
+		return err
+	}
+	defer to.drop()
 	var data json.RawMessage
 	if err := s.Do(a.ctx, client.Request{Method: http.MethodGet, Path: path, Query: q}, &data); err != nil {
 		return err
 	}
-	// Profiles show what lives in memory: for the caller alone.
-	if err := os.WriteFile(file, data, 0o600); err != nil {
+	if _, err := to.Write(data); err != nil {
 		return err
 	}
-	a.note("%d bytes written to %s.", len(data), file)
+	if err := to.keep(); err != nil {
+		return err
+	}
+	a.note("%d bytes written to %s.", len(data), printable(file))
 	return nil
 }

@@ -27,11 +27,15 @@ type deviceExportCmd struct {
 
 // Run has the hub export into a container of its own, and fetches the file.
 func (c *deviceExportCmd) Run(a *app) error {
-	toFile := c.File != "" && c.File != "-"
-	if toFile && !c.Force {
-		if _, err := os.Lstat(c.File); !errors.Is(err, os.ErrNotExist) {
-			return usage(printable(c.File)+" exists already", "Say another place, or replace it with --force.")
+	var to io.Writer = a.io.Out
+	keep := func() error { return nil }
+	if c.File != "" && c.File != "-" {
+		f, err := createFile(c.File, c.Force, takenForce)
+		if err != nil {
+			return err
 		}
+		defer f.drop()
+		to, keep = f, f.keep
 	}
 	s, err := a.service(c.HubFlags)
 	if err != nil {
@@ -64,15 +68,7 @@ func (c *deviceExportCmd) Run(a *app) error {
 	if j.Status != "completed" {
 		return &problem{exit: ExitFailed, what: "the export " + j.Status, why: j.FailureReason, next: "Mend the cause and export again."}
 	}
-	if toFile {
-		f, err := createFile(c.File)
-		if err != nil {
-			return err
-		}
-		defer f.drop()
-		return c.finish(a, s, &j, f, f.keep)
-	}
-	return c.finish(a, s, &j, a.io.Out, func() error { return nil })
+	return c.finish(a, s, &j, to, keep)
 }
 
 // finish fetches the lines and writes them in the form that was asked for.

@@ -1,10 +1,7 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -91,11 +88,6 @@ func (c *fileDownloadCmd) Run(a *app) error {
 			return usage("a file must not be made here under the name "+strconv.Quote(printable(c.Name)), "Say where it goes with --to FILE.")
 		}
 	}
-	if to != "-" && !c.Force {
-		if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
-			return usage(printable(to)+" exists already", "Say another place with --to FILE, or replace it with --force.")
-		}
-	}
 	s, ctx, stop, err := a.connect(c.HubFlags)
 	if err != nil {
 		return err
@@ -105,22 +97,17 @@ func (c *fileDownloadCmd) Run(a *app) error {
 		_, err := s.DownloadFile(ctx, c.ID, c.Name, a.io.Out)
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(to), ".muster-download-*")
+	f, err := createFile(to, c.Force, "Say another place with --to FILE, or replace it with --force.")
 	if err != nil {
-		return fmt.Errorf("make the file: %w", err)
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it has another name when all went well
-	n, err := s.DownloadFile(ctx, c.ID, c.Name, f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if c.Force {
-		err = os.Rename(f.Name(), to)
-	} else {
-		err = os.Link(f.Name(), to) // fails when somebody made it meanwhile
+	defer f.drop()
+	n, err := s.DownloadFile(ctx, c.ID, c.Name, f)
+	if err == nil {
+		err = f.keep()
 	}
 	if err != nil {
-		return fmt.Errorf("name the file: %w", err)
+		return err
 	}
 	a.note("%s: %d bytes, checksum right.", printable(to), n)
 	return nil

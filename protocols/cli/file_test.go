@@ -36,7 +36,7 @@ func TestFiles(t *testing.T) {
 		{[]string{"file", "download", "pump-1", "logs/boot log.txt"}, ExitOK, "boot log.txt: 7 bytes", ""},
 		{words("file download pump-1 logs/b --to -"), ExitOK, "b", "bytes"},
 		{words("file download pump-1 logs/b --to here"), ExitOK, "here: 1 bytes", ""},
-		{words("file download pump-1 taken"), ExitUsage, "--force", ""},
+		{words("file download pump-1 taken"), ExitConflict, "--force", ""},
 		{words("file download pump-1 taken --force"), ExitOK, "taken: 3 bytes", ""},
 		{words("file download pump-1 .profile"), ExitUsage, "--to", ""},
 		{words("file download pump-1 -- -rf"), ExitUsage, "--to", ""},

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/muster-hub/muster/protocols/client"
@@ -209,32 +208,4 @@ func (f *faultFile) readFaults(h HubFlags, s *client.Service, container string) 
 	}
 	_ = r.Close() // never fails
 	return <-done
-}
-
-// place opens a file to be made: under a temporary name beside it, until it is
-// whole.
-type newFile struct {
-	*os.File
-	to string
-}
-
-func createFile(to string) (*newFile, error) {
-	f, err := os.CreateTemp(filepath.Dir(to), ".muster-export-*")
-	if err != nil {
-		return nil, fmt.Errorf("make the file: %w", err)
-	}
-	return &newFile{f, to}, nil
-}
-
-// keep gives the file its name; drop removes it unless it has one.
-func (f *newFile) keep() error {
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), f.to)
-}
-
-func (f *newFile) drop() {
-	_ = f.Close()
-	_ = os.Remove(f.Name()) // it has another name when all went well
 }

@@ -202,7 +202,7 @@ func TestImportAndExport(t *testing.T) {
 		{words("device import a.jsonl --follow x"), ExitUsage, "--follow JOB", ""},
 		{words("twin show c-1"), ExitOK, `"floor": 3`, ""},
 		{words("device export out.jsonl"), ExitOK, "5 identities", ""},
-		{words("device export out.jsonl"), ExitUsage, "--force", ""},
+		{words("device export out.jsonl"), ExitConflict, "--force", ""},
 		{words("device export out.jsonl --force --exclude-keys"), ExitOK, "5 identities", ""},
 		{append(words("device export all.csv -o csv --where"), "tags.n == 1 or tags.floor == 3"), ExitOK, "2 identities", ""},
 		{words("device export --where tags."), ExitFailed, "the query can't be read", ""},

@@ -1,12 +1,9 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -127,30 +124,5 @@ func (c *jobExportCmd) Run(a *app) error {
 		return err
 	}
 	a.note("Wrote %s.", printable(c.To))
-	return nil
-}
-
-// wholeFile makes a file of what write writes, and only if all of it came.
-func wholeFile(name string, replace bool, write func(w io.Writer) error) error {
-	if _, err := os.Lstat(name); !replace && !errors.Is(err, fs.ErrNotExist) {
-		return usage(printable(name)+" exists already", "Say another place, or replace it with --force.")
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".muster-export-*")
-	if err != nil {
-		return fmt.Errorf("make the file: %w", err)
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it has another name when all went well
-	err = write(f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if replace {
-		err = os.Rename(f.Name(), name)
-	} else {
-		err = os.Link(f.Name(), name) // fails when somebody made it meanwhile
-	}
-	if err != nil {
-		return fmt.Errorf("name the file: %w", err)
-	}
 	return nil
 }

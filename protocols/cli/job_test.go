@@ -248,7 +248,7 @@ func TestJobExport(t *testing.T) {
 	if text, err := os.ReadFile(to); err != nil || string(text) != "jobId,deviceId\nj1,d1\n" {
 		t.Errorf("%q: %v", text, err)
 	}
-	if got := (call{args: args}).run(t); got.code != ExitUsage || !strings.Contains(got.err, "--force") {
+	if got := (call{args: args}).run(t); got.code != ExitConflict || !strings.Contains(got.err, "--force") {
 		t.Errorf("exit code %d: %s", got.code, got.err)
 	}
 	if got := (call{args: append(args, "--force")}).run(t); got.code != ExitOK {
