@@ -90,6 +90,9 @@ func (a *app) explain(err error) *problem {
 		return explainParse(e)
 	}
 	p := &problem{exit: ExitFailed, what: "the command failed", why: err.Error()}
+	if a.command != "" {
+		p.what = a.command + " failed"
+	}
 	if a.hooks.ExitCode != nil {
 		if code, next, ok := a.hooks.ExitCode(err); ok {
 			p.exit, p.next = code, next
@@ -101,12 +104,30 @@ func (a *app) explain(err error) *problem {
 		p.exit, p.what, p.next = ExitTimeout, "no answer in time", "Try again, or allow more time with --timeout."
 	case errors.Is(err, context.Canceled) || a.ctx.Err() != nil:
 		p.exit, p.what, p.why = ExitCancelled, "cancelled", ""
-	case errors.Is(err, fs.ErrNotExist):
-		p.exit, p.next = ExitUsage, "Check the file's name."
-	case errors.Is(err, fs.ErrPermission):
-		p.exit, p.next = ExitForbidden, "Run the command as the user that owns the file."
+	default:
+		p.explainFile(err)
 	}
 	return p
+}
+
+// explainFile says what of an error is a file's matter: which file, and what to do.
+func (p *problem) explainFile(err error) {
+	file := "the file or folder"
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		if e.Op == "mkdir" {
+			*p = *notMade(e.Path, err)
+			return
+		}
+		file = printable(e.Path)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.exit, p.next = ExitUsage, "Check the name of "+file+"."
+	case errors.Is(err, fs.ErrPermission):
+		p.exit, p.next = ExitForbidden, "Run the command as the user that owns "+file+"."
+	case errors.Is(err, syscall.ENOSPC):
+		p.next = "Make room on the disk of " + file + "."
+	}
 }
 
 func explainRefusal(e *client.Error) *problem {

@@ -77,6 +77,7 @@ type app struct {
 	width      int  // of the terminal on Out; 0 = no terminal
 	inTerminal bool // questions can be asked
 	jsonErrors bool
+	command    string // that runs, as in "device show"; empty: none was found
 	settings   *settings
 	kong       *kong.Kong
 }
@@ -148,6 +149,7 @@ func (a *app) dispatch(args []string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	a.command = strings.TrimPrefix(commandLine(ctx.Selected()), "muster ")
 	return 0, ctx.Run(a)
 }
 
