@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/muster-hub/muster/engine/wording"
 	"github.com/muster-hub/muster/protocols/client"
 )
 
@@ -254,7 +255,7 @@ func explainConnect(e *client.ConnectError) *problem {
 }
 
 func explainParse(e *kong.ParseError) *problem {
-	p := &problem{exit: ExitUsage, what: e.Error(), next: "`muster --help` shows the commands."}
+	p := &problem{exit: ExitUsage, what: chosen(e.Error()), next: "`muster --help` shows the commands."}
 	if e.Context == nil {
 		return p
 	}
@@ -262,6 +263,23 @@ func explainParse(e *kong.ParseError) *problem {
 		p.next = "`" + commandLine(node) + " --help` shows the usage."
 	}
 	return p
+}
+
+// chosen is what kong says of a value that is none of the choices, without the empty
+// one: that stands for a flag that was not given, and nobody types it.
+func chosen(text string) string {
+	flag, rest, is := strings.Cut(text, " must be one of ")
+	list, got, both := strings.Cut(rest, " but got ")
+	if !is || !both {
+		return text
+	}
+	var choices []string
+	for word := range strings.SplitSeq(list, ",") {
+		if word = strings.Trim(word, `"`); word != "" {
+			choices = append(choices, word)
+		}
+	}
+	return flag + " is " + got + "; expected " + wording.OneOf(choices)
 }
 
 // commandLine is a node's path without aliases, "muster device show".
