@@ -16,7 +16,8 @@ type Credentials struct {
 	Host         string // host name the client used; informative
 	Token        string // SAS token, empty without one
 	Certificates []*x509.Certificate
-	Address      string // remote address, for the identity's connection log
+	Protocol     string // for the identity's connection log, as Connection.Protocol
+	Address      string // remote address, for that too
 }
 
 // Grant is the outcome of a successful device authentication.

@@ -70,7 +70,7 @@ func (h *Hub) recordRefusal(cr Credentials, cause *Error) {
 	}
 	now := time.Now().UTC()
 	h.appendConnection(cr.ID, "", connectionRecord{
-		Began: now, Ended: now, Address: cr.Address, Code: cause.Code.String(), Reason: clip(cause.Message), Refused: 1,
+		Began: now, Ended: now, Protocol: cr.Protocol, Address: cr.Address, Code: cause.Code.String(), Reason: clip(cause.Message), Refused: 1,
 	})
 }
 

@@ -30,7 +30,7 @@ func TestConnectionsSayWhyTheyEnded(t *testing.T) {
 		t.Errorf("second page: %d entries, next %q, %v", len(rest), next, err)
 	}
 	for range 3 {
-		if _, err := h.AuthenticateDevice(t.Context(), engine.Credentials{ID: id, Token: "nonsense", Address: "192.0.2.9:1"}); err == nil {
+		if _, err := h.AuthenticateDevice(t.Context(), engine.Credentials{ID: id, Token: "nonsense", Protocol: "https", Address: "192.0.2.9:1"}); err == nil {
 			t.Fatal("nonsense opened the door")
 		}
 	}
@@ -41,7 +41,7 @@ func TestConnectionsSayWhyTheyEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused, _, err := h.Connections(t.Context(), enginetest.Owner(), id, "", 2)
-	if err != nil || refused[0].Refused != 3 || refused[0].Address != "192.0.2.9:1" || refused[1].Refused != 0 || refused[1].Number != first[0].Number {
+	if err != nil || refused[0].Refused != 3 || refused[0].Address != "192.0.2.9:1" || refused[0].Protocol != "https" || refused[1].Refused != 0 || refused[1].Number != first[0].Number {
 		t.Errorf("after refusals: %+v, %v", refused, err)
 	}
 	if err := h.DeleteIdentity(t.Context(), enginetest.Owner(), id, engine.IfMatch{Present: true, Any: true}); err != nil {

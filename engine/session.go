@@ -65,7 +65,7 @@ type Outbox interface {
 type Connection struct {
 	Grant    Grant
 	Clean    bool   // MQTT clean session: forget stored subscriptions
-	Protocol string // "mqtt", "mqtt-ws"
+	Protocol string // "mqtt", "mqtt-ws"; of refused attempts also "https"
 	Address  string
 	ModelID  string
 	Product  string // DeviceClientType

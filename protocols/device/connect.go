@@ -16,6 +16,13 @@ import (
 // its length and the packet id.
 const topicSlack = 64<<10 + 4
 
+// What the connection log calls the ways in.
+const (
+	protocolMQTT   = "mqtt"
+	protocolMQTTWS = "mqtt-ws"
+	protocolHTTPS  = "https"
+)
+
 // refusal is a CONNACK other than 0.
 type refusal struct {
 	connack byte
@@ -97,11 +104,16 @@ func (s *session) attach(c *wire.Connect) *refusal {
 	if s.h.isDraining() {
 		return refuse(wire.ConnackUnavailable, 503001, errDraining)
 	}
+	protocol := protocolMQTT
+	if s.st.WebSocket() {
+		protocol = protocolMQTTWS
+	}
 	grant, err := s.h.hub.AuthenticateDevice(s.h.ctx, engine.Credentials{
 		ID:           u.id,
 		Host:         u.host,
 		Token:        c.Password,
 		Certificates: s.st.PeerCertificates(),
+		Protocol:     protocol,
 		Address:      s.st.RemoteAddr().String(),
 	})
 	if err != nil {
@@ -113,10 +125,6 @@ func (s *session) attach(c *wire.Connect) *refusal {
 		s.expires = grant.Expires.Add(s.h.limits.TokenExpiryGrace)
 	}
 	s.out.deviceID = s.id.DeviceID
-	protocol := "mqtt"
-	if s.st.WebSocket() {
-		protocol = "mqtt-ws"
-	}
 	s.out.lose = s.loses
 	es, err := s.h.hub.Connect(s.h.ctx, engine.Connection{
 		Grant:    grant,

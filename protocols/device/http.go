@@ -129,7 +129,9 @@ func (h *HTTPHandler) serve(w http.ResponseWriter, r *http.Request) (operation s
 	if !ok {
 		return operation, &engine.Error{Code: engine.CodeArgumentInvalid, Message: "the path is not one of the device API"}
 	}
-	g, err := h.hub.AuthenticateDevice(r.Context(), engine.Credentials{ID: p.id, Host: r.Host, Token: r.Header.Get("Authorization")})
+	g, err := h.hub.AuthenticateDevice(r.Context(), engine.Credentials{
+		ID: p.id, Host: r.Host, Token: r.Header.Get("Authorization"), Protocol: protocolHTTPS, Address: r.RemoteAddr,
+	})
 	if err != nil {
 		if e := engine.AsError(err); e.Code == engine.CodeUnauthorized {
 			// The reason is for the log: a stranger does not learn what exists.

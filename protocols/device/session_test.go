@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +92,43 @@ func TestConnectCodes(t *testing.T) {
 		}
 		c.wantEnd()
 	})
+}
+
+// TestRefusedAttempts: the log of an identity says from where, and by which protocol,
+// somebody came whose credentials were refused.
+func TestRefusedAttempts(t *testing.T) {
+	hub, h := newTestHub(t)
+	id, other := engine.TwinID{DeviceID: "abc"}, engine.TwinID{DeviceID: "other"}
+	for _, id := range []engine.TwinID{id, other} {
+		if _, err := enginetest.Identity(t, hub, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wrong := enginetest.Token(t, hub, other, time.Now().Add(time.Hour))
+	log := func() engine.ConnectionEnd {
+		t.Helper()
+		// A change that is waited for is behind what nobody waits for.
+		if _, err := hub.PatchTwin(t.Context(), enginetest.Owner(), id, engine.TwinUpdate{Tags: []byte(`{"a":1}`)}, engine.IfMatch{}); err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := hub.Connections(t.Context(), enginetest.Owner(), id, "", 0)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		return list[0]
+	}
+	c, _ := open(t, hub, h, id, func(c *wire.Connect) { c.Password = wrong })
+	c.wantEnd()
+	if e := log(); e.Refused != 1 || e.Protocol != "mqtt" || e.Address == "" {
+		t.Errorf("by MQTT: %+v", e)
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/devices/abc/messages/events?api-version=2021-04-12", nil)
+	r.Header.Set("Authorization", wrong)
+	w := httptest.NewRecorder()
+	NewHTTPHandler(hub).ServeHTTP(w, r)
+	if e := log(); w.Code != http.StatusUnauthorized || e.Refused != 2 || e.Protocol != "https" || e.Address != r.RemoteAddr {
+		t.Errorf("by HTTPS, %d: %+v", w.Code, e)
+	}
 }
 
 // TestFirstPacket closes what does not begin with CONNECT, without an answer.
