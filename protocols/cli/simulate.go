@@ -191,7 +191,7 @@ func (c *simulateCmd) watch(a *app, load *simulator.Load) {
 
 func (c *simulateCmd) print(a *app, r simulator.LoadReport) error {
 	fields := []field{
-		{"Devices", r.Devices}, {"Connects", r.Connects}, {"Reconnects", r.Reconnects},
+		{"Devices", r.Devices}, {"Online at the end", r.Online}, {"Connects", r.Connects}, {"Reconnects", r.Reconnects},
 		{"Time to return", fmt.Sprintf("p50 %d ms, p99 %d ms, max %d ms", r.ReturnP50, r.ReturnP99, r.ReturnMax)},
 		{"Messages", r.Messages}, {"Twin patches", r.TwinPatches}, {"Methods", r.Methods}, {"Unanswered", r.Unknown},
 	}

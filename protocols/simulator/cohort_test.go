@@ -80,7 +80,14 @@ func cohortFleet(ctx context.Context, t *testing.T, h *clienttest.Hub, prefix st
 	run, end := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- l.Run(run) }()
-	t.Cleanup(func() { end(); <-done })
+	t.Cleanup(func() {
+		there := l.Report().Online
+		end()
+		<-done
+		if got := l.Report().Online; there == 0 || got != there {
+			t.Errorf("the report of the end says that %d were online, want %d", got, there)
+		}
+	})
 	eventually(ctx, t, "all but two are there", func() bool { return l.Report().Online == 18 })
 	return l.Cohorts()
 }

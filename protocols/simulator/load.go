@@ -73,7 +73,7 @@ type Load struct {
 // LoadReport counts what a Load did since its start. Times are milliseconds.
 type LoadReport struct {
 	Devices      int              `json:"devices"`
-	Online       int64            `json:"online"`
+	Online       int64            `json:"online"` // now; of a load that has ended, when it was told to end
 	Connects     int64            `json:"connects"`
 	Reconnects   int64            `json:"reconnects"`
 	ReturnP50    int64            `json:"returnP50Ms"` // from the loss of a connection to the next
@@ -318,7 +318,9 @@ func (d *loadDevice) state(connected bool, err error) {
 			}
 		}
 	case d.up:
-		l.report.Online--
+		if d.ctx.Err() == nil { // else it leaves with all others
+			l.report.Online--
+		}
 		d.lost = time.Now()
 	default:
 		l.report.ErrorReasons["connect: "+reason(err)]++
