@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"time"
@@ -42,11 +44,23 @@ func deliverBy(c *outbound.Client) engine.Deliver {
 			header.Set(k, v)
 		}
 		r, err := c.Post(ctx, p.URL, header, p.Body)
+		if errors.Is(err, outbound.ErrRefused) {
+			return engine.WebhookAnswer{Next: allowNext(p.URL)}, err
+		}
 		if err != nil {
 			return engine.WebhookAnswer{}, err
 		}
 		return engine.WebhookAnswer{Status: r.Status, RetryAfter: retryAfter(r.Header.Get("Retry-After"), time.Now())}, nil
 	}
+}
+
+// allowNext is what to do about an endpoint whose address the hub does not reach.
+func allowNext(target string) string {
+	host := "HOST"
+	if u, err := url.Parse(target); err == nil && u.Hostname() != "" {
+		host = u.Hostname()
+	}
+	return "If it is meant, start the hub with --webhook-allow " + host + ", or with its address or prefix; else give the webhook another URL."
 }
 
 // retryAfter reads seconds or a date; 0 for anything else, and for what is

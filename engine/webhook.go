@@ -69,6 +69,7 @@ type WebhookPost struct {
 type WebhookAnswer struct {
 	Status     int
 	RetryAfter time.Duration
+	Next       string // beside an error: what to do about it; empty: nobody knows
 }
 
 // Deliver posts to an endpoint. It returns when ctx ends and is safe for

@@ -152,6 +152,7 @@ type WebhookTry struct {
 	Status  int           // the answer's; 0 when there was none
 	Latency time.Duration // until the answer or the failure
 	Error   string        // empty when the endpoint took it
+	Next    string        // what to do about Error; empty: nobody knows
 	EventID string
 }
 
@@ -184,7 +185,7 @@ func tryOutcome(t WebhookTry) string {
 
 func (h *Hub) try(ctx context.Context, target webhookTarget, e cloudEvent, attempt int) WebhookTry {
 	r := h.postWebhook(ctx, target, []cloudEvent{e}, attempt)
-	return WebhookTry{Status: r.status, Latency: r.took, Error: r.text, EventID: e.ID}
+	return WebhookTry{Status: r.status, Latency: r.took, Error: r.text, Next: r.next, EventID: e.ID}
 }
 
 // readTarget is where a webhook's requests go. CodeUnavailable means that this

@@ -259,6 +259,21 @@ func TestWebhookSecretRotation(t *testing.T) {
 	})
 }
 
+// TestWebhookAdvice: what is known to do about a failure comes with it.
+func TestWebhookAdvice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		h := sinking(t, s)
+		putWebhook(t, h, engine.Webhook{ID: "hook"})
+		s.set(func(context.Context, posted) (engine.WebhookAnswer, error) {
+			return engine.WebhookAnswer{Next: "Allow it."}, errors.New("the address is private")
+		})
+		if try, err := h.TestWebhook(t.Context(), enginetest.Owner(), "hook"); err != nil || try.Error != "the address is private" || try.Next != "Allow it." {
+			t.Errorf("%+v, %v", try, err)
+		}
+	})
+}
+
 // TestWebhookSlowEvent: an event that gets no answer holds up its device only.
 func TestWebhookSlowEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -63,6 +63,7 @@ type webhookResult struct {
 	retryAfter time.Duration
 	took       time.Duration
 	text       string // of a failure
+	next       string // what to do about it; empty: nobody knows
 }
 
 // classifyWebhook decides by the status. Documented in how-to/webhooks.
@@ -103,7 +104,7 @@ func (h *Hub) postWebhook(ctx context.Context, t webhookTarget, list []cloudEven
 	case err != nil && errors.Is(limited.Err(), context.DeadlineExceeded):
 		r.class, r.status, r.text = webhookAway, 0, fmt.Sprintf("no answer within %s", t.timeout)
 	case err != nil:
-		r.class, r.status, r.text = webhookAway, 0, clip(err.Error())
+		r.class, r.status, r.text, r.next = webhookAway, 0, clip(err.Error()), answer.Next
 	default:
 		if r.class = classifyWebhook(answer.Status); r.class != webhookTaken {
 			r.text = fmt.Sprintf("the endpoint answered %d; expected 200 to 299", answer.Status)

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -186,5 +187,22 @@ func TestWebhookCommands(t *testing.T) {
 		{"webhook show hook", ExitNotFound, "hook", ""},
 	} {
 		s.run(t, env)
+	}
+}
+
+// TestWebhookTestAdvice: what the hub knows to do about a failure stands for the
+// general advice.
+func TestWebhookTestAdvice(t *testing.T) {
+	for next, want := range map[string]string{
+		"":                                      "  next: Mend the endpoint or the webhook's URL",
+		"Start the hub with --webhook-allow h.": "  next: Start the hub with --webhook-allow h.\n",
+	} {
+		dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(w).Encode(client.WebhookTry{Error: "the address is private", Next: next, EventID: "e"})
+		}))
+		got := call{args: words("webhook test w --data " + dir)}.run(t)
+		if got.code != ExitFailed || !strings.Contains(got.err, want) {
+			t.Errorf("exit code %d, want %q:\n%s", got.code, want, got.err)
+		}
 	}
 }

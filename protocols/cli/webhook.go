@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -305,7 +306,8 @@ func (c *webhookTestCmd) Run(a *app) error {
 		return err
 	}
 	if !t.Delivered {
-		return &problem{exit: ExitFailed, what: "the endpoint did not take the event", why: t.Error, next: "Mend the endpoint or the webhook's URL, then run the test again."}
+		next := cmp.Or(t.Next, "Mend the endpoint or the webhook's URL, then run the test again.")
+		return &problem{exit: ExitFailed, what: "the endpoint did not take the event", why: t.Error, next: next}
 	}
 	return nil
 }

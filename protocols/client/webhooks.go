@@ -77,6 +77,7 @@ type WebhookTry struct {
 	Status    int     `json:"status,omitempty"` // 0: no answer
 	Latency   float64 `json:"latencyMilliseconds"`
 	Error     string  `json:"error,omitempty"`
+	Next      string  `json:"next,omitempty"` // what to do about it; empty: nobody knows
 	EventID   string  `json:"eventId"`
 }
 

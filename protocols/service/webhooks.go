@@ -73,6 +73,7 @@ type webhookTryDocument struct {
 	Status    int     `json:"status,omitempty" doc:"The endpoint's answer; absent when there was none."`
 	Latency   float64 `json:"latencyMilliseconds"`
 	Error     string  `json:"error,omitempty"`
+	Next      string  `json:"next,omitempty" doc:"What to do about the error, where that is known."`
 	EventID   string  `json:"eventId"`
 }
 
@@ -175,7 +176,7 @@ func showWebhook(w engine.Webhook) webhookDocument {
 }
 
 func showTry(t engine.WebhookTry) webhookTryDocument {
-	return webhookTryDocument{t.Error == "", t.Status, float64(t.Latency.Microseconds()) / 1000, t.Error, t.EventID}
+	return webhookTryDocument{t.Error == "", t.Status, float64(t.Latency.Microseconds()) / 1000, t.Error, t.Next, t.EventID}
 }
 
 func listQuery(what string) []parameter {
