@@ -128,3 +128,23 @@ func TestCare(t *testing.T) {
 		t.Errorf("doctor with an open master key: %d\n%s", code, out)
 	}
 }
+
+// TestStatusPageNamesEachChange: the status page has words for all kinds of events
+// that it may show.
+func TestStatusPageNamesEachChange(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile("protocols/console/page/status.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, names, _ := strings.Cut(string(script), "const names = {")
+	names, _, found := strings.Cut(names, "};")
+	if !found {
+		t.Fatal("the page has no names")
+	}
+	for _, kind := range engine.EventKinds() {
+		if kind != engine.EventTelemetry && kind != engine.EventGap && !strings.Contains(names, fmt.Sprintf("%q: ", kind)) {
+			t.Errorf("%s has no name", kind)
+		}
+	}
+}

@@ -70,13 +70,21 @@ function showDevices() {
   $("devices-more").hidden = more === "";
 }
 
+// names are words for every kind of change.
 const names = {
   "identity.created": "identity created", "identity.updated": "identity changed", "identity.deleted": "identity deleted",
   "twin.tags": "tags", "twin.desired": "desired properties", "twin.reported": "reported properties", "twin.modelId": "model",
   "session.connected": "connected", "session.disconnected": "disconnected",
   "method.queued": "method queued", "method.sending": "queued method sent", "method.finished": "queued method ended",
   "file.uploaded": "file uploaded", "file.failed": "upload failed", "file.deleted": "file deleted",
-  "fault.added": "fault injected", "fault.removed": "fault ended",
+  "query.saved": "query saved", "query.deleted": "query deleted",
+  "schema.declared": "schema declared", "schema.dropped": "schema dropped", "schema.violated": "schema violated",
+  "job.created": "job made", "job.status": "job moved on", "job.deleted": "job deleted", "job.execution": "job's execution ended",
+  "configuration.saved": "configuration saved", "configuration.deleted": "configuration deleted", "configuration.applied": "configurations applied",
+  "pattern.installed": "pattern installed", "pattern.state": "pattern changed", "pattern.removed": "pattern removed", "pattern.event": "event of a pattern",
+  "run.status": "run moved on", "run.step": "run's progress",
+  "webhook.paused": "webhook paused", "fault.added": "fault injected", "fault.removed": "fault ended",
+  "backup.completed": "backup made", "backup.failed": "backup failed",
 };
 
 // who names the author, or says that it was the device itself.
