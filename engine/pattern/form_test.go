@@ -108,7 +108,7 @@ func TestFill(t *testing.T) {
 		{name: "too much", texts: map[string]string{"reason": "why", "delay": "61"}, wrong: []string{"delay: found 61; expected at most 60"}},
 		{
 			name: "all that is wrong, once", texts: map[string]string{"delay": "soon", "tuning": `{"level":"x"}`, "dealy": "1"},
-			wrong: []string{"delay: found \"soon\"; expected a value of type integer", `dealy: is no parameter; expected any, delay, how, reason, token or tuning; did you mean "delay"?`, `reason: found nothing; expected a value: it is required`, `tuning.level: found "x"; expected integer`},
+			wrong: []string{"delay: found \"soon\"; expected a whole number", `dealy: is no parameter; expected any, delay, how, reason, token or tuning; did you mean "delay"?`, `reason: found nothing; expected a value: it is required`, `tuning.level: found "x"; expected integer`},
 		},
 		{name: "a secret's value for its name", texts: map[string]string{"reason": "why", "token": "hunter 2"}, wrong: []string{"token: is no name of a secret; expected the name of a secret: letters, digits, dots, dashes and underscores, at most 64"}},
 	} {

@@ -145,7 +145,24 @@ func (p *Parameter) Value(text string) (json.RawMessage, error) {
 	case p.Type == "":
 		return marshal(text), nil
 	}
-	return nil, rollout.Faults{{Path: p.Name, Reason: "found " + quote(text), Expected: "a value of type " + p.Type}}
+	return nil, rollout.Faults{{Path: p.Name, Reason: "found " + quote(text), Expected: written(p.Type)}}
+}
+
+// written is how a value of a type is written where a text stands for it.
+func written(kind string) string {
+	switch kind {
+	case "integer":
+		return "a whole number"
+	case "number":
+		return "a number"
+	case "boolean":
+		return "true or false"
+	case "array":
+		return `JSON such as ["a","b"]`
+	case "object":
+		return `JSON such as {"a":1}`
+	}
+	return "a value of type " + kind
 }
 
 // members are those of a JSON object; nil if it is none.

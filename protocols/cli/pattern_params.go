@@ -43,9 +43,12 @@ func (f *ParamFlags) parameters(m *pattern.Manifest) (json.RawMessage, error) {
 			}
 			return nil, usage(fmt.Sprintf("%s has no parameter %q", m.Name, printable(name)), next)
 		}
-		raw, err := parameterValue(&declared[i], value)
+		raw, err := declared[i].Value(value)
 		if err != nil {
-			return nil, usage(fmt.Sprintf("--param %s: %s", name, err.Error()), show)
+			return nil, usage("--param "+printable(err.Error()), show)
+		}
+		if twice := memberTwice(raw); twice != "" {
+			return nil, usage(fmt.Sprintf("--param %s: it has the member %q twice", name, printable(twice)), show)
 		}
 		values[name] = raw
 	}
@@ -66,23 +69,6 @@ func parameterNames(list []pattern.Parameter) []string {
 		names[i] = list[i].Name
 	}
 	return names
-}
-
-// parameterValue reads a value as the parameter's type has it: a text needs no
-// quotes.
-func parameterValue(p *pattern.Parameter, text string) (json.RawMessage, error) {
-	if p.Type == "string" || p.Type == "" && !json.Valid([]byte(text)) {
-		return json.Marshal(text)
-	}
-	raw := json.RawMessage(strings.TrimSpace(text))
-	if json.Valid(raw) {
-		if twice := memberTwice(raw); twice != "" {
-			return nil, fmt.Errorf("it has the member %q twice", printable(twice))
-		}
-		return raw, nil
-	}
-	expected := map[string]string{"integer": "a whole number", "number": "a number", "boolean": "true or false", "array": `JSON such as ["a","b"]`, "object": `JSON such as {"a":1}`}[p.Type]
-	return nil, fmt.Errorf("%q is not %s", printable(text), expected)
 }
 
 // paramsFile reads an object from a file, JSON or YAML.
