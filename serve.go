@@ -179,12 +179,8 @@ func reloadWhen(ctx context.Context, signals <-chan os.Signal, server *protocols
 			return
 		case <-signals:
 		}
-		token, err := metricsToken(f)
-		if err == nil {
-			err = server.Reload(ctx, token)
-		}
-		if err != nil {
-			log.Error("not reloaded; what was in use stays", slog.Any("error", err))
+		if err := server.Reload(ctx, func() (string, error) { return metricsToken(f) }); err != nil {
+			log.Error("not all of it was reloaded; of that, what was in use stays", slog.Any("error", err))
 		} else {
 			log.Info("reloaded")
 		}

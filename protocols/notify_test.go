@@ -116,7 +116,10 @@ func TestReload(t *testing.T) {
 	if err := os.Chtimes(cert, was.ModTime(), was.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Reload(t.Context(), "two"); err != nil {
+	token := func(text string) func() (string, error) {
+		return func() (string, error) { return text, nil }
+	}
+	if err := r.Reload(t.Context(), token("two")); err != nil {
 		t.Fatal(err)
 	}
 	if got := next(); !strings.HasPrefix(got, "RELOADING=1\n") || !strings.Contains(got, "\nMONOTONIC_USEC=") {
@@ -131,13 +134,28 @@ func TestReload(t *testing.T) {
 	if token := *r.metricsToken.Load(); token != "two" {
 		t.Errorf("the token is %q", token)
 	}
+	// What can be read is taken up, whatever else can't.
+	serial = writeCertificate(t, cert, key, "localhost")
+	unreadable := errors.New("the token's file is gone")
+	if err := r.Reload(t.Context(), func() (string, error) { return "", unreadable }); !errors.Is(err, unreadable) {
+		t.Errorf("without a token: %v", err)
+	}
+	if got := servedSerial(t, r.address("https")); got.Cmp(serial) != 0 {
+		t.Errorf("without a token: serves %s, want %s", got, serial)
+	}
+	if token := *r.metricsToken.Load(); token != "two" {
+		t.Errorf("without a token it is %q", token)
+	}
 	if err := os.WriteFile(cert, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Reload(t.Context(), "two"); err == nil {
+	if err := r.Reload(t.Context(), token("three")); err == nil {
 		t.Error("a broken certificate was taken up")
 	}
 	if got := servedSerial(t, r.address("https")); got.Cmp(serial) != 0 {
 		t.Errorf("after a broken file: serves %s, want %s", got, serial)
+	}
+	if token := *r.metricsToken.Load(); token != "three" {
+		t.Errorf("after a broken file the token is %q", token)
 	}
 }

@@ -202,14 +202,17 @@ func (s *Server) Serve(ctx context.Context) error {
 }
 
 // Reload reads the files of --cert and --key again and takes another metrics
-// token, and tells the service manager. What can't be read leaves the former
-// certificate in use and is returned. It needs Serve to run; safe for
-// concurrent use.
-func (s *Server) Reload(ctx context.Context, metricsToken string) error {
+// token, and tells the service manager. Of what can't be read the former stays in
+// use, and the error tells of each. It needs Serve to run; safe for concurrent
+// use.
+func (s *Server) Reload(ctx context.Context, metricsToken func() (string, error)) error {
 	s.manager.reloading(ctx)
 	defer s.manager.ready(ctx)
-	s.metricsToken.Store(&metricsToken)
-	return s.certs.reload(ctx)
+	token, err := metricsToken()
+	if err == nil {
+		s.metricsToken.Store(&token)
+	}
+	return errors.Join(err, s.certs.reload(ctx))
 }
 
 // drain lets everybody leave in order.
