@@ -387,6 +387,44 @@ func TestJobWatch(t *testing.T) {
 	})
 }
 
+// TestJobWatchForetells: where nobody sees that a job goes on and on, the watching
+// says first how long it may last, and how to bound it.
+func TestJobWatchForetells(t *testing.T) {
+	const method = `"action":{"method":{"name":"reboot"}},"policy":{"timeout":"1d"}`
+	waits := "which waits for devices that are away, up to 1d for each. `muster job watch j1 --for SPAN` ends the watching earlier, with the exit code 7."
+	for _, c := range []struct {
+		name, job, args string
+		width           int
+		want            string // "": nothing of it
+	}{
+		{"a method", method, "", 0, waits},
+		{"its events alone", method, "-o jsonl", 0, waits},
+		{"bounded", method, "--for 1h", 0, ""},
+		{"a terminal", method, "", 100, ""},
+		{"no device is waited for", `"action":{"method":{"name":"reboot"},"offline":"fail"}`, "", 0, ""},
+		{"twins", `"action":{"twin":{"tags":{"a":1}}}`, "", 0, ""},
+		{"evidence", `"action":{"twin":{"tags":{"a":1}},"confirm":"reported.a == 1"}`, "", 0, "which waits for devices that are away. `"},
+		{"who comes to match", `"action":{"twin":{"tags":{"a":1}}},"targets":{"where":"true","dynamic":true}`, "", 0, "goes on until it is canceled. `"},
+		{"and an end", `"action":{"twin":{"tags":{"a":1}}},"targets":{"where":"true","dynamic":true},"policy":{"end":"2026-12-01T09:00:00Z"}`, "", 0, "until 2026-12-01T09:00:00Z. `"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !strings.HasSuffix(r.URL.Path, "/progress") {
+					_, _ = io.WriteString(w, `{"id":"j1","status":"running",`+c.job+`}`)
+					return
+				}
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = io.WriteString(w, progressOf(1, "completed", `"total":{"size":1,"succeeded":1}`))
+			}))
+			got := call{args: words("job watch j1 --data " + dir + " " + c.args), width: c.width}.run(t)
+			told := strings.Contains(got.err, "--for SPAN")
+			if got.code != ExitOK || told != (c.want != "") || !strings.Contains(got.err, c.want) {
+				t.Errorf("exit code %d, want %q:\n%s%s", got.code, c.want, got.out, got.err)
+			}
+		})
+	}
+}
+
 func TestJobCompletion(t *testing.T) {
 	dir := fakeHub(t, jobHub(nil))
 	for _, c := range []struct {

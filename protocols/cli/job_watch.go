@@ -16,7 +16,9 @@ const (
 	watchRedraw   = time.Second     // of a terminal, for the clock
 	watchFailures = 5 * time.Second // between two counts of failures by code
 	watchPace     = 10 * time.Second
-	watchBar      = 24 // columns
+	watchForetell = 10 * time.Second // of the question how long it may last
+
+	watchBar = 24 // columns
 )
 
 type jobWatchCmd struct {
@@ -40,8 +42,9 @@ badly, or were found in bad health, 1 when the job failed or all of them ended
 badly, 9 when it was canceled. A job that pauses stays paused until somebody
 resumes it: on a terminal the watching goes on and says what to do next, elsewhere
 it ends with 8, unless --through-pauses is given. Where a wave waits for approval,
-as its policy asks, the watching says how to approve it and goes on; --for bounds
-how long.`)
+as its policy asks, the watching says how to approve it and goes on. Devices that
+are away may hold a job up for long: --for bounds how long it is watched, and
+elsewhere than on a terminal the watching says so first.`)
 }
 
 // Run follows a job.
@@ -90,6 +93,9 @@ func (a *app) watchJob(s *client.Service, id string, how watching) error {
 			return &problem{exit: ExitTimeout, what: fmt.Sprintf("the job has not ended within %s; it goes on", most), next: fmt.Sprintf("`muster job watch %s` follows it again.", id)}
 		},
 	}
+	if a.width == 0 && how.most == 0 {
+		w.foretell()
+	}
 	err := screen.run(a)
 	w.finish()
 	switch {
@@ -101,6 +107,37 @@ func (a *app) watchJob(s *client.Service, id string, how watching) error {
 		return &problem{exit: ExitCancelled, what: "the watching has ended; the job goes on", next: fmt.Sprintf("`muster job watch %s` follows it again, `muster job cancel %s` ends it.", id, id)}
 	}
 	return err
+}
+
+// foretell says how long the watching may last, where nobody sits before a screen
+// and sees that it does: of a job that waits for devices, or has no end of its own.
+func (w *jobWatch) foretell() {
+	ctx, stop := context.WithTimeout(w.app.ctx, watchForetell)
+	defer stop()
+	if j, err := w.service.Job(ctx, w.id); err == nil && !j.Final() {
+		if text := watchLasts(&j); text != "" {
+			w.app.note("%s `muster job watch %s --for SPAN` ends the watching earlier, with the exit code %d.", printable(text), printable(w.id), ExitTimeout)
+		}
+	}
+}
+
+// watchLasts is what a job's end depends on beside the work that there is; "" when
+// it is nothing.
+func watchLasts(j *client.Job) string {
+	act := &j.Action
+	switch {
+	case j.Targets.Dynamic && j.Policy.End != "":
+		return "The job takes in devices that come to match, until " + j.Policy.End + "."
+	case j.Targets.Dynamic:
+		return "The job takes in devices that come to match, and goes on until it is canceled."
+	case act.Method != nil && act.Offline != "fail" || act.Run != nil || act.Confirm != "":
+		text := "The watching ends with the job, which waits for devices that are away"
+		if j.Policy.Timeout != "" {
+			text += ", up to " + j.Policy.Timeout + " for each"
+		}
+		return text + "."
+	}
+	return ""
 }
 
 // jobWatch shows how a job stands.
