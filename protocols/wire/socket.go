@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -157,11 +158,16 @@ func (s *Socket) Write(b []byte) (int, error) {
 }
 
 // WriteOnce writes to a connection, over TLS in one write of all records: else
-// each would be a system call that wakes the peer. One caller at a time.
+// each would be a system call that wakes the peer. A handshake that is still to
+// come is made first, as Write does. One caller at a time.
 func WriteOnce(conn net.Conn, b []byte, gatherings *Gatherings) error {
-	s := socketOf(conn)
+	s, secure := socketOf(conn)
 	if s == nil || len(b) <= recordMost {
 		_, err := conn.Write(b)
+		return err
+	}
+	// Else its own messages would be gathered, and both sides wait for each other.
+	if err := secure.HandshakeContext(context.Background()); err != nil {
 		return err
 	}
 	room, ok := gatherings.idle.Get().(*[]byte)
@@ -186,15 +192,16 @@ func WriteOnce(conn net.Conn, b []byte, gatherings *Gatherings) error {
 	return err
 }
 
-// socketOf finds the Socket below TLS; nil when there is none.
-func socketOf(conn net.Conn) *Socket {
-	if secure, ok := conn.(*tls.Conn); ok {
-		conn = secure.NetConn()
-		if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
-			conn = outer.NetConn()
-		}
-		s, _ := conn.(*Socket)
-		return s
+// socketOf finds the Socket below TLS, and that; nil when there is none.
+func socketOf(conn net.Conn) (*Socket, *tls.Conn) {
+	secure, ok := conn.(*tls.Conn)
+	if !ok {
+		return nil, nil
 	}
-	return nil
+	conn = secure.NetConn()
+	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = outer.NetConn()
+	}
+	s, _ := conn.(*Socket)
+	return s, secure
 }

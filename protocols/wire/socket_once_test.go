@@ -28,6 +28,18 @@ func (c *countedConn) Write(b []byte) (int, error) {
 // client, which takes nothing until it is read from.
 func oncePair(t *testing.T) (server, client *tls.Conn, counted *countedConn) {
 	t.Helper()
+	server, client, counted = strangers(t)
+	done := make(chan error, 1)
+	go func() { done <- server.HandshakeContext(t.Context()) }()
+	if err := errors.Join(client.HandshakeContext(t.Context()), <-done); err != nil {
+		t.Fatal(err)
+	}
+	return server, client, counted
+}
+
+// strangers are such a pair before the handshake.
+func strangers(t *testing.T) (server, client *tls.Conn, counted *countedConn) {
+	t.Helper()
 	certified := httptest.NewTLSServer(nil)
 	t.Cleanup(certified.Close)
 	near, far := net.Pipe()
@@ -36,11 +48,6 @@ func oncePair(t *testing.T) (server, client *tls.Conn, counted *countedConn) {
 	s := NewSocket(counted)
 	server = tls.Server(&s, certified.TLS)
 	client = tls.Client(far, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own
-	done := make(chan error, 1)
-	go func() { done <- server.HandshakeContext(t.Context()) }()
-	if err := errors.Join(client.HandshakeContext(t.Context()), <-done); err != nil {
-		t.Fatal(err)
-	}
 	return server, client, counted
 }
 
@@ -101,6 +108,28 @@ func TestWriteOnce(t *testing.T) {
 	}
 	if err := errors.Join(<-done, <-done); err != nil || letters['x'] != 50*large || letters['y'] != 50*large {
 		t.Errorf("%v, %v", err, letters)
+	}
+}
+
+// TestWriteOnceBeforeTheHandshake: whoever writes first makes the handshake, and is
+// told when there is none.
+func TestWriteOnceBeforeTheHandshake(t *testing.T) {
+	server, client, _ := strangers(t)
+	sent, done := bytes.Repeat([]byte("a"), 100_000), make(chan error, 1)
+	go func() { done <- WriteOnce(server, sent, &Gatherings{}) }()
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%v, or another text came than was written", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
+	server, client, _ = strangers(t)
+	go func() { done <- WriteOnce(server, sent, &Gatherings{}) }()
+	_ = client.NetConn().Close()
+	if err := <-done; err == nil {
+		t.Error("a text was written to who was gone before the handshake")
 	}
 }
 
