@@ -63,7 +63,8 @@ func parseExecutionCursor(text string) (c executionCursor, err error) {
 
 // Executions lists the executions of a job by device, those that have begun
 // before those that are pending. A page may hold fewer than limit; next is empty
-// at the end. It needs ServiceConnect. CodeArgumentInvalid for a wave that the job does not have.
+// at the end. It needs ServiceConnect. CodeArgumentInvalid for a run or a wave that the job does
+// not have.
 func (h *Hub) Executions(ctx context.Context, c Caller, job string, f ExecutionFilter, cursor string, limit int) (list []Execution, next string, err error) {
 	if err := h.authorize(ctx, c, opJobRead, job); err != nil {
 		return nil, "", err
@@ -84,6 +85,9 @@ func (h *Hub) Executions(ctx context.Context, c Caller, job string, f ExecutionF
 		record, err := loadJob(r, job)
 		if err != nil {
 			return err
+		}
+		if f.Run > record.Run {
+			return errf(CodeArgumentInvalid, "the job %q has no run %d; its newest is %d", clip(job), f.Run, record.Run)
 		}
 		if f.Wave != nil {
 			if err := checkWave(r, job, &record, *f.Wave); err != nil {

@@ -515,7 +515,7 @@ func TestListExecutions(t *testing.T) {
 			"pending":   {ExecutionFilter{Status: rollout.ExecutionPending}, rest},
 			"canceled":  {ExecutionFilter{Status: rollout.ExecutionCanceled}, nil},
 			"wave":      {ExecutionFilter{Status: rollout.ExecutionFailed, Wave: &zero}, bad},
-			"run":       {ExecutionFilter{Run: 2}, nil},
+			"run":       {ExecutionFilter{Run: 1, Status: rollout.ExecutionFailed}, bad},
 		} {
 			if got := list(c.f, limit); !slices.Equal(got, c.want) {
 				t.Errorf("%s by %d: %d, want %d", name, limit, len(got), len(c.want))
@@ -553,6 +553,8 @@ func TestListExecutions(t *testing.T) {
 			}
 		}
 	}
+	_, _, err = h.Executions(t.Context(), everybody(), "j", ExecutionFilter{Run: 99}, "", 0)
+	refusal(t, err, CodeArgumentInvalid, `"j" has no run 99; its newest is 1`)
 	for _, cursor := range []string{"x", "00", executionCursor{skip: 501}.String()} {
 		_, _, err = h.Executions(t.Context(), everybody(), "j", ExecutionFilter{}, cursor, 0)
 		refusal(t, err, CodeArgumentInvalid, "cursor")
