@@ -26,6 +26,7 @@ type liveOptions struct {
 	duration    time.Duration
 	form        string
 	profiles    string
+	other       string // a program whose hub has subscribers, too, instead of none
 }
 
 // liveSetting is what the queries ask.
@@ -97,6 +98,7 @@ func liveCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	f.IntVar(&o.rounds, "rounds", 3, "how often each setting is measured; medians count")
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "how long the load of one measurement is")
 	f.StringVar(&o.form, "form", "sse", "how subscribers read: sse, sse-gzip, websocket or websocket-deflate")
+	f.StringVar(&o.other, "other", "", "another muster binary, of which the hub without subscribers is, which then has them, too: what a change of Muster makes of them")
 	f.StringVar(&o.profiles, "profiles", "", "directory for a profile of the hub with subscribers in each setting")
 	var names []string
 	for _, s := range liveSettings() {
@@ -116,7 +118,11 @@ func liveCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	var hubs [2]*liveHub // without subscribers, and with them
 	for i := range hubs {
-		h, err := o.open(ctx)
+		with := o.hub
+		if i == 0 && o.other != "" {
+			with.binary = o.other
+		}
+		h, err := o.open(ctx, with)
 		if err != nil {
 			return err
 		}
@@ -172,12 +178,12 @@ type liveHub struct {
 	hub     *hub
 	remove  func()
 	devices []*device
-	updates int // so far
+	cpu     time.Duration // that its process had used when used was called last
 }
 
 // open starts a hub and fills it.
-func (o *liveOptions) open(ctx context.Context) (*liveHub, error) {
-	h, remove, err := newHub(o.hub)
+func (o *liveOptions) open(ctx context.Context, with hubOptions) (*liveHub, error) {
+	h, remove, err := newHub(with)
 	if err != nil {
 		return nil, err
 	}
@@ -224,8 +230,17 @@ func (l *liveHub) restart(ctx context.Context, connections int) (err error) {
 	if _, err := l.hub.start(ctx); err != nil {
 		return err
 	}
+	l.cpu = 0
 	l.devices, err = connectAll(ctx, l.hub, connections)
 	return err
+}
+
+// used is the processor time since the last call, or the hub's start.
+func (l *liveHub) used() (time.Duration, error) {
+	now, err := cpuOf(l.hub.pid())
+	before := l.cpu
+	l.cpu = now
+	return now - before, err
 }
 
 // liveFigures are what was measured of a hub.
@@ -252,22 +267,23 @@ func (o *liveOptions) round(ctx context.Context, hubs [2]*liveHub, s liveSetting
 			return without, with, err
 		}
 	}
-	readers, err := o.follow(ctx, hubs[1].hub, s)
-	if err != nil {
-		return without, with, err
+	var followers [2]*liveReaders
+	for i, h := range hubs {
+		if i == 0 && o.other == "" {
+			continue
+		}
+		if followers[i], err = o.follow(ctx, h.hub, s); err != nil {
+			return without, with, err
+		}
+		defer followers[i].close()
 	}
-	defer readers.close()
 	// After a second each that is not counted they take turns of a second, so
-	// that both have the same of what else the machine does.
+	// that both have the same of what else the machine does. What a hub does in the
+	// turns of the other is its own: the store's work goes on for a while.
 	turns := int(o.duration / time.Second)
 	for i := range 1 + turns {
 		for _, which := range [...]int{i % 2, 1 - i%2} {
-			var f liveFigures
-			if which == 0 {
-				f, err = o.measure(ctx, hubs[0], nil, s)
-			} else {
-				f, err = o.measure(ctx, hubs[1], readers, s)
-			}
+			f, err := o.measure(ctx, hubs[which], followers[which], s)
 			switch {
 			case err != nil:
 				return without, with, err
@@ -279,8 +295,16 @@ func (o *liveOptions) round(ctx context.Context, hubs [2]*liveHub, s liveSetting
 			}
 		}
 	}
+	pause(ctx, time.Second)
+	for i, f := range [...]*liveFigures{&without, &with} {
+		cpu, err := hubs[i].used()
+		if err != nil {
+			return without, with, err
+		}
+		f.cpu += cpu
+	}
 	if o.profiles != "" && round == 0 {
-		err = o.profile(ctx, hubs[1], readers, s)
+		err = o.profile(ctx, hubs[1], followers[1], s)
 	}
 	return without, with, err
 }
@@ -315,10 +339,6 @@ func (f *liveFigures) add(g liveFigures) {
 // have all of it.
 func (o *liveOptions) measure(ctx context.Context, l *liveHub, readers *liveReaders, s liveSetting) (f liveFigures, err error) {
 	seen := readers.counts()
-	before, err := cpuOf(l.hub.pid())
-	if err != nil {
-		return f, err
-	}
 	own := ownCPU()
 	plan := loadPlan{workers: len(l.devices), duration: time.Second}
 	r, err := plan.run(ctx, func(_ context.Context, i int) error {
@@ -334,8 +354,8 @@ func (o *liveOptions) measure(ctx context.Context, l *liveHub, readers *liveRead
 		expected = int64(math.Round(s.events(len(readers.list)) * float64(f.updates)))
 	}
 	f.counts = readers.settle(ctx, seen, expected)
-	after, err := cpuOf(l.hub.pid())
-	f.cpu, f.load = after-before, ownCPU()-own
+	f.load = ownCPU() - own
+	f.cpu, err = l.used()
 	if expected >= 0 {
 		f.missing = expected - f.counts.events
 	}
