@@ -25,6 +25,7 @@ type Live struct {
 	position    uint64    // of the newest commit
 	queries     map[string]*liveQuery
 	made        uint64 // queries so far
+	members     memberships
 	index       pathIndex
 	projections map[string]*projection
 	due         dueHeap
@@ -83,8 +84,9 @@ type liveRows interface {
 	// ordinals is above all ordinals.
 	ordinals() uint32
 	// value returns what stands at a path, objects without members; ok is
-	// false when the columns can't tell.
-	value(n uint32, p Path) (v Value, ok bool)
+	// false when the columns can't tell. What is found out of the path is kept in
+	// place, for the next time; it may be nil.
+	value(n uint32, p Path, place *cellPlace) (v Value, ok bool)
 	// whole is value with all that is below the path, as far as the columns can
 	// tell; all of the row for an empty one.
 	whole(n uint32, p Path) Value
@@ -148,11 +150,11 @@ func (l *Live) change(one []Change) {
 	case c.Gone:
 		for _, q := range l.queries {
 			q.forget(n)
-			if q.members.has(n) {
-				q.members.clear(n)
+			if l.members.has(q, n) {
 				l.tell(q, LiveLeave, c.ID, nil)
 			}
 		}
+		l.members.forget(n)
 	case c.Replace || !known:
 		for _, q := range l.queries {
 			l.touch(q)
@@ -163,7 +165,7 @@ func (l *Live) change(one []Change) {
 	}
 	if known && !c.Gone {
 		for _, q := range l.touched {
-			if q.compare && !q.certain && q.members.has(n) {
+			if q.compare && !q.certain && l.members.has(q, n) {
 				q.before = append(q.before[:0], q.projection.render(rows, n, l.turn)...)
 			}
 		}
@@ -192,12 +194,17 @@ func (l *Live) change(one []Change) {
 func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 	for i := range fields {
 		f := &fields[i]
-		if !l.index.has(f.Path) {
+		spot := l.index.at(f.Path)
+		if !spot.used() {
 			continue
 		}
 		// What is below an object is not looked at here; it is compared as it
 		// is shown.
-		old, ok := rows.value(n, f.Path)
+		var place *cellPlace
+		if spot.end != nil {
+			place = &spot.end.place
+		}
+		old, ok := rows.value(n, f.Path, place)
 		plain := ok && isPlain(old) && isPlain(f.Value)
 		if plain && same(old, f.Value) {
 			continue
@@ -207,7 +214,7 @@ func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 			m = &move{old, f.Value}
 		}
 		quiet := len(f.Path) > 0 && slices.Contains(l.options.Quiet, f.Path[0])
-		l.index.find(f.Path, m, func(u pathUse, below bool) {
+		spot.find(m, func(u pathUse, below bool) {
 			p := u.projection
 			switch {
 			case p == nil:
@@ -226,12 +233,10 @@ func (l *Live) touchFields(rows liveRows, n uint32, fields []Field) {
 	}
 	// Many queries may show what changed, and few of them have the row.
 	for _, p := range l.changed {
-		for _, q := range p.queries {
-			if q.members.has(n) {
-				l.touch(q)
-				q.compare, q.certain = true, p.certain
-			}
-		}
+		l.members.each(p.queries, n, func(q *liveQuery) {
+			l.touch(q)
+			q.compare, q.certain = true, p.certain
+		})
 	}
 	l.changed = l.changed[:0]
 }
@@ -246,7 +251,7 @@ func (l *Live) bars(q *liveQuery, changed Path, rows liveRows, n uint32) bool {
 	}
 	if h := &l.held; h.turn != l.turn || !samePath(h.path, g.path) {
 		h.turn, h.path = l.turn, g.path
-		h.value, h.known = rows.value(n, g.path)
+		h.value, h.known = rows.value(n, g.path, &g.place)
 	}
 	return l.held.known && !same(l.held.value, g.value)
 }
@@ -273,7 +278,7 @@ func (l *Live) evaluate(rows liveRows, q *liveQuery, id string, n uint32) {
 	if n >= q.built && !q.whole {
 		return // build comes to it
 	}
-	was := q.members.has(n)
+	was := l.members.has(q, n)
 	is := was
 	if q.turned {
 		is = l.selects(rows, q, n)
@@ -282,7 +287,7 @@ func (l *Live) evaluate(rows liveRows, q *liveQuery, id string, n uint32) {
 		return
 	}
 	if was && !is {
-		q.members.clear(n)
+		l.members.put(q, n, false)
 		l.tell(q, LiveLeave, id, nil)
 	}
 	if !is || was && !q.compare {
@@ -293,7 +298,7 @@ func (l *Live) evaluate(rows liveRows, q *liveQuery, id string, n uint32) {
 	case q.projection.missing != nil:
 		l.fail(q, q.projection.missing)
 	case !was:
-		q.members.set(n)
+		l.members.put(q, n, true)
 		l.tell(q, LiveEnter, id, row)
 	case q.certain || string(row) != string(q.before):
 		l.tell(q, LiveChange, id, row)
@@ -396,7 +401,7 @@ func (l *Live) attend() {
 func (l *Live) Follows(p Path) (yes bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.index.find(p, nil, func(u pathUse, _ bool) { yes = yes || u.query != nil || u.projection.items != nil })
+	l.index.at(p).find(nil, func(u pathUse, _ bool) { yes = yes || u.query != nil || u.projection.items != nil })
 	return yes
 }
 

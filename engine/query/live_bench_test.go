@@ -68,6 +68,7 @@ func BenchmarkLiveApply(b *testing.B) {
 // BenchmarkLiveSites measures a patch of what a hundred queries show of devices
 // that are of a site each, when the queries are of no device, of a site each, and
 // a mixture: of sites, of what is low in a site, of what is low anywhere, of all.
+// Their readers take what there is after each few thousand patches.
 func BenchmarkLiveSites(b *testing.B) {
 	const shown = "SELECT deviceId, reported.battery, reported.uptime FROM devices WHERE "
 	for _, tc := range []struct {
@@ -100,6 +101,27 @@ func BenchmarkLiveSites(b *testing.B) {
 					{Path{"tags", "site"}, StringValue(fmt.Sprintf("site-%03d", i%100))}, {reported("battery"), NumberValue(50)}, {reported("uptime"), NumberValue(1)},
 				}}})
 			}
+			var readers []*LiveReader
+			var list []LiveEvent
+			var page []byte
+			events := 0
+			read := func(r *LiveReader) {
+				for {
+					var more <-chan struct{}
+					var err error
+					if list, more, err = r.Next(512, list); err != nil {
+						b.Fatal(err)
+					}
+					if len(list) == 0 && more != l.ready {
+						return
+					}
+					page = page[:0]
+					for i := range list {
+						page = append(list[i].AppendCursor(page), list[i].Text(benchText)...)
+					}
+					events += len(list)
+				}
+			}
 			for i := range 100 {
 				q, err := Parse(shown+tc.where(i), Options{})
 				if err != nil {
@@ -109,20 +131,31 @@ func BenchmarkLiveSites(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				for more := (<-chan struct{})(l.ready); more == l.ready; {
-					if _, more, err = r.Next(1000, nil); err != nil {
-						b.Fatal(err)
-					}
-				}
+				read(r)
+				readers = append(readers, r)
 			}
 			n := uint64(devices)
+			events = 0
+			used := processTime()
 			for b.Loop() {
 				n++
+				if n%4096 == 0 {
+					for _, r := range readers {
+						read(r)
+					}
+				}
 				l.Apply(n, time.Unix(1001, 0), []Change{{ID: ids[n%256*37], Fields: []Field{
 					{reported("battery"), NumberValue(float64(10 + n*31%90))}, {reported("uptime"), NumberValue(float64(n))},
 					{reported("temperature"), NumberValue(float64(n % 40))}, {reported("$version"), NumberValue(float64(n))},
 				}}})
 			}
+			b.ReportMetric(float64((processTime()-used).Nanoseconds())/float64(b.N), "cpu-ns/op")
+			b.ReportMetric(float64(events)/float64(b.N), "events/op")
 		})
 	}
+}
+
+// benchText is about what an edge makes of an event.
+func benchText(e *LiveShown) []byte {
+	return append(append(append(make([]byte, 0, 96+len(e.ID)+len(e.Row)), e.ID...), `,"time":"2026-12-01T03:36:22.123456789Z","position":1234567,"row":`...), e.Row...)
 }

@@ -30,7 +30,21 @@ func (r columnsRows) id(n uint32) (string, bool) {
 
 func (r columnsRows) ordinals() uint32 { return uint32(r.ids.len()) }
 
-func (r columnsRows) value(n uint32, p Path) (Value, bool) { return r.valueOf(n, p) }
+func (r columnsRows) value(n uint32, p Path, place *cellPlace) (Value, bool) {
+	if place == nil {
+		return r.valueOf(n, p)
+	}
+	if place.column == nil && !place.identity || place.shape != r.shape {
+		*place = cellPlace{r.locate(p), r.shape}
+	}
+	return r.valueAt(n, place.located)
+}
+
+// cellPlace is what columns have of a path, for who asks about it again and again.
+type cellPlace struct {
+	located        // looked up again where it is neither a column nor the id
+	shape   uint64 // of the store when it was looked up
+}
 
 func (r columnsRows) holds(p Path) bool { return !r.locate(p).missing }
 

@@ -7,12 +7,27 @@ import (
 
 // pathIndex finds the conditions and projections that a change of a path concerns:
 // those that read the path, an object in which it lies, or something below it.
-type pathIndex struct{ root pathNode }
+type pathIndex struct {
+	root pathNode
+
+	// The path that was asked about last, and the way to it: one change mostly has
+	// siblings.
+	last Path
+	way  []*pathNode
+}
 
 type pathNode struct {
 	children map[string]*pathNode
 	uses     []pathUse // of this very path
 	compared compared
+	place    cellPlace
+}
+
+// pathSpot is where a path stands in a pathIndex, until that is asked about
+// another one.
+type pathSpot struct {
+	way []*pathNode // from the root on, as far as there is anything
+	end *pathNode   // of the path itself; nil when there is nothing
 }
 
 // pathUse is what reads a path, one of the two.
@@ -144,6 +159,7 @@ func constantsOf(e expr, p Path) (constants []Value, only bool) {
 type guard struct {
 	path  Path
 	value Value
+	place cellPlace
 }
 
 // guardOf returns a guard of a condition, as the site is of what is low in a
@@ -162,7 +178,7 @@ func guardOf(where expr) *guard {
 		r, ok := side.(*ref)
 		l, constant := other.(*literal)
 		if ok && constant && (l.value.kind == String || l.value.kind == Number) {
-			return &guard{r.path, l.value}
+			return &guard{path: r.path, value: l.value}
 		}
 	}
 	return nil
@@ -176,6 +192,7 @@ func related(a, b Path) bool {
 
 // add notes that a path is read, in a condition if it is not nil.
 func (x *pathIndex) add(p Path, u pathUse, where expr) {
+	x.last, x.way = nil, nil
 	n := &x.root
 	for _, key := range p {
 		child := n.children[key]
@@ -200,7 +217,10 @@ func (x *pathIndex) add(p Path, u pathUse, where expr) {
 }
 
 // remove is the other end of add.
-func (x *pathIndex) remove(p Path, u pathUse) { x.root.remove(p, u) }
+func (x *pathIndex) remove(p Path, u pathUse) {
+	x.last, x.way = nil, nil
+	x.root.remove(p, u)
+}
 
 func (n *pathNode) remove(p Path, u pathUse) (empty bool) {
 	if len(p) == 0 {
@@ -212,42 +232,52 @@ func (n *pathNode) remove(p Path, u pathUse) (empty bool) {
 	return len(n.uses) == 0 && len(n.compared.uses) == 0 && len(n.children) == 0
 }
 
-// has reports whether find would find anything.
-func (x *pathIndex) has(p Path) bool {
-	n := &x.root
-	for i := 0; ; i++ {
+// at looks a path up.
+func (x *pathIndex) at(p Path) (s pathSpot) {
+	if x.way == nil {
+		x.way = append(x.way, &x.root)
+	}
+	same := 0
+	for same < min(len(p), len(x.last), len(x.way)-1) && p[same] == x.last[same] {
+		same++
+	}
+	x.last, x.way = p, x.way[:same+1]
+	n := x.way[same]
+	for _, key := range p[same:] {
+		if n = n.children[key]; n == nil {
+			break
+		}
+		x.way = append(x.way, n)
+	}
+	return pathSpot{x.way, n}
+}
+
+// used reports whether find would find anything.
+func (s pathSpot) used() bool {
+	for _, n := range s.way {
 		if len(n.uses) > 0 || len(n.compared.uses) > 0 {
 			return true
 		}
-		if i == len(p) {
-			return len(n.children) > 0
-		}
-		if n = n.children[p[i]]; n == nil {
-			return false
-		}
 	}
+	return s.end != nil && len(s.end.children) > 0
 }
 
-// find calls yield for each use of a path, of an object in which it lies, and
+// find calls yield for each use of the path, of an object in which it lies, and
 // of what lies below it: then below is true. When it is known how the value at
 // the path moved, it leaves out those that the move can't concern; a use may come
 // twice.
-func (x *pathIndex) find(p Path, m *move, yield func(u pathUse, below bool)) {
-	n := &x.root
-	for i := 0; ; i++ {
+func (s pathSpot) find(m *move, yield func(u pathUse, below bool)) {
+	for _, n := range s.way {
 		for _, u := range n.uses {
 			yield(u, false)
 		}
-		if i == len(p) {
+		if n == s.end {
 			n.compared.moved(m, yield)
-			break
-		}
-		n.compared.moved(nil, yield)
-		if n = n.children[p[i]]; n == nil {
-			return
+			n.below(yield)
+		} else {
+			n.compared.moved(nil, yield)
 		}
 	}
-	n.below(yield)
 }
 
 func (n *pathNode) below(yield func(u pathUse, below bool)) {

@@ -79,7 +79,7 @@ func (t *plainTable) id(n uint32) (string, bool) {
 
 func (t *plainTable) ordinals() uint32 { return uint32(len(t.ids)) }
 
-func (t *plainTable) value(n uint32, p Path) (Value, bool) {
+func (t *plainTable) value(n uint32, p Path, _ *cellPlace) (Value, bool) {
 	v := t.whole(n, p)
 	if v.kind == Object {
 		v = ObjectValue(nil)

@@ -21,7 +21,7 @@ type liveQuery struct {
 	guard      *guard // nil when it has none
 	projection *projection
 
-	members rowSet
+	slot    int    // whose bits say which rows it selects
 	built   uint32 // rows below were evaluated
 	whole   bool   // all were; later ones are as they come
 	pending map[uint32]pendingRow
@@ -98,6 +98,7 @@ func (l *Live) join(query *Query) (*liveQuery, error) {
 	if len(l.queries) >= l.options.Queries && !l.dropIdle() {
 		return nil, ErrLiveFull
 	}
+	l.members.join(q)
 	l.made++
 	q.number = l.made
 	q.cursor = l.cursorOf(q)
@@ -147,8 +148,9 @@ func (l *Live) drop(q *liveQuery) {
 		l.index.remove(p, pathUse{query: q})
 	}
 	shared := q.projection
-	shared.queries = slices.DeleteFunc(shared.queries, func(other *liveQuery) bool { return other == q })
-	if len(shared.queries) == 0 {
+	shared.queries.remove(q.slot)
+	l.members.leave(q)
+	if shared.queries.empty() {
 		for _, p := range shared.paths {
 			l.index.remove(p, pathUse{projection: shared})
 		}
@@ -168,9 +170,8 @@ func (l *Live) build(q *liveQuery) {
 	end := rows.ordinals()
 	for to := min(end, q.built+uint32(l.pace.build)); q.built < to && q.err == nil; q.built++ {
 		l.turn++
-		if _, ok := rows.id(q.built); ok && l.selects(rows, q, q.built) {
-			q.members.set(q.built)
-		}
+		_, ok := rows.id(q.built)
+		l.members.put(q, q.built, ok && l.selects(rows, q, q.built))
 	}
 	q.whole = q.built >= end
 }
@@ -179,10 +180,11 @@ func (l *Live) build(q *liveQuery) {
 // and what is rendered for a row.
 type projection struct {
 	key     string
-	queries []*liveQuery
+	queries slotSet
 	items   []item   // nil: all of the row
 	quiet   []string // root attributes that all does not mean
 	paths   []Path
+	places  []cellPlace // of items
 
 	// Of the change that is looked at:
 	mark    uint64
@@ -215,7 +217,7 @@ func (l *Live) project(of *liveQuery, q *Query) {
 	if p == nil {
 		p = &projection{key: b.String(), paths: []Path{{}}, quiet: l.options.Quiet}
 		if !q.star {
-			p.items, p.paths = q.items, nil
+			p.items, p.paths, p.places = q.items, nil, make([]cellPlace, len(q.items))
 			for _, it := range q.items {
 				p.paths = append(p.paths, it.path)
 			}
@@ -225,7 +227,7 @@ func (l *Live) project(of *liveQuery, q *Query) {
 			l.index.add(path, pathUse{projection: p}, nil)
 		}
 	}
-	p.queries = append(p.queries, of)
+	p.queries.add(of.slot)
 	of.projection = p
 }
 
@@ -247,7 +249,7 @@ func (p *projection) render(rows liveRows, n uint32, turn uint64) []byte {
 	b = append(b, '{')
 	for i := range p.items {
 		it := &p.items[i]
-		v, ok := rows.value(n, it.path)
+		v, ok := rows.value(n, it.path, &p.places[i])
 		if !ok {
 			p.missing = it.path
 		}
@@ -294,7 +296,7 @@ func (r *liveRow) Value(p Path) Value {
 			return r.seen[i].Value
 		}
 	}
-	v, ok := r.rows.value(r.n, p)
+	v, ok := r.rows.value(r.n, p, nil)
 	if !ok {
 		r.missing = p
 		return v
@@ -311,23 +313,3 @@ func (r *liveRow) Value(p Path) Value {
 // liveSeen is how many paths a liveRow remembers: finding one among many is not
 // quicker than looking it up.
 const liveSeen = 16
-
-// rowSet is a set of ordinals.
-type rowSet []uint64
-
-func (s rowSet) has(n uint32) bool {
-	return int(n/64) < len(s) && s[n/64]&(1<<(n%64)) != 0
-}
-
-func (s *rowSet) set(n uint32) {
-	if need := int(n/64) + 1; need > len(*s) {
-		*s = append(*s, make([]uint64, max(need-len(*s), len(*s)/4))...)
-	}
-	(*s)[n/64] |= 1 << (n % 64)
-}
-
-func (s rowSet) clear(n uint32) {
-	if int(n/64) < len(s) {
-		s[n/64] &^= 1 << (n % 64)
-	}
-}

@@ -193,7 +193,7 @@ func (r *LiveReader) sweep(entries []liveEntry, list []LiveEvent) []LiveEvent {
 	for left := l.pace.scan; more && left > 0 && len(list) < l.pace.page && bytes <= l.pace.bytes; left -= part {
 		more = rows.after(r.edge, part, func(id string, n uint32) {
 			r.edge = id
-			if !q.members.has(n) {
+			if !l.members.has(q, n) {
 				return
 			}
 			l.turn++

@@ -315,8 +315,9 @@ func (s *store) value(id string, p Path) (Value, bool) {
 	return s.valueOf(ord, p)
 }
 
-func (s *store) valueOf(ord uint32, p Path) (Value, bool) {
-	l := s.locate(p)
+func (s *store) valueOf(ord uint32, p Path) (Value, bool) { return s.valueAt(ord, s.locate(p)) }
+
+func (s *store) valueAt(ord uint32, l located) (Value, bool) {
 	switch {
 	case l.missing:
 		return Value{}, false
