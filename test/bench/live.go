@@ -301,7 +301,12 @@ func (o *liveOptions) round(ctx context.Context, hubs [2]*liveHub, s liveSetting
 		if err != nil {
 			return without, with, err
 		}
+		late := followers[i].settle(ctx, 0)
 		f.cpu += cpu
+		f.counts.add(late)
+		if s.events != nil {
+			f.missing -= late.events
+		}
 	}
 	if o.profiles != "" && round == 0 {
 		err = o.profile(ctx, hubs[1], followers[1], s)
@@ -338,7 +343,6 @@ func (f *liveFigures) add(g liveFigures) {
 // measure has the devices report for a second, and waits until those who follow
 // have all of it.
 func (o *liveOptions) measure(ctx context.Context, l *liveHub, readers *liveReaders, s liveSetting) (f liveFigures, err error) {
-	seen := readers.counts()
 	own := ownCPU()
 	plan := loadPlan{workers: len(l.devices), duration: time.Second}
 	r, err := plan.run(ctx, func(_ context.Context, i int) error {
@@ -353,7 +357,7 @@ func (o *liveOptions) measure(ctx context.Context, l *liveHub, readers *liveRead
 	if readers != nil && s.events != nil {
 		expected = int64(math.Round(s.events(len(readers.list)) * float64(f.updates)))
 	}
-	f.counts = readers.settle(ctx, seen, expected)
+	f.counts = readers.settle(ctx, expected)
 	f.load = ownCPU() - own
 	f.cpu, err = l.used()
 	if expected >= 0 {

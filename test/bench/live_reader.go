@@ -28,6 +28,7 @@ type liveReaders struct {
 	list    []*liveReader
 	running sync.WaitGroup
 	count   liveCounts // by all of them, atomically
+	seen    liveCounts // what settle has returned so far, and the snapshots
 	current atomic.Int64
 }
 
@@ -81,6 +82,7 @@ func (o *liveOptions) follow(ctx context.Context, h *hub, s liveSetting) (*liveR
 			return nil, fmt.Errorf("%d of %d live queries had their snapshot after a minute", l.current.Load(), o.queries)
 		}
 	}
+	l.seen = l.counts()
 	return l, nil
 }
 
@@ -91,18 +93,18 @@ func (l *liveReaders) close() {
 	l.running.Wait()
 }
 
-func (l *liveReaders) counts() (c liveCounts) {
-	if l == nil {
-		return c
-	}
+func (l *liveReaders) counts() liveCounts {
 	return liveCounts{atomic.LoadInt64(&l.count.events), atomic.LoadInt64(&l.count.bytes), atomic.LoadInt64(&l.count.reads), atomic.LoadInt64(&l.count.resets)}
 }
 
-// settle waits until as many events as expected have come, or none comes for
-// a while, and returns what came since the counts.
-func (l *liveReaders) settle(ctx context.Context, since liveCounts, expected int64) liveCounts {
+// settle waits until as many events as expected have come, or, also when that is
+// negative, none comes for a while, and returns what came since the last call.
+func (l *liveReaders) settle(ctx context.Context, expected int64) (c liveCounts) {
+	if l == nil {
+		return c
+	}
 	now := l.counts()
-	for still := 0; l != nil && still < 30 && now.events-since.events != expected; {
+	for still := 0; still < 30 && (expected < 0 || now.events-l.seen.events < expected); {
 		pause(ctx, 10*time.Millisecond)
 		before := now
 		if now = l.counts(); now.events == before.events {
@@ -111,7 +113,9 @@ func (l *liveReaders) settle(ctx context.Context, since liveCounts, expected int
 			still = 0
 		}
 	}
-	return liveCounts{now.events - since.events, now.bytes - since.bytes, now.reads - since.reads, now.resets - since.resets}
+	c = liveCounts{now.events - l.seen.events, now.bytes - l.seen.bytes, now.reads - l.seen.reads, now.resets - l.seen.resets}
+	l.seen = now
+	return c
 }
 
 // countedConn counts what is read of a connection.
