@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -189,7 +190,7 @@ func (f *jobFollowers) live(ctx context.Context, one *jobFollower) error {
 		for _, e := range list {
 			switch e.Kind {
 			case query.LiveRow, query.LiveEnter:
-				page.ids = append(page.ids, twinIDOfRow(e.ID))
+				page.ids = append(page.ids, twinIDOfRow(strings.Clone(e.ID()))) // it lies among others
 			case query.LiveReset:
 				snapshot, page.snapshot = true, true
 			case query.LiveCurrent:

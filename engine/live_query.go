@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muster-hub/muster/engine/query"
+	"github.com/muster-hub/muster/engine/twin"
 )
 
 // liveQueries follows the results of queries: one evaluation of each distinct
@@ -54,7 +55,7 @@ func newLiveQueries(q *queries, limits *Limits) *liveQueries {
 	l := &liveQueries{queries: q, principals: map[string]int{}}
 	for i, c := range q.columns {
 		l.sets[i] = query.NewLive(c, query.LiveOptions{
-			Queries: limits.LiveQueries, Bytes: liveBytes, Linger: liveLinger, Instance: base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(instance[:]), Quiet: []string{"lastActivityTime"},
+			Queries: limits.LiveQueries, Bytes: liveBytes, Linger: liveLinger, Text: LiveText, Instance: base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(instance[:]), Quiet: []string{"lastActivityTime"},
 		})
 	}
 	return l
@@ -236,7 +237,27 @@ func (s *LiveQuery) take() (list []query.LiveEvent, more <-chan struct{}, err er
 }
 
 // LiveIdentity returns whose row an event of a live query is about.
-func LiveIdentity(e *query.LiveShown) TwinID { return twinIDOfRow(e.ID) }
+func LiveIdentity(e *query.LiveShown) TwinID { return twinIDOfRow(e.ID()) }
+
+// LiveText adds the members that the document of an event has behind its kind, each
+// with a comma before it, up to its row, which comes last. Text of an event is this
+// with the row.
+func LiveText(b []byte, row string, position uint64, at time.Time, shows bool) []byte {
+	b = at.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
+	b = append(b, '"')
+	id := twinIDOfRow(row)
+	if id.DeviceID != "" {
+		b = twin.AppendString(append(b, `,"deviceId":`...), id.DeviceID)
+	}
+	if id.ModuleID != "" {
+		b = twin.AppendString(append(b, `,"moduleId":`...), id.ModuleID)
+	}
+	b = strconv.AppendUint(append(b, `,"position":`...), position, 10)
+	if shows {
+		b = append(b, `,"row":`...)
+	}
+	return b
+}
 
 // run wakes subscribers, and does what time does, until ctx ends.
 func (l *liveQueries) run(ctx context.Context) {

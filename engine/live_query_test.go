@@ -35,7 +35,7 @@ func told(tb testing.TB, s *engine.LiveQuery, n int) string {
 			tb.Fatalf("after %q: %d events, %v", lines, len(list), err)
 		}
 		for _, e := range list {
-			lines = append(lines, strings.TrimRight(e.Kind.String()+" "+engine.LiveIdentity(e.LiveShown).String()+" "+string(e.Row), " "))
+			lines = append(lines, strings.TrimRight(e.Kind.String()+" "+engine.LiveIdentity(&e.LiveShown).String()+" "+e.Row(), " "))
 		}
 	}
 	return strings.Join(lines, "\n")
@@ -262,9 +262,9 @@ func TestLiveQueryFolds(t *testing.T) {
 					case query.LiveReset:
 						clear(folded[i])
 					case query.LiveLeave:
-						delete(folded[i], e.ID)
+						delete(folded[i], e.ID())
 					case query.LiveRow, query.LiveEnter, query.LiveChange:
-						folded[i][e.ID] = string(e.Row)
+						folded[i][e.ID()] = e.Row()
 					}
 				}
 			}
@@ -312,7 +312,7 @@ func TestLiveQueryFolds(t *testing.T) {
 			}
 			for _, e := range list {
 				if done = e.Kind == query.LiveCurrent; !done {
-					want[e.ID] = string(e.Row)
+					want[e.ID()] = e.Row()
 				}
 			}
 		}

@@ -39,31 +39,55 @@ const (
 	noPlace    = ^uint32(0)
 )
 
-// framed is what a text takes in a chunk.
-func framed(text string) int {
-	if len(text) < 0x80 {
-		return 1 + len(text)
+// framed is what a text of n bytes takes in a chunk.
+func framed(n int) int {
+	if n < 0x80 {
+		return 1 + n
 	}
-	return 2 + len(text)
+	return 2 + n
 }
 
 // add keeps a text and returns its place.
 func (a *arena) add(text string) uint32 {
-	n := framed(text)
-	if len(text) >= largeText || !a.fits(n) {
-		return a.addLarge(text)
+	if !a.begin(len(text)) {
+		return a.addLarge(strings.Clone(text))
 	}
 	at := a.open.Len()
-	if len(text) < 0x80 {
-		a.open.WriteByte(byte(len(text)))
-	} else {
-		a.open.WriteByte(byte(len(text)) | 0x80)
-		a.open.WriteByte(byte(len(text) >> 7))
-	}
+	a.frame(len(text))
 	a.open.WriteString(text)
+	return a.end(at)
+}
+
+// addBytes is add.
+func (a *arena) addBytes(text []byte) uint32 {
+	if !a.begin(len(text)) {
+		return a.addLarge(string(text))
+	}
+	at := a.open.Len()
+	a.frame(len(text))
+	a.open.Write(text)
+	return a.end(at)
+}
+
+// begin makes room in a chunk for a text of n bytes; false when it has to stand
+// alone.
+func (a *arena) begin(n int) bool { return n < largeText && a.fits(framed(n)) }
+
+// frame writes how long the text is that comes.
+func (a *arena) frame(n int) {
+	if n < 0x80 {
+		a.open.WriteByte(byte(n))
+	} else {
+		a.open.WriteByte(byte(n) | 0x80)
+		a.open.WriteByte(byte(n >> 7))
+	}
+}
+
+// end returns the place of the text that was written from at on.
+func (a *arena) end(at int) uint32 {
 	c := &a.chunks[a.at]
 	c.text = a.open.String()
-	c.taken += uint32(n)
+	c.taken += uint32(len(c.text) - at)
 	return uint32(a.at<<chunkBits | at)
 }
 
@@ -94,8 +118,8 @@ func (a *arena) fits(n int) bool {
 	return true
 }
 
+// addLarge keeps a text that stands alone.
 func (a *arena) addLarge(text string) uint32 {
-	text = strings.Clone(text)
 	a.bytes += largeBytes(text)
 	if k := len(a.unused); k > 0 {
 		n := a.unused[k-1]
@@ -145,7 +169,7 @@ func (a *arena) remove(place uint32) {
 	k := int(place >> chunkBits)
 	c := &a.chunks[k]
 	before := c.taken
-	c.taken -= uint32(framed(a.text(place)))
+	c.taken -= uint32(framed(len(a.text(place))))
 	if k != a.at {
 		a.judge(k, before)
 	}
@@ -188,7 +212,7 @@ func (a *arena) compact(holder func(text string, place uint32) *uint32) {
 			var text string
 			if text, rest = unframe(rest); a.chunks[k].taken > 0 {
 				if at := holder(text, place); at != nil {
-					a.chunks[k].taken -= uint32(framed(text))
+					a.chunks[k].taken -= uint32(framed(len(text)))
 					*at = a.add(text)
 				}
 			}

@@ -21,7 +21,7 @@ func checkArena(t *testing.T, a *arena, places []uint32) {
 			large++
 			bytes += largeBytes(a.text(p))
 		default:
-			taken[p>>chunkBits] += uint32(framed(a.text(p)))
+			taken[p>>chunkBits] += uint32(framed(len(a.text(p))))
 		}
 	}
 	for k, c := range a.chunks {

@@ -37,9 +37,9 @@ type Live struct {
 	touched     []*liveQuery
 	changed     []*projection
 	dirty       []*liveQuery // have events of which their readers don't know
-	leave       *LiveShown   // of the turn left, for all queries that the row leaves
+	shown       shownSet     // what the events of all rings tell
+	leave       uint32       // of the turn left, for all queries that the row leaves
 	left        uint64
-	bytes       int // of all rings
 	lagged      int64
 }
 
@@ -53,11 +53,15 @@ type livePace struct {
 
 // LiveOptions bound a Live. All must be given.
 type LiveOptions struct {
-	Queries  int           // distinct queries
-	Bytes    int64         // about, of the events that are kept, of all queries together
-	Linger   time.Duration // how long a query that nobody reads is kept, so that readers can resume
-	Quiet    []string      // root attributes that change often: SELECT * does not show them
-	Instance string        // of this Live alone: cursors of others are answered with LiveReset; letters and digits
+	Queries int           // distinct queries
+	Bytes   int64         // about, of the events that are kept, of all queries together
+	Linger  time.Duration // how long a query that nobody reads is kept, so that readers can resume
+	Quiet   []string      // root attributes that change often: SELECT * does not show them
+	// Text adds what is to stand before the row where events are written, so that it
+	// is made once whoever reads the event; row says whether there is one. None when
+	// it is nil.
+	Text     func(b []byte, id string, position uint64, at time.Time, row bool) []byte
+	Instance string // of this Live alone: cursors of others are answered with LiveReset; letters and digits
 }
 
 // LiveStats are figures of a Live.
@@ -341,19 +345,39 @@ func (l *Live) tell(q *liveQuery, kind LiveKind, id string, row []byte) {
 		shown, turn = &l.leave, &l.left
 	}
 	if *turn != l.turn {
-		*shown, *turn = l.show(id, row), l.turn
+		line := l.line(id, row)
+		*shown, *turn = l.shown.add(&LiveShown{Position: l.position, time: l.stamp.UnixNano(), id: uint32(len(id)), row: uint32(len(row))}, line), l.turn
 	}
 	q.ring.add(liveEntry{kind, *shown})
 	l.bound()
+	l.shown.compact()
 	if q.fresh++; q.fresh == liveMany {
 		l.attend()
 	}
 	l.wake(q)
 }
 
-// show is what is told of a row now.
-func (l *Live) show(id string, row []byte) *LiveShown {
-	return &LiveShown{ID: id, Row: row, Position: l.position, time: l.stamp.UnixNano()}
+// line is what is told of a row now, behind shownHead bytes; good until the next
+// call.
+func (l *Live) line(id string, row []byte) []byte {
+	b := append(append(l.shown.line[:0], make([]byte, shownHead)...), id...)
+	if l.options.Text != nil {
+		b = l.options.Text(b, id, l.position, l.stamp, len(row) > 0)
+	}
+	b = append(b, row...)
+	if cap(b) <= shownLineMost {
+		l.shown.line = b
+	}
+	return b
+}
+
+// shownLineMost is the most room for a line that is kept for the next one.
+const shownLineMost = 64 << 10
+
+// show is what is told of a row now to one reader.
+func (l *Live) show(id string, row []byte) LiveShown {
+	line := l.line(id, row)
+	return LiveShown{Position: l.position, time: l.stamp.UnixNano(), text: string(line[shownHead:]), id: uint32(len(id)), row: uint32(len(row))}
 }
 
 // room is how many bytes all rings may hold together.
@@ -363,7 +387,7 @@ func (l *Live) room() int { return max(int(l.options.Bytes), liveRingLeast*len(l
 // while others need less.
 func (l *Live) bound() {
 	room := l.room()
-	if l.bytes <= room {
+	if l.shown.bytes <= room {
 		return
 	}
 	share := room / max(1, len(l.queries))
@@ -371,7 +395,7 @@ func (l *Live) bound() {
 		if q.ring.bytes > share {
 			q.ring.trim(share / 2) // more than need be, so that it is not done for each event
 		}
-		if l.bytes < room/4*3 {
+		if l.shown.bytes < room/4*3 {
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -91,7 +92,7 @@ func BenchmarkLiveSites(b *testing.B) {
 		{"all", func(i int) string { return fmt.Sprintf("reported.battery < %d", 1000+i) }},
 	} {
 		b.Run(tc.name, func(b *testing.B) {
-			l := NewLive(NewColumns(ColumnOptions{ID: Path{"deviceId"}}), LiveOptions{Queries: 100, Bytes: 64 << 20, Linger: time.Minute, Instance: "b"})
+			l := NewLive(NewColumns(ColumnOptions{ID: Path{"deviceId"}}), LiveOptions{Queries: 100, Bytes: 64 << 20, Linger: time.Minute, Instance: "b", Text: benchText})
 			reported := func(key string) Path { return Path{"properties", "reported", key} }
 			const devices = 10_000
 			ids := make([]string, devices)
@@ -117,7 +118,7 @@ func BenchmarkLiveSites(b *testing.B) {
 					}
 					page = page[:0]
 					for i := range list {
-						page = append(list[i].AppendCursor(page), list[i].Text(benchText)...)
+						page = append(list[i].AppendCursor(page), list[i].Text()...)
 					}
 					events += len(list)
 				}
@@ -156,6 +157,8 @@ func BenchmarkLiveSites(b *testing.B) {
 }
 
 // benchText is about what an edge makes of an event.
-func benchText(e *LiveShown) []byte {
-	return append(append(append(make([]byte, 0, 96+len(e.ID)+len(e.Row)), e.ID...), `,"time":"2026-12-01T03:36:22.123456789Z","position":1234567,"row":`...), e.Row...)
+func benchText(b []byte, id string, position uint64, at time.Time, _ bool) []byte {
+	b = at.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
+	b = append(append(append(b, `","deviceId":"`...), id...), `","position":`...)
+	return append(strconv.AppendUint(b, position, 10), `,"row":`...)
 }

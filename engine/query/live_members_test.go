@@ -41,7 +41,7 @@ func TestLiveSlots(t *testing.T) {
 				}
 				for _, e := range list {
 					if e.Kind == LiveRow {
-						got = append(got, e.ID)
+						got = append(got, e.ID())
 					}
 				}
 			}

@@ -126,7 +126,7 @@ func (m *model) take(t *testing.T, past history, e *LiveEvent) {
 	if m.current && e.Position > m.position && e.Kind != LiveReset {
 		m.compare(t, past, e.Position-1)
 	}
-	_, have := m.rows[e.ID]
+	_, have := m.rows[e.ID()]
 	switch e.Kind {
 	case LiveReset:
 		m.rows, m.current, m.last = map[string]string{}, false, ""
@@ -135,27 +135,27 @@ func (m *model) take(t *testing.T, past history, e *LiveEvent) {
 		m.current = true
 		defer func() { m.compare(t, past, e.Position) }()
 	case LiveRow:
-		if have || m.current || e.ID <= m.last {
-			t.Fatalf("%s: row %s comes twice, or late, or out of order (behind %s)", m.query.text, e.ID, m.last)
+		if have || m.current || e.ID() <= m.last {
+			t.Fatalf("%s: row %s comes twice, or late, or out of order (behind %s)", m.query.text, e.ID(), m.last)
 		}
-		m.last = e.ID
+		m.last = e.ID()
 	case LiveEnter:
 		if have {
-			t.Fatalf("%s: %s enters, and was there", m.query.text, e.ID)
+			t.Fatalf("%s: %s enters, and was there", m.query.text, e.ID())
 		}
 	case LiveChange, LiveLeave:
 		if !have {
-			t.Fatalf("%s: %s of %s, which was not there", m.query.text, e.Kind, e.ID)
+			t.Fatalf("%s: %s of %s, which was not there", m.query.text, e.Kind, e.ID())
 		}
-		if e.Kind == LiveChange && m.rows[e.ID] == string(e.Row) {
-			t.Fatalf("%s: %s changes to what it was: %s", m.query.text, e.ID, e.Row)
+		if e.Kind == LiveChange && m.rows[e.ID()] == e.Row() {
+			t.Fatalf("%s: %s changes to what it was: %s", m.query.text, e.ID(), e.Row())
 		}
 	}
 	m.position = e.Position
 	if e.Kind == LiveLeave {
-		delete(m.rows, e.ID)
-	} else if e.ID != "" {
-		m.rows[e.ID] = string(e.Row)
+		delete(m.rows, e.ID())
+	} else if e.ID() != "" {
+		m.rows[e.ID()] = e.Row()
 	}
 	m.cursor = e.Cursor()
 }
@@ -385,27 +385,31 @@ func runLiveModel(t *testing.T, r *rand.Rand) (resets int) {
 // they say.
 func checkRings(t *testing.T, l *Live) {
 	t.Helper()
-	held, sum := map[*LiveShown]int{}, 0
+	held, sum := map[uint32]int{}, 0
 	for _, q := range l.queries {
 		bytes := 0
 		for i := range q.ring.count {
 			e := &q.ring.entries[(q.ring.head+i)%len(q.ring.entries)]
+			size := int(l.shown.records[e.shown].size)
 			if held[e.shown]++; held[e.shown] == 1 {
-				sum += e.shown.size()
+				sum += size
 			}
-			bytes += e.shown.size() + liveEntryBytes
+			bytes += size + liveEntryBytes
 			sum += liveEntryBytes
 		}
 		if bytes != q.ring.bytes {
 			t.Fatalf("a ring has %d bytes and says %d", bytes, q.ring.bytes)
 		}
 	}
-	for s, n := range held {
-		if s.held != n {
-			t.Fatalf("%d rings have what %d are said to", n, s.held)
+	for n, rings := range held {
+		if r := l.shown.records[n]; int(r.held) != rings {
+			t.Fatalf("%d rings have what %d are said to", rings, r.held)
 		}
 	}
-	if sum != l.bytes || sum > l.room() {
-		t.Fatalf("the rings have %d bytes, say %d and may have %d", sum, l.bytes, l.room())
+	if l.shown.used != len(held) || l.shown.used+len(l.shown.free) != len(l.shown.records) {
+		t.Fatalf("%d records are in use, %d are said to be, and %d of %d are free", len(held), l.shown.used, len(l.shown.free), len(l.shown.records))
+	}
+	if sum != l.shown.bytes || sum > l.room() {
+		t.Fatalf("the rings have %d bytes, say %d and may have %d", sum, l.shown.bytes, l.room())
 	}
 }

@@ -85,7 +85,7 @@ func (l *Live) join(query *Query) (*liveQuery, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &liveQuery{hash: hash, timed: timedPaths(query.where), ring: liveRing{first: 1, all: &l.bytes}, idle: l.now, pending: map[uint32]pendingRow{}}
+	q := &liveQuery{hash: hash, timed: timedPaths(query.where), ring: liveRing{first: 1, shown: &l.shown}, idle: l.now, pending: map[uint32]pendingRow{}}
 	if query.where != nil {
 		if q.where, err = compile(query.where); err != nil {
 			return nil, err
@@ -191,11 +191,11 @@ type projection struct {
 	certain bool // what is shown has changed
 
 	turn    uint64 // when text was made
-	text    []byte // never written to again: events hold it
+	text    []byte // good until another turn
 	missing Path   // an item that the columns could not tell
 
 	told  uint64 // when shown was made
-	shown *LiveShown
+	shown uint32
 }
 
 // project gives a query its projection.
@@ -239,7 +239,7 @@ func (p *projection) render(rows liveRows, n uint32, turn uint64) []byte {
 		return p.text
 	}
 	p.turn, p.missing = turn, nil
-	b := make([]byte, 0, max(64, len(p.text)))
+	b := p.text[:0]
 	if p.items == nil {
 		v := rows.whole(n, nil)
 		v.members = slices.DeleteFunc(v.members, func(m Member) bool { return slices.Contains(p.quiet, m.Key) })

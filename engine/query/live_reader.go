@@ -133,7 +133,7 @@ func (r *LiveReader) give(entries []liveEntry, list []LiveEvent) []LiveEvent {
 	if p == nil || p.batch.From != r.number || p.batch.To > r.number+uint64(len(entries)) {
 		n, bytes := 0, 0
 		for ; n < len(entries); n++ {
-			if bytes += len(entries[n].shown.Row); n > 0 && bytes > l.pace.bytes {
+			if bytes += int(l.shown.records[entries[n].shown].row); n > 0 && bytes > l.pace.bytes {
 				break
 			}
 		}
@@ -143,7 +143,7 @@ func (r *LiveReader) give(entries []liveEntry, list []LiveEvent) []LiveEvent {
 		}
 		list = slices.Grow(list, n)
 		for i, e := range entries[:n] {
-			list = append(list, LiveEvent{Kind: e.kind, LiveShown: e.shown, query: q, number: r.number + uint64(i) + 1})
+			list = append(list, LiveEvent{Kind: e.kind, LiveShown: l.shown.get(e.shown), query: q, number: r.number + uint64(i) + 1})
 		}
 		if p == nil {
 			r.number += uint64(n)
@@ -178,9 +178,9 @@ func (r *LiveReader) sweep(entries []liveEntry, list []LiveEvent) []LiveEvent {
 			break
 		}
 		r.number++
-		if e.shown.ID <= r.edge { // else the row is yet to come
-			list = append(list, r.event(e.kind, e.shown))
-			bytes += len(e.shown.Row)
+		if shown := l.shown.get(e.shown); shown.ID() <= r.edge { // else the row is yet to come
+			list = append(list, r.event(e.kind, shown))
+			bytes += int(shown.row)
 		}
 	}
 	if r.number < q.ring.next() {
@@ -213,7 +213,7 @@ func (r *LiveReader) sweep(entries []liveEntry, list []LiveEvent) []LiveEvent {
 }
 
 // event is one after which the reader is where it is now.
-func (r *LiveReader) event(kind LiveKind, shown *LiveShown) LiveEvent {
+func (r *LiveReader) event(kind LiveKind, shown LiveShown) LiveEvent {
 	return LiveEvent{kind, shown, r.query, r.number, r.edge}
 }
 

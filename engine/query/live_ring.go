@@ -1,10 +1,5 @@
 package query
 
-import (
-	"sync"
-	"time"
-)
-
 // LiveKind says what a LiveEvent tells.
 type LiveKind uint8
 
@@ -28,40 +23,12 @@ var liveKinds = [...]string{"", "row", "enter", "change", "leave", "current", "r
 // LiveEvent is one step of a live query's result.
 type LiveEvent struct {
 	Kind LiveKind
-	*LiveShown
+	LiveShown
 
 	query  *liveQuery // nil of LiveReset
 	number uint64     // of the event that comes next
 	edge   string     // of the snapshot under way: the last row that was given out
 }
-
-// LiveShown is what events tell of a row at one moment. Queries that show the
-// same of it share one, so nobody may change it.
-type LiveShown struct {
-	ID       string // of the row; empty of LiveCurrent and LiveReset
-	Row      []byte // a JSON object: what the query shows of the row; nil where it leaves
-	Position uint64 // of the newest commit when this was so
-	time     int64  // when this was so, in nanoseconds since 1970
-
-	held int // rings that have it
-
-	once sync.Once
-	text []byte
-}
-
-// Time is when this was so.
-func (s *LiveShown) Time() time.Time { return time.Unix(0, s.time) }
-
-// Text returns what f makes of it, once for all events, also of other queries,
-// that tell the same of the row. f must always be the same, and nobody may change
-// what it returned.
-func (s *LiveShown) Text(f func(*LiveShown) []byte) []byte {
-	s.once.Do(func() { s.text = f(s) })
-	return s.text
-}
-
-// size is about what it takes, with the text that is made of it.
-func (s *LiveShown) size() int { return 256 + 3*len(s.Row) }
 
 // AppendCursor adds the cursor that resumes right after the event: letters,
 // digits, and what JSON needs no escapes for. LiveReset has none.
@@ -79,11 +46,11 @@ func (e *LiveEvent) Cursor() string { return string(e.AppendCursor(nil)) }
 // no more than that.
 type liveEntry struct {
 	kind  LiveKind
-	shown *LiveShown
+	shown uint32 // in the Live's shownSet
 }
 
 // liveEntryBytes is about what a liveEntry takes, as rings grow.
-const liveEntryBytes = 32
+const liveEntryBytes = 16
 
 // liveRing holds the newest events of one query. Events have numbers; those
 // before first are gone.
@@ -91,9 +58,9 @@ type liveRing struct {
 	entries []liveEntry // around: the oldest stands at head
 	head    int
 	count   int
-	first   uint64 // number of the oldest
-	bytes   int    // with what other rings have, too
-	all     *int   // bytes of all rings together, in which what they share counts once
+	first   uint64    // number of the oldest
+	bytes   int       // with what other rings have, too
+	shown   *shownSet // of all rings together, in which what they share counts once
 }
 
 // next is the number of the event that comes.
@@ -114,25 +81,15 @@ func (r *liveRing) add(e liveEntry) {
 	}
 	r.entries[(r.head+r.count)&(len(r.entries)-1)] = e
 	r.count++
-	size := e.shown.size()
-	if e.shown.held++; e.shown.held == 1 {
-		*r.all += size
-	}
-	r.bytes += size + liveEntryBytes
-	*r.all += liveEntryBytes
+	r.bytes += r.shown.hold(e.shown) + liveEntryBytes
+	r.shown.bytes += liveEntryBytes
 	r.trim(liveRingBytes)
 }
 
 // drop forgets the oldest event.
 func (r *liveRing) drop() {
-	old := &r.entries[r.head]
-	size := old.shown.size()
-	if old.shown.held--; old.shown.held == 0 {
-		*r.all -= size
-	}
-	r.bytes -= size + liveEntryBytes
-	*r.all -= liveEntryBytes
-	*old = liveEntry{}
+	r.shown.bytes -= liveEntryBytes
+	r.bytes -= r.shown.release(r.entries[r.head].shown) + liveEntryBytes
 	r.head = (r.head + 1) & (len(r.entries) - 1)
 	r.count--
 	r.first++

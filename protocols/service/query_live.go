@@ -4,13 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/engine/query"
-	"github.com/muster-hub/muster/engine/twin"
 )
 
 type livePage struct {
@@ -120,24 +118,5 @@ func (l liveList) appendDocument(b []byte, i int) []byte {
 		b = append(e.AppendCursor(append(b, `"cursor":"`...)), `",`...)
 	}
 	b = append(append(append(b, `"kind":"`...), e.Kind.String()...), '"')
-	return append(append(b, e.Text(liveRest)...), '}')
-}
-
-// liveRest is a liveDocument behind its kind.
-func liveRest(e *query.LiveShown) []byte {
-	id := engine.LiveIdentity(e)
-	b := make([]byte, 0, 96+len(e.ID)+len(e.Row))
-	b = e.Time().UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
-	b = append(b, '"')
-	if id.DeviceID != "" {
-		b = twin.AppendString(append(b, `,"deviceId":`...), id.DeviceID)
-	}
-	if id.ModuleID != "" {
-		b = twin.AppendString(append(b, `,"moduleId":`...), id.ModuleID)
-	}
-	b = strconv.AppendUint(append(b, `,"position":`...), e.Position, 10)
-	if len(e.Row) > 0 {
-		b = append(append(b, `,"row":`...), e.Row...)
-	}
-	return b
+	return append(append(b, e.Text()...), '}')
 }

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"encoding/json"
 	"maps"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 
 // TestLiveForm: what is put together of parts is the JSON of a liveDocument.
 func TestLiveForm(t *testing.T) {
-	live := query.NewLive(query.NewColumns(query.ColumnOptions{ID: query.Path{"deviceId"}}), query.LiveOptions{Queries: 1, Bytes: 1 << 20, Linger: time.Minute, Instance: "i"})
+	live := query.NewLive(query.NewColumns(query.ColumnOptions{ID: query.Path{"deviceId"}}), query.LiveOptions{Queries: 1, Bytes: 1 << 20, Linger: time.Minute, Text: engine.LiveText, Instance: "i"})
 	at := time.Date(2026, 11, 30, 1, 2, 3, 45000, time.FixedZone("", 3600))
 	position := uint64(1 << 60)
 	set := func(id, text string) {
@@ -33,10 +34,10 @@ func TestLiveForm(t *testing.T) {
 			for i := range list {
 				e := &list[i]
 				kinds[e.Kind]++
-				id := engine.LiveIdentity(e.LiveShown)
+				id := engine.LiveIdentity(&e.LiveShown)
 				cursor = e.Cursor()
 				want, err := encodeEvent(liveDocument{
-					Cursor: cursor, Kind: e.Kind.String(), Time: e.Time().UTC(), DeviceID: id.DeviceID, ModuleID: id.ModuleID, Position: e.Position, Row: e.Row,
+					Cursor: cursor, Kind: e.Kind.String(), Time: e.Time().UTC(), DeviceID: id.DeviceID, ModuleID: id.ModuleID, Position: e.Position, Row: json.RawMessage(e.Row()),
 				})
 				if err != nil {
 					t.Fatal(err)
