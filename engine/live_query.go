@@ -77,6 +77,7 @@ type LiveQuery struct {
 	source    query.Source
 	principal string
 	timer     *time.Timer
+	ended     bool               // the hub shuts down, and what had gathered was taken
 	taken     *[]query.LiveEvent // room for what Next returned; nil when that was given back, or is not there
 }
 
@@ -185,12 +186,16 @@ func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]query.LiveE
 	s.Release()
 	drained := s.live.queries.hub.events.drained
 	for {
+		ended := s.ended
 		select {
 		case <-drained:
-			return nil, errf(CodeClosed, "the hub is shutting down")
+			s.ended = true // after this: what has gathered is told
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		default:
+		}
+		if ended {
+			return nil, errf(CodeClosed, "the hub is shutting down")
 		}
 		list, more, err := s.take()
 		if err != nil {

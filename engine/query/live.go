@@ -401,8 +401,10 @@ func (l *Live) bound() {
 	}
 }
 
-// liveMany events of a query are worth waking its readers for.
-const liveMany = 512
+const (
+	liveMany     = 512 // events of a query are worth waking its readers for
+	liveTogether = 8   // moments in the time to gather at which readers are woken
+)
 
 // wake says that a query has something to tell.
 func (l *Live) wake(q *liveQuery) {
@@ -460,14 +462,16 @@ func (l *Live) Tell(now time.Time) (next time.Time) {
 // Wake wakes the readers of queries that have events: at once where the last
 // time is as long ago as events are to gather, or where there are many. Each
 // turn of a reader costs more than an event does, and a query of which little
-// comes waits for nobody. It returns when it is to be called again at the latest;
-// zero: when Attention says.
+// comes waits for nobody. Times to gather end at moments that are the same for all
+// queries, for which an eighth of them is left out at most, so that many readers are
+// woken together. It returns when it is to be called again at the latest; zero: when
+// Attention says.
 func (l *Live) Wake(now time.Time, gather time.Duration) (next time.Time) {
 	l.mu.Lock()
 	var moved []chan struct{}
-	later := l.dirty[:0]
+	later, step := l.dirty[:0], gather/liveTogether
 	for _, q := range l.dirty {
-		if at := q.woken.Add(gather); at.After(now) && q.fresh < liveMany && q.err == nil {
+		if at := q.woken.Add(gather).Truncate(step); at.After(now) && q.fresh < liveMany && q.err == nil {
 			later = append(later, q)
 			if next.IsZero() || at.Before(next) {
 				next = at

@@ -58,6 +58,8 @@ func TestLiveWake(t *testing.T) {
 		{10 * time.Millisecond, 0, false, 0},
 		{10 * time.Millisecond, liveMany - 1, false, 80 * time.Millisecond},
 		{10 * time.Millisecond, 1, true, 0},
+		{10 * time.Millisecond, 1, false, 85 * time.Millisecond}, // at a moment of many
+		{85 * time.Millisecond, 1, true, 0},
 		{time.Hour, 1, true, 0},
 	} {
 		now = now.Add(step.after)
