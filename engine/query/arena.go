@@ -156,9 +156,14 @@ func unframe(s string) (text, rest string) {
 
 // remove forgets the text at a place.
 func (a *arena) remove(place uint32) {
-	if place == noPlace {
-		return
+	if place != noPlace {
+		a.removeOf(place, len(a.text(place)))
 	}
+}
+
+// removeOf is remove for who knows that the text has n bytes, and need not look at
+// what may have been written long ago.
+func (a *arena) removeOf(place uint32, n int) {
 	if place&largeFlag != 0 {
 		n := place &^ largeFlag
 		a.bytes -= largeBytes(a.large[n])
@@ -169,7 +174,7 @@ func (a *arena) remove(place uint32) {
 	k := int(place >> chunkBits)
 	c := &a.chunks[k]
 	before := c.taken
-	c.taken -= uint32(framed(len(a.text(place))))
+	c.taken -= uint32(framed(n))
 	if k != a.at {
 		a.judge(k, before)
 	}

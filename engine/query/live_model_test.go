@@ -390,7 +390,7 @@ func checkRings(t *testing.T, l *Live) {
 		bytes := 0
 		for i := range q.ring.count {
 			e := &q.ring.entries[(q.ring.head+i)%len(q.ring.entries)]
-			size := int(l.shown.records[e.shown].size)
+			size := l.shown.records[e.shown].size()
 			if held[e.shown]++; held[e.shown] == 1 {
 				sum += size
 			}

@@ -43,7 +43,7 @@ type shownRecord struct {
 	place    uint32
 	held     uint32 // rings that have it; then its text is kept
 	id, row  uint32
-	size     uint32 // what it counts for
+	line     uint32 // bytes of its text
 	position uint64
 	time     int64
 }
@@ -67,12 +67,13 @@ func (s *shownSet) add(e *LiveShown, line []byte) (n uint32) {
 	}
 	s.used++
 	endian.LittleEndian.PutUint32(line, n)
-	s.records[n] = shownRecord{
-		place: s.texts.addBytes(line), id: e.id, row: e.row, position: e.Position, time: e.time,
-		size: uint32(shownRecordBytes + 2*framed(len(line))), // chunks are compacted when half of them is unused
-	}
+	s.records[n] = shownRecord{place: s.texts.addBytes(line), id: e.id, row: e.row, line: uint32(len(line)), position: e.Position, time: e.time}
 	return n
 }
+
+// size is what it counts for: chunks of texts are compacted when half of them is
+// unused.
+func (r *shownRecord) size() int { return shownRecordBytes + 2*framed(int(r.line)) }
 
 // shownHead is what stands before a text: the number of its record.
 const shownHead = 4
@@ -86,21 +87,22 @@ func (s *shownSet) get(n uint32) LiveShown {
 // hold notes that one more ring has it.
 func (s *shownSet) hold(n uint32) (size int) {
 	r := &s.records[n]
+	size = r.size()
 	if r.held++; r.held == 1 {
-		s.bytes += int(r.size)
+		s.bytes += size
 	}
-	return int(r.size)
+	return size
 }
 
 // release is the other end of hold.
 func (s *shownSet) release(n uint32) (size int) {
 	r := &s.records[n]
-	size = int(r.size)
+	size = r.size()
 	if r.held--; r.held > 0 {
 		return size
 	}
 	s.bytes -= size
-	s.texts.remove(r.place)
+	s.texts.removeOf(r.place, int(r.line))
 	s.free = append(s.free, n)
 	if s.used--; s.used == 0 {
 		line := s.line
