@@ -105,17 +105,25 @@ func (l liveList) count() int { return len(l) }
 
 func (l liveList) appendText(b []byte, i int) []byte {
 	e := &l[i]
-	b = e.AppendCursor(append(b, "id: "...))
+	b = append(b, "id: "...)
+	from := len(b)
+	b = e.AppendCursor(b)
+	cursor := b[from:]
 	b = append(append(append(b, "\nevent: "...), e.Kind.String()...), dataField...)
-	b = l.appendDocument(b, i)
+	b = appendLive(b, e, cursor)
 	return append(b, "\n\n"...)
 }
 
 func (l liveList) appendDocument(b []byte, i int) []byte {
-	e := &l[i]
+	var room [64]byte
+	return appendLive(b, &l[i], l[i].AppendCursor(room[:0]))
+}
+
+// appendLive adds a liveDocument.
+func appendLive(b []byte, e *query.LiveEvent, cursor []byte) []byte {
 	b = append(b, '{')
 	if e.Kind != query.LiveReset {
-		b = append(e.AppendCursor(append(b, `"cursor":"`...)), `",`...)
+		b = append(append(append(b, `"cursor":"`...), cursor...), `",`...)
 	}
 	b = append(append(append(b, `"kind":"`...), e.Kind.String()...), '"')
 	return append(append(b, e.Text()...), '}')
