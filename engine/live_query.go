@@ -77,7 +77,7 @@ type LiveQuery struct {
 	source    query.Source
 	principal string
 	timer     *time.Timer
-	ended     bool               // the hub shuts down, and what had gathered was taken
+	ended     bool               // the hub shuts down, and a last page was taken
 	taken     *[]query.LiveEvent // room for what Next returned; nil when that was given back, or is not there
 }
 
@@ -189,7 +189,7 @@ func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]query.LiveE
 		ended := s.ended
 		select {
 		case <-drained:
-			s.ended = true // after this: what has gathered is told
+			s.ended = true // after a last page of what has gathered
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		default:
