@@ -161,21 +161,7 @@ func (p *Parameter) kindInWords() string {
 	default:
 		return "a text of the format " + shorten(p.Format, nameMost)
 	}
-	switch p.Type {
-	case "string":
-		return "a text"
-	case "integer":
-		return "a whole number"
-	case "number":
-		return "a number"
-	case "boolean":
-		return "true or false"
-	case "object":
-		return `JSON, an object such as {"a": 1}`
-	case "array":
-		return `JSON, a list such as ["a", "b"]`
-	}
-	return "a text, or JSON"
+	return typeInWords(p.Type)
 }
 
 // spell is the inverse of Value: the text that stands for a value. ok is false

@@ -145,24 +145,26 @@ func (p *Parameter) Value(text string) (json.RawMessage, error) {
 	case p.Type == "":
 		return marshal(text), nil
 	}
-	return nil, rollout.Faults{{Path: p.Name, Reason: "found " + quote(text), Expected: written(p.Type)}}
+	return nil, rollout.Faults{{Path: p.Name, Reason: "found " + quote(text), Expected: typeInWords(p.Type)}}
 }
 
-// written is how a value of a type is written where a text stands for it.
-func written(kind string) string {
+// typeInWords is how a value of a type is written in a form or flag.
+func typeInWords(kind string) string {
 	switch kind {
+	case "string":
+		return "a text"
 	case "integer":
 		return "a whole number"
 	case "number":
 		return "a number"
 	case "boolean":
 		return "true or false"
-	case "array":
-		return `JSON such as ["a","b"]`
 	case "object":
-		return `JSON such as {"a":1}`
+		return `JSON, an object such as {"a": 1}`
+	case "array":
+		return `JSON, a list such as ["a", "b"]`
 	}
-	return "a value of type " + kind
+	return "a text, or JSON"
 }
 
 // members are those of a JSON object; nil if it is none.
