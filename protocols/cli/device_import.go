@@ -22,7 +22,7 @@ type deviceImportCmd struct {
 	Map       []string `help:"CSV: TARGET=COLUMN, as in deviceId=serial or tags.floor:number=level; the types are string, number, bool and json." placeholder:"TARGET=COLUMN" sep:"none"`
 	Delimiter string   `help:"CSV: what separates fields: comma, semicolon or tab; without it, by the first line." enum:"auto,comma,semicolon,tab" default:"auto"`
 	DryRun    bool     `help:"Check every line on the hub, and change nothing."`
-	Errors    string   `help:"File for the lines that fail, with reasons; without it, the file's name with .errors.jsonl." placeholder:"FILE"`
+	Errors    string   `help:"File for the lines that fail, with reasons, made or replaced; without it, the file's name with .errors.jsonl." placeholder:"FILE"`
 	NoWait    bool     `help:"Print the job and do not wait for it."`
 	Follow    string   `help:"Take up a job that goes on, after this command was ended." placeholder:"JOB"`
 	File      string   `arg:"" optional:"" help:"File to import; - is standard input."`

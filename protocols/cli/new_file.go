@@ -9,9 +9,10 @@ import (
 	"syscall"
 )
 
-// Files that commands make. All of them keep the same rule: what is there is not
-// replaced unless --force, where a command has it, says so (ExitConflict, as of any
-// record that exists), and nobody finds half of a file.
+// Files that commands make, with one rule: what is there is not replaced unless
+// --force, where a command has it, says so (ExitConflict, as of any record that
+// exists), and nobody finds half of a file. What replaces by its nature says so in its
+// help: container get, and the faults of an import, which are written as they come.
 
 // What to do about a place that is taken.
 const (
