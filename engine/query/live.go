@@ -154,7 +154,7 @@ func (l *Live) change(one []Change) {
 	case c.Gone:
 		for _, q := range l.queries {
 			q.forget(n)
-			if q.knows(n) && l.members.has(q, n) {
+			if l.members.has(q, n) {
 				l.tell(q, LiveLeave, c.ID, nil)
 			}
 		}
@@ -279,7 +279,7 @@ func (l *Live) touch(q *liveQuery) *liveQuery {
 
 // evaluate looks at a row that changed, and tells what it is to the query now.
 func (l *Live) evaluate(rows liveRows, q *liveQuery, id string, n uint32) {
-	if !q.knows(n) {
+	if n >= q.built && !q.whole {
 		return // build comes to it
 	}
 	was := l.members.has(q, n)

@@ -55,9 +55,6 @@ func (e *LiveError) Error() string {
 // text is the path as it is written in a query.
 func (p Path) text() string { return strings.Join(p, ".") }
 
-// knows reports whether it has been said of a row whether the query selects it.
-func (q *liveQuery) knows(n uint32) bool { return q.whole || n < q.built }
-
 // forget cancels what a row waits for.
 func (q *liveQuery) forget(n uint32) { delete(q.pending, n) }
 
