@@ -61,7 +61,7 @@ func mqttCommand(ctx context.Context, args []string, stdout io.Writer) (err erro
 			return err
 		}
 		defer remove()
-		if pg, err = startPostgres(ctx, dir, *documents, "off"); err != nil {
+		if pg, err = startPostgres(ctx, dir, *documents, postgresTuned); err != nil {
 			return err
 		}
 		defer func() { _ = pg.stop() }()

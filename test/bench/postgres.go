@@ -21,16 +21,20 @@ import (
 // is one transaction: update the document, which moves its entry in an
 // expression index, insert the history row, insert the change-log entry.
 type postgres struct {
-	dir  string // cluster, socket, scripts and logs
-	bin  string // of the server's programs
-	user *user.User
+	dir   string // cluster, socket, scripts and logs
+	bin   string // of the server's programs
+	user  *user.User
+	about string // what it calls itself
 }
 
-// postgresSettings give the server memory and rare checkpoints; durability is
-// as it ships: every commit waits for its record's sync.
-const postgresSettings = `
-listen_addresses = ''
-unix_socket_directories = '%s'
+// postgresPackaged is the server as Debian's package sets it up: 128 MB of buffers,
+// a checkpoint after 1 GB of log or five minutes. Every commit waits for its
+// record's sync.
+const postgresPackaged = ""
+
+// postgresTuned gives the server memory and rare checkpoints; durability is as it
+// ships.
+const postgresTuned = `
 max_connections = 200
 shared_buffers = 2GB
 wal_buffers = 64MB
@@ -40,13 +44,19 @@ checkpoint_timeout = 15min
 checkpoint_completion_target = 0.9
 wal_level = minimal
 max_wal_senders = 0
-wal_compression = %s
+wal_compression = off
 synchronous_commit = on
 fsync = on
 full_page_writes = on
 effective_cache_size = 8GB
 work_mem = 16MB
 jit = off
+`
+
+// postgresReached has the server found by its socket alone.
+const postgresReached = `
+listen_addresses = ''
+unix_socket_directories = '%s'
 `
 
 const postgresSchema = `
@@ -82,17 +92,18 @@ INSERT INTO change (entry) SELECT jsonb_build_object('kind', 'twin.reported', 'd
 FROM u;
 `
 
-// startPostgres makes a cluster under dir, fills it and leaves it running.
-func startPostgres(ctx context.Context, dir string, documents int, compression string) (*postgres, error) {
-	p, err := emptyPostgres(ctx, dir, compression)
+// startPostgres makes a cluster with settings under dir, fills it and leaves it
+// running.
+func startPostgres(ctx context.Context, dir string, documents int, settings string) (*postgres, error) {
+	p, err := emptyPostgres(ctx, dir, settings)
 	if err != nil {
 		return nil, err
 	}
 	return p, p.fill(ctx, documents)
 }
 
-// emptyPostgres makes a cluster under dir and leaves it running.
-func emptyPostgres(ctx context.Context, dir string, compression string) (*postgres, error) {
+// emptyPostgres makes a cluster with settings under dir and leaves it running.
+func emptyPostgres(ctx context.Context, dir, settings string) (*postgres, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil || len(found) == 0 {
 		return nil, fmt.Errorf("no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql (run.sh does it)")
@@ -118,14 +129,19 @@ func emptyPostgres(ctx context.Context, dir string, compression string) (*postgr
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(conf, postgresSettings, dir, compression)
+	fmt.Fprintf(conf, postgresReached+settings, dir)
 	if err := conf.Close(); err != nil {
 		return nil, err
 	}
-	if out, err := p.command(ctx, "pg_ctl", "-D", p.data(), "-w", "-l", filepath.Join(dir, "server.log"), "start").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("pg_ctl start: %w: %s", err, out)
+	return p, p.start(ctx)
+}
+
+// start starts the server, after stop again.
+func (p *postgres) start(ctx context.Context) error {
+	if out, err := p.command(ctx, "pg_ctl", "-D", p.data(), "-w", "-l", filepath.Join(p.dir, "server.log"), "start").CombinedOutput(); err != nil {
+		return fmt.Errorf("pg_ctl start: %w: %s", err, out)
 	}
-	return p, nil
+	return nil
 }
 
 func (p *postgres) data() string { return filepath.Join(p.dir, "cluster") }
@@ -181,7 +197,7 @@ func (p *postgres) script() string { return filepath.Join(p.dir, "update.sql") }
 
 // measure runs pgbench and reads its log of transactions.
 func (p *postgres) measure(ctx context.Context, clients int, d time.Duration) (outcome, error) {
-	o := outcome{Store: "postgresql", Writers: clients}
+	o := outcome{Store: filepath.Base(p.dir), Writers: clients}
 	count := func() (n int, err error) {
 		s, err := p.sql(ctx, fmt.Sprintf("SELECT coalesce(sum((doc ->> 'version')::bigint - %d), 0) FROM document;", firstVersion))
 		if err != nil {

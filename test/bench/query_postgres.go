@@ -24,7 +24,7 @@ func newQueryPostgres(ctx context.Context, dir string, twins int, stdout io.Writ
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	p, err := emptyPostgres(ctx, dir, "off")
+	p, err := emptyPostgres(ctx, dir, postgresTuned)
 	if err != nil {
 		return nil, err
 	}

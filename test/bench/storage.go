@@ -64,14 +64,14 @@ func (l *stringList) has(s string) bool { return slices.Contains(*l, s) }
 // (each store with each number of writers), and rounds repeat that, so that a
 // slow minute of the machine hits all of them.
 func storageCommand(ctx context.Context, args []string, stdout io.Writer) error {
-	o := storageOptions{writers: intList{1, 16, 64, 256}, clients: intList{16, 32, 64}, stores: stringList{"muster", "pebble", "badger", "postgresql"}}
+	o := storageOptions{writers: intList{1, 16, 64, 256}, clients: intList{16, 32, 64}, stores: stringList{"muster", "pebble", "badger", "packaged", "postgresql"}}
 	f := flag.NewFlagSet("storage", flag.ContinueOnError)
 	f.DurationVar(&o.duration, "duration", time.Minute, "length of one measurement")
 	f.Int64Var(&o.updates, "updates", 0, "end a measurement of an embedded store after so many updates, before its time; 0: no bound")
 	f.IntVar(&o.rounds, "rounds", 3, "how often each is measured; medians are shown")
 	f.Var(&o.writers, "writers", "numbers of concurrent writers of the embedded stores")
 	f.Var(&o.clients, "clients", "numbers of PostgreSQL clients; the best counts")
-	f.Var(&o.stores, "stores", "which of muster,pebble,badger,postgresql")
+	f.Var(&o.stores, "stores", "which of muster,pebble,badger, packaged (PostgreSQL as its package sets it up) and postgresql (with 2 GB of buffers)")
 	f.IntVar(&o.documents, "documents", 100_000, "documents")
 	f.Int64Var(&o.memory, "memory", 1<<30, "bytes for memtables and caches of Muster and Pebble: what muster serve gives its store where there are 6 GB or more, and half of PostgreSQL's buffers")
 	f.StringVar(&o.dir, "dir", "", "directory for the data, on the disk to measure; default a temporary one")
@@ -101,27 +101,22 @@ func workDirectory(parent string) (string, func(), error) {
 }
 
 func (o *storageOptions) run(ctx context.Context, stdout io.Writer) (err error) {
-	var pg *postgres
-	if o.stores.has("postgresql") {
-		dir := filepath.Join(o.dir, "postgresql")
-		if err := os.Mkdir(dir, 0o755); err != nil {
+	var servers []*postgres
+	for _, s := range postgresKinds {
+		if !o.stores.has(s.name) {
+			continue
+		}
+		pg, err := o.openPostgres(ctx, s.name, s.settings)
+		if err != nil {
 			return err
 		}
-		if pg, err = startPostgres(ctx, dir, o.documents, "off"); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, pg.stop()) }()
-		fmt.Fprintln(stdout, "peer:", pg.version(ctx))
+		fmt.Fprintf(stdout, "peer: %s: %s, %s\n", s.name, s.text, pg.about)
+		servers = append(servers, pg)
 	}
 	results := map[string][]outcome{}
 	note := func(key string, r outcome) {
 		results[key] = append(results[key], r)
 		fmt.Fprintln(stdout, line(r))
-	}
-	if pg != nil { // the first run after filling is slow: not counted
-		if _, err := pg.measure(ctx, 32, o.duration/2); err != nil {
-			return err
-		}
 	}
 	for round := range o.rounds {
 		fmt.Fprintf(stdout, "\nround %d, %s each, %s\n%s\n", round+1, o.duration, time.Now().UTC().Format(time.RFC3339), heading)
@@ -154,19 +149,57 @@ func (o *storageOptions) run(ctx context.Context, stdout io.Writer) (err error) 
 			}
 			note("offered", r)
 		}
-		if pg == nil {
-			continue
-		}
-		for _, n := range o.clients {
-			syscall.Sync()
-			r, err := pg.measure(ctx, n, o.duration)
+		for _, pg := range servers {
+			list, err := o.measurePostgres(ctx, pg)
 			if err != nil {
 				return err
 			}
-			note(fmt.Sprintf("postgresql %d", n), r)
+			for _, r := range list {
+				note(fmt.Sprintf("%s %d", r.Store, r.Writers), r)
+			}
 		}
 	}
 	return o.report(stdout, results)
+}
+
+// postgresKinds are the servers by their names among the stores.
+var postgresKinds = []struct{ name, settings, text string }{
+	{"packaged", postgresPackaged, "PostgreSQL as its package sets it up"},
+	{"postgresql", postgresTuned, "PostgreSQL with 2 GB of buffers and rare checkpoints"},
+}
+
+// openPostgres fills a cluster of its own and warms it: the first run after filling
+// is slow. The server is left stopped, so that it does nothing while others are
+// measured.
+func (o *storageOptions) openPostgres(ctx context.Context, name, settings string) (*postgres, error) {
+	dir := filepath.Join(o.dir, name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	pg, err := startPostgres(ctx, dir, o.documents, settings)
+	if err != nil {
+		return nil, err
+	}
+	pg.about = pg.version(ctx)
+	_, err = pg.measure(ctx, 32, min(o.duration/2, time.Minute))
+	return pg, errors.Join(err, pg.stop())
+}
+
+// measurePostgres starts a server and measures it with each number of clients.
+func (o *storageOptions) measurePostgres(ctx context.Context, pg *postgres) (list []outcome, err error) {
+	if err := pg.start(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pg.stop()) }()
+	for _, n := range o.clients {
+		syscall.Sync() // what one left behind shall not slow the next
+		r, err := pg.measure(ctx, n, o.duration)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	return list, nil
 }
 
 const heading = `store       writers  offered   updates/s      p50 ms     p99 ms   p99.9 ms     max ms  us CPU  anon MiB  lost`
@@ -210,10 +243,12 @@ func (o *storageOptions) report(w io.Writer, results map[string][]outcome) error
 		}
 	}
 	order = append(order, "offered")
-	for _, n := range o.clients {
-		order = append(order, fmt.Sprintf("postgresql %d", n))
+	for _, s := range postgresKinds {
+		for _, n := range o.clients {
+			order = append(order, fmt.Sprintf("%s %d", s.name, n))
+		}
 	}
-	var pg []outcome
+	servers := map[string][]outcome{}
 	lost := 0
 	for _, key := range order {
 		list := results[key]
@@ -227,9 +262,7 @@ func (o *storageOptions) report(w io.Writer, results map[string][]outcome) error
 		median[key] = m
 		m.Stats = nil
 		fmt.Fprintln(w, line(m))
-		if m.Store == "postgresql" {
-			pg = append(pg, m)
-		}
+		servers[m.Store] = append(servers[m.Store], m)
 	}
 	fmt.Fprintln(w, "\ntargets")
 	most := o.writers[len(o.writers)-1]
@@ -239,13 +272,15 @@ func (o *storageOptions) report(w io.Writer, results map[string][]outcome) error
 			target(w, what, x.PerSecond/y.PerSecond, least, true, "x")
 		}
 	}
-	if len(pg) > 0 {
-		best := bestOf(pg)
-		median["postgresql"] = best
-		fmt.Fprintf(w, "  PostgreSQL's best: %.0f/s with %d clients\n", best.PerSecond, best.Writers)
-	}
 	at := func(name string, n int) string { return fmt.Sprintf("%s %d", name, n) }
-	ratio("PostgreSQL's best", at("muster", most), "postgresql", 4)
+	for _, s := range postgresKinds {
+		if len(servers[s.name]) > 0 {
+			best := bestOf(servers[s.name])
+			median[s.name] = best
+			fmt.Fprintf(w, "  %s: its best %.0f/s with %d clients\n", s.text, best.PerSecond, best.Writers)
+			ratio(s.name+"'s best", at("muster", most), s.name, 4)
+		}
+	}
 	ratio(fmt.Sprintf("Pebble, %d writers", most), at("muster", most), at("pebble", most), 0.5)
 	ratio(fmt.Sprintf("naive Badger, %d writers", most), at("muster", most), at("badger", most), 10)
 	ratio("naive Badger, 1 writer", at("muster", 1), at("badger", 1), 1.2)
