@@ -123,7 +123,7 @@ func (h *Hub) readBatches(ctx context.Context, lines *lineReader, mode ImportMod
 }
 
 func (h *Hub) readBatch(lines *lineReader, mode ImportMode) importBatch {
-	b := importBatch{after: lines.number}
+	b := importBatch{after: lines.number, lines: make([]preparedLine, 0, importLines)}
 	weight, start, now := 0, lines.offset, time.Now()
 	for weight < importLines && len(b.lines) < importLines && lines.offset-start < importBytes {
 		line, long, err := lines.next()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/bits"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
@@ -348,6 +349,7 @@ func (c *committer) add(g *group, tx *Tx) error {
 		key := counterKey(a.name)
 		g.put(pair{key: key, value: frame(key, 1, binary.BigEndian.AppendUint64(nil, uint64(c.counters[a.name])))})
 	}
+	g.body = slices.Grow(g.body, tx.size) // at once for a large one, instead of step by step
 	for _, w := range tx.writes {
 		g.put(w)
 	}

@@ -50,6 +50,9 @@ const (
 	// From so many on, Badger's loader is cheaper than a transaction: it allocates most of a
 	// megabyte whatever it loads, where a transaction costs about a microsecond for each.
 	settleLoaded = 512
+	// A group's bytes are used again for another group when they are no more than those of one that
+	// holds a step of an import.
+	pooledBody = 4 << 20
 )
 
 func newSettling() settling {
@@ -143,7 +146,7 @@ func (c *committer) publish() {
 		for _, r := range requests {
 			r.finish(db, g.err)
 		}
-		if body := g.body; cap(body) <= 1<<20 {
+		if body := g.body; cap(body) <= pooledBody {
 			c.bodies.Put(&body)
 		}
 		g.body = nil
