@@ -2,8 +2,10 @@ package engine
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/muster-hub/muster/engine/query"
@@ -129,6 +131,8 @@ func (e *exporter) all(ctx context.Context) error {
 		}
 		n := 0
 		err := e.hub.view(ctx, "export identities", func(r storage.Reader) error {
+			modules := newModuleCursor(r, after)
+			defer modules.stop()
 			for item, err := range deviceTable.Scan(r, storage.Range{After: after}) {
 				if err != nil {
 					return err
@@ -141,7 +145,7 @@ func (e *exporter) all(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if err := e.device(r, id, item.Value); err != nil {
+				if err := e.device(r, id, item.Value, modules.of(after)); err != nil {
 					return err
 				}
 			}
@@ -172,7 +176,7 @@ func (e *exporter) matching(ctx context.Context) error {
 					continue // deleted since
 				}
 				if err == nil {
-					err = e.device(r, id, record)
+					err = e.device(r, id, record, moduleTable.Scan(r, storage.Range{Prefix: deviceKey(id)}))
 				}
 				if err != nil {
 					return err
@@ -186,12 +190,51 @@ func (e *exporter) matching(ctx context.Context) error {
 	}
 }
 
-func (e *exporter) device(r storage.Reader, id string, record identityRecord) error {
+// moduleCursor goes through the modules beside the devices, which have the same order: to look for
+// each device's own costs more than the rest of its line, and most devices have none.
+type moduleCursor struct {
+	next func() (storage.Item[identityRecord], error, bool)
+	stop func()
+	item storage.Item[identityRecord]
+	err  error
+	more bool
+}
+
+// newModuleCursor begins with the modules of the devices behind a key, or with the first.
+func newModuleCursor(r storage.Reader, after storage.Key) *moduleCursor {
+	c := &moduleCursor{}
+	c.next, c.stop = iter.Pull2(moduleTable.Scan(r, storage.Range{After: after}))
+	c.advance()
+	return c
+}
+
+func (c *moduleCursor) advance() { c.item, c.err, c.more = c.next() }
+
+// of yields the modules of a device; the devices must come in their order.
+func (c *moduleCursor) of(device storage.Key) iter.Seq2[storage.Item[identityRecord], error] {
+	return func(yield func(storage.Item[identityRecord], error) bool) {
+		for ; c.more; c.advance() {
+			switch {
+			case c.err != nil:
+				yield(c.item, c.err)
+				return
+			case bytes.HasPrefix(c.item.Key, device):
+				if !yield(c.item, nil) {
+					return
+				}
+			case bytes.Compare(c.item.Key, device) > 0:
+				return
+			}
+		}
+	}
+}
+
+func (e *exporter) device(r storage.Reader, id string, record identityRecord, modules iter.Seq2[storage.Item[identityRecord], error]) error {
 	if err := e.identity(r, TwinID{DeviceID: id}, record); err != nil {
 		return err
 	}
 	e.devices++
-	for item, err := range moduleTable.Scan(r, storage.Range{Prefix: storage.Tuple(id)}) {
+	for item, err := range modules {
 		if err != nil {
 			return err
 		}

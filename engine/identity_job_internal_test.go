@@ -304,6 +304,56 @@ func TestExportImports(t *testing.T) {
 	}
 }
 
+// Modules follow their device in the order of the names, also where a page begins or ends with it,
+// and where one device's name begins with another's.
+func TestExportOrdersModules(t *testing.T) {
+	t.Parallel()
+	m := newImporter(t, Options{})
+	var lines, want []string
+	device := func(id string, modules ...string) {
+		lines = append(lines, fmt.Sprintf(`{"id":%q,"status":"enabled"}`, id))
+		want = append(want, id)
+		for _, name := range modules {
+			lines = append(lines, fmt.Sprintf(`{"id":%q,"moduleId":%q}`, id, name))
+			want = append(want, id+"/"+name)
+		}
+	}
+	device("a", "x")
+	device("a!", "y", "z")
+	for i := 3; i <= exportPage+3; i++ {
+		id := fmt.Sprintf("d%04d", i)
+		if i >= exportPage-1 && i <= exportPage+2 || i == 7 {
+			device(id, "m1", "m2")
+		} else {
+			device(id)
+		}
+	}
+	device("e")
+	if j := m.importText(strings.Join(lines, "\n")); j.Counts.Failed != 0 {
+		t.Fatal(m.get("importErrors.log"))
+	}
+	m.run(IdentityJobSpec{Type: IdentityExport})
+	var got []string
+	for line := range strings.SplitSeq(strings.TrimSpace(m.get("devices.txt")), "\n") {
+		var l struct{ ID, ModuleID string }
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatal(err)
+		}
+		if l.ModuleID != "" {
+			l.ID += "/" + l.ModuleID
+		}
+		got = append(got, l.ID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("exported %d lines, expected %d; from the first that differs on:", len(got), len(want))
+		for i := range min(len(got), len(want)) {
+			if got[i] != want[i] {
+				t.Fatalf("%q, expected %q", got[i:min(len(got), i+4)], want[i:min(len(want), i+4)])
+			}
+		}
+	}
+}
+
 // withoutETags drops what differs between two hubs.
 func withoutETags(t *testing.T, text string) string {
 	t.Helper()
