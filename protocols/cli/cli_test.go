@@ -287,6 +287,18 @@ func fakeHub(t *testing.T, h http.Handler) string {
 	return dir
 }
 
+// A hub that refuses the only device is no hub without devices.
+func TestCreateRefused(t *testing.T) {
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusConflict)
+		_, _ = w.Write([]byte(`{"Message":"ErrorCode:DeviceAlreadyExists;A device with ID 'd1' is already registered."}`))
+	}))
+	got := call{args: []string{"device", "create", "d1", "--data", dir}}.run(t)
+	if got.code != ExitConflict || got.out != "" || strings.Contains(got.err, "No devices") {
+		t.Errorf("exit code %d, want %d; wrote %q and\n%s", got.code, ExitConflict, got.out, got.err)
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	for _, c := range []struct {
 		name, body string
@@ -296,6 +308,8 @@ func TestExitCodes(t *testing.T) {
 		want       string
 	}{
 		{"not found", `{"Message":"ErrorCode:DeviceNotFound;d1 is not registered","ExceptionMessage":"Tracking ID:1"}`, "", 404, ExitNotFound, "device list"},
+		{"an id alone", `{"Message":"ErrorCode:DeviceNotFound;d1","ExceptionMessage":"Tracking ID:1"}`, "", 404, ExitNotFound, "muster: there is no device \"d1\"\n"},
+		{"a module's id alone", `{"Message":"ErrorCode:ModuleNotFound;d1/m","ExceptionMessage":"Tracking ID:1"}`, "", 404, ExitNotFound, "muster: there is no module \"d1/m\"\n"},
 		{"header only", `{"Message":"gone"}`, "DeviceNotFound", 404, ExitNotFound, "device list"},
 		{"nested", `{"Message":"{\"errorCode\":404103,\"message\":\"not online\"}","ExceptionMessage":""}`, "", 404, ExitConnect, "--connect-timeout"},
 		{"gateway timeout", `{"Message":"{\"errorCode\":504101,\"message\":\"too slow\"}","ExceptionMessage":""}`, "", 504, ExitTimeout, "twin show"},

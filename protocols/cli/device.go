@@ -110,7 +110,10 @@ func (c *deviceCreateCmd) Run(a *app) error {
 		}
 		return err
 	})
-	if len(made) == 1 && len(c.ID) == 1 {
+	switch {
+	case len(made) == 0: // "No devices" would be said of the hub
+		return err
+	case len(made) == 1 && len(c.ID) == 1:
 		return errors.Join(err, a.printIdentity(c.OutputFlags, made[0], false))
 	}
 	return errors.Join(err, a.printIdentities(c.OutputFlags, made))

@@ -133,8 +133,14 @@ func (p *problem) explainFile(err error) {
 
 func explainRefusal(e *client.Error) *problem {
 	p := &problem{exit: ExitFailed, what: e.Message, next: e.Next, code: e.Code, status: e.Status, requestID: e.RequestID}
-	if p.what == "" {
+	switch {
+	case p.what == "":
 		p.what = "the hub refused the request"
+	case strings.ContainsAny(p.what, " \t"): // it has words
+	case e.Code == "DeviceNotFound": // IoT Hub's paths then say the id alone
+		p.what = fmt.Sprintf("there is no device %q", p.what)
+	case e.Code == "ModuleNotFound":
+		p.what = fmt.Sprintf("there is no module %q", p.what)
 	}
 	p.why = fmt.Sprintf("the hub answered %d", e.Status)
 	if e.Code != "" {
