@@ -359,6 +359,9 @@ func (h *Hub) sendQueued(s *Session, id string, r queuedRecord) (result MethodRe
 			return result, false, e
 		}
 	}
+	if len(payload) == 0 {
+		payload = json.RawMessage("null") // Microsoft's SDK for Node answers 400 to an empty body
+	}
 	call, rid, err := s.beginCall(h.limits.MethodsInFlight)
 	if err != nil {
 		return result, false, AsError(err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,24 @@ func endOf(t *testing.T, h *engine.Hub, id engine.TwinID, call string) engine.Qu
 		t.Fatalf("wait for %s: %v", call, err)
 	}
 	return q
+}
+
+// Microsoft's SDK for Node answers 400 to an empty body, as no JSON.
+func TestQueuedMethodWithoutPayloadSendsNull(t *testing.T) {
+	h := enginetest.New(t)
+	id := engine.TwinID{DeviceID: "pump"}
+	if _, err := enginetest.Identity(t, h, id); err != nil {
+		t.Fatal(err)
+	}
+	d := enginetest.Connect(t, h, id, engine.EndpointMethod)
+	d.Answer(func(m enginetest.Method) (int, []byte) { return 200, []byte(strconv.Quote(string(m.Payload))) })
+	q, err := h.QueueMethod(t.Context(), enginetest.Owner(), id, engine.MethodCall{Name: "m"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q = endOf(t, h, id, q.ID); q.Status != engine.QueuedSucceeded || string(q.Result.Payload) != `"null"` {
+		t.Errorf("%+v, the device got %s; want null", q, q.Result.Payload)
+	}
 }
 
 func TestQueuedMethodsAreSentInOrderWhenTheDeviceComes(t *testing.T) {

@@ -110,8 +110,11 @@ func TestMethodOnDevice(t *testing.T) {
 		ConnectionString: auth.ConnectionString{HostName: "localhost", DeviceID: "d", SharedAccessKey: auth.Secret(made.Authentication.SymmetricKey.Primary)},
 		Address:          h.MQTTS, RootCAs: h.RootCAs,
 		OnMethod: func(_ context.Context, name string, payload json.RawMessage) (int, any) {
-			if name == "fail" {
+			switch name {
+			case "fail":
 				return 500, map[string]string{"message": "no"}
+			case "body":
+				return 200, string(payload)
 			}
 			return 200, payload
 		},
@@ -137,6 +140,10 @@ func TestMethodOnDevice(t *testing.T) {
 	}
 	if got := (call{args: []string{"method", "invoke", "d", "echo", "-f", "-", "--data", h.Dir}, in: "[1]"}).run(t); got.code != ExitOK || !strings.Contains(got.out, "status 200") {
 		t.Errorf("%d %s%s", got.code, got.out, got.err)
+	}
+	// Microsoft's SDK for Node refuses an empty body as no JSON.
+	if got := (call{args: []string{"method", "invoke", "d", "body", "-o", "jsonl", "--data", h.Dir}}).run(t); got.code != ExitOK || got.out != "{\"status\":200,\"payload\":\"null\"}\n" {
+		t.Errorf("without a payload the device got something else than null: %d %s%s", got.code, got.out, got.err)
 	}
 	if got := (call{args: []string{"method", "invoke", "d", "fail", "--data", h.Dir}}).run(t); got.code != ExitFailed || !strings.Contains(got.out, `"message": "no"`) {
 		t.Errorf("%d %s%s", got.code, got.out, got.err)

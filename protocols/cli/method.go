@@ -27,7 +27,7 @@ type methodInvokeCmd struct {
 	File    string `short:"f" help:"Read the payload as JSON from a file; - is standard input." placeholder:"FILE"`
 	ID      string `arg:"" name:"id" help:"DEVICE, or DEVICE/MODULE."`
 	Method  string `arg:"" name:"method" help:"Name of the method."`
-	Payload string `arg:"" optional:"" name:"payload" help:"Payload as JSON."`
+	Payload string `arg:"" optional:"" name:"payload" help:"Payload as JSON; null when absent."`
 }
 
 // Run calls the method.
@@ -80,7 +80,7 @@ func (c *methodInvokeCmd) payload(a *app) (json.RawMessage, error) {
 		defer func() { _ = f.Close() }() // only read
 		return readDocument(f, name)
 	case c.Payload == "":
-		return nil, nil
+		return json.RawMessage("null"), nil // Microsoft's SDK for Node answers 400 to an empty body
 	case !json.Valid([]byte(c.Payload)):
 		return nil, usage(fmt.Sprintf("the payload %q is not JSON", c.Payload), `Quote it for the shell, such as '{"delay":5}' or '"text"'.`)
 	}
