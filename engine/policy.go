@@ -31,14 +31,16 @@ func (h *Hub) openPolicies(ctx context.Context) error {
 		}
 		return nil
 	})
-	// A store that takes no writes still serves who exists already.
-	if e, ok := errors.AsType[*Error](err); ok && (e.Code == CodeReadOnly || e.Code == CodeUnavailable) {
-		err = nil
-	}
-	if err != nil {
+	// A store that takes no writes still serves who exists already. At the first start
+	// nobody does, and a hub that came up so would stay without policies, patterns and
+	// keys until the next start.
+	if e, ok := errors.AsType[*Error](err); err != nil && (!ok || e.Code != CodeReadOnly && e.Code != CodeUnavailable) {
 		return err
 	}
-	return h.loadPolicies(ctx)
+	if missing := h.loadPolicies(ctx); missing != nil || len(*h.policies.Load()) > 0 {
+		return missing
+	}
+	return err
 }
 
 func (h *Hub) storePolicyTx(tx *storage.Tx, p auth.SharedAccessPolicy, r policyRecord) error {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -107,5 +108,35 @@ func TestPolicyManageGivesNothingMore(t *testing.T) {
 		if p.PrimaryKey != "" || p.SecondaryKey != "" {
 			t.Errorf("the list shows keys of %s", p.Name)
 		}
+	}
+}
+
+// A hub that came up without room at its first start would be without policies
+// until the next one, whatever room there is meanwhile.
+func TestFirstStartNeedsRoom(t *testing.T) {
+	o := Options{Storage: storage.Options{Dir: t.TempDir(), Memory: 64 << 20, Reserve: 1 << 60}}
+	h, err := Open(t.Context(), o)
+	if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeReadOnly || !errors.Is(err, storage.ErrReserve) {
+		if h != nil {
+			_ = h.Close()
+		}
+		t.Fatalf("opened with %v, want the reserve to be told", err)
+	}
+	o.Storage.Reserve = 1
+	if h, err = Open(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := h.Policies(t.Context(), owner); err != nil || len(list) != len(auth.StandardPolicies()) {
+		t.Errorf("%d policies, %v", len(list), err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.Storage.Reserve = 1 << 60 // who exists already is served without room
+	if h, err = Open(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
