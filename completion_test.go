@@ -3,10 +3,21 @@ package main
 import (
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 )
+
+// readlineWords are the words of a line as bash gives them to a completion:
+// : and = are words of their own.
+func readlineWords(line string) []string {
+	words := regexp.MustCompile(`[:=]+|[^:=\s]+`).FindAllString(line, -1)
+	if strings.HasSuffix(line, " ") {
+		words = append(words, "")
+	}
+	return words
+}
 
 // The tab key, pressed in a real bash with the real script and a hub that runs;
 // zsh and fish call the same command, and where they are installed they are
@@ -15,12 +26,12 @@ func TestCompletionInShells(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.serve()
-	for _, id := range []string{"dryer-1", "dryer-2", "pump-1"} {
+	for _, id := range []string{"dryer-1", "dryer-2", "pump-1", "00:1b:44", "x;$(y)", "it's"} {
 		b.must("device", "create", id)
 	}
 	b.must("module", "create", "pump-1", "motor")
 	b.must("twin", "patch", "pump-1", "tags.kind=pump")
-	b.must("query", "save", "pumps", `tags.kind == "pump"`)
+	b.must("query", "save", "pumps", "SELECT *\nFROM devices\nWHERE tags.kind = 'pump'")
 	b.must("webhook", "create", "warehouse", "https://192.0.2.1/in")
 	b.run("method", "invoke", "pump-1", "reboot") // nobody answers; it was seen
 
@@ -28,14 +39,13 @@ func TestCompletionInShells(t *testing.T) {
 		t.Helper()
 		script := `set -u
 source <(muster completion bash)
-line=$1
-read -ra COMP_WORDS <<< "$line"
-[[ $line == *' ' ]] && COMP_WORDS+=("")
-COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE=$line COMP_POINT=${#line}
+COMP_LINE=$1 COMP_POINT=${#1}
+shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
 compopt() { :; } # only the shell's own completion may call it
 _muster
 printf '%s\n' "${COMPREPLY[@]+"${COMPREPLY[@]}"}"`
-		cmd := exec.CommandContext(t.Context(), "bash", "--norc", "-c", script, "bash", line)
+		cmd := exec.CommandContext(t.Context(), "bash", append([]string{"--norc", "-c", script, "bash", line}, readlineWords(line)...)...)
 		cmd.Dir, cmd.Env = b.dir, b.env
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -58,6 +68,16 @@ printf '%s\n' "${COMPREPLY[@]+"${COMPREPLY[@]}"}"`
 		"muster query connectionS":         "connectionState",
 		"muster query run pu":              "pumps",
 		"muster schema tags.ki":            "tags.kind",
+		"muster query run ":                "pumps",
+		"muster device show 00":            "00:1b:44",
+		"muster device show 00:":           "1b:44", // readline replaces what comes after a colon
+		"muster device show 00:1b:4":       "44",
+		"muster device show x":             `x\;\$\(y\)`,
+		"muster device show x\\;":          `x\;\$\(y\)`,
+		"muster device show 'x":            `x;$(y)`,
+		`muster device show "x`:            `x;\$(y)`,
+		"muster device show i":             `it\'s`,
+		"muster device show 'i":            `it'\''s`,
 	} {
 		if got := bash(line); got != want {
 			t.Errorf("%q: got %q, want %q", line, got, want)

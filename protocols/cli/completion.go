@@ -26,13 +26,44 @@ func completionScripts() map[string]string {
 	return map[string]string{
 		"bash": `# muster completion for bash. Use: source <(muster completion bash)
 _muster() {
-    local IFS=$'\n'
+    local IFS=$'\n' rest=$COMP_LINE line word gap before quote i
+    local -a words=()
     COMPREPLY=()
-    local line
+    # Readline ends words at : and = too. Where no blank is between, it is one.
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        gap=${rest%%[![:blank:]]*}
+        rest=${rest:${#gap}}
+        rest=${rest:${#word}}
+        if ((i > 0)) && [[ -z $gap ]]; then
+            words[${#words[@]}-1]+=$word
+        else
+            words+=("$word")
+        fi
+    done
+    before=${words[${#words[@]}-1]}
+    quote=${before:0:1}
+    if [[ -z $word || -n ${word//[:=@]/} ]]; then # else readline replaces what comes after it
+        before=${before%"$word"}
+    fi
+    for ((i = 0; i < ${#words[@]}; i++)); do
+        case ${words[i]} in
+        [\'\"]*) word=${words[i]#?} words[i]=${word%"${words[i]:0:1}"} ;;
+        *) words[i]=${words[i]//\\/} ;;
+        esac
+    done
     while read -r line; do
-        COMPREPLY+=("${line%%$'\t'*}")
-    done < <("${COMP_WORDS[0]}" __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
-    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
+        line=${line%%$'\t'*}
+        line=${line#"${before//\\/}"}
+        # Names are data, some chosen by devices: they must not become commands.
+        case $quote in
+        "'") line=${line//"'"/"'\\''"} ;;
+        '"') line=${line//\\/\\\\} line=${line//'"'/'\"'} line=${line//'$'/'\$'} line=${line//'` + "`" + `'/'\` + "`" + `'} ;;
+        *) printf -v line %q "$line" ;;
+        esac
+        COMPREPLY+=("$line")
+    done < <("${words[0]}" __complete -- "${words[@]:1}" 2>/dev/null)
+    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=.] ]]; then
         compopt -o nospace
     fi
 }
@@ -45,7 +76,7 @@ _muster() {
     local line
     while IFS= read -r line; do
         lines+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
-    done < <("${words[1]}" __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)
+    done < <("${words[1]}" __complete -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)
     if (( ${#lines} )); then
         _describe 'muster' lines
     else
@@ -83,7 +114,14 @@ func (c *completeCmd) Run(a *app) error {
 	ctx, stop := context.WithTimeout(a.ctx, completionTime)
 	defer stop()
 	for _, line := range a.complete(ctx, words) {
-		if _, err := fmt.Fprintln(a.io.Out, line); err != nil {
+		name, text, _ := strings.Cut(line, "\t")
+		if printable(name) != name {
+			continue // nobody can type it
+		}
+		if text = printable(strings.Join(strings.Fields(text), " ")); text != "" {
+			name += "\t" + text
+		}
+		if _, err := fmt.Fprintln(a.io.Out, name); err != nil {
 			return err
 		}
 	}
