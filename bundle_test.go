@@ -86,7 +86,7 @@ func TestBundleHoldsNoSecret(t *testing.T) {
 	if err := os.WriteFile(token, append(secrets["metrics token"], '\n'), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	hub := b.start("serve", "--metrics-token-file", token, "--http", "127.0.0.1:0", "--log-level", "debug", "--acme-directory", "https://me:"+planted+"@192.0.2.9/")
+	hub := b.start("serve", "--metrics-token-file", token, "--http", "127.0.0.1:0", "--log-level", "debug", "--acme-host", "hub.example.net", "--acme-directory", "https://me:"+planted+"@127.0.0.1:1/")
 	hub.wait("ready in")
 	data := filepath.Join(b.dir, "muster-data")
 

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,8 +83,16 @@ func checkConfig(ctx context.Context, f cli.ServeFlags, _ cli.IO) ([]cli.Finding
 	if f.Cert != "" {
 		list = append(list, checkCertificate(f))
 	}
+	for _, h := range f.ACMEHost {
+		if !slices.ContainsFunc(f.Host, func(name string) bool { return strings.EqualFold(name, h) }) {
+			list = append(list, cli.Finding{Check: "acme", Level: "warn", Text: h + " is to get a certificate, and is no --host.", Next: "Give it with --host too: tokens for other names are refused."})
+		}
+	}
 	if f.MetricsToken != "" {
-		list = append(list, checkReadable("metrics token", f.MetricsToken))
+		list = append(list, checkMetricsToken(f))
+	}
+	if len(f.WebhookAllow) > 0 || f.WebhookCA != "" {
+		list = append(list, checkOutgoing(f))
 	}
 	if f.MasterKeyFile != "" {
 		list = append(list, checkReadable("master key", f.MasterKeyFile))
@@ -144,6 +154,24 @@ func checkCertificate(f cli.ServeFlags) cli.Finding {
 		found.Level, found.Text, found.Next = "fail", f.Cert+" has ended.", "Renew it."
 	}
 	return found
+}
+
+// checkMetricsToken does as the start of a hub does.
+func checkMetricsToken(f cli.ServeFlags) cli.Finding {
+	if _, err := metricsToken(f); err != nil {
+		return cli.Finding{Check: "metrics token", Level: "fail", Text: err.Error(), Next: "Check the file's name, rights and content."}
+	}
+	return cli.Finding{Check: "metrics token", Level: "ok", Text: f.MetricsToken + " can be read."}
+}
+
+// checkOutgoing does as the start of a hub does.
+func checkOutgoing(f cli.ServeFlags) cli.Finding {
+	c, err := webhookClient(f)
+	if err != nil {
+		return cli.Finding{Check: "webhooks", Level: "fail", Text: err.Error(), Next: "Correct it: a hub does not start with it."}
+	}
+	c.Close()
+	return cli.Finding{Check: "webhooks", Level: "ok", Text: "What webhooks may reach and trust is well."}
 }
 
 func checkReadable(what, file string) cli.Finding {

@@ -109,6 +109,19 @@ func TestCare(t *testing.T) {
 	if out, code := b.run("check-config", "--cert", "no.pem", "--key", "no.key"); code != cli.ExitUsage || !strings.Contains(out, "no.pem") {
 		t.Errorf("check-config with a certificate that is not there: %d\n%s", code, out)
 	}
+	// What keeps a hub from starting must not pass: the package restarts hubs by it.
+	empty := filepath.Join(b.dir, "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for flag, value := range map[string]string{"--webhook-allow": "x/y", "--webhook-ca": empty, "--metrics-token-file": empty} {
+		if out, code := b.run("check-config", flag, value); code == 0 || !strings.Contains(out, flag) {
+			t.Errorf("check-config %s %s: %d\n%s", flag, value, code, out)
+		}
+	}
+	if out, code := b.run("check-config", "--acme-host", "other.example.net"); code != 0 || !strings.Contains(out, "is no --host") {
+		t.Errorf("check-config with a certificate for a name that is no host: %d\n%s", code, out)
+	}
 	hub := b.serve()
 	b.must("device", "create", "d1")
 	if out, code := b.run("verify"); code == 0 || !strings.Contains(out, "in use") {

@@ -185,6 +185,13 @@ func TestConfigRefused(t *testing.T) {
 		{"syntax", "host: [a\n", "YAML"},
 		{"list for one", "data: [a, b]\n", "expected one"},
 		{"value", "limits: huge\n", "azure"},
+		{"wildcard by ACME", "acme-host: ['*.example.net']\n", "no wildcard"},
+		{"address by ACME", "acme-host: [192.0.2.1]\n", "or address"},
+		{"name without a dot by ACME", "acme-host: [localhost]\n", "with a dot"},
+		{"ACME without a name", "acme-email: ops@example.net\n", "--acme-host"},
+		{"ACME without HTTPS", "acme-host: [hub.example.net]\nhttps: []\n", "--https"},
+		{"ACME and a file", "acme-host: [hub.example.net]\ncert: c\nkey: k\n", "exclude"},
+		{"directory of ACME", "acme-host: [hub.example.net]\nacme-directory: letsencrypt\n", "ca.example.net"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())

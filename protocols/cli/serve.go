@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -95,6 +96,34 @@ func (f *ServeFlags) Validate() error {
 	}
 	if (f.Cert == "") != (f.Key == "") {
 		return fmt.Errorf("--cert and --key belong together, expected both or neither")
+	}
+	return f.validateACME()
+}
+
+// validateACME refuses what no authority could ever sign for this hub: it would
+// ask again and again, and nobody may look at its log.
+func (f *ServeFlags) validateACME() error {
+	if len(f.ACMEHost) == 0 {
+		if f.ACMEEmail != "" || f.ACMEDirectory != "" {
+			return fmt.Errorf("--acme-email and --acme-directory do nothing alone; expected --acme-host too")
+		}
+		return nil
+	}
+	if f.Cert != "" {
+		return fmt.Errorf("--cert and --acme-host exclude each other, expected one of them")
+	}
+	if len(f.HTTPS) == 0 {
+		return fmt.Errorf("--acme-host without a listener to prove the name with; expected --https")
+	}
+	for _, h := range f.ACMEHost {
+		if name := strings.Trim(h, "."); !strings.Contains(name, ".") || strings.ContainsAny(h, "*/:@ ") || net.ParseIP(h) != nil {
+			return fmt.Errorf("--acme-host %q can't have a certificate by ACME; expected a name with a dot, such as hub.example.net, and no wildcard or address", h)
+		}
+	}
+	if f.ACMEDirectory != "" {
+		if u, err := url.Parse(f.ACMEDirectory); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return fmt.Errorf("--acme-directory is no address of a directory; expected one such as https://ca.example.net/acme/directory")
+		}
 	}
 	return nil
 }
