@@ -200,7 +200,9 @@ func (t *jobTx) store(j *jobInTx) error {
 		j.Revision++
 		j.Updated = now
 	}
-	if s.Status == rollout.JobRunning && j.Started.IsZero() {
+	// A run without targets is over before anybody has seen it running; when the next
+	// one begins is counted from this, too.
+	if j.Started.IsZero() && (s.Status == rollout.JobRunning || s.Status == rollout.JobCompleted) {
 		j.Started = now
 	}
 	var err error

@@ -115,6 +115,29 @@ func TestJobThatRepeats(t *testing.T) {
 	})
 }
 
+// TestJobThatRepeatsWithoutTargets runs at its times, and not again at once, when
+// nothing matches: at its start, and when what matched is gone.
+func TestJobThatRepeatsWithoutTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids, calls := allDevices(t, h, 2, always(200))
+		putJob(t, h, JobSpec{
+			ID: "j", Targets: JobTargets{Where: "tags.in == true"}, Action: method("reboot"), AllowEmpty: true,
+			Policy: rollout.Policy{Repeat: "*/10 * * * *", Start: time.Now().Add(10 * time.Minute)},
+		}, nil)
+		for n := range 9 {
+			time.Sleep(10*time.Minute + time.Second)
+			if r := readJob(t, h, "j"); r.Run != uint64(n+1) || r.State.Status != rollout.JobCompleted || time.Since(r.Started) > time.Minute {
+				t.Fatalf("after %d times: %+v", n+1, r)
+			}
+			tag(t, h, ids[0], fmt.Sprintf(`{"in":%t}`, n >= 2 && n < 5))
+		}
+		if n := calls.Load(); n != 3 {
+			t.Errorf("%d calls, want 3", n)
+		}
+	})
+}
+
 // TestPausedJobEnds: a job that its threshold has paused completes, and says why,
 // when what was on its way has ended and nothing is left.
 func TestPausedJobEnds(t *testing.T) {
