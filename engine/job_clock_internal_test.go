@@ -85,6 +85,30 @@ func TestClockJumpsForward(t *testing.T) {
 	})
 }
 
+// TestSoakAcrossJump lets an hour pass on the wall while next to no time does: a wave
+// soaks as long as it was to.
+func TestSoakAcrossJump(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 2)
+		putJob(t, h, JobSpec{ID: "j", Action: JobAction{Twin: &JobTwinPatch{Tags: []byte(`{"a":1}`)}}, Policy: rollout.Policy{
+			Waves: []rollout.Wave{{Size: rollout.Count(1), Soak: minutes(30)}, {Size: rollout.Percent(100)}},
+		}}, ids)
+		time.Sleep(time.Minute)
+		h.jobs.clock.mu.Lock()
+		h.jobs.clock.jumps = append(h.jobs.clock.jumps, clockJump{time.Now(), time.Hour})
+		h.jobs.clock.mu.Unlock()
+		time.Sleep(time.Hour + 28*time.Minute)
+		if n := total(t, h).Succeeded; n != 1 {
+			t.Errorf("%d succeeded when the first wave had soaked for 29 of its 30 minutes", n)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := total(t, h).Succeeded; n != 2 {
+			t.Errorf("%d succeeded after the soak", n)
+		}
+	})
+}
+
 func total(t *testing.T, h *Hub) rollout.Tally {
 	t.Helper()
 	j, err := h.Job(context.Background(), everything, "j")

@@ -137,7 +137,7 @@ func (l *jobLoop) work(ctx context.Context, a *activeJob) error {
 	a.mu.Lock()
 	n.input.Health, n.input.Gate = a.health.result, a.gate.result
 	a.mu.Unlock()
-	n.input.Now = time.Now().UTC()
+	n.input.Now, n.input.Later = time.Now().UTC(), h.jobs.clock.later
 	var wait time.Duration
 	n.input.Room, wait = l.room(n.input.Now, n.method)
 	err := l.run(ctx, a, n)

@@ -46,6 +46,9 @@ func (p *Plan) Policy() *Policy { return &p.policy }
 // Input is what Advance must know beside policy and state.
 type Input struct {
 	Now time.Time
+	// Later puts off a time that was set at another one by as much as the clock has
+	// jumped forward since; nil: it has not jumped.
+	Later func(due, set time.Time) time.Time
 	// Room is how many attempts the hub's own budget leaves to this job now;
 	// negative is no bound.
 	Room int
@@ -392,7 +395,11 @@ func (p *Plan) after(s *State, in Input, d *Decision, name string) (WaitsFor, st
 	if s.SoakSince.IsZero() || s.SoakSince.After(in.Now) {
 		s.SoakSince = in.Now
 	}
-	if until := s.SoakSince.Add(time.Duration(wave.Soak)); in.Now.Before(until) {
+	until := s.SoakSince.Add(time.Duration(wave.Soak))
+	if in.Later != nil {
+		until = in.Later(until, s.SoakSince)
+	}
+	if in.Now.Before(until) {
 		d.wakeAt(until)
 		return WaitsForSoak, name + " soaks until " + instant(until)
 	}
