@@ -58,8 +58,11 @@ func (c *jobListCmd) Run(a *app) error {
 			break
 		}
 		status := j.Status
-		if j.WaitsFor != "" {
-			status += ": " + j.WaitsFor
+		switch {
+		case j.WaitsFor != "":
+			status += ": " + waitsForWhat(&j.JobProgress)
+		case !j.NextRun.IsZero():
+			status += ": repeats"
 		}
 		if j.Blocked != "" {
 			status += " held by " + j.Blocked
@@ -283,7 +286,7 @@ func (a *app) standing(p *client.JobProgress) string {
 		case "turn":
 			text = "waits for its turn among other jobs"
 		default:
-			text = "waits for " + p.WaitsFor
+			text = "waits for " + waitsForWhat(p)
 		}
 		if p.Blocked != "" {
 			text += " on which the job " + p.Blocked + " is in progress"
@@ -293,6 +296,19 @@ func (a *app) standing(p *client.JobProgress) string {
 		return p.Status
 	}
 	return p.Status + ": " + text
+}
+
+// waitsForWhat is what a job waits for. Where the hub says devices, it is those only
+// while some are missing: otherwise all that is left has begun.
+func waitsForWhat(p *client.JobProgress) string {
+	switch t := &p.Total; {
+	case p.WaitsFor != "devices" || t.Waiting > 0:
+	case t.Active > 0:
+		return "what is under way"
+	case t.Retrying > 0:
+		return "retries"
+	}
+	return p.WaitsFor
 }
 
 // jobNext is what one can do about how a job stands; "" when nothing is to do.

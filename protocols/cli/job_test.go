@@ -198,6 +198,28 @@ func TestJobThatAnotherOneHoldsUp(t *testing.T) {
 	}
 }
 
+// What a job waits for is told by what is left of it: devices are not when all have
+// been asked, and a job that repeats has not ended.
+func TestJobListTellsWhatIsLeft(t *testing.T) {
+	for want, state := range map[string]string{
+		"running: devices":           `"status":"running","waitsFor":"devices","total":{"size":2,"waiting":1,"active":1}`,
+		"running: what is under way": `"status":"running","waitsFor":"devices","total":{"size":2,"active":1,"retrying":1}`,
+		"running: retries":           `"status":"running","waitsFor":"devices","total":{"size":2,"retrying":1}`,
+		"running: rate":              `"status":"running","waitsFor":"rate","total":{"size":2,"active":1}`,
+		"completed: repeats":         `"status":"completed","nextRunTime":"2026-12-01T10:00:00Z","total":{"size":2,"succeeded":2}`,
+		"completed":                  `"status":"completed","total":{"size":2,"succeeded":2}`,
+	} {
+		job := `{"id":"a","kind":"scheduleDeviceMethod","action":{"method":{"name":"m"}},` + state + `}`
+		dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"items":[`+job+`],"cursor":""}`)
+		}))
+		got := call{args: []string{"job", "list", "-o", "csv", "--data", dir}}.run(t)
+		if got.code != ExitOK || !strings.Contains(got.out, "a,"+want+",") {
+			t.Errorf("exit code %d, lacks %q:\n%s%s", got.code, want, got.out, got.err)
+		}
+	}
+}
+
 func TestJobNext(t *testing.T) {
 	for want, p := range map[string]client.JobProgress{
 		"`muster job resume j` lets it go on; `muster job cancel j` ends the job":                                                                         {Status: "paused"},
