@@ -29,22 +29,34 @@ func lockedBy(r storage.Reader, ref executionRef) (string, error) {
 	return l.Job, err
 }
 
-// blockerLooks is how many executions that wait are asked for whom.
-const blockerLooks = 16
+// How many executions that wait are asked for whom: of one job, and of a page of jobs
+// in all.
+const (
+	blockerLooks     = 1000
+	blockerLooksPage = 4000
+)
+
+// mayBeBlocked reports whether the job waits for devices that another one may hold.
+func mayBeBlocked(s *rollout.State) bool {
+	return s.WaitsFor == rollout.WaitsForDevices && s.Total().Waiting > 0
+}
 
 // blockerOf returns a job that is in progress on a device for which another one
 // waits, "" when the first of those that wait tell of none. An execution keeps the job
-// that held its device when its turn came; who holds it now is in the lock.
-func blockerOf(r storage.Reader, job string, record *jobRecord) (string, error) {
-	if s := &record.State; s.WaitsFor != rollout.WaitsForDevices || s.Total().Waiting == 0 {
+// that held its device when its turn came; who holds it now is in the lock. What it
+// looks at is taken from left, and no more than that is.
+func blockerOf(r storage.Reader, job string, record *jobRecord, left *int) (string, error) {
+	if !mayBeBlocked(&record.State) {
 		return "", nil
 	}
-	looks := 0
+	looks := min(blockerLooks, *left)
+	defer func(all int) { *left -= all - looks }(looks)
 	prefix := storage.Tuple(job, record.Run, string(rollout.ExecutionWaiting))
 	for item, err := range executionTable.Lookup(r, "status", storage.Range{Prefix: prefix}) {
-		if err != nil {
+		if err != nil || looks == 0 {
 			return "", err
 		}
+		looks--
 		if item.Value.BlockedBy != "" {
 			_, run, id, err := executionOfKey(item.Key)
 			if err != nil {
@@ -53,9 +65,6 @@ func blockerOf(r storage.Reader, job string, record *jobRecord) (string, error) 
 			if holder, err := lockedBy(r, executionRef{job, run, id}); err != nil || holder != "" {
 				return holder, err
 			}
-		}
-		if looks++; looks == blockerLooks {
-			break
 		}
 	}
 	return "", nil

@@ -14,6 +14,10 @@ import (
 // counters move with each batch of executions.
 const jobFollowPace = 500 * time.Millisecond
 
+// jobHolderPace is how often it is looked at who holds the devices for which a job
+// waits: that changes without a change of the job.
+const jobHolderPace = 5 * time.Second
+
 // jobStreams are the streams that follow jobs, woken by commits.
 type jobStreams struct {
 	mu         sync.Mutex
@@ -33,6 +37,7 @@ type JobFollower struct {
 	moved     chan struct{} // capacity 1: the record was written
 	told      string        // cursor of what Next returned last
 	at        time.Time     // when that was
+	blocked   bool          // it may be another job for which it waits
 	timer     *time.Timer
 }
 
@@ -109,11 +114,17 @@ func (f *JobFollower) Cursor() string { return f.told }
 func (f *JobFollower) Next(ctx context.Context, idle time.Duration) (j Job, changed bool, err error) {
 	end := time.Now().Add(idle)
 	for {
-		f.timer.Reset(time.Until(end))
+		wait := time.Until(end)
+		if f.blocked {
+			wait = min(wait, jobHolderPace)
+		}
+		f.timer.Reset(wait)
 		select {
 		case <-f.moved:
 		case <-f.timer.C:
-			return Job{}, false, nil
+			if !f.blocked || !time.Now().Before(end) {
+				return Job{}, false, nil
+			}
 		case <-f.hub.events.drained:
 			return Job{}, false, errf(CodeClosed, "the hub is shutting down")
 		case <-ctx.Done():
@@ -136,6 +147,7 @@ func (f *JobFollower) Next(ctx context.Context, idle time.Duration) (j Job, chan
 		if j, err = f.hub.Job(ctx, f.caller, f.job); err != nil {
 			return Job{}, false, err
 		}
+		f.blocked = mayBeBlocked(&j.State)
 		cursor, err := f.hub.jobCursor(&j)
 		if err != nil {
 			return Job{}, false, err

@@ -26,18 +26,20 @@ func (h *Hub) Job(ctx context.Context, c Caller, id string) (j Job, err error) {
 		if err != nil {
 			return err
 		}
-		j, err = h.readJob(r, id, &record)
+		left := blockerLooks
+		j, err = h.readJob(r, id, &record, &left)
 		return err
 	})
 	return j, err
 }
 
 // readJob is showJob for who looks at jobs, not at one that is being changed: it also
-// tells who holds the devices for which the job waits.
-func (h *Hub) readJob(r storage.Reader, id string, record *jobRecord) (Job, error) {
+// tells who holds the devices for which the job waits, at the cost of looks that are
+// taken from left.
+func (h *Hub) readJob(r storage.Reader, id string, record *jobRecord, left *int) (Job, error) {
 	j, err := h.showJob(r, id, record)
 	if err == nil {
-		j.BlockedBy, err = blockerOf(r, id, record)
+		j.BlockedBy, err = blockerOf(r, id, record, left)
 	}
 	return j, err
 }
@@ -104,7 +106,7 @@ func (h *Hub) Jobs(ctx context.Context, c Caller, f JobFilter, cursor string, li
 	list = []Job{}
 	err = h.view(ctx, "list jobs", func(r storage.Reader) error {
 		list, next = list[:0], ""
-		seen, size := 0, 0
+		seen, size, left := 0, 0, blockerLooksPage
 		for item, err := range jobTable.Lookup(r, index, g) {
 			if err != nil {
 				return err
@@ -116,7 +118,7 @@ func (h *Hub) Jobs(ctx context.Context, c Caller, f JobFilter, cursor string, li
 			id, _ := parts[0].(string)
 			record := item.Value
 			if (len(f.Status) == 0 || slices.Contains(f.Status, record.State.Status)) && (f.Kind == "" || f.Kind == record.Kind) {
-				j, err := h.readJob(r, id, &record)
+				j, err := h.readJob(r, id, &record, &left)
 				if err != nil {
 					return err
 				}

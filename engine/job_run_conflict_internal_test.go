@@ -107,6 +107,53 @@ func TestJobSaysWhoHoldsItsDevices(t *testing.T) {
 	})
 }
 
+// TestFollowerHearsWhoHoldsItsDevices: who follows a job that waits is told when
+// another one holds its device now, though nothing of the job itself has changed. Of
+// many devices that are away the one that is held is found.
+func TestFollowerHearsWhoHoldsItsDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids := jobDevices(t, h, 40)
+		held := ids[len(ids)-1] // the last one that is looked at
+		d := attach(t, h, held, say())
+		long := func(priority int) rollout.Policy {
+			return rollout.Policy{Priority: priority, AttemptTimeout: minutes(60), Timeout: minutes(600)}
+		}
+		putJob(t, h, JobSpec{ID: "first", Action: method("first"), Policy: long(0)}, []TwinID{held})
+		time.Sleep(time.Second)
+		putJob(t, h, JobSpec{ID: "waits", Action: method("waits"), Policy: long(0)}, ids)
+		time.Sleep(time.Second)
+		putJob(t, h, JobSpec{ID: "high", Action: method("high"), Policy: long(9)}, []TwinID{held})
+		time.Sleep(time.Second)
+		f, err := h.FollowJob(t.Context(), everything, "waits", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		next := func(idle time.Duration) string {
+			t.Helper()
+			j, changed, err := f.Next(t.Context(), idle)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !changed {
+				return "nothing"
+			}
+			return j.BlockedBy
+		}
+		if got := next(time.Minute); got != "first" {
+			t.Errorf("at first it waits for %q", got)
+		}
+		if got := next(time.Minute); got != "nothing" {
+			t.Errorf("while all is as it was, %q is told", got)
+		}
+		d.session.CompleteMethod("1", 200, nil)
+		if got := next(time.Minute); got != "high" {
+			t.Errorf("then it waits for %q", got)
+		}
+	})
+}
+
 // TestOrderOfOneDevice has many jobs wait for the same devices, some of them stored
 // by a hub that gave them no rank; each device is called in the order of the jobs'
 // priorities and ages.
