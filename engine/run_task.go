@@ -33,8 +33,16 @@ type runTasks struct {
 	mu    sync.Mutex
 	list  []string
 	known map[string]taskPlace
-	more  bool // others are in the index
+	under map[string]taskUnder
+	doubt []string // runs with something under way that were told of: it may be asked for no more
+	more  bool     // others are in the index
 	busy  int
+}
+
+// taskUnder is a step of a run for which something is under way.
+type taskUnder struct {
+	ref  string
+	stop context.CancelFunc
 }
 
 // taskPlace says where a run is.
@@ -47,7 +55,7 @@ const (
 )
 
 func newRunTasks(h *Hub) *runTasks {
-	return &runTasks{hub: h, signal: make(chan struct{}, 1), known: map[string]taskPlace{}, more: true}
+	return &runTasks{hub: h, signal: make(chan struct{}, 1), known: map[string]taskPlace{}, under: map[string]taskUnder{}, more: true}
 }
 
 // take has runs worked for; more says that there are others.
@@ -81,8 +89,65 @@ func (q *runTasks) putLocked(ids []string) {
 			q.list = append(q.list, id)
 		case taskWorked:
 			q.known[id] = taskAgain
+			fallthrough
+		case taskAgain:
+			if q.under[id].stop != nil {
+				q.doubt = append(q.doubt, id)
+			}
 		}
 	}
+}
+
+// begin takes note of what is under way for a run.
+func (q *runTasks) begin(id string, u taskUnder) {
+	q.mu.Lock()
+	q.under[id] = u
+	again := q.known[id] == taskAgain // it was told of when it was not known what is under way
+	if again {
+		q.doubt = append(q.doubt, id)
+	}
+	q.mu.Unlock()
+	if again {
+		q.wake()
+	}
+}
+
+// drop stops what is under way for steps that have ended otherwise, by a cancellation
+// for one: what the run asks for since would wait for it.
+func (q *runTasks) drop(ctx context.Context) error {
+	q.mu.Lock()
+	doubt := q.doubt
+	q.doubt = nil
+	q.mu.Unlock()
+	if len(doubt) == 0 {
+		return nil
+	}
+	open := map[string]string{}
+	err := q.hub.view(ctx, "look at runs with something under way", func(r storage.Reader) error {
+		for _, id := range doubt {
+			record, err := loadRun(r, id)
+			if err != nil && !isRunGone(err) {
+				return err
+			}
+			open[id] = ""
+			if s := record.State.Open(); err == nil && s != nil {
+				open[id] = s.Ref
+			}
+		}
+		return nil
+	})
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err != nil {
+		q.doubt = append(q.doubt, doubt...)
+		return err
+	}
+	for id, ref := range open {
+		if u := q.under[id]; u.stop != nil && u.ref != ref {
+			u.stop()
+		}
+	}
+	return nil
 }
 
 // run works until ctx ends, and returns when nothing is under way.
@@ -90,7 +155,7 @@ func (q *runTasks) run(ctx context.Context) {
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	for ctx.Err() == nil {
-		if err := q.find(ctx); err != nil && ctx.Err() == nil {
+		if err := errors.Join(q.drop(ctx), q.find(ctx)); err != nil && ctx.Err() == nil {
 			q.hub.log.Warn("requests of runs can't be looked for; it will be tried again", slog.Any("error", err))
 			select {
 			case <-ctx.Done():
@@ -125,6 +190,7 @@ func (q *runTasks) run(ctx context.Context) {
 func (q *runTasks) finished(id string) {
 	q.mu.Lock()
 	q.busy--
+	delete(q.under, id)
 	again := q.known[id] == taskAgain
 	if delete(q.known, id); again {
 		q.putLocked([]string{id})
@@ -219,6 +285,9 @@ func (q *runTasks) try(ctx context.Context, id string) error {
 		return nil
 	}
 	task.step = *s
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	q.begin(id, taskUnder{s.Ref, stop})
 	if op, needed := stepOperation(s.Op); needed {
 		if task.owner, task.fault = h.runCaller(id, &task.run); task.fault == nil {
 			task.fault = mayStep(task.owner, s.Op)
@@ -228,20 +297,20 @@ func (q *runTasks) try(ctx context.Context, id string) error {
 	if task.fault == nil {
 		switch s.Op {
 		case opHTTP:
-			err = h.fetchForRun(ctx, task)
+			err = h.fetchForRun(ctx, work, task)
 		case opFleetRun:
 			err = h.jobForRun(ctx, task)
 		default:
-			err = h.queryForRun(ctx, task)
+			err = h.queryForRun(work, task)
 		}
+	}
+	if work.Err() != nil {
+		return ctx.Err() // the next start finds it as it was; one that is asked for no more needs no answer
 	}
 	if err != nil {
 		if task.fault, err = runFault(err); err != nil {
 			return err
 		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err() // the next start finds it as it was
 	}
 	return h.step(ctx, "run.work", h.inRuns(func(t *runTx) error {
 		r, err := t.load(id)
@@ -319,9 +388,10 @@ func checkHTTP(s *pattern.Step, a *pattern.HTTPArgs) *pattern.Fault {
 	return fault
 }
 
-// fetchForRun sends a request. One that may have been sent before the hub stopped
-// is sent again only if that does no harm.
-func (h *Hub) fetchForRun(ctx context.Context, task *runTask) error {
+// fetchForRun sends a request, for as long as work says that its answer is awaited.
+// One that may have been sent before the hub stopped is sent again only if that does
+// no harm.
+func (h *Hub) fetchForRun(ctx, work context.Context, task *runTask) error {
 	s := &task.step
 	args, fault := readArgs[pattern.HTTPArgs](s)
 	if fault == nil {
@@ -348,20 +418,24 @@ func (h *Hub) fetchForRun(ctx context.Context, task *runTask) error {
 			return err
 		}
 	}
-	bounded, cancel := context.WithTimeout(ctx, timeout)
+	bounded, cancel := context.WithTimeout(work, timeout)
 	defer cancel()
 	answer, sent, err := h.runs.fetch(bounded, r)
+	late := "no answer within " + timeout.String()
+	if err != nil && bounded.Err() == nil {
+		late = "no answer: " + err.Error()
+	}
 	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
+	case work.Err() != nil:
+		return work.Err()
 	case err == nil:
 		task.last = httpAnswer(&answer)
 	case !sent:
 		task.fault = faultf(pattern.FaultOffline, "the request was not sent: %v", err)
 	case again:
-		task.fault = faultf(pattern.FaultTimeout, "the request was not answered: %v", err)
+		task.fault = faultf(pattern.FaultTimeout, "%s", late)
 	default:
-		task.fault = faultf(pattern.FaultUncertain, "the request was sent and not answered: %v", err)
+		task.fault = faultf(pattern.FaultUncertain, "%s; whether the server acted is not known", late)
 	}
 	return nil
 }
