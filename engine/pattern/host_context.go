@@ -52,7 +52,7 @@ func context() Object {
 			},
 			{
 				Name: "approve", Op: "ctx.approve", Faults: []FaultCode{FaultRejected, FaultTimeout},
-				Text: "Asks a person, and waits for the answer. One who declines raises `rejected`, with the reason as message.",
+				Text: "Asks a person, and waits for the answer. One who declines raises `rejected`, with who it is and the reason as message.",
 				Params: []Field{
 					{Name: "question", Type: "string"},
 					options(

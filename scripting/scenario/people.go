@@ -59,9 +59,9 @@ func (l *lab) decide(run, ref string, d decision) error {
 		}
 		return l.hub.settle(run, ref, text, nil)
 	}
-	reason := d.reason
-	if reason == "" {
-		reason = by + " declined"
+	why := by + " declined"
+	if d.reason != "" {
+		why += ": " + d.reason
 	}
-	return l.hub.settle(run, ref, nil, &pattern.Fault{Code: pattern.FaultRejected, Message: reason})
+	return l.hub.settle(run, ref, nil, &pattern.Fault{Code: pattern.FaultRejected, Message: why})
 }
