@@ -43,7 +43,8 @@ func (inProcess) Activate(_ context.Context, b *pattern.Bundle, list []pattern.A
 	return out, nil
 }
 
-// worldsDevice is the device of both worlds: what its methods do.
+// worldsDevice is the device of both worlds: what its methods do. At its end stands
+// what happens to the run.
 const worldsDevice = `test("it", function(t)
   local d = t:device { reported = { count = 3 }, tags = { a = 1 } }
   d:on_method("ok", function(p) return { got = p }, 200 end)
@@ -58,7 +59,7 @@ const worldsDevice = `test("it", function(t)
     d:after("2s", function() d:drop("20s") end)
     return { dropping = true }
   end)
-  t:run()
+  %s
 end)
 `
 
@@ -225,8 +226,8 @@ func told(steps []pattern.Step, state pattern.State, result json.RawMessage, f *
 }
 
 // inScenario runs a program as `muster pattern test` does.
-func inScenario(t *testing.T, program string) story {
-	b := &pattern.Bundle{Files: map[string][]byte{pattern.MainFile: []byte(program), "test/it.lua": []byte(worldsDevice)}}
+func inScenario(t *testing.T, program string, p *play) story {
+	b := &pattern.Bundle{Files: map[string][]byte{pattern.MainFile: []byte(program), "test/it.lua": fmt.Appendf(nil, worldsDevice, p.lua())}}
 	report, err := scenario.Test(t.Context(), b, scenario.Options{})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, program)
@@ -234,15 +235,15 @@ func inScenario(t *testing.T, program string) story {
 	if f := report.Tests[0].Failure; f != nil {
 		t.Fatalf("%s\n%s", f.Message, program)
 	}
-	r := &report.Tests[0].Runs[0]
+	r := &report.Tests[0].Runs[0] // those of other patterns come behind it
 	return told(r.Steps, r.State, r.Result, r.Fault, r.Started)
 }
 
 // inEngine runs it in a hub, in a bubble.
-func inEngine(t *testing.T, program string) (found story) {
+func inEngine(t *testing.T, program string, p *play) (found story) {
 	synctest.Test(t, func(t *testing.T) {
 		h, err := engine.Open(context.Background(), engine.Options{
-			Storage: storage.Options{Dir: t.TempDir(), Memory: 64 << 20, Reserve: 1}, Hosts: []string{enginetest.HostName}, Scripts: inProcess{},
+			Storage: storage.Options{Dir: t.TempDir(), Memory: 64 << 20, Reserve: 1}, Hosts: []string{enginetest.HostName}, Scripts: inProcess{}, Fetch: worldsServer,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -263,10 +264,10 @@ func inEngine(t *testing.T, program string) (found story) {
 		if err == nil {
 			_, err = h.PatchTwin(ctx, owner, d.id, engine.TwinUpdate{Tags: []byte(`{"a":1}`)}, engine.IfMatch{})
 		}
-		if err == nil {
+		for _, program := range []string{program, worldsChild} {
 			b := &pattern.Bundle{Files: map[string][]byte{pattern.MainFile: []byte(program)}}
 			m, load := scripting.Load(b)
-			if err = load; err == nil {
+			if err = errors.Join(err, load); err == nil {
 				_, err = h.InstallPattern(ctx, owner, engine.PatternInstall{Bundle: b, Unsigned: true, Grant: m.Needs})
 			}
 		}
@@ -282,19 +283,9 @@ func inEngine(t *testing.T, program string) (found story) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 1000 {
-			time.Sleep(2 * time.Second)
-			trace, err := h.RunTrace(ctx, owner, run.ID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if trace.State.Final() {
-				time.Sleep(30 * time.Second) // a device that has left comes back
-				found = told(trace.Steps, trace.State, trace.Result, trace.Fault, trace.Started)
-				return
-			}
-		}
-		t.Fatal("the run does not end")
+		trace := p.perform(t, h, run.ID)
+		time.Sleep(30 * time.Second) // a device that has left comes back
+		found = told(trace.Steps, trace.State, trace.Result, trace.Fault, trace.Started)
 	})
 	return found
 }
@@ -319,22 +310,26 @@ func differing(fake, hub string) string {
 	return b.String()
 }
 
+func worldsCases(t *testing.T) int {
+	text := os.Getenv("MUSTER_WORLDS_CASES")
+	if text == "" {
+		return 40
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // TestWorldsAgree runs random programs over the fake devices of tests and over a
 // hub, with a device that does the same: each step must be the same, with its
 // answer, its fault and about its time. MUSTER_WORLDS_CASES asks for
 // another number of programs.
 func TestWorldsAgree(t *testing.T) {
-	cases := 40
-	if text := os.Getenv("MUSTER_WORLDS_CASES"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cases = n
-	}
-	for seed := range cases {
+	for seed := range worldsCases(t) {
 		program := randomProgram(rand.New(rand.NewPCG(uint64(seed), 7)))
-		if fake, hub := inScenario(t, program), inEngine(t, program); !fake.about(hub) {
+		if fake, hub := inScenario(t, program, &play{}), inEngine(t, program, &play{}); !fake.about(hub) {
 			t.Errorf("program %d\n%s\n%s\n%v in a test\n%v in a hub", seed, program, differing(fake.text, hub.text), fake.times, hub.times)
 		}
 	}
