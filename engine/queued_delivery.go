@@ -6,10 +6,12 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/muster-hub/muster/engine/auth"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -442,14 +444,25 @@ func (h *Hub) endQueuedTx(tx *storage.Tx, end *callEnd, finish func(r *queuedRec
 		Status int          `json:"status,omitempty"`
 		By     string       `json:"queuedBy"`
 	}{r.Name, end.call, r.Status, r.AnswerCode, r.Principal})
-	c := hubCaller("queue")
+	c := Caller{Principal: principalNamed(r.Principal), Cause: "queue"}
 	if r.Job != nil {
-		c = hubCaller("job:" + r.Job.Job)
+		c.Cause = "job:" + r.Job.Job
 	}
 	if r.Run != nil {
-		c = hubCaller(causeRun + r.Run.Run)
+		c.Cause = causeRun + r.Run.Run
 	}
 	return errors.Join(err, finish(&r), h.auditTx(tx, c, opMethodInvoke, end.id.String(), json.RawMessage(details)))
+}
+
+// principalNamed is who queued a call, by the text that was kept of it: the call is
+// theirs, also when the hub ends it.
+func principalNamed(text string) auth.Principal {
+	for _, kind := range []auth.Kind{auth.Local, auth.Policy} {
+		if name, ok := strings.CutPrefix(text, kind.String()+":"); ok {
+			return auth.Principal{Kind: kind, Name: name}
+		}
+	}
+	return auth.Principal{}
 }
 
 // putBackTx makes a call that never reached the wire the next one again.

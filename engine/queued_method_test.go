@@ -86,6 +86,15 @@ func TestQueuedMethodsAreSentInOrderWhenTheDeviceComes(t *testing.T) {
 	if !slices.Equal(names, []string{"a", "c", "d"}) {
 		t.Errorf("sent %v", names)
 	}
+	audit, _, err := h.Audit(t.Context(), enginetest.Owner(), 0, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range audit { // the newest entries: of what the device answered
+		if e.Operation != "method.invoke" || e.Principal != enginetest.Owner().Principal.String() || e.Cause != "queue" {
+			t.Errorf("the audit says %+v", e)
+		}
+	}
 	list, next, err := h.QueuedMethods(t.Context(), enginetest.Owner(), id, engine.QueuedSucceeded, "", 2)
 	if err != nil || len(list) != 2 || next == "" {
 		t.Fatalf("list: %d calls, next %q, %v", len(list), next, err)
