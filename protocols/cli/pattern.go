@@ -40,7 +40,7 @@ func (c *patternListCmd) Run(a *app) error {
 		return err
 	}
 	defer stop()
-	sh := &sheet{columns: []string{"PATTERN", "VERSION", "STATUS", "ORIGIN", "RUNS NOW", "ENDED", "SUMMARY"}, empty: "No patterns; `muster pattern install DIR` installs one."}
+	sh := &sheet{columns: []string{"PATTERN", "VERSION", "STATUS", "ORIGIN", "RUNS NOW", "ENDED SINCE START", "SUMMARY"}, empty: "No patterns; `muster pattern install DIR` installs one."}
 	for p, err := range s.Patterns(ctx) {
 		if err != nil {
 			return err
@@ -204,7 +204,7 @@ func (a *app) printPattern(o OutputFlags, p *client.Pattern, others ...string) e
 	if !p.Installed.IsZero() || o.Output == "csv" {
 		fields = append(fields, field{"runs now", p.Active}, field{"installed", p.Installed}, field{"by", p.Principal})
 		optional("runs ended", endedText(&p.Cost), p.Cost.Runs > 0)
-		optional("they took", costText(&p.Cost), p.Cost.Activations > 0)
+		optional("since start", costText(&p.Cost), p.Cost.Activations > 0)
 		optional("most at", hotText(p.Cost.Hot, p.Cost.Instructions), len(p.Cost.Hot) > 0)
 		fields = append(fields, field{"etag", p.ETag})
 	}
