@@ -83,6 +83,58 @@ func TestDynamicJob(t *testing.T) {
 	})
 }
 
+// TestDynamicJobJoinedTwice has devices leave and come to match again while they are
+// pending, or have had their turn: each counts once, keeps its outcome when the job is
+// canceled, and is not waited for.
+func TestDynamicJobJoinedTwice(t *testing.T) {
+	for _, cancels := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			h := runningHub(t, nil)
+			ids, calls := allDevices(t, h, 6, always(200))
+			for _, id := range ids {
+				tag(t, h, id, `{"in":true}`)
+			}
+			putJob(t, h, JobSpec{
+				ID: "j", Targets: JobTargets{Where: "tags.in == true", Dynamic: true}, Action: method("reboot"),
+				Policy: rollout.Policy{Rate: &rollout.Rate{PerMinute: 1}, Parallel: 1, End: time.Now().Add(time.Hour)},
+			}, nil)
+			time.Sleep(time.Second)
+			for range 2 {
+				for _, in := range []bool{false, true} {
+					for _, id := range ids {
+						tag(t, h, id, fmt.Sprintf(`{"in":%v}`, in))
+					}
+					time.Sleep(time.Second)
+				}
+			}
+			if cancels { // three have had their turn
+				time.Sleep(2*time.Minute + 30*time.Second)
+				if _, err := h.CancelJob(context.Background(), everything, "j", "", ""); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+			}
+			time.Sleep(time.Hour)
+			r, done := readJob(t, h, "j"), 6
+			total := r.State.Total()
+			if cancels {
+				done = 3
+			}
+			if total.Size != 6 || total.Succeeded != done || total.Open() != 0 || calls.Load() != int64(done) {
+				t.Errorf("canceled %v: %+v, %d calls", cancels, total, calls.Load())
+			}
+			if !r.State.Status.Final() {
+				t.Errorf("canceled %v: the job is %s", cancels, r.State.Status)
+			}
+			for i, id := range ids[:done] {
+				if e := readExecution(t, h, "j", id); e.Status != rollout.ExecutionSucceeded {
+					t.Errorf("canceled %v: the execution %d is %s", cancels, i, e.Status)
+				}
+			}
+		})
+	}
+}
+
 // TestJobThatRepeats runs again at its times, and keeps what was.
 func TestJobThatRepeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // it begins at midnight

@@ -384,10 +384,7 @@ func (n *jobTurn) first(t *jobTx, j *jobInTx, id TwinID) error {
 	if !j.State.Dynamic {
 		return t.begin(j, id, &e)
 	}
-	if _, found, err := t.load(j.ref(id)); err != nil || found {
-		// It came to match while it was pending already.
-		j.State.Waves[e.Wave].Pending--
-		j.State.Waves[e.Wave].Size--
+	if twice, err := t.dropTwice(j, e.Wave, id); err != nil || twice {
 		return err
 	}
 	targets, err := j.work.targets(t.hub)
@@ -403,6 +400,20 @@ func (n *jobTurn) first(t *jobTx, j *jobInTx, id TwinID) error {
 		return t.move(j, id, &e, rollout.ExecutionRemoved, true)
 	}
 	return t.begin(j, id, &e)
+}
+
+// dropTwice drops a pending target that has an execution already: it came to match
+// again while it was pending, or while it had its turn. It reports whether it did.
+func (t *jobTx) dropTwice(j *jobInTx, wave int, id TwinID) (twice bool, err error) {
+	if !j.State.Dynamic {
+		return false, nil
+	}
+	if _, twice, err = t.load(j.ref(id)); err == nil && twice {
+		j.State.Waves[wave].Pending--
+		j.State.Waves[wave].Size--
+		j.changed = true
+	}
+	return twice, err
 }
 
 // goOn lets an execution go on that waits for that. It may have moved meanwhile.
@@ -425,6 +436,11 @@ func (n *jobTurn) doCancel(t *jobTx, j *jobInTx) error {
 		return err
 	}
 	for _, id := range ids {
+		if twice, err := t.dropTwice(j, wave, id); err != nil {
+			return err
+		} else if twice {
+			continue
+		}
 		e := executionRecord{Wave: wave, Created: t.Now()}
 		if err := t.cancel(j, id, &e, why); err != nil {
 			return err
