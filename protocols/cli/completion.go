@@ -111,15 +111,15 @@ func (c *completeCmd) Run(a *app) error {
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
 	}
-	ctx, stop := context.WithTimeout(a.ctx, completionTime)
+	ctx, stop := context.WithTimeout(a.ctx, a.tabTime)
 	defer stop()
 	for _, line := range a.complete(ctx, words) {
-		name, text, _ := strings.Cut(line, "\t")
+		name, text, tab := strings.Cut(line, "\t")
 		if printable(name) != name {
 			continue // nobody can type it
 		}
-		if text = printable(strings.Join(strings.Fields(text), " ")); text != "" {
-			name += "\t" + text
+		if tab {
+			name += "\t" + printable(strings.Join(strings.Fields(text), " "))
 		}
 		if _, err := fmt.Fprintln(a.io.Out, name); err != nil {
 			return err

@@ -74,8 +74,9 @@ type app struct {
 	io         IO
 	hooks      Hooks
 	zone       *time.Location
-	width      int  // of the terminal on Out; 0 = no terminal
-	inTerminal bool // questions can be asked
+	width      int           // of the terminal on Out; 0 = no terminal
+	inTerminal bool          // questions can be asked
+	tabTime    time.Duration // completionTime, but in tests
 	jsonErrors bool
 	command    string // that runs, as in "device show"; empty: none was found
 	settings   *settings
@@ -92,7 +93,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 func newApp(ctx context.Context, std IO, hooks Hooks) *app {
 	return &app{
 		ctx: ctx, io: std, hooks: hooks, zone: time.Local,
-		width: terminalWidth(std.Out, std.Env), inTerminal: isTerminal(std.In) && isTerminal(std.Err),
+		width: terminalWidth(std.Out, std.Env), inTerminal: isTerminal(std.In) && isTerminal(std.Err), tabTime: completionTime,
 	}
 }
 
