@@ -36,7 +36,11 @@ func (h *Hub) DeleteJob(ctx context.Context, c Caller, id, etag string) error {
 			return err
 		}
 		if !r.ended() {
-			e := errf(CodeJobState, "the job %q is %s; only a job that has ended can be deleted", id, r.State.Status)
+			stands := string(r.State.Status)
+			if !r.NextRun.IsZero() {
+				stands = "to run again at " + r.NextRun.UTC().Format(time.RFC3339)
+			}
+			e := errf(CodeJobState, "the job %q is %s; only a job that has ended can be deleted", id, stands)
 			e.Next = "Cancel it first: `muster job cancel JOB`."
 			return e
 		}

@@ -152,6 +152,9 @@ func TestJobThatRepeats(t *testing.T) {
 			}
 			time.Sleep(45 * time.Minute)
 		}
+		if err := h.DeleteJob(context.Background(), everything, "j", ""); err == nil || !strings.Contains(err.Error(), "is to run again at 2000-01-01T03:30:00Z") {
+			t.Errorf("deleted between two runs: %v", err)
+		}
 		err := h.view(context.Background(), "test", func(reader storage.Reader) error {
 			for run := uint64(1); run <= 3; run++ {
 				e, err := executionTable.Get(reader, executionKey("j", run, ids[0]))
