@@ -103,7 +103,7 @@ func device() Object {
 			},
 			{
 				Name: "rotate_key", Op: "dev.rotate_key", Needs: []string{"identity:rotate"}, Faults: []FaultCode{FaultRejected, FaultGone},
-				Text:    "Gives the identity a new key in one of its two slots; the other one stays as it is.",
+				Text:    "Gives the identity a new key in one of its two slots; the other one stays as it is. A device that uses the key of this slot is connected no more, and can come back only with the new one.",
 				Params:  []Field{{Name: "slot", Type: `"primary"|"secondary"`, Optional: true, Text: "secondary."}},
 				Returns: []Field{{Name: "key", Type: typeSecret, Text: "Stands for the key in method payloads."}},
 				Example: "local key = dev:rotate_key(\"secondary\")\ndev:call(\"installKey\", { slot = \"secondary\", key = key })",
