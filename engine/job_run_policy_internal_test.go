@@ -135,6 +135,38 @@ func TestDynamicJobJoinedTwice(t *testing.T) {
 	}
 }
 
+// TestDynamicJobThatLostCount ends a job that an earlier hub has left with more
+// pending targets counted than there are.
+func TestDynamicJobThatLostCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runningHub(t, nil)
+		ids, _ := allDevices(t, h, 2, always(200))
+		tag(t, h, ids[0], `{"in":true}`)
+		putJob(t, h, JobSpec{ID: "j", Targets: JobTargets{Where: "tags.in == true", Dynamic: true}, Action: method("reboot")}, nil)
+		time.Sleep(time.Second)
+		err := h.step(context.Background(), "test", func(tx *storage.Tx) error {
+			r, err := loadJob(tx, "j")
+			if err != nil {
+				return err
+			}
+			r.State.Waves[0].Pending += 3
+			r.State.Waves[0].Size += 3
+			return jobTable.Put(tx, jobKey("j"), r)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.CancelJob(context.Background(), everything, "j", "", ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		r := readJob(t, h, "j")
+		if total := r.State.Total(); r.State.Status != rollout.JobCanceled || total.Size != 1 || total.Succeeded != 1 {
+			t.Errorf("%s: %+v", r.State.Status, total)
+		}
+	})
+}
+
 // TestJobThatRepeats runs again at its times, and keeps what was.
 func TestJobThatRepeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // it begins at midnight

@@ -416,6 +416,17 @@ func (t *jobTx) dropTwice(j *jobInTx, wave int, id TwinID) (twice bool, err erro
 	return twice, err
 }
 
+// dropLost takes back what is counted as pending when nothing is: an earlier hub did
+// not count down for each target that had joined twice, and such a job would not end.
+func (j *jobInTx) dropLost() {
+	for i := range j.State.Waves {
+		if w := &j.State.Waves[i]; j.State.Dynamic && w.Pending > 0 {
+			w.Size -= w.Pending
+			w.Pending, j.changed = 0, true
+		}
+	}
+}
+
 // goOn lets an execution go on that waits for that. It may have moved meanwhile.
 func (n *jobTurn) goOn(t *jobTx, j *jobInTx, id TwinID) (begun bool, err error) {
 	e, found, err := t.load(j.ref(id))
@@ -447,6 +458,9 @@ func (n *jobTurn) doCancel(t *jobTx, j *jobInTx) error {
 		}
 	}
 	n.ended += len(ids)
+	if len(ids) == 0 {
+		j.dropLost()
+	}
 	if len(ids) > 0 || n.decision.Cancel != rollout.CancelOpen {
 		return nil
 	}
