@@ -61,6 +61,12 @@ type link struct {
 	pre     []byte  // read already, by the HTTP server, by await or by takeAhead
 	early   *Buffer // what takeAhead has pre in
 
+	// For the reader of a server's WebSocket only: bytes that came beside those of
+	// messages, and since when.
+	framed      bool
+	beside      int
+	besideSince time.Time
+
 	mu   sync.Mutex
 	cork *Buffer // while set, writes gather here
 }
@@ -238,8 +244,30 @@ func (l *link) Read(p []byte) (int, error) {
 	if err != nil && l.cut.Load() {
 		err = errCut
 	}
+	if l.framed && err == nil {
+		err = l.framing(n)
+	}
 	return n, err
 }
+
+// framing counts n bytes that have come. What they are of a message is taken
+// off later: see carried.
+func (l *link) framing(n int) error {
+	l.beside += n
+	if l.beside <= maxBeside {
+		return nil
+	}
+	now := time.Now()
+	if now.Sub(l.besideSince) < time.Second {
+		return errBeside
+	}
+	l.beside, l.besideSince = n, now
+	return nil
+}
+
+// carried takes off what n bytes of messages account for: themselves, and a
+// frame's header for each.
+func (l *link) carried(n int) { l.beside = max(0, l.beside-n*(1+maxFrameHeader)) }
 
 func (l *link) Write(p []byte) (int, error) {
 	l.mu.Lock()

@@ -56,6 +56,7 @@ func AcceptText(w http.ResponseWriter, r *http.Request, timeout time.Duration) (
 		return nil, err
 	}
 	ws.SetReadLimit(0)
+	t.link.framed = true
 	t.ws, t.compressed = ws, w.Header().Get("Sec-WebSocket-Extensions") != ""
 	var lost context.CancelFunc
 	t.gone, lost = context.WithCancel(context.Background())

@@ -28,6 +28,14 @@ const DefaultMessageLimit = 4 << 20
 // a time when nobody need know who asks.
 const maxPings = 50
 
+// maxBeside is how many bytes a second may come on a WebSocket that are of no
+// message: a peer that sends frames without content would cost processor time
+// that no pace of messages bounds, also before it has said who it is. It is more
+// than what is read at once of a message before that is taken off.
+const maxBeside = 512 << 10
+
+var errBeside = fmt.Errorf("%w: more than %d bytes a second of WebSocket frames without content", ErrMalformed, maxBeside)
+
 // hijackBuffer is the size of the buffers that a WebSocket keeps for its life.
 const hijackBuffer = 128
 
@@ -63,7 +71,7 @@ func Accept(w http.ResponseWriter, r *http.Request, pool *Buffers) (*Stream, err
 		return nil, err
 	}
 	ws.SetReadLimit(DefaultMessageLimit)
-	s.ws, s.frames = ws, hj.frames
+	s.ws, s.frames, s.link.framed = ws, hj.frames, true
 	return s, nil
 }
 
@@ -151,6 +159,7 @@ func (s *Stream) readMessage(p []byte) (int, error) {
 			s.message, err = nil, nil
 		}
 		if n > 0 || err != nil {
+			s.link.carried(n)
 			return n, s.readError(err)
 		}
 	}
@@ -163,6 +172,8 @@ func (s *Stream) readError(err error) error {
 		return nil
 	case s.link.cut.Load():
 		return errCut
+	case errors.Is(err, errBeside):
+		return errBeside
 	case s.pings > maxPings:
 		return fmt.Errorf("%w: more than %d WebSocket pings in a second", ErrMalformed, maxPings)
 	case websocket.CloseStatus(err) == websocket.StatusNormalClosure, websocket.CloseStatus(err) == websocket.StatusGoingAway:

@@ -283,6 +283,68 @@ func TestCutWebSocket(t *testing.T) {
 	}
 }
 
+// TestEmptyFrames shows that frames without content end the connection where
+// they are many, and that those of small messages and long ones do not.
+func TestEmptyFrames(t *testing.T) {
+	const upgrade = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+	frames := func(kind byte, content int) []byte {
+		one := []byte{kind, 0x80 | byte(content), 0, 0, 0, 0}
+		return bytes.Repeat(append(one, make([]byte, content)...), 4*maxBeside/(len(one)+content))
+	}
+	for name, c := range map[string]struct {
+		sent []byte
+		ends bool
+	}{
+		"empty messages":      {frames(0x82, 0), true},
+		"empty continuations": {append([]byte{0x02, 0x80, 0, 0, 0, 0}, frames(0x00, 0)...), true},
+		"pongs":               {frames(0x8a, 125), true},
+		"bytes one by one":    {frames(0x82, 1), false},
+		"small messages":      {frames(0x82, 100), false},
+		"one long message":    {append([]byte{0x82, 0xff, 0, 0, 0, 0, 0, DefaultMessageLimit >> 17, 0, 0, 0, 0, 0, 0}, make([]byte, DefaultMessageLimit/2)...), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan error, 1)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s, err := Accept(w, r, NewBuffers())
+				if err != nil {
+					ended <- err
+					return
+				}
+				go func() {
+					_, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{s}, make([]byte, 320<<10))
+					ended <- errors.Join(err, s.Close())
+				}()
+			}))
+			defer server.Close()
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write([]byte(upgrade)); err != nil {
+				t.Fatal(err)
+			}
+			if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatal(resp, err)
+			}
+			_, sendErr := conn.Write(c.sent)
+			again := c.sent
+			if c.sent[0] == 0x02 { // what the continuations continue
+				again = c.sent[6:]
+			}
+			for range 100 { // a busy machine may take less than that in a second
+				if !c.ends || sendErr != nil {
+					break
+				}
+				_, sendErr = conn.Write(again)
+			}
+			_ = conn.Close()
+			if err := <-ended; errors.Is(err, errBeside) != c.ends || !c.ends && sendErr != nil {
+				t.Errorf("ended with %v (the peer: %v)", err, sendErr)
+			}
+		})
+	}
+}
+
 // TestPingFlood shows that a peer is answered a bounded number of pings, then
 // nothing.
 func TestPingFlood(t *testing.T) {
