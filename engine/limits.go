@@ -371,8 +371,8 @@ var limitTable = [...]LimitRow{
 	perSecond("twin_update_rate", "Twin updates of the whole hub.", 0, 250, func(l *Limits) *float64 { return &l.TwinUpdateRate }),
 	perSecond("connect_rate", "New sessions of the whole hub.", 0, 6000, func(l *Limits) *float64 { return &l.ConnectRate }),
 	perSecond("method_rate", "Direct method calls of the whole hub.", 0, 6000, func(l *Limits) *float64 { return &l.MethodRate }),
-	perSecond("device_message_rate", "Packets of one session before its socket is read more slowly.", 20000, 20000, func(l *Limits) *float64 { return &l.DeviceMessageRate }),
-	perSecond("device_byte_rate", "Bytes of one session's packets before its socket is read more slowly.", 8<<20, 8<<20, func(l *Limits) *float64 { return &l.DeviceByteRate }),
+	perSecond("device_message_rate", "Packets of one session before its socket is read more slowly; also messages of one device by HTTPS.", 20000, 20000, func(l *Limits) *float64 { return &l.DeviceMessageRate }),
+	perSecond("device_byte_rate", "Bytes of one session's packets before its socket is read more slowly; also of one device's messages by HTTPS.", 8<<20, 8<<20, func(l *Limits) *float64 { return &l.DeviceByteRate }),
 
 	count("history_desired", "History entries of tags, desired properties and identity, each, per identity.", "", 1000, 1000, func(l *Limits) *int { return &l.HistoryDesired }),
 	count("history_reported", "History entries of reported properties per identity.", "", 100, 100, func(l *Limits) *int { return &l.HistoryReported }),

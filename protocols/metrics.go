@@ -48,6 +48,7 @@ type figures struct {
 	totals   engine.Totals
 	storage  engine.StoreStats
 	device   device.Stats
+	webPaced int64
 	web      []device.RequestCount
 	gate     admissionFigures
 	webhooks []engine.Webhook
@@ -197,7 +198,7 @@ func metricRows() []metricRow {
 		gauge("muster_sessions", "Device and module sessions.", func(f *figures) float64 { return float64(f.device.Sessions) }),
 		gauge("muster_sessions_pending", "Device connections that have not authenticated yet.", func(f *figures) float64 { return float64(f.device.Pending) }),
 		counter("muster_packets_total", "MQTT packets received in sessions.", func(f *figures) int64 { return f.device.Packets }),
-		counter("muster_device_paced_total", "Reads put off because a session sent more than device_message_rate or device_byte_rate.", func(f *figures) int64 { return f.device.Paced }),
+		counter("muster_device_paced_total", "Reads put off because a session, or a device by HTTPS, sent more than device_message_rate or device_byte_rate.", func(f *figures) int64 { return f.device.Paced + f.webPaced }),
 		counter("muster_device_connections_rejected_total", "Device connections closed without a CONNACK, and WebSocket handshakes refused.", func(f *figures) int64 { return f.device.Rejected }),
 		{MetricInfo{"muster_connack_refused_total", "counter", "CONNACKs that refused, by return code.", []string{"code"}}, func(f *figures, emit func(float64, ...string)) {
 			for code := 1; code < len(f.device.Refused); code++ {
@@ -354,7 +355,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
-		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), gate: s.gate.snapshot(),
+		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), webPaced: s.web.Paced(), gate: s.gate.snapshot(),
 		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(), queries: s.hub.QueryStats(), jobs: s.hub.JobStats(), runs: s.hub.RunStats(),
 	}
 	if s.o.Workers != nil {

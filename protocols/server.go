@@ -91,7 +91,7 @@ func Listen(ctx context.Context, hub *engine.Hub, o Options) (*Server, error) {
 	if s.socket, err = listenSocket(ctx, o.Socket); err != nil {
 		return nil, errors.Join(err, s.closeListeners())
 	}
-	s.web = device.NewHTTPHandler(hub)
+	s.web = device.NewHTTPHandler(hub, o.Logger)
 	s.device = device.NewHandler(hub, device.Options{Logger: o.Logger, Authenticated: s.leaveGate, Refused: s.countRefusal})
 	s.service = service.NewHandler(hub, service.Options{Logger: o.Logger, Registry: o.Registry, Listeners: s.describe})
 	o.Registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

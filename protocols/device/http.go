@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -45,12 +47,19 @@ type HTTPHandler struct {
 	hub   HTTPHub
 	codes map[engine.Code]wireCode
 	blobs map[engine.Code]blobCode
+	log   *slog.Logger
 	count requestCounter
+	pace  httpPace
+	paced atomic.Int64
 }
 
-// NewHTTPHandler returns a handler of the hub's HTTPS device API.
-func NewHTTPHandler(h HTTPHub) *HTTPHandler {
-	return &HTTPHandler{hub: h, codes: wireCodes(), blobs: blobCodes()}
+// NewHTTPHandler returns a handler of the hub's HTTPS device API; a nil logger
+// discards.
+func NewHTTPHandler(h HTTPHub, log *slog.Logger) *HTTPHandler {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &HTTPHandler{hub: h, codes: wireCodes(), blobs: blobCodes(), log: log}
 }
 
 // Requests returns how many requests were answered, by operation and status.
@@ -152,8 +161,13 @@ func (h *HTTPHandler) serve(w http.ResponseWriter, r *http.Request) (operation s
 		if r.Method != http.MethodPost {
 			return operation, notAllowed(w, r, http.MethodPost)
 		}
-		list, err := h.readEvents(w, r)
+		if err := h.wait(r.Context(), g.ID, r.RemoteAddr); err != nil {
+			return "send", err
+		}
+		list, size, err := h.readEvents(w, r)
 		if err == nil {
+			limits := h.hub.Limits()
+			h.pace.spend(g.ID, len(list), size, &limits, time.Now())
 			err = h.hub.SendTelemetry(r.Context(), g, list)
 		}
 		return "send", noContent(w, err)
@@ -281,8 +295,9 @@ const (
 	batchMessages = 500
 )
 
-// readEvents reads the messages of a request, one or a batch.
-func (h *HTTPHandler) readEvents(w http.ResponseWriter, r *http.Request) ([]engine.Message, error) {
+// readEvents reads the messages of a request, one or a batch. size is that of
+// its body.
+func (h *HTTPHandler) readEvents(w http.ResponseWriter, r *http.Request) (list []engine.Message, size int, err error) {
 	most := int64(h.hub.Limits().MessageBytes)
 	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
 	batch := strings.EqualFold(strings.TrimSpace(kind), batchType)
@@ -291,22 +306,23 @@ func (h *HTTPHandler) readEvents(w http.ResponseWriter, r *http.Request) ([]engi
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, &engine.Error{Code: engine.CodeTooLarge, Message: fmt.Sprintf("the body is larger than %d bytes", most)}
+		return nil, 0, &engine.Error{Code: engine.CodeTooLarge, Message: fmt.Sprintf("the body is larger than %d bytes", most)}
 	}
 	if err != nil {
-		return nil, badRequest("the body ended before it was complete")
+		return nil, 0, badRequest("the body ended before it was complete")
 	}
 	if batch {
-		return parseBatch(body)
+		list, err = parseBatch(body)
+		return list, len(body), err
 	}
 	m := engine.Message{Body: body, QoS: 1}
 	for name, values := range r.Header {
 		if err := addHeader(&m, name, values[0]); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	slices.SortFunc(m.Properties, func(a, b engine.Property) int { return strings.Compare(a.Name, b.Name) })
-	return []engine.Message{m}, nil
+	return []engine.Message{m}, len(body), nil
 }
 
 // httpSystem are the headers of system properties with the names that the hub gives them.

@@ -40,7 +40,7 @@ func TestContentHasItsTime(t *testing.T) {
 			r.ContentLength = c.size
 			r.Header.Set("x-ms-blob-type", "BlockBlob")
 			w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
-			NewHTTPHandler(hub).ServeHTTP(w, r)
+			NewHTTPHandler(hub, nil).ServeHTTP(w, r)
 			// The first is that of every request, the last ends all of them.
 			if len(w.read) != 3 || !w.read[1].Equal(now.Add(c.want)) || !w.read[2].IsZero() || !w.write[1].After(w.read[1]) {
 				t.Errorf("%d bytes with a token for %s: read until %v, write until %v; want %s from %v", c.size, c.life, w.read, w.write, c.want, now)

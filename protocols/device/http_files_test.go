@@ -47,7 +47,7 @@ func TestFileRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub := &webHub{}
-			h := NewHTTPHandler(hub)
+			h := NewHTTPHandler(hub, nil)
 			r := httptest.NewRequestWithContext(t.Context(), c.method, c.path+version, strings.NewReader(c.body))
 			r.Header.Set("Authorization", "token")
 			if !ServesHTTPPath(r.URL.EscapedPath()) {
@@ -119,7 +119,7 @@ func TestBlobRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub := &webHub{}
-			h := NewHTTPHandler(hub)
+			h := NewHTTPHandler(hub, nil)
 			r := httptest.NewRequestWithContext(t.Context(), c.method, strings.ReplaceAll(c.path+token+c.more, " ", "%20"), strings.NewReader(c.body))
 			for name, value := range c.header {
 				r.Header.Set(name, value)
@@ -166,7 +166,7 @@ func TestBlobRequests(t *testing.T) {
 		r.ContentLength = -1
 		r.Header.Set("x-ms-blob-type", "BlockBlob")
 		w := httptest.NewRecorder()
-		NewHTTPHandler(&webHub{}).ServeHTTP(w, r)
+		NewHTTPHandler(&webHub{}, nil).ServeHTTP(w, r)
 		if w.Code != 411 || w.Header().Get("x-ms-error-code") != "MissingContentLengthHeader" {
 			t.Errorf("status %d with %s", w.Code, w.Body)
 		}

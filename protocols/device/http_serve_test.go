@@ -23,6 +23,7 @@ type webHub struct {
 	sent      []engine.Message
 	settled   []string
 	fileBytes int64 // limit; 0: 1 KiB
+	byteRate  float64
 }
 
 func (h *webHub) AuthenticateDevice(_ context.Context, cr engine.Credentials) (engine.Grant, error) {
@@ -114,7 +115,7 @@ func (h *webHub) CommitBlocks(_ context.Context, _ engine.UploadGrant, ids []str
 }
 
 func (h *webHub) Limits() engine.Limits {
-	return engine.Limits{MessageBytes: 256 << 10, FileBytes: cmp.Or(h.fileBytes, 1<<10), UploadBlocks: 3}
+	return engine.Limits{MessageBytes: 256 << 10, FileBytes: cmp.Or(h.fileBytes, 1<<10), UploadBlocks: 3, DeviceByteRate: h.byteRate}
 }
 
 func TestHTTPRequests(t *testing.T) {
@@ -154,7 +155,7 @@ func TestHTTPRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub := &webHub{}
-			h := NewHTTPHandler(hub)
+			h := NewHTTPHandler(hub, nil)
 			r := httptest.NewRequestWithContext(t.Context(), c.method, c.path, strings.NewReader(c.body))
 			r.Header.Set("Authorization", "token")
 			for name, value := range c.header {
@@ -190,7 +191,7 @@ func TestHTTPMessage(t *testing.T) {
 	} {
 		r.Header.Set(name, value)
 	}
-	NewHTTPHandler(hub).ServeHTTP(httptest.NewRecorder(), r)
+	NewHTTPHandler(hub, nil).ServeHTTP(httptest.NewRecorder(), r)
 	if len(hub.sent) != 1 {
 		t.Fatalf("%d messages came, want 1", len(hub.sent))
 	}

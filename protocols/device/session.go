@@ -215,6 +215,15 @@ const throttleStep = 250 * time.Millisecond
 // tellEvery is how often the log says that a session is slowed.
 const tellEvery = time.Minute
 
+const pacedText = "a device sends more than it may and is read more slowly"
+
+func pacedAttrs(id engine.TwinID, address string, l *engine.Limits) []any {
+	return []any{
+		slog.String("device", id.String()), slog.String("address", address),
+		slog.Float64("packets_per_second", l.DeviceMessageRate), slog.Float64("bytes_per_second", l.DeviceByteRate),
+	}
+}
+
 // allowance is what a session may still read in a second.
 type allowance float64
 
@@ -244,8 +253,7 @@ func (s *session) throttle(n, size int, now time.Time) {
 	s.h.count.paced.Add(1)
 	if now.Sub(s.told) > tellEvery {
 		s.told = now
-		s.h.log.WarnContext(s.h.ctx, "a device sends more than it may and is read more slowly", slog.String("device", s.id.String()),
-			slog.String("address", s.st.RemoteAddr().String()), slog.Float64("packets_per_second", l.DeviceMessageRate), slog.Float64("bytes_per_second", l.DeviceByteRate))
+		s.h.log.WarnContext(s.h.ctx, pacedText, pacedAttrs(s.id, s.st.RemoteAddr().String(), l)...)
 	}
 	timer := time.NewTimer(min(wait, throttleStep))
 	defer timer.Stop()

@@ -125,7 +125,7 @@ func TestRefusedAttempts(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/devices/abc/messages/events?api-version=2021-04-12", nil)
 	r.Header.Set("Authorization", wrong)
 	w := httptest.NewRecorder()
-	NewHTTPHandler(hub).ServeHTTP(w, r)
+	NewHTTPHandler(hub, nil).ServeHTTP(w, r)
 	if e := log(); w.Code != http.StatusUnauthorized || e.Refused != 2 || e.Protocol != "https" || e.Address != r.RemoteAddr {
 		t.Errorf("by HTTPS, %d: %+v", w.Code, e)
 	}
