@@ -32,8 +32,8 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 		WithBaseLevelSize(t.baseLevelSize).
 		WithMaxLevels(t.levels).
 		WithNumCompactors(2).
-		WithNumLevelZeroTables(levelZeroTables).
-		WithNumLevelZeroTablesStall(3 * levelZeroTables).
+		WithNumLevelZeroTables(t.levelZero).
+		WithNumLevelZeroTablesStall(3 * t.levelZero).
 		WithCompression(tableCompression).
 		WithBlockCacheSize(t.blockCache).
 		WithIndexCacheSize(t.indexCache).
@@ -49,13 +49,13 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 	return badger.OpenManaged(o)
 }
 
-// levelZeroTables gather before they are merged into the level below, which is rewritten whole
-// each time: twenty instead of ten take a fifth of the processor time from an update under full
-// load, and ten took a quarter from what Badger's five cost. The price is paid by the slowest of
-// updates that come at a moderate rate, while a merge runs that is twice as large (at 5,000 a
-// second a 99th percentile of 12 to 15 ms instead of 8 to 10 with 64 MiB memtables), and by the
-// look-up of a key, which asks a filter in memory for each of them.
-const levelZeroTables = 20
+// levelZeroMost is how many bytes of memtables gather in level 0, with the most memory, before they
+// are merged into the level below, which is rewritten whole each time: twice as many take a fifth of
+// the processor time from an update under full load. The price is paid by the slowest of updates that
+// come at a moderate rate, while a merge runs that is twice as large (at 5,000 a second a 99th
+// percentile of 12 to 15 ms instead of 8 to 10), and by the look-up of a key, which asks a filter in
+// memory for each table.
+const levelZeroMost = 1200 << 20
 
 // tableCompression: documents resemble one another, and the disk is often slower than Snappy.
 const tableCompression = options.Snappy

@@ -19,8 +19,10 @@ const (
 	logFixed   = 1 + 8 // flags, time
 	logChained = 1     // flag
 
-	// A value takes no more entries above so many bytes, since reading one checks all of it.
-	logPackBytes = 32 << 10
+	// A value takes no more entries above so many bytes, since reading one checks all of it. Badger
+	// builds the block of a value that is larger than a block (4 KiB) in two: with 8 KiB it need not
+	// make a third to put the end of the block behind it, which would be twice as large.
+	logPackBytes = 8 << 10
 )
 
 // logHead is the newest entry of a log as the committer knows it.

@@ -51,7 +51,8 @@ const (
 type tuning struct {
 	memTable       int64         // bytes of one Badger memtable
 	numMemtables   int           // immutable memtables that may wait for their flush
-	tableSize      int64         // bytes of one table of level 0 and 1
+	levelZero      int           // tables of level 0 that are merged into the level below
+	tableSize      int64         // bytes of one table of the levels below
 	baseLevelSize  int64         // bytes of the first level below level 0
 	levels         int           // most levels
 	blockCache     int64         // bytes
@@ -76,19 +77,25 @@ func (t tuning) withDefaults(memory int64) tuning {
 		}
 	}
 	memory = max(memory, minMemory)
-	// A memtable is written into one table, whose builder doubles its memory until it holds the
-	// blocks twice, as they are and compressed: just below a power of two it takes half as much as
-	// just above. Badger keeps some of these builders' memory, and no cache bound covers it, so
-	// memtables are no larger than they must be. They bound a transaction, too (limits.groupBytes):
-	// with 30 MiB the largest twin fits, its history and its entry in the log of changes included.
-	set(&t.memTable, min(max(memory/8, 9<<20), 64<<20)/16*15&^(1<<20-1))
-	// While a compaction runs, up to eighteen tables are built at once, each in some fourteen times
-	// its size.
-	set(&t.tableSize, 1<<20)
+	// A memtable is written into one table, whose builder takes pages of 2, 4, 8 ... MiB until it
+	// holds the blocks twice, as they are and compressed, with what they do not fill: usual records of
+	// 24 MiB in 62, of 28 in 126. No cache bound covers it, so memtables are no larger than they must
+	// be. They bound a transaction, too (limits.groupBytes): with 22 MiB the largest twin fits, its
+	// history and its entry in the log of changes included.
+	memTable := min(max(memory/8, 9<<20), 26<<20) / 16 * 15 &^ (1<<20 - 1)
+	set(&t.memTable, memTable)
+	if t.levelZero == 0 {
+		t.levelZero = int(min(memory, 512<<20) * levelZeroMost / (512 << 20) / memTable)
+	}
+	// While a compaction runs, up to eighteen tables are built at once, each in pages as above, until
+	// it is as large as this when compressed. Logs and histories shrink to a sixth: a table of 768 KiB
+	// then takes 14 MiB, where one of 1 MiB takes 30. Each is a mapped file, of which a process may
+	// have some 65,000 as Linux is usually set, so they are no smaller than that.
+	set(&t.tableSize, 768<<10)
 	// The first level below level 0 is rewritten with each compaction of level 0, so less than what
 	// level 0 holds saves little, and costs another level, through which everything passes: a level
 	// of 64 MiB under a full level 0 of 320 took half of an update's processor time.
-	set(&t.baseLevelSize, levelZeroTables*t.memTable*4/5)
+	set(&t.baseLevelSize, int64(t.levelZero)*t.memTable*4/5)
 	set(&t.blockCache, memory/16)
 	set(&t.recordCache, memory/2)
 	set(&t.indexCache, memory/16)
