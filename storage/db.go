@@ -25,6 +25,7 @@ type DB struct {
 	seal     *sealer
 	lock     *os.File
 	badger   *badger.DB
+	builders builders // of badger; for whom writes to it
 	journal  *journal
 	messages *MessageLog
 	blobs    *Blobs

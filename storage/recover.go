@@ -275,7 +275,7 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 			index[string(o.key)] = len(writes)
 			writes = append(writes, pair{key: o.key, value: o.value})
 		}
-		return applyToBadger(db.badger, r.seq, writes)
+		return db.applyToBadger(r.seq, writes)
 	})
 	if err != nil {
 		return nil, err
@@ -370,7 +370,7 @@ func (db *DB) openSettled(dir string, m mode) error {
 		db.badger = nil
 		return fmt.Errorf("%w: %s: %w; restore a backup, or run `muster repair --data DIR`", ErrCorrupt, dir, err)
 	}
-	db.badger = b
+	db.badger, db.builders = b, newBuilders(b, db.tune)
 	// Badger goes on without a table that it cannot open.
 	if text := log.errors.Load(); text != nil && !m.repair {
 		return fmt.Errorf("%w: %s: Badger says: %s; restore a backup, or run `muster repair --data DIR`", ErrCorrupt, dir, *text)
@@ -434,7 +434,7 @@ func (db *DB) undoOrphans(last uint64) (seq uint64, undone int, err error) {
 		if len(batch) == 0 {
 			return nil
 		}
-		err := applyToBadger(db.badger, seq, batch)
+		err := db.applyToBadger(seq, batch)
 		batch, size = nil, 0
 		seq++
 		return err

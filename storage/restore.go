@@ -257,7 +257,7 @@ func (l *loader) flush() error {
 	if err := l.db.space.check(time.Now(), false); err != nil {
 		return err
 	}
-	err := applyToBadger(l.db.badger, max(l.info.Sequence, 1), l.batch)
+	err := l.db.applyToBadger(max(l.info.Sequence, 1), l.batch)
 	l.batch, l.size = nil, 0
 	return err
 }

@@ -203,7 +203,7 @@ func (db *DB) settleWrites(seq uint64, writes []pair) error {
 			return err
 		}
 	}
-	return applyToBadger(db.badger, seq, writes)
+	return db.applyToBadger(seq, writes)
 }
 
 // worth reports whether what waits need not wait for more.
@@ -264,11 +264,12 @@ func (b *gathered) gather(groups []*group, most *limits) (n int, writes []pair) 
 const badgerDelete = 1
 
 // applyToBadger writes a group, or several, at one sequence. It has one value for each key.
-func applyToBadger(b *badger.DB, seq uint64, writes []pair) error {
+func (db *DB) applyToBadger(seq uint64, writes []pair) error {
+	defer db.builders.settled(writes)
 	if len(writes) >= settleLoaded {
-		return loadBadger(b, seq, writes)
+		return loadBadger(db.badger, seq, writes)
 	}
-	txn := b.NewTransactionAt(seq, true)
+	txn := db.badger.NewTransactionAt(seq, true)
 	defer txn.Discard()
 	entries := make([]badger.Entry, len(writes))
 	for i, w := range writes {
