@@ -32,6 +32,9 @@ const (
 	// the same.
 	growthLeast = 128 << 20
 	growthMost  = 256 << 20
+	// A heap of which more lives may grow by half of that while identities are imported: nobody waits
+	// for a line, and when the store merges its tables meanwhile, these take as much as all else.
+	importLarge = 256 << 20
 
 	collectorLook = time.Second
 	// The rate that counts is the highest of so many looks: up at once, down when
@@ -55,6 +58,7 @@ type heapLook struct {
 	goroutines uint64
 	live       uint64 // bytes after the last collection
 	scanned    uint64 // bytes that a collection looks through
+	importing  bool   // identities are imported
 }
 
 // percent returns the percentage: gcMost or a half, a quarter ... of it, so that it
@@ -71,6 +75,9 @@ func (p *collectorPace) percent(now heapLook, passed time.Duration) int {
 		percent /= 2
 	}
 	growth := min(max(now.scanned/100*gcMost, growthLeast), growthMost)
+	if now.importing && now.live > importLarge {
+		growth /= 2
+	}
 	if now.live/100*uint64(percent) > growth {
 		percent = max(gcLeast, int(growth*100/now.live))
 	}
@@ -87,7 +94,7 @@ func (p *collectorPace) percent(now heapLook, passed time.Duration) int {
 
 // paceCollector sets the percentage until ctx ends. The memory limit goes above
 // it: near that the runtime collects more often.
-func paceCollector(ctx context.Context) {
+func paceCollector(ctx context.Context, importing func() bool) {
 	sample := []metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines:goroutines"},
 		{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/total:bytes"},
@@ -107,7 +114,7 @@ func paceCollector(ctx context.Context) {
 		total, moment := sample[0].Value.Uint64(), time.Now()
 		next := pace.percent(heapLook{
 			allocated: total - before, goroutines: sample[1].Value.Uint64(),
-			live: sample[2].Value.Uint64(), scanned: sample[3].Value.Uint64(),
+			live: sample[2].Value.Uint64(), scanned: sample[3].Value.Uint64(), importing: importing(),
 		}, moment.Sub(at))
 		before, at = total, moment
 		if d := next - now; d > now/8 || d < -now/8 { // each change stops the world for a moment

@@ -47,19 +47,25 @@ func TestCollectorBoundsGrowth(t *testing.T) {
 	for _, size := range []struct {
 		live, scanned uint64
 		want          int
+		importing     bool
 	}{
-		{0, 0, gcMost},
-		{growthLeast / 2, 0, gcMost}, // small
-		{growthLeast, 0, gcMost / 2},
-		{growthMost / 2, growthMost / 2, gcMost},
-		{growthMost, growthMost, gcMost / 2},
-		{2 * growthMost, 2 * growthMost, gcMost / 4},
-		{400 << 20, 100 << 20, 50}, // three quarters hold no pointers
-		{400 << 20, 10 << 20, 32},
-		{100 * growthMost, growthMost, gcLeast},
+		{0, 0, gcMost, false},
+		{growthLeast / 2, 0, gcMost, false}, // small
+		{growthLeast, 0, gcMost / 2, false},
+		{growthMost / 2, growthMost / 2, gcMost, false},
+		{growthMost, growthMost, gcMost / 2, false},
+		{2 * growthMost, 2 * growthMost, gcMost / 4, false},
+		{400 << 20, 100 << 20, 50, false}, // three quarters hold no pointers
+		{400 << 20, 10 << 20, 32, false},
+		{100 * growthMost, growthMost, gcLeast, false},
+		{growthLeast / 2, 0, gcMost, true}, // small
+		{growthLeast, 0, gcMost / 2, true},
+		{importLarge, 0, gcMost / 4, true},
+		{400 << 20, 10 << 20, 16, true},
+		{400 << 20, 100 << 20, 25, true},
 	} {
 		var p collectorPace
-		got := p.percent(heapLook{allocated: allocationFull, goroutines: 1, live: size.live, scanned: size.scanned}, time.Second)
+		got := p.percent(heapLook{allocated: allocationFull, goroutines: 1, live: size.live, scanned: size.scanned, importing: size.importing}, time.Second)
 		if d := got - size.want; d > 1 || d < -1 {
 			t.Errorf("%d MiB live, %d scanned: %d %%, want %d", size.live>>20, size.scanned>>20, got, size.want)
 		} else if grows := size.live / 100 * uint64(got); grows > growthMost+1<<20 && got > gcLeast {

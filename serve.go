@@ -108,7 +108,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	go func() {
 		var pace sync.WaitGroup
 		if paced {
-			pace.Go(func() { paceCollector(work) })
+			pace.Go(func() { paceCollector(work, hub.Importing) })
 		}
 		pace.Go(func() { reloadWhen(work, reload, server, f, log) })
 		err := hub.Run(work)

@@ -67,6 +67,7 @@ type importState struct {
 	share int64        // bytes that containers may have
 	kept  atomic.Int64 // bytes that they have
 	wake  chan struct{}
+	lines atomic.Bool // the lines of an import are being read
 }
 
 // The longest and the usual life of a container's token.

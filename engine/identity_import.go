@@ -51,6 +51,10 @@ func (l *preparedLine) weight() int {
 	return 1
 }
 
+// Importing reports whether an import of identities is under way, which takes more memory than most
+// of what a hub does.
+func (h *Hub) Importing() bool { return h.imports.lines.Load() }
+
 // runImport does an import's lines from where it stands, in order, and ends it.
 // The lines of the next step are read and prepared while one is committed.
 func (h *Hub) runImport(ctx context.Context, id string, r identityJobRecord, place identityJobPlace) error {
@@ -65,6 +69,8 @@ func (h *Hub) runImport(ctx context.Context, id string, r identityJobRecord, pla
 	if _, err := content.Seek(place.Offset, io.SeekStart); err != nil {
 		return storeError(err, "read the file of an import")
 	}
+	h.imports.lines.Store(true)
+	defer h.imports.lines.Store(false)
 	mode := r.Mode
 	if mode == "" {
 		mode = ImportCreateOrUpdate
