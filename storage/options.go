@@ -80,8 +80,8 @@ func (t tuning) withDefaults(memory int64) tuning {
 	// A memtable is written into one table, whose builder takes pages of 2, 4, 8 ... MiB until it
 	// holds the blocks twice, as they are and compressed, with what they do not fill: usual records of
 	// 24 MiB in 62, of 28 in 126. No cache bound covers it, so memtables are no larger than they must
-	// be. They bound a transaction, too (limits.groupBytes): with 22 MiB the largest twin fits, its
-	// history and its entry in the log of changes included.
+	// be. They bound a transaction, too (limits.groupBytes): with 24 MiB the largest twin fits, its
+	// history and its entry in the log of changes included (TestFullTwinFits of the engine).
 	memTable := min(max(memory/8, 9<<20), 26<<20) / 16 * 15 &^ (1<<20 - 1)
 	set(&t.memTable, memTable)
 	if t.levelZero == 0 {

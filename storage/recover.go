@@ -250,7 +250,9 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 		return nil, err
 	}
 	maxBatch, maxOps := db.badger.MaxBatchSize(), db.badger.MaxBatchCount()
-	db.limits.groupBytes = int(min(maxBatch*3/4, db.tune.segmentSize-segmentHeader-recordHeader-recordAlign))
+	// An operation counts for no less here than in Badger, but for a few bytes each where there are
+	// many; these go through Badger's loader, which has no such bound.
+	db.limits.groupBytes = int(min(maxBatch*15/16, db.tune.segmentSize-segmentHeader-recordHeader-recordAlign))
 	db.limits.groupOps = int(maxOps * 3 / 4)
 	db.limits.value = min(maxValue-1, db.limits.groupBytes*3/4)
 
