@@ -36,6 +36,7 @@ func (f *fleet) spread(id, condition, content, policy string) engine.Configurati
 // values are what each of some devices has at rate.
 func (f *fleet) values(devices int) string {
 	f.Helper()
+	time.Sleep(10 * time.Millisecond) // a job's next turn may be a millisecond away
 	synctest.Wait()
 	var list []string
 	for i := range devices {
