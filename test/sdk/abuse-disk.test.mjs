@@ -31,7 +31,7 @@ class Filler {
   until(left) {
     const block = Buffer.alloc(MiB, 1);
     for (;;) {
-      const more = Math.min(free() - left, MiB);
+      const more = Math.min(free() - Math.ceil(left), MiB); // half of a reserve may be no whole number
       if (more <= 0) return fstatSync(this.file).size;
       try { writeSync(this.file, block, 0, more); } catch (error) { if (error.code === 'ENOSPC') return fstatSync(this.file).size; throw error; }
     }
