@@ -14,8 +14,9 @@ import (
 // makes a large one of it, and in the end all of them are as large as a flush needs. Badger lets go
 // of them only after seconds without any builder, and has no option for it.
 //
-// So the pool's allocators are looked at now and then, by ristretto's own means. Only the way to the
-// pool is not Badger's: the field is not exported. Where a newer Badger has none, nothing is bound.
+// So the pool's allocators are looked at now and then, by ristretto's exported means. Badger does not
+// export its pool, so the field is found by reflection. Where a newer Badger has none under that name,
+// nothing is bounded, and TestBuildersAreTrimmed fails.
 type builders struct {
 	pool  *z.AllocatorPool // nil: not found
 	large uint64           // bytes; a builder of a compaction takes less
