@@ -3,6 +3,7 @@ package device
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -89,7 +90,8 @@ func (h *HTTPHandler) wait(ctx context.Context, id engine.TwinID, address string
 	case <-ctx.Done():
 	}
 	if wait > httpPatience {
-		return &engine.Error{Code: engine.CodeThrottled, Message: fmt.Sprintf("the device sends more than %.0f messages or %.0f bytes a second", limits.DeviceMessageRate, limits.DeviceByteRate)}
+		return &engine.Error{Code: engine.CodeThrottled, Message: fmt.Sprintf("the device sends more than %.0f messages or %.0f bytes a second. Wait %.0f s and send more slowly; the hub's limits device_message_rate and device_byte_rate say how fast",
+			limits.DeviceMessageRate, limits.DeviceByteRate, math.Ceil((wait - httpPatience).Seconds()))}
 	}
 	return nil
 }
