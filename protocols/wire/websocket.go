@@ -108,19 +108,30 @@ type hijacker struct {
 
 // Hijack takes the connection from the HTTP server.
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	conn, ahead, err := h.take()
 	if err != nil {
 		return nil, nil, err
 	}
-	if n := rw.Reader.Buffered(); n > 0 {
-		h.link.pre = make([]byte, n)
-		if _, err := io.ReadFull(rw.Reader, h.link.pre); err != nil {
-			return nil, nil, err
-		}
+	if len(ahead) > 0 {
+		h.link.pre = ahead
 	}
 	h.link.Conn, h.link.socket = conn, takeOver(conn, h.pool)
 	h.frames = bufio.NewReaderSize(h.link, hijackBuffer)
 	return h.link, bufio.NewReadWriter(h.frames, bufio.NewWriterSize(h.link, hijackBuffer)), nil
+}
+
+// take returns the connection and what came behind the request.
+func (h *hijacker) take() (net.Conn, []byte, error) {
+	if own, ok := h.ResponseWriter.(*Handshake); ok {
+		return own.take()
+	}
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	ahead := make([]byte, rw.Reader.Buffered())
+	_, err = io.ReadFull(rw.Reader, ahead)
+	return conn, ahead, err
 }
 
 // pinged decides whether a ping is answered; one that comes too soon after many

@@ -153,8 +153,7 @@ func TestAcceptKeepsEarlyBytes(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	frame := append([]byte{0x82, 0x85, 0, 0, 0, 0}, "early"...) // masked with zeros
-	request := "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
-	if _, err := conn.Write(append([]byte(request), frame...)); err != nil {
+	if _, err := conn.Write(append([]byte(upgrade), frame...)); err != nil {
 		t.Fatal(err)
 	}
 	if s := <-got; s != "early" {
