@@ -159,6 +159,9 @@ type knock struct {
 
 	patience *time.Timer
 
+	shaking bool   // a TLS handshake is under way
+	tickets []byte // that it has written, and that were not sent yet
+
 	holds atomic.Bool // a place among the handshakes that compute
 	known atomic.Bool // it has authenticated: spares the lock on each further request
 }
@@ -515,9 +518,38 @@ func (k *knock) NetConn() net.Conn { return &k.Socket }
 
 // Write sends. The first one after the hello carries the server's answer, and
 // with it the costly part of the handshake is over.
+//
+// TLS 1.3 ends the server's part with session tickets, which no client waits
+// for: they go out with what is written next, since a packet of their own costs
+// as much as one that says something.
 func (k *knock) Write(b []byte) (int, error) {
 	k.done()
+	switch {
+	case k.shaking && len(b) > 0 && b[0] == recordApplicationData: // as such a handshake's last messages look
+		k.tickets = append(k.tickets, b...)
+		return len(b), nil
+	case len(k.tickets) > 0:
+		n, err := k.Socket.Write(append(k.tickets, b...))
+		n = max(0, n-len(k.tickets))
+		k.tickets = nil
+		return n, err
+	}
 	return k.Socket.Write(b)
+}
+
+// recordApplicationData is how TLS records begin that are encrypted as TLS 1.3
+// does it (RFC 8446, section 5.1).
+const recordApplicationData = 23
+
+// shake says that a TLS handshake begins, shook that it is over. When it failed, what
+// it wrote last says why, and nothing is written after it.
+func (k *knock) shake() { k.shaking = true }
+
+func (k *knock) shook(failed bool) {
+	k.shaking = false
+	if failed && len(k.tickets) > 0 {
+		_, _ = k.Write(nil) // the client may have gone
+	}
 }
 
 // Close closes the connection and forgets it.

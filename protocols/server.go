@@ -53,7 +53,7 @@ type Server struct {
 	routes  http.Handler
 	socket  *net.UnixListener
 	open    []openListener
-	conns   sync.WaitGroup // handshakes of MQTT listeners
+	conns   sync.WaitGroup // handshakes, and what follows on the same goroutine
 	manager *manager
 
 	metricsToken atomic.Pointer[string] // "" = none
@@ -170,7 +170,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		what := l.Kind + " listener on " + l.Address
 		switch l.Kind {
 		case "https":
-			serve(what, func() error { return web.Serve(s.secure(gated, "http/1.1")) })
+			rest := newHandover(s.secure(gated, "http/1.1"))
+			serve(what, func() error { return s.serveHTTPS(accepting, rest) })
+			serve(what, func() error { return web.Serve(rest) })
 		case "http":
 			serve(what, func() error { return web.Serve(gated) })
 		case "mqtts":
@@ -265,6 +267,20 @@ func (s *Server) secure(l *gatedListener, protos ...string) net.Listener {
 
 // serveMQTT hands connections to the device edge once their handshake is done.
 func (s *Server) serveMQTT(ctx context.Context, l net.Listener) error {
+	return s.accept(ctx, l, func(c *tls.Conn, begun func() bool) {
+		begun()
+		if k := knockOf(c); k != nil {
+			k.handOver()
+		}
+		_ = c.SetDeadline(time.Time{}) // a failure shows in the next read
+		s.device.ServeConn(ctx, c)
+	})
+}
+
+// accept does the handshakes of what a listener accepts, each on a goroutine
+// that then serves the connection. When ctx ends before serve has called begun,
+// the connection is closed, and begun returns false.
+func (s *Server) accept(ctx context.Context, l net.Listener, serve func(c *tls.Conn, begun func() bool)) error {
 	pause := time.Millisecond
 	for {
 		c, err := l.Accept()
@@ -282,28 +298,38 @@ func (s *Server) serveMQTT(ctx context.Context, l net.Listener) error {
 			continue
 		}
 		pause = time.Millisecond
-		s.conns.Go(func() { s.handshake(ctx, c) })
+		secure, ok := c.(*tls.Conn)
+		if !ok {
+			_ = c.Close() // never happens: the listener is tls.NewListener's
+			continue
+		}
+		s.conns.Go(func() {
+			// Instead of a context for the handshake, which would cost it a goroutine.
+			begun := context.AfterFunc(ctx, func() { _ = secure.NetConn().Close() })
+			defer begun()
+			if err := s.handshake(secure); err != nil {
+				s.o.Logger.Debug("handshake refused", slog.String("address", c.RemoteAddr().String()), slog.Any("error", err))
+				_ = c.Close()
+				return
+			}
+			serve(secure, begun)
+		})
 	}
 }
 
-func (s *Server) handshake(ctx context.Context, c net.Conn) {
-	secure, ok := c.(*tls.Conn)
-	if !ok {
-		_ = c.Close() // never happens: the listener is tls.NewListener's
-		return
-	}
-	// A deadline, and not a context's: the gate puts it off while the hub lets the client wait.
+func (s *Server) handshake(c *tls.Conn) error {
+	// The gate puts it off while the hub lets the client wait.
 	_ = c.SetDeadline(time.Now().Add(handshakeTime)) // a failure shows in the handshake
-	if err := secure.HandshakeContext(ctx); err != nil {
-		s.o.Logger.Debug("handshake refused", slog.String("address", c.RemoteAddr().String()), slog.Any("error", err))
-		_ = c.Close()
-		return
+	k := knockOf(c)
+	if k != nil {
+		k.shake()
 	}
-	if k := knockOf(c); k != nil {
-		k.handOver()
+	err := c.HandshakeContext(context.Background())
+	refusePlain(err)
+	if k != nil {
+		k.shook(err != nil)
 	}
-	_ = c.SetDeadline(time.Time{}) // a failure shows in the next read
-	s.device.ServeConn(ctx, secure)
+	return err
 }
 
 // leaveGate says that a connection is no stranger any more.
@@ -322,6 +348,9 @@ func (s *Server) countRefusal(c net.Conn) {
 
 // knockOf returns the admitted connection below TLS, or nil.
 func knockOf(c net.Conn) *knock {
+	if again, ok := c.(*begunConn); ok {
+		c = again.Conn
+	}
 	if secure, ok := c.(*tls.Conn); ok {
 		c = secure.NetConn()
 	}
@@ -333,8 +362,12 @@ type knockKey struct{}
 
 func (s *Server) newHTTPServer() *http.Server {
 	h := s.bareHTTPServer()
-	h.Handler = s.routes // and never /debug/: that is the unix socket's alone
+	h.Handler = withTLS(s.routes) // and never /debug/: that is the unix socket's alone
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if again, ok := c.(*begunConn); ok {
+			state := again.ConnectionState()
+			ctx = context.WithValue(ctx, tlsKey{}, &state)
+		}
 		return context.WithValue(ctx, knockKey{}, knockOf(c))
 	}
 	return h

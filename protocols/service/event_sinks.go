@@ -140,9 +140,15 @@ func (s *eventSource) finish(why closing, cursor string) {
 	s.left()
 }
 
+// overTLS is a *tls.Conn, or what wraps one.
+type overTLS interface {
+	ConnectionState() tls.ConnectionState
+	NetConn() net.Conn
+}
+
 func (s *eventSource) cut() {
 	conn := s.conn
-	if secure, ok := conn.(*tls.Conn); ok {
+	if secure, ok := conn.(overTLS); ok {
 		conn = secure.NetConn() // TLS would wait for the client to take its last record
 	}
 	_ = conn.Close()

@@ -192,9 +192,18 @@ func WriteOnce(conn net.Conn, b []byte, gatherings *Gatherings) error {
 	return err
 }
 
+// secured is a *tls.Conn, or what wraps one.
+type secured interface {
+	net.Conn
+	NetConn() net.Conn
+	HandshakeContext(ctx context.Context) error
+}
+
+var _ secured = (*tls.Conn)(nil)
+
 // socketOf finds the Socket below TLS, and that; nil when there is none.
-func socketOf(conn net.Conn) (*Socket, *tls.Conn) {
-	secure, ok := conn.(*tls.Conn)
+func socketOf(conn net.Conn) (*Socket, secured) {
+	secure, ok := conn.(secured)
 	if !ok {
 		return nil, nil
 	}

@@ -169,7 +169,7 @@ func (s *Stream) WebSocket() bool { return s.ws != nil }
 // PeerCertificates returns what the peer showed in the TLS handshake,
 // unverified, the leaf first.
 func (s *Stream) PeerCertificates() []*x509.Certificate {
-	if c, ok := s.link.Conn.(*tls.Conn); ok {
+	if c, ok := s.link.Conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		return c.ConnectionState().PeerCertificates
 	}
 	return nil
