@@ -52,10 +52,19 @@ func (s *Session) submitBegin() {
 	s.hub.submitPresence(func(tx *storage.Tx) error { return s.beginTx(tx, true) })
 }
 
+// sessionPatience is how long what a session stores waits for other sessions, so
+// that a fleet that comes back or goes costs few syncs. A device waits so much
+// longer for its SUBACK, a small part of what connecting took.
+const sessionPatience = 5 * time.Millisecond
+
 // submitPresence stores a change of somebody's presence. Nobody waits for it:
 // presence is exact in memory, and no device is told that it was stored.
 func (h *Hub) submitPresence(f func(tx *storage.Tx) error) {
-	if err := h.db.Submit(f); err != nil {
+	err := h.db.Submit(func(tx *storage.Tx) error {
+		tx.MayWait(sessionPatience)
+		return f(tx)
+	})
+	if err != nil {
 		h.count.presenceLost.Add(1)
 	}
 }

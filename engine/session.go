@@ -260,6 +260,7 @@ func (s *Session) setSubscriptions(ctx context.Context, next Subscriptions) erro
 	if !s.connection.Clean {
 		begin := s.announced.CompareAndSwap(false, true)
 		err := s.hub.update(ctx, "store subscriptions", func(tx *storage.Tx) error {
+			tx.MayWait(sessionPatience)
 			// A set that is stored late must not come to a newer session of the
 			// identity, or to another identity of the same name.
 			if err := s.liveTx(tx); err != nil {

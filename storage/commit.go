@@ -65,6 +65,7 @@ type group struct {
 	sealed    sync.Once // puts them there for good
 	db        *DB
 	requests  []*request
+	until     time.Time // all of them may wait until then; zero: not at all
 	callbacks []func(seq uint64)
 	logs      map[string]uint64 // new last positions
 	err       error
@@ -143,17 +144,21 @@ type committer struct {
 	journal   chan *group
 	published chan *group
 	bodies    sync.Pool
+	patience  *time.Timer // runs while a group waits for others
 }
 
 func newCommitter(db *DB, last uint64, heads map[string]*logHead) *committer {
+	patience := time.NewTimer(time.Hour)
+	patience.Stop()
 	return &committer{
 		db: db, last: last, heads: heads, counters: map[string]int64{},
-		journal: make(chan *group), published: make(chan *group, 1),
+		journal: make(chan *group), published: make(chan *group, 1), patience: patience,
 	}
 }
 
 func (c *committer) run() {
 	defer close(c.journal)
+	defer c.patience.Stop()
 	db := c.db
 	for {
 		select { // first what waits
@@ -161,6 +166,17 @@ func (c *committer) run() {
 			c.take(r)
 			continue
 		default:
+		}
+		if c.current != nil && c.mayWait() {
+			select {
+			case r := <-db.queue:
+				c.take(r)
+			case <-c.patience.C:
+				c.current.until = time.Time{}
+			case <-db.closing:
+				c.current.until = time.Time{}
+			}
+			continue
 		}
 		if c.current != nil {
 			select {
@@ -183,6 +199,15 @@ func (c *committer) run() {
 			return
 		}
 	}
+}
+
+// mayWait reports whether the group that gathers may do so for longer, and sets the timer.
+func (c *committer) mayWait() bool {
+	if c.current.until.IsZero() {
+		return false
+	}
+	c.patience.Reset(time.Until(c.current.until)) // which may have passed
+	return true
 }
 
 // drain takes what was queued before the store closed.
@@ -224,8 +249,14 @@ func (c *committer) take(r *request) {
 	}
 	if c.current == nil {
 		c.current = c.newGroup()
+		if tx.patience > 0 {
+			c.current.until = time.Now().Add(tx.patience)
+		}
 	}
 	g := c.current
+	if tx.patience <= 0 {
+		g.until = time.Time{}
+	}
 	if err := c.add(g, tx); err != nil { // only reading a counter can fail, before anything is added
 		r.finish(c.db, err)
 		if len(g.requests) == 0 {

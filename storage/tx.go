@@ -29,6 +29,7 @@ type Tx struct {
 	callbacks []func(seq uint64)
 	known     []knownValue // what was read last, for tables that look at the old record again
 	oldest    int          // of known, once it is full
+	patience  time.Duration
 	trying    bool
 	replaced  []pair // while trying: writes as they were before it, the oldest first
 
@@ -68,6 +69,11 @@ func (tx *Tx) Now() time.Time { return tx.now }
 // returns. The committer calls it, in commit order: it must not block or update. seq is the
 // sequence of the group; transactions of one group share it.
 func (tx *Tx) OnCommit(f func(seq uint64)) { tx.callbacks = append(tx.callbacks, f) }
+
+// MayWait says that the transaction need not be durable at once: for up to d it waits for others,
+// to share their sync, which costs more than what a small transaction writes. It goes with
+// the first that did not say so.
+func (tx *Tx) MayWait(d time.Duration) { tx.patience = d }
 
 func (tx *Tx) empty() bool {
 	return len(tx.writes) == 0 && len(tx.appends) == 0 && len(tx.adds) == 0 && len(tx.callbacks) == 0
