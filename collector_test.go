@@ -8,35 +8,37 @@ import (
 // TestCollectorPace follows a hub that becomes busy and quiet again.
 func TestCollectorPace(t *testing.T) {
 	var p collectorPace
-	goroutines := uint64(0)
 	for _, step := range []struct {
 		looks int
 		rate  uint64 // bytes a second
-		come  uint64 // goroutines that began since the look before
 		want  int    // after the last look
+		tidy  int    // the look at which memory is given back, 0 when at none
 	}{
-		{1, 1 << 20, 0, gcLeast},
-		{1, allocationFull, 0, gcMost}, // at once
-		{collectorMemory - 1, 1 << 20, 0, gcMost},
-		{1, 1 << 20, 0, gcLeast}, // the busy second has been forgotten
-		{collectorMemory, allocationFull/2 - 1, 0, gcMost / 2},
-		{collectorMemory, allocationFull / 2, 0, gcMost},
-		{collectorMemory, allocationFull / 8, 0, gcMost / 4},
-		{collectorMemory, 0, 0, gcLeast},
-		{1, allocationFull, arrivals, gcArrivals}, // a fleet comes, however much is allocated
-		{1, allocationFull, arrivals - 1, gcArrivals},
-		{arrivingMemory - 2, allocationFull, 0, gcArrivals},
-		{1, allocationFull, 0, gcMost}, // all are here
-		{1, 1 << 20, arrivals, gcArrivals},
-		{collectorMemory + 1, 0, 0, gcLeast},
+		{1, 1 << 20, gcLeast, 0},
+		{1, allocationFull, gcMost, 0}, // at once
+		{collectorMemory - 1, 1 << 20, gcMost, 0},
+		{1, 1 << 20, gcLeast, 1}, // the busy second has been forgotten
+		{collectorMemory, 1 << 20, gcLeast, 0},
+		{collectorMemory, allocationFull/2 - 1, gcMost / 2, 0},
+		{collectorMemory, allocationFull / 2, gcMost, 0},
+		{collectorMemory, allocationFull / 8, gcMost / 4, 0},
+		{tidyEvery, 0, gcLeast, tidyEvery - 4*collectorMemory}, // not so soon again
+		{tidyEvery, 0, gcLeast, 0},
+		{1, allocationFull, gcMost, 0},
+		{collectorMemory, 0, gcLeast, collectorMemory},
 	} {
-		got := 0
-		for range step.looks {
-			goroutines += step.come
-			got = p.percent(heapLook{allocated: step.rate * 2, goroutines: goroutines, live: 64 << 20, scanned: 64 << 20}, 2*time.Second)
+		got, tidied := 0, 0
+		for look := range step.looks {
+			got = p.percent(heapLook{allocated: step.rate * 2, live: 64 << 20, scanned: 64 << 20}, 2*time.Second)
+			if p.tidy() {
+				if tidied > 0 {
+					t.Errorf("memory is given back at looks %d and %d", tidied, look+1)
+				}
+				tidied = look + 1
+			}
 		}
-		if got != step.want {
-			t.Errorf("after %d looks at %d MiB/s: %d %%, want %d", step.looks, step.rate>>20, got, step.want)
+		if got != step.want || tidied != step.tidy {
+			t.Errorf("after %d looks at %d MiB/s: %d %%, want %d; memory was given back at look %d, want %d", step.looks, step.rate>>20, got, step.want, tidied, step.tidy)
 		}
 	}
 }
@@ -65,7 +67,7 @@ func TestCollectorBoundsGrowth(t *testing.T) {
 		{400 << 20, 100 << 20, 25, true},
 	} {
 		var p collectorPace
-		got := p.percent(heapLook{allocated: allocationFull, goroutines: 1, live: size.live, scanned: size.scanned, importing: size.importing}, time.Second)
+		got := p.percent(heapLook{allocated: allocationFull, live: size.live, scanned: size.scanned, importing: size.importing}, time.Second)
 		if d := got - size.want; d > 1 || d < -1 {
 			t.Errorf("%d MiB live, %d scanned: %d %%, want %d", size.live>>20, size.scanned>>20, got, size.want)
 		} else if grows := size.live / 100 * uint64(got); grows > growthMost+1<<20 && got > gcLeast {
