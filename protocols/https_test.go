@@ -163,6 +163,33 @@ func TestDrainCutsTheSilent(t *testing.T) {
 	}
 }
 
+// TestPanicEndsTheConnection: what fails for one client fails for no other.
+func TestPanicEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.accept(t.Context(), r.secure(&gatedListener{Listener: raw, gate: r.gate}), func(*tls.Conn, func() bool) { panic("of the test") })
+	}()
+	for range 2 {
+		conn, err := tls.Dial("tcp", raw.Addr().String(), &tls.Config{RootCAs: r.roots(), ServerName: "localhost"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("the connection ended with %v", err)
+		}
+		_ = conn.Close()
+	}
+	if err := errors.Join(raw.Close(), <-ended); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept ended with %v", err)
+	}
+}
+
 // written notes each write.
 type written struct {
 	net.Conn

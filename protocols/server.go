@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -307,6 +308,12 @@ func (s *Server) accept(ctx context.Context, l net.Listener, serve func(c *tls.C
 			// Instead of a context for the handshake, which would cost it a goroutine.
 			begun := context.AfterFunc(ctx, func() { _ = secure.NetConn().Close() })
 			defer begun()
+			defer func() {
+				if v := recover(); v != nil { // no client may end the hub
+					s.o.Logger.Error("a connection failed", slog.String("address", c.RemoteAddr().String()), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+					_ = c.Close()
+				}
+			}()
 			if err := s.handshake(secure); err != nil {
 				s.o.Logger.Debug("handshake refused", slog.String("address", c.RemoteAddr().String()), slog.Any("error", err))
 				_ = c.Close()
