@@ -19,28 +19,28 @@ import (
 )
 
 // serveHTTPS does the handshakes of an https listener, and looks at the first
-// request. A device's WebSocket it serves on the spot: what an HTTP server does
-// around a request is a tenth of what the hub has to do for a fleet that comes
-// back. All other connections are rest's to accept, as if nothing had been read.
+// request. A device's WebSocket it serves on the spot, without the buffers and the
+// goroutine that an HTTP server has for a request: a whole fleet may come back at
+// once. All other connections are rest's to accept, as if nothing had been read.
 func (s *Server) serveHTTPS(ctx context.Context, rest *handover) error {
 	return s.accept(ctx, rest.Listener, func(c *tls.Conn, begun func() bool) {
-		b := heads.Get().(*[]byte) //nolint:forcetypeassert // they have no other
+		b := s.heads.Get(headBytes)
 		_ = c.SetReadDeadline(time.Now().Add(readHeaderTime))
-		n, err := c.Read(*b)
+		n, err := c.Read(b.B[:cap(b.B)])
 		if !begun() || n == 0 {
-			heads.Put(b)
+			s.heads.Put(b)
 			s.o.Logger.Debug("no request", slog.String("address", c.RemoteAddr().String()), slog.Any("error", err))
 			_ = c.Close()
 			return
 		}
-		r, ahead := webSocketRequest((*b)[:n])
+		r, ahead := webSocketRequest(b.B[:n])
 		if r == nil {
-			head := bytes.Clone((*b)[:n])
-			heads.Put(b)
+			head := bytes.Clone(b.B[:n])
+			s.heads.Put(b)
 			rest.give(&begunConn{Conn: c, head: head})
 			return
 		}
-		heads.Put(b)
+		s.heads.Put(b)
 		if k := knockOf(c); k != nil {
 			k.handOver() // the device edge says when CONNECT is accepted
 		}
@@ -52,8 +52,8 @@ func (s *Server) serveHTTPS(ctx context.Context, rest *handover) error {
 	})
 }
 
-// heads are buffers for a first request.
-var heads = sync.Pool{New: func() any { return new(make([]byte, 4<<10)) }} //nolint:gochecknoglobals // a pool
+// headBytes are what a first request is read with; net/http reads a larger one.
+const headBytes = 4 << 10
 
 // webSocketRequest returns the request in b when b holds the whole head of a device's
 // WebSocket handshake, and a copy of what follows it; else nil, also for all that

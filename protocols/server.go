@@ -20,6 +20,7 @@ import (
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/protocols/device"
 	"github.com/muster-hub/muster/protocols/service"
+	"github.com/muster-hub/muster/protocols/wire"
 )
 
 // Limits of the HTTP servers. There is no write timeout: a direct method may
@@ -55,6 +56,7 @@ type Server struct {
 	socket  *net.UnixListener
 	open    []openListener
 	conns   sync.WaitGroup // handshakes, and what follows on the same goroutine
+	heads   wire.Buffers   // for first requests
 	manager *manager
 
 	metricsToken atomic.Pointer[string] // "" = none
