@@ -247,15 +247,17 @@ func (c *committer) take(r *request) {
 		len(g.writes)+len(tx.writes)+len(tx.appends)+len(tx.adds) > c.db.limits.groupOps) {
 		c.handOver()
 	}
+	var until time.Time
+	if tx.patience > 0 {
+		until = time.Now().Add(tx.patience)
+	}
 	if c.current == nil {
 		c.current = c.newGroup()
-		if tx.patience > 0 {
-			c.current.until = time.Now().Add(tx.patience)
-		}
+		c.current.until = until
 	}
 	g := c.current
-	if tx.patience <= 0 {
-		g.until = time.Time{}
+	if until.Before(g.until) {
+		g.until = until
 	}
 	if err := c.add(g, tx); err != nil { // only reading a counter can fail, before anything is added
 		r.finish(c.db, err)

@@ -11,14 +11,16 @@ import (
 func TestPatience(t *testing.T) {
 	const patience = time.Second
 	for name, test := range map[string]struct {
-		hurried time.Duration // after the first: one that may not wait; negative: none
+		hurried time.Duration // after the first: one that may not wait for so long; negative: none
+		less    time.Duration // for which that one may wait
 		closed  time.Duration // after the first: the store closes; negative: it does not
 		want    time.Duration // when the first is answered
 	}{
-		"nobody hurries":     {-1, -1, patience},
-		"one hurries":        {patience / 4, -1, patience / 4},
-		"one hurries before": {0, -1, patience},
-		"the store closes":   {-1, patience / 2, patience / 2},
+		"nobody hurries":     {-1, 0, -1, patience},
+		"one hurries":        {patience / 4, 0, -1, patience / 4},
+		"one waits for less": {patience / 4, patience / 4, -1, patience / 2},
+		"one hurries before": {0, 0, -1, patience},
+		"the store closes":   {-1, 0, patience / 2, patience / 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -46,9 +48,9 @@ func TestPatience(t *testing.T) {
 				}
 				if test.hurried > 0 {
 					time.Sleep(test.hurried)
-					put(100, 0)
-					if took := time.Since(began); took != test.hurried {
-						t.Errorf("one that may not wait was answered after %s, want %s", took, test.hurried)
+					put(100, test.less)
+					if took := time.Since(began); took != test.hurried+test.less {
+						t.Errorf("one that hurries was answered after %s, want %s", took, test.hurried+test.less)
 					}
 				}
 				if test.closed > 0 {

@@ -72,7 +72,7 @@ func (tx *Tx) OnCommit(f func(seq uint64)) { tx.callbacks = append(tx.callbacks,
 
 // MayWait says that the transaction need not be durable at once: for up to d it waits for others,
 // to share their sync, which costs more than what a small transaction writes. It goes with
-// the first that did not say so.
+// the first whose time is up, or that did not say so.
 func (tx *Tx) MayWait(d time.Duration) { tx.patience = d }
 
 func (tx *Tx) empty() bool {
