@@ -17,7 +17,7 @@ import (
 // below gcLeast. The collector's own cost stays about constant, between one and
 // two percent of a core, until gcMost is reached. When it has become quiet, what
 // the busy hour has left is collected and given back to the system at once: with
-// little to do, the next collection can be an hour away.
+// little to do, the next collection is minutes away.
 const (
 	gcLeast        = gcMost / 16
 	allocationFull = 128 << 20 // bytes a second
