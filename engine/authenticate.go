@@ -29,6 +29,7 @@ type Grant struct {
 	Method       string    // JSON for iothub-connection-auth-method
 
 	revision uint64 // of the identity that was authenticated
+	seen     uint64 // the sequence at which it was read
 	endings  uint64 // of its sessions, before it was read
 }
 
@@ -67,7 +68,7 @@ func (h *Hub) authenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 		return Grant{}, errf(CodeUnauthorized, "the token of %q expired at %s", cr.ID, token.Expiry.UTC().Format(time.RFC3339))
 	}
 	endings := h.sessions.endings(cr.ID.DeviceID)
-	record, parent, err := h.credentialsOf(ctx, cr.ID)
+	record, parent, seen, err := h.credentialsOf(ctx, cr.ID)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -77,7 +78,7 @@ func (h *Hub) authenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 	if record.Type != AuthSAS {
 		return Grant{}, errf(CodeUnauthorized, "%q authenticates by %s, which a SAS token does not satisfy", cr.ID, record.Type)
 	}
-	g := Grant{ID: cr.ID, GenerationID: record.GenerationID, Expires: token.Expiry, revision: record.Revision, endings: endings}
+	g := Grant{ID: cr.ID, GenerationID: record.GenerationID, Expires: token.Expiry, revision: record.Revision, seen: seen, endings: endings}
 	if token.Policy != "" {
 		g.Method = `{"scope":"hub","type":"sas","issuer":"iothub"}`
 		return g, h.grantByPolicy(&g, token)
@@ -137,11 +138,21 @@ func loadCredentials(r storage.Reader, id TwinID) (credentialRecord, error) {
 	return deviceCredentials.Get(r, deviceKey(id.DeviceID))
 }
 
-// credentialsOf loads an identity and, for a module, its device. Unknown ones
-// are CodeUnauthorized: who may not connect does not learn what exists.
-func (h *Hub) credentialsOf(ctx context.Context, id TwinID) (record, parent credentialRecord, err error) {
+// sameCredentials reports whether an identity is certainly as it was at a sequence;
+// when false, loadCredentials tells.
+func sameCredentials(tx *storage.Tx, id TwinID, since uint64) bool {
+	if id.ModuleID != "" {
+		return moduleCredentials.Unchanged(tx, id.key(), since)
+	}
+	return deviceCredentials.Unchanged(tx, deviceKey(id.DeviceID), since)
+}
+
+// credentialsOf loads an identity and, for a module, its device, and tells as of which
+// sequence. Unknown ones are CodeUnauthorized: who may not connect does not learn what exists.
+func (h *Hub) credentialsOf(ctx context.Context, id TwinID) (record, parent credentialRecord, seen uint64, err error) {
 	err = h.view(ctx, "authenticate", func(r storage.Reader) error {
 		var err error
+		seen = storage.SequenceOf(r)
 		record, err = loadCredentials(r, id)
 		if err == nil && id.ModuleID != "" {
 			parent, err = loadCredentials(r, TwinID{DeviceID: id.DeviceID})
@@ -151,7 +162,7 @@ func (h *Hub) credentialsOf(ctx context.Context, id TwinID) (record, parent cred
 		}
 		return err
 	})
-	return record, parent, err
+	return record, parent, seen, err
 }
 
 // grantByPolicy lets a shared access policy with DeviceConnect open any
@@ -179,7 +190,7 @@ func (h *Hub) grantByPolicy(g *Grant, token auth.Token) error {
 
 // recheck looks at the identity again after its session became visible.
 func (h *Hub) recheck(ctx context.Context, g Grant) error {
-	record, parent, err := h.credentialsOf(ctx, g.ID)
+	record, parent, _, err := h.credentialsOf(ctx, g.ID)
 	if err != nil {
 		return err
 	}

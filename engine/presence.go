@@ -77,7 +77,7 @@ func (s *Session) beginTx(tx *storage.Tx, keep bool) error {
 	if err != nil || live != s {
 		return err // overtaken by what happened next, which is stored for itself
 	}
-	if known, err := isIdentityTx(tx, s.id); !known {
+	if known, err := s.isIdentityTx(tx); !known {
 		return err
 	}
 	// The end of the session before this one was overtaken, or a hub that was
@@ -106,7 +106,7 @@ func (h *Hub) recordEnd(s *Session, cause *Error) {
 		if err != nil || live != nil {
 			return err // overtaken
 		}
-		if known, err := isIdentityTx(tx, s.id); !known {
+		if known, err := s.isIdentityTx(tx); !known {
 			return err
 		}
 		return errors.Join(
@@ -249,6 +249,14 @@ func isIdentityTx(tx *storage.Tx, id TwinID) (bool, error) {
 	return deviceCredentials.Has(tx, deviceKey(id.DeviceID))
 }
 
+// isIdentityTx is that for the session's own, which it seldom has to look up.
+func (s *Session) isIdentityTx(tx *storage.Tx) (bool, error) {
+	if sameCredentials(tx, s.id, s.connection.Grant.seen) {
+		return true, nil
+	}
+	return isIdentityTx(tx, s.id)
+}
+
 // presenceBatch is how many identities one transaction of flushPresence covers.
 const presenceBatch = 64
 
@@ -290,7 +298,7 @@ func (h *Hub) storeActivityTx(tx *storage.Tx, s *Session) error {
 	if err != nil || live != s {
 		return err
 	}
-	if known, err := isIdentityTx(tx, s.id); !known {
+	if known, err := s.isIdentityTx(tx); !known {
 		return err
 	}
 	p := s.presence(s.since)

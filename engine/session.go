@@ -315,6 +315,9 @@ func (s *Session) liveTx(tx *storage.Tx) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
+	if sameCredentials(tx, s.id, s.connection.Grant.seen) {
+		return nil
+	}
 	r, err := loadCredentials(tx, s.id)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && r.GenerationID != s.connection.Grant.GenerationID {
 		return errf(CodeDeviceNotFound, "%s", s.id)

@@ -102,6 +102,21 @@ func (t *Table[T]) Has(r Reader, key Key) (bool, error) {
 	return err == nil, err
 }
 
+// Unchanged reports whether certainly nothing was written under key since a sequence that
+// SequenceOf gave, and then makes the transaction depend on it, as Get does, for much less than
+// reading the record. false says nothing: the store only remembers lately written keys, by their
+// hashes.
+func (t *Table[T]) Unchanged(tx *Tx, key Key, since uint64) bool {
+	raw := t.raw(key)
+	hash := hashKey(tx.db.hash, raw)
+	if tx.ended || since == 0 || tx.find(raw) >= 0 || tx.db.recent.after(hash, since) {
+		return false
+	}
+	// What is written from now on may be younger than the snapshot, and is found at the commit.
+	tx.reads = append(tx.reads, hash)
+	return true
+}
+
 // remember notes the index entries of a record that was read, since Put and Delete need them:
 // the caller may change what v points to, and decoding the record again costs more.
 func (t *Table[T]) remember(tx *Tx, raw []byte, key Key, v T) {
