@@ -307,6 +307,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener, serve func(c *tls.C
 			continue
 		}
 		s.conns.Go(func() {
+			growStack()
 			// Instead of a context for the handshake, which would cost it a goroutine.
 			begun := context.AfterFunc(ctx, func() { _ = secure.NetConn().Close() })
 			defer begun()
