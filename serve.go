@@ -29,10 +29,10 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-// threadsPerProcessor is how many threads run Go for each processor (or what a cgroup leaves of one).
-// Badger maps its files: a thread that waits for a page of them keeps its place
-// among those that run Go, and Go's scheduler lets a compaction have one for
-// 10 ms. With two for each processor the kernel fills the gaps: the store takes a quarter more
+// threadsPerProcessor is how many threads run Go for each processor (or what a cgroup leaves of one),
+// beside those that the store adds while it merges tables. Badger maps its files: a
+// thread that waits for a page of them keeps its place among those that run Go. With two
+// for each processor the kernel fills the gaps: the store takes a quarter more
 // updates, with a shorter tail.
 const threadsPerProcessor = 2
 
@@ -58,8 +58,10 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	if paced {
 		debug.SetGCPercent(gcMost)
 	}
+	threads := 0 // whoever starts the hub knows better
 	if std.Env("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(threadsPerProcessor * runtime.GOMAXPROCS(0))
+		threads = threadsPerProcessor * runtime.GOMAXPROCS(0)
+		runtime.GOMAXPROCS(threads)
 	}
 	_, statErr := os.Stat(filepath.Join(f.Data, "tls"))
 	outgoing, err := webhookClient(f)
@@ -82,6 +84,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	hub, err := engine.Open(ctx, engine.Options{
 		Storage: storage.Options{
 			Dir: f.Data, Logger: log, Memory: memory.store, Built: b.date, Reserve: int64(f.Reserve), MasterKeyFile: f.MasterKeyFile,
+			Threads: threads,
 		},
 		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version, Deliver: deliverBy(outgoing), Backups: backupPlan(f),
 		FileNotifications: f.FileNotes, Columns: memory.columns, Fetch: fetchBy(outgoing), Shipped: shipped, Scripts: scripts,

@@ -91,6 +91,9 @@ func (db *DB) start(heads map[string]*logHead) {
 	for _, run := range []func(){c.run, c.sync, c.publish, db.apply, db.keepUp, db.scanTables, db.messages.run} {
 		db.owned.Go(run)
 	}
+	if db.opt.Threads > 0 {
+		db.owned.Go(db.paceThreads)
+	}
 }
 
 // Close waits for the transactions under way and for open Views, settles everything in Badger,

@@ -30,6 +30,10 @@ type Options struct {
 	// their OnCommit functions and before any of their callers is answered. Like those it must
 	// not block or update. nil: nobody wants to know.
 	Published func(seq uint64)
+	// Threads is how many threads run Go in this process, for a store that may set GOMAXPROCS: it lets
+	// more of them run while it merges tables, which computes for seconds. 0: it leaves it alone. Of
+	// several stores in a process only one may have it.
+	Threads int
 	// KeepFormat opens a directory of an older format to be read, and leaves its format: nothing
 	// can be written to it (ErrReadOnly). A directory of the present format opens as always.
 	KeepFormat bool

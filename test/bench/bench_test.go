@@ -74,7 +74,7 @@ func TestStores(t *testing.T) {
 	for _, name := range []string{"muster", "pebble", "badger"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s, err := openStore(name, dir, 64<<20)
+			s, err := openStore(name, dir, 64<<20, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +89,7 @@ func TestStores(t *testing.T) {
 			if err := s.close(); err != nil {
 				t.Fatal(err)
 			}
-			if s, err = openStore(name, dir, 64<<20); err != nil {
+			if s, err = openStore(name, dir, 64<<20, 0); err != nil {
 				t.Fatal(err)
 			}
 			defer s.close()

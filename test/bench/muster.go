@@ -22,8 +22,8 @@ type musterStore struct {
 	log       *storage.Log
 }
 
-func openMuster(dir string, memory int64) (*musterStore, error) {
-	db, err := storage.Open(context.Background(), storage.Options{Dir: dir, Memory: memory})
+func openMuster(dir string, memory int64, threads int) (*musterStore, error) {
+	db, err := storage.Open(context.Background(), storage.Options{Dir: dir, Memory: memory, Threads: threads})
 	if err != nil {
 		return nil, err
 	}

@@ -24,10 +24,10 @@ type store interface {
 
 // openStore opens one of the stores by its name. memory is what it may use for
 // memtables and caches, for those that have such a setting.
-func openStore(name, dir string, memory int64) (store, error) {
+func openStore(name, dir string, memory int64, threads int) (store, error) {
 	switch name {
 	case "muster":
-		return openMuster(dir, memory)
+		return openMuster(dir, memory, threads)
 	case "pebble":
 		return openPebble(dir, memory)
 	case "badger":

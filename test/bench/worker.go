@@ -93,11 +93,13 @@ func workerCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 }
 
 func (p point) run(ctx context.Context, progress io.Writer) (outcome, error) {
+	threads := 0
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0)) // as `muster serve` does; the peers gain by it too
+		threads = 2 * runtime.GOMAXPROCS(0) // as `muster serve` does; the peers gain by it too
+		runtime.GOMAXPROCS(threads)
 	}
 	o := outcome{Store: p.Store, Writers: p.Writers, Rate: p.Rate}
-	s, err := openStore(p.Store, p.Dir, p.Memory)
+	s, err := openStore(p.Store, p.Dir, p.Memory, threads)
 	if err != nil {
 		return o, err
 	}
