@@ -35,6 +35,9 @@ const (
 	liveBytes  = 64 << 20        // of events that are kept for those who are behind or come again, a source
 	liveLinger = 2 * time.Minute // how long a query is followed that nobody reads: they come again
 	liveTake   = 512             // events that a subscription takes in one go
+	// Pages that a subscription gets when the hub shuts down: one that others had before, and what has
+	// gathered since.
+	liveLast = 2
 	// How long events gather of a query of which many come, before its readers are
 	// told: for each open subscription, and at most. A turn of a subscription, in
 	// which it is woken and writes, takes 20 to 50 us of a processor, so that all of
@@ -77,7 +80,7 @@ type LiveQuery struct {
 	source    query.Source
 	principal string
 	timer     *time.Timer
-	ended     bool               // the hub shuts down, and a last page was taken
+	last      int                // pages taken since the hub began to shut down
 	taken     *[]query.LiveEvent // room for what Next returned; nil when that was given back, or is not there
 }
 
@@ -186,15 +189,15 @@ func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]query.LiveE
 	s.Release()
 	drained := s.live.queries.hub.events.drained
 	for {
-		ended := s.ended
+		draining := false
 		select {
 		case <-drained:
-			s.ended = true // after a last page of what has gathered
+			draining = true
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		default:
 		}
-		if ended {
+		if s.last == liveLast {
 			return nil, errf(CodeClosed, "the hub is shutting down")
 		}
 		list, more, err := s.take()
@@ -202,7 +205,14 @@ func (s *LiveQuery) Next(ctx context.Context, idle time.Duration) ([]query.LiveE
 			return nil, liveError(err)
 		}
 		if len(list) > 0 {
+			if draining {
+				s.last++
+			}
 			return list, nil
+		}
+		if draining {
+			s.last = liveLast // all has been said
+			continue
 		}
 		select {
 		case <-more:

@@ -179,6 +179,32 @@ func TestLiveQueryRestart(t *testing.T) {
 	}
 }
 
+// TestLiveQueryDrain: who is late when the hub shuts down gets the page that others had, and what
+// came after it.
+func TestLiveQueryDrain(t *testing.T) {
+	h := enginetest.New(t)
+	enginetest.Connect(t, h, engine.TwinID{DeviceID: "a"})
+	patchTags(t, h, "a", `{"n":0}`)
+	const text = "SELECT tags.n AS n FROM devices"
+	first, late := follow(t, h, text, ""), follow(t, h, text, "")
+	defer first.Close()
+	defer late.Close()
+	for _, s := range []*engine.LiveQuery{first, late} {
+		expect(t, told(t, s, 2), `row a {"n":0}`, "current")
+	}
+	patchTags(t, h, "a", `{"n":1}`)
+	expect(t, told(t, first, 1), `change a {"n":1}`)
+	patchTags(t, h, "a", `{"n":2}`)
+	h.Drain()
+	expect(t, told(t, late, 2), `change a {"n":1}`, `change a {"n":2}`)
+	expect(t, told(t, first, 1), `change a {"n":2}`)
+	for _, s := range []*engine.LiveQuery{first, late} {
+		if _, err := s.Next(t.Context(), time.Minute); engine.AsError(err).Code != engine.CodeClosed {
+			t.Errorf("after all that was there: %v", err)
+		}
+	}
+}
+
 // TestLiveQueryTime: a condition on the time moves rows without a commit, at
 // the nanosecond, and not before what a device did in the meantime is seen.
 func TestLiveQueryTime(t *testing.T) {
