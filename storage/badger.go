@@ -52,9 +52,8 @@ func openBadger(dir string, t tuning, log *badgerLog) (db *badger.DB, err error)
 // levelZeroMost is how many bytes of memtables gather in level 0, with the most memory, before they
 // are merged into the level below, which is rewritten whole each time: twice as many take a fifth of
 // the processor time from an update under full load. The price is paid by the slowest of updates that
-// come at a moderate rate, while a merge runs that is twice as large (at 5,000 a second a 99th
-// percentile of 12 to 15 ms instead of 8 to 10), and by the look-up of a key, which asks a filter in
-// memory for each table.
+// come at a moderate rate, while a merge runs that takes twice as long (threads.go), by the look-up of a
+// key, which asks a filter in memory for each table, and by a scan, which reads in each.
 const levelZeroMost = 1200 << 20
 
 // tableCompression: documents resemble one another, and the disk is often slower than Snappy.

@@ -23,7 +23,8 @@ type store interface {
 }
 
 // openStore opens one of the stores by its name. memory is what it may use for
-// memtables and caches, for those that have such a setting.
+// memtables and caches, and threads how many run Go (0: it leaves that alone), for
+// those that have such a setting.
 func openStore(name, dir string, memory int64, threads int) (store, error) {
 	switch name {
 	case "muster":
