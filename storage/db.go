@@ -32,6 +32,7 @@ type DB struct {
 	hash     maphash.Seed // of keys
 	recent   recent
 
+	opened   keptOf        // what Open has found
 	visible  atomic.Uint64 // newest sequence that readers see
 	newest   atomic.Int64  // time of the newest commit, Unix ns
 	settling settling
@@ -97,13 +98,16 @@ func (db *DB) start(heads map[string]*logHead) {
 }
 
 // Close waits for the transactions under way and for open Views, settles everything in Badger,
-// writes the final checkpoint and frees the directory. After it every call is ErrClosed.
+// writes what is kept (Options.Kept) and the final checkpoint, and frees the directory. After it every call is ErrClosed.
 func (db *DB) Close() error {
 	db.closed.Do(func() {
 		close(db.closing)
 		<-db.stopped
 		db.readers.close()
 		db.owned.Wait()
+		if db.failure() == nil {
+			db.keepWhat()
+		}
 		db.closeErr = db.shut()
 	})
 	return db.closeErr

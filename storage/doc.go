@@ -32,5 +32,6 @@
 // Messages (directory "messages") are append-only segment files with their own retention, never
 // Badger. Blobs (directory "blobs") are files named by their SHA-256, made by temporary name, sync,
 // rename and sync of the directory, counted by references in a table. Backup and restore are
-// streams of one snapshot, taken while serving; a restore starts a new epoch.
+// streams of one snapshot, taken while serving; a restore starts a new epoch. What a program has
+// computed from all records can be kept from one Close to the next Open (kept.go).
 package storage

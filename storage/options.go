@@ -30,6 +30,8 @@ type Options struct {
 	// their OnCommit functions and before any of their callers is answered. Like those it must
 	// not block or update. nil: nobody wants to know.
 	Published func(seq uint64)
+	// Kept is what Close leaves for the next Open; see DB.Kept.
+	Kept Kept
 	// Threads is how many threads run Go in this process, for a store that may set GOMAXPROCS: it lets
 	// more of them run while it merges tables, which computes for seconds. 0: it leaves it alone. Of
 	// several stores in a process only one may have it.

@@ -82,9 +82,15 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 	if m.restore != nil {
 		return db, nil
 	}
+	if m.repair {
+		if err := db.forgetKept(); err != nil {
+			return db, err
+		}
+	}
 	if err := db.climb(ctx, m); err != nil {
 		return db, err
 	}
+	db.opened = db.keptOf()
 	db.start(heads)
 	return db, nil
 }

@@ -34,6 +34,11 @@ func readText(fs fsys, name string, v any, peek func(line []byte) error) error {
 	if err != nil {
 		return err
 	}
+	return decodeText(name, b, v, peek)
+}
+
+// decodeText is readText of what was read from a file.
+func decodeText(name string, b []byte, v any, peek func(line []byte) error) error {
 	line, rest, ok := bytes.Cut(b, []byte("\n"))
 	if peek != nil {
 		if err := peek(line); err != nil {
