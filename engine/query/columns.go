@@ -105,3 +105,16 @@ func (c *Columns) Value(id string, p Path) (v Value, ok bool) {
 	defer c.mu.RUnlock()
 	return c.store.value(id, p)
 }
+
+// Has reports whether some row has a value at a path: a text, a boolean, null. Of a
+// number, which may need no dictionary, or a path without a column it says no.
+func (c *Columns) Has(p Path, v Value) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	l := c.store.locate(p)
+	if l.column == nil {
+		return false
+	}
+	code, ok := l.column.find(v)
+	return ok && l.column.entries[code].count() > 0
+}

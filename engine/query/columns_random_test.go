@@ -1,6 +1,7 @@
 package query
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -99,6 +100,11 @@ func TestRandomQueries(t *testing.T) {
 				f.apply(changes...)
 				if round%13 == 12 {
 					f.rebuild(1 + r.IntN(3))
+				}
+				if round%5 == 3 {
+					if err := f.restart(t); err != nil && (o.Memory+int64(o.MaxColumns) == 0 || !errors.Is(err, ErrPartial)) {
+						t.Fatal(err)
+					}
 				}
 				for range scaled(25) {
 					text := randomQuery(r)

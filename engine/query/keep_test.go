@@ -1,0 +1,141 @@
+package query
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// restart gives the rows to new columns, as a hub does that was stopped and started.
+func (f *fleet) restart(t testing.TB) error {
+	t.Helper()
+	var b bytes.Buffer
+	if err := f.columns.Keep(&b); err != nil {
+		return err
+	}
+	b.WriteString("behind")
+	next := NewColumns(f.columns.options)
+	if err := next.Restore(&b); err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != "behind" {
+		t.Fatalf("Restore left %q", b.String())
+	}
+	f.columns = next
+	return nil
+}
+
+func TestKeepKeepsAll(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	f := newFleet(ColumnOptions{})
+	var changes []Change
+	for range 3000 {
+		changes = append(changes, randomChange(r, 2000))
+	}
+	f.apply(changes...)
+	before := f.columns.Stats()
+	if err := f.restart(t); err != nil {
+		t.Fatal(err)
+	}
+	after := f.columns.Stats()
+	if before.Rows != after.Rows || before.Columns != after.Columns || after.Rows == 0 {
+		t.Fatalf("%+v, before %+v", after, before)
+	}
+	f.check(t)
+	// What comes afterwards is taken as if nothing had been.
+	for round := range 20 {
+		changes = nil
+		for range 300 {
+			changes = append(changes, randomChange(r, 2000+round*100))
+		}
+		f.apply(changes...)
+		f.check(t)
+	}
+}
+
+func TestKeepNothingPartial(t *testing.T) {
+	f := newFleet(ColumnOptions{MaxColumns: 2})
+	for i := range 5 {
+		f.apply(Change{ID: "d", Fields: []Field{{Path{"tags", fmt.Sprint("t", i)}, NumberValue(1)}}})
+	}
+	if err := f.restart(t); !errors.Is(err, ErrPartial) {
+		t.Fatal(err)
+	}
+	f = newFleet(ColumnOptions{})
+	b := f.columns.Build()
+	if err := f.restart(t); !errors.Is(err, ErrPartial) {
+		t.Fatal("while rows are loaded:", err)
+	}
+	b.Done()
+}
+
+// keptFleet is a small fleet with cells of every form, as Keep writes it.
+func keptFleet(t testing.TB) (*fleet, []byte) {
+	f := newFleet(ColumnOptions{})
+	for i := range 1200 {
+		f.apply(Change{ID: fmt.Sprintf("d%04d", i), Fields: []Field{
+			{Path{"tags"}, ObjectValue([]Member{{"site", StringValue(fmt.Sprint("s", i%3))}, {"serial", StringValue(fmt.Sprint(i))}})},
+			{Path{"properties", "reported", "t"}, NumberValue(float64(i) / 3)},
+			{Path{"properties", "reported", "list"}, ArrayValue([]Value{NumberValue(float64(i % 5)), NullValue()})},
+			{Path{"properties", "reported", "on"}, BoolValue(i%2 == 0)},
+		}})
+	}
+	f.apply(Change{ID: "d0007", Gone: true})
+	var b bytes.Buffer
+	if err := f.columns.Keep(&b); err != nil {
+		t.Fatal(err)
+	}
+	return f, b.Bytes()
+}
+
+func TestRestoreRefusesHalves(t *testing.T) {
+	f, kept := keptFleet(t)
+	query := "SELECT COUNT() AS n FROM devices WHERE tags.site = 's1' AND properties.reported.t > 100"
+	want, _ := f.all(t, query, 10)
+	for n := 0; n < len(kept); n += 1 + n/50 {
+		if err := f.columns.Restore(bytes.NewReader(kept[:n])); err == nil {
+			t.Fatalf("took %d bytes of %d", n, len(kept))
+		}
+	}
+	if got, _ := f.all(t, query, 10); !slices.Equal(got, want) {
+		t.Fatalf("a restore that failed changed rows: %s, want %s", got, want)
+	}
+}
+
+func TestRestoreRefusesWhatTakesTooMuch(t *testing.T) {
+	_, kept := keptFleet(t)
+	if err := newFleet(ColumnOptions{Memory: 4 << 10}).columns.Restore(bytes.NewReader(kept)); err == nil {
+		t.Fatal("no error")
+	}
+}
+
+// FuzzRestore: whatever is read, it is refused or is columns that answer.
+func FuzzRestore(f *testing.F) {
+	_, kept := keptFleet(f)
+	f.Add(kept)
+	small := newFleet(ColumnOptions{})
+	small.apply(Change{ID: "a", Fields: []Field{{Path{"tags", "x"}, ArrayValue(nil)}, {Path{"tags", "y"}, NumberValue(2)}}}, Change{ID: "b"})
+	var b bytes.Buffer
+	if err := small.columns.Keep(&b); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Fuzz(func(t *testing.T, kept []byte) {
+		x := newFleet(ColumnOptions{})
+		if x.columns.Restore(bytes.NewReader(kept)) != nil {
+			return
+		}
+		for _, text := range []string{
+			"SELECT COUNT() AS n FROM devices WHERE tags.x = 's1' OR properties.reported.t > 100",
+			"SELECT tags.site AS s, COUNT() AS n FROM devices GROUP BY tags.site",
+			"SELECT deviceId, properties.reported.list AS l FROM devices",
+		} {
+			x.all(t, text, 1000)
+		}
+		x.columns.Apply([]Change{{ID: "a", Gone: true}, {ID: "d0001", Fields: []Field{{Path{"tags"}, NullValue()}}}, {ID: "new", Fields: []Field{{Path{"tags", "site"}, StringValue("s1")}}}})
+		x.columns.Apply(nil)
+	})
+}
