@@ -112,6 +112,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	}
 	queries := newQueries(o.Columns, &limits)
 	o.Storage.Published = queries.published
+	o.Storage.Kept = storage.Kept{Version: keptVersion(o.Version), Write: queries.keep}
 	db, err := storage.Open(ctx, o.Storage)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,8 @@ import (
 // The columns are built when the hub starts, from a snapshot, while devices
 // and reads are served. What changes meanwhile is only noted, and read again
 // afterwards: the notes are bounded by the number of rows, however long it takes.
+// A hub that was shut down has kept its columns (query_kept.go): then only the
+// second half is to be done.
 const (
 	buildChunk  = 2048            // twins that a goroutine decodes in one go
 	buildLast   = 256             // rows that may be read while commits wait
@@ -37,9 +39,15 @@ func (q *queries) close() {
 }
 
 func (q *queries) build(ctx context.Context) {
-	for {
+	for first := true; ; first = false {
 		begun := time.Now()
-		err := q.load(ctx)
+		var err error
+		if !first || !q.restore() {
+			err = q.load(ctx)
+		}
+		if err == nil {
+			err = q.catchUpAll(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -56,7 +64,7 @@ func (q *queries) build(ctx context.Context) {
 	}
 }
 
-// load builds the columns and lets changes in.
+// load builds the columns from a snapshot.
 func (q *queries) load(ctx context.Context) error {
 	q.mu.Lock()
 	for i := range q.dirty {
@@ -86,6 +94,11 @@ func (q *queries) load(ctx context.Context) error {
 	for i := range builders {
 		builders[i].Done()
 	}
+	return nil
+}
+
+// catchUpAll takes what has changed since the rows were read, and lets changes in.
+func (q *queries) catchUpAll(ctx context.Context) error {
 	for round := 0; ; round++ {
 		done, err := q.catchUp(ctx, round)
 		if done || err != nil {

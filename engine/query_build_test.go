@@ -13,9 +13,14 @@ import (
 	"github.com/muster-hub/muster/engine/enginetest"
 )
 
-// Devices change, come and go while the columns are built: none of it is lost,
-// nothing is taken twice or in the wrong order.
+// Devices change, come and go while the columns are built, or read that were kept:
+// none of it is lost, nothing is taken twice or in the wrong order.
 func TestColumnsAreBuiltWhileDevicesChange(t *testing.T) {
+	t.Run("built", func(t *testing.T) { columnsWhileDevicesChange(t, killed) })
+	t.Run("kept", func(t *testing.T) { columnsWhileDevicesChange(t, func(testing.TB, string) {}) })
+}
+
+func columnsWhileDevicesChange(t *testing.T, between func(t testing.TB, dir string)) {
 	const devices, writers = 4000, 16
 	dir := t.TempDir()
 	owner, ctx := enginetest.Owner(), context.Background()
@@ -29,9 +34,11 @@ func TestColumnsAreBuiltWhileDevicesChange(t *testing.T) {
 			t.Fatal(failed, err)
 		}
 	}
+	rows(t, h, "SELECT COUNT() AS n FROM devices") // they are whole
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}
+	between(t, dir)
 	h = openAt(t, dir)
 	var before atomic.Int64
 	var wg sync.WaitGroup

@@ -167,11 +167,17 @@ func (f *rowFields) sectionChange(k twin.Kind, before, after *twin.Section) {
 	f.version(after)
 }
 
+// What connectionState may be.
+const (
+	stateConnected    = "Connected"
+	stateDisconnected = "Disconnected"
+)
+
 // presence adds what is known of the identity's connection.
 func (f *rowFields) presence(p presenceRecord, connected bool) {
-	state := "Disconnected"
+	state := stateDisconnected
 	if connected {
-		state = "Connected"
+		state = stateConnected
 	}
 	f.text(rowPaths.connectionState, state)
 	f.time(rowPaths.lastActivityTime, p.Activity)

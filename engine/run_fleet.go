@@ -89,7 +89,7 @@ func newFleetPath(name string) (fleetPath, error) {
 // value is what stands at the path in a row.
 func (p *fleetPath) value(v query.Value) query.Value {
 	if p.connected {
-		return query.BoolValue(v.Text() == "Connected")
+		return query.BoolValue(v.Text() == stateConnected)
 	}
 	return v
 }

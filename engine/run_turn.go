@@ -416,7 +416,7 @@ func (r *runInTx) timeOut(w pattern.World, now time.Time) error {
 func withConnected(doc query.Value) query.Value {
 	members := slices.Clone(doc.Members())
 	there := slices.ContainsFunc(members, func(m query.Member) bool {
-		return m.Key == "connectionState" && m.Value.Text() == "Connected"
+		return m.Key == "connectionState" && m.Value.Text() == stateConnected
 	})
 	return query.ObjectValue(append(members, query.Member{Key: "connected", Value: query.BoolValue(there)}))
 }

@@ -180,7 +180,7 @@ func asOf(doc query.Value, c *candidate) query.Value {
 	case doc.Kind() == query.Undefined:
 		return doc
 	case c.kind == changeConnected:
-		replaced["connectionState"] = query.StringValue("Connected")
+		replaced["connectionState"] = query.StringValue(stateConnected)
 	case c.kind == changeDisconnected:
 		replaced["connectionState"] = query.StringValue("Disconnected")
 	case c.twin == nil:
