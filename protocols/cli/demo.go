@@ -51,10 +51,19 @@ func (c *demoStartCmd) Run(a *app) error {
 	defer stop()
 	began := time.Now()
 	made, err := fleet.Prepare(ctx)
+	others := func() bool { return made.Connected > c.Devices/2 && !c.Force }
+	for wait := demoLeaves; err == nil && others() && wait > 0; wait -= demoLook {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(demoLook):
+		}
+		made, err = fleet.Prepare(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	if made.Connected > c.Devices/2 && !c.Force {
+	if others() {
 		return &problem{
 			exit: ExitConflict, what: fmt.Sprintf("%d of the demo's devices are connected already", made.Connected),
 			why: "two demos would take each other's connections over", next: "Stop the other `muster demo`, or add --force.",
@@ -69,6 +78,12 @@ func (c *demoStartCmd) Run(a *app) error {
 	a.printf("  Ctrl-C stops the devices; `muster demo clean` removes them.\n\n")
 	return c.watch(a, fleet)
 }
+
+// A demo that was stopped a moment ago may still be leaving: a new one waits for it.
+const (
+	demoLeaves = 2 * time.Second
+	demoLook   = 100 * time.Millisecond
+)
 
 // printf writes to standard output; when it is gone the next status line says
 // so.
