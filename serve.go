@@ -86,7 +86,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 			Dir: f.Data, Logger: log, Memory: memory.store, Built: b.date, Reserve: int64(f.Reserve), MasterKeyFile: f.MasterKeyFile,
 			Threads: threads,
 		},
-		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version, Deliver: deliverBy(outgoing), Backups: backupPlan(f),
+		Hosts: f.Host, Profile: engine.Profile(f.Limits), Logger: log, Version: b.version, Build: thisBinary(), Deliver: deliverBy(outgoing), Backups: backupPlan(f),
 		FileNotifications: f.FileNotes, Columns: memory.columns, Fetch: fetchBy(outgoing), Shipped: shipped, Scripts: scripts,
 	})
 	if err != nil {
@@ -330,4 +330,18 @@ func (a announcement) banner() string {
 	}
 	fmt.Fprintf(&b, "ready in %d ms\n", a.ready.Milliseconds())
 	return b.String()
+}
+
+// thisBinary tells the file that runs from others that were built from nearly the
+// same; "" if that can't be said.
+func thisBinary() string {
+	name, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	st, err := os.Stat(name)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d bytes of %s", st.Size(), st.ModTime().UTC().Format(time.RFC3339Nano))
 }

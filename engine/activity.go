@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/muster-hub/muster/engine/query"
 	"github.com/muster-hub/muster/storage"
 )
 
@@ -109,8 +108,6 @@ func (h *Hub) storeSessionlessTx(tx *storage.Tx, id TwinID, t time.Time) error {
 		return nil
 	}
 	p.Activity = t
-	var f rowFields
-	f.time(rowPaths.lastActivityTime, t)
-	h.queries.changeTx(tx, id, query.Change{Fields: f.list})
+	h.queries.activityTx(tx, id, t)
 	return presenceTable.Put(tx, id.key(), p)
 }

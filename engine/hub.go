@@ -21,7 +21,11 @@ type Options struct {
 	Hosts   []string // names of the hub that tokens may carry; the first is canonical and printed
 	Profile Profile  // limits; empty = ProfileDefault
 	Logger  *slog.Logger
-	Version string  // the binary's, shown by Info
+	Version string // the binary's, shown by Info
+	// Build tells one binary from another, also of the same version: the columns of
+	// queries, when they are kept over a restart, are only taken over by the same one.
+	// Without it none are kept.
+	Build   string
 	Deliver Deliver // posts to webhooks; without it they are kept and nothing is sent
 	Backups BackupPlan
 	// Columns is what the columns of queries may take, in bytes; 0 is 256 MiB.
@@ -112,7 +116,9 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 	}
 	queries := newQueries(o.Columns, &limits)
 	o.Storage.Published = queries.published
-	o.Storage.Kept = storage.Kept{Version: keptVersion(o.Version), Write: queries.keep}
+	if queries.made = o.Build; o.Build != "" {
+		o.Storage.Kept = storage.Kept{Version: keptBy(o.Build), Write: queries.keep}
+	}
 	db, err := storage.Open(ctx, o.Storage)
 	if err != nil {
 		return nil, err

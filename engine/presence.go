@@ -109,8 +109,11 @@ func (h *Hub) recordEnd(s *Session, cause *Error) {
 		if known, err := s.isIdentityTx(tx); !known {
 			return err
 		}
+		// The session may have been active since the columns were told of its end.
+		p := s.presence(now)
+		h.queries.activityTx(tx, s.id, p.Activity)
 		return errors.Join(
-			presenceTable.Put(tx, s.id.key(), s.presence(now)),
+			presenceTable.Put(tx, s.id.key(), p),
 			appendLeft(tx, Caller{Principal: s.connection.Grant.Principal}, s.id, cause.Message),
 		)
 	})

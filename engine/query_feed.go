@@ -32,6 +32,7 @@ const columnMemory = 256 << 20
 // finds it with the next query.
 type queries struct {
 	hub     *Hub
+	made    string                       // Options.Build
 	pending [querySources][]query.Change // of the group that is being published; the committer's alone
 	lists   resultLists
 	slots   chan struct{} // of queries that run
@@ -97,6 +98,19 @@ func (q *queries) sectionTx(tx *storage.Tx, id TwinID, k twin.Kind, before, afte
 	q.changeTx(tx, id, query.Change{Fields: f.list})
 }
 
+// activityTx hands over when an identity without a session was active last. Of one
+// that has a session by then, that is known better.
+func (q *queries) activityTx(tx *storage.Tx, id TwinID, t time.Time) {
+	source, row := id.row()
+	var f rowFields
+	f.time(rowPaths.lastActivityTime, t)
+	tx.OnCommit(func(uint64) {
+		if q.hub.sessions.get(id) == nil {
+			q.pending[source] = append(q.pending[source], query.Change{ID: row, Fields: f.list})
+		}
+	})
+}
+
 // published takes the changes of a group. The committer calls it.
 func (q *queries) published(seq uint64) {
 	if len(q.pending[query.Devices])+len(q.pending[query.Modules]) == 0 {
@@ -160,6 +174,12 @@ func (q *queries) takeActivity() {
 		source, row := id.row()
 		var f rowFields
 		f.time(rowPaths.lastActivityTime, t)
+		if v, ok := q.columns[source].Value(row, rowPaths.lastActivityTime); ok {
+			// A session that has ended since may have been active later.
+			if before, err := time.Parse(twinTimeLayout, v.Text()); err == nil && !t.After(before) {
+				return
+			}
+		}
 		if v, ok := q.columns[source].Value(row, rowPaths.deviceID); !ok || v.Kind() != query.Undefined {
 			changes[source] = append(changes[source], query.Change{ID: row, Fields: f.list})
 		}

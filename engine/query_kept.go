@@ -12,21 +12,21 @@ import (
 	"github.com/muster-hub/muster/storage"
 )
 
-// keptColumns counts the changes of what the columns hold of the same records: a
-// new property, another path. It needs to change for builds that have no revision.
-const keptColumns = 1
+// keptBy names whose columns are kept, and taken over: another build may make
+// others of the same records.
+func keptBy(build string) string { return "columns of " + build }
 
-// keptVersion names what the columns of this build hold. Another build may make
-// others of the same records, so each revision has its own.
-func keptVersion(version string) string { return fmt.Sprintf("columns %d of %s", keptColumns, version) }
-
-// keep writes the columns when the store closes, for the next start. No session is
-// left then, and all that was known of activity is stored.
+// keep writes the columns when the store closes, for the next start. They must be
+// what a build from the store would be: whole, without a session, and with no time
+// of activity that could not be stored.
 func (q *queries) keep(w io.Writer) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.live {
 		return errors.New("the columns of queries were not built yet")
+	}
+	if n := uint64(q.hub.count.presenceLost.Load()) + q.hub.db.Stats().DroppedSubmits; n > 0 {
+		return fmt.Errorf("%d changes of presence could not be stored", n)
 	}
 	for _, c := range q.columns {
 		if c.Has(rowPaths.connectionState, query.StringValue(stateConnected)) {
@@ -42,7 +42,10 @@ func (q *queries) keep(w io.Writer) error {
 // restore takes the columns that the run before has kept, and reports whether it
 // did. What has changed since the store was opened is in dirty.
 func (q *queries) restore() bool {
-	err := q.hub.db.Kept(keptVersion(q.hub.about.version), func(r *bufio.Reader) error {
+	if q.made == "" {
+		return false
+	}
+	err := q.hub.db.Kept(keptBy(q.made), func(r *bufio.Reader) error {
 		for _, c := range q.columns {
 			if err := c.Restore(r); err != nil {
 				return err

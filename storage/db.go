@@ -98,16 +98,13 @@ func (db *DB) start(heads map[string]*logHead) {
 }
 
 // Close waits for the transactions under way and for open Views, settles everything in Badger,
-// writes what is kept (Options.Kept) and the final checkpoint, and frees the directory. After it every call is ErrClosed.
+// writes the final checkpoint and what is kept (Options.Kept), and frees the directory. After it every call is ErrClosed.
 func (db *DB) Close() error {
 	db.closed.Do(func() {
 		close(db.closing)
 		<-db.stopped
 		db.readers.close()
 		db.owned.Wait()
-		if db.failure() == nil {
-			db.keepWhat()
-		}
 		db.closeErr = db.shut()
 	})
 	return db.closeErr
@@ -123,6 +120,9 @@ func (db *DB) shut() error {
 			err = db.writeCheckpoint(db.settling.applied.Load(), m, nil, true)
 		}
 		errs = append(errs, err)
+		if err == nil {
+			db.keepWhat() // last: it may take a while, and all else is done
+		}
 	}
 	errs = append(errs, db.messages.close(), db.journal.close(), unlockDir(db.lock))
 	return errors.Join(errs...)

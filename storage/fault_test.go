@@ -326,8 +326,15 @@ func TestOpenWithoutSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer.setFree(1 << 20)
+	kept := filepath.Join(o.Dir, keptFile) // what only saves time goes first
+	if err := os.WriteFile(kept, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := openWith(t.Context(), o, layer, small()); !errors.Is(err, ErrReserve) {
 		t.Errorf("a store with 1 MiB free: got %v, want %v", err, ErrReserve)
+	}
+	if _, err := os.Stat(kept); !os.IsNotExist(err) {
+		t.Errorf("what was kept is still there: %v", err)
 	}
 	layer.setFree(0)
 	db = mustOpen(t, o, layer, small())

@@ -3,6 +3,7 @@ package storage
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -16,13 +17,14 @@ import (
 type Kept struct {
 	// Version names the form of the content. What was kept in another one is not given back.
 	Version string
-	// Write writes the content; Close calls it when the last transaction is over, once. After an
-	// error nothing is kept, and Close goes on. nil: there is nothing to keep.
+	// Write writes the content; Close calls it when everything else is done, once. After an error
+	// or a panic nothing is kept. nil: there is nothing to keep.
 	Write func(w io.Writer) error
 }
 
 const (
 	keptFile = "KEPT"
+	keptHalf = ".tmp" // behind its name while it is written
 	// The file begins with keptHead as FORMAT is written, filled up with spaces to so many bytes.
 	keptHeadSize = 1024
 	keptBuffer   = 1 << 20
@@ -43,22 +45,30 @@ type keptOf struct {
 	Newest   int64  `json:"newest"` // time of the newest commit, Unix ns
 }
 
-// forgetKept is for what changes records without a commit.
+// forgetKept removes what was kept, for good.
 func (db *DB) forgetKept() error {
-	err := db.fs.Remove(db.path(keptFile))
-	if os.IsNotExist(err) {
+	removed := false
+	for _, name := range []string{keptFile, keptFile + keptHalf} {
+		err := db.fs.Remove(db.path(name))
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		removed = removed || err == nil
+	}
+	if !removed {
 		return nil
 	}
-	return err
+	return db.fs.SyncDir(db.opt.Dir)
 }
 
 func (db *DB) keptOf() keptOf {
 	return keptOf{db.format.EpochID, db.visible.Load(), db.newest.Load()}
 }
 
-// keepWhat writes what Options.Kept has; db is closing, and nothing changes any more.
+// keepWhat writes what Options.Kept has; db is closing, and nothing changes any more. After a
+// callback has panicked the program may not know what was committed.
 func (db *DB) keepWhat() {
-	if db.opt.Kept.Write == nil {
+	if db.opt.Kept.Write == nil || db.trouble.Load() != nil {
 		return
 	}
 	began := time.Now()
@@ -72,17 +82,13 @@ func (db *DB) keepWhat() {
 
 func (db *DB) writeKept() (n int64, err error) {
 	name := db.path(keptFile)
-	tmp := name + ".tmp"
+	tmp := name + keptHalf
 	f, err := db.fs.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return 0, err
 	}
 	w := &keptWriter{db: db, file: f}
-	buffered := bufio.NewWriterSize(w, keptBuffer)
-	if err = db.opt.Kept.Write(buffered); err == nil {
-		err = buffered.Flush()
-	}
-	if err == nil {
+	if err = w.fill(db.opt.Kept.Write); err == nil {
 		err = w.finish(keptHead{db.opt.Kept.Version, w.size, fmt.Sprintf("%08x", w.sum), db.keptOf()})
 	}
 	if cerr := f.Close(); err == nil {
@@ -105,8 +111,26 @@ type keptWriter struct {
 	sum  uint32
 }
 
+func (w *keptWriter) fill(write func(w io.Writer) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("what was to be kept panicked: %v", p)
+		}
+	}()
+	buffered := bufio.NewWriterSize(w, keptBuffer)
+	if err := write(buffered); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
 func (w *keptWriter) Write(b []byte) (int, error) {
-	if err := w.db.space.check(time.Now(), false); err != nil {
+	// The guard looks once a second; what was written since is taken off.
+	free, err := w.db.space.look(time.Now())
+	if err == nil && free-w.size-int64(len(b)) < w.db.space.reserve {
+		err = fmt.Errorf("%w: %d MiB are free, %d MiB are reserved", ErrReserve, free>>20, w.db.space.reserve>>20)
+	}
+	if err != nil {
 		return 0, err
 	}
 	n, err := w.file.WriteAt(b, keptHeadSize+w.size)
@@ -134,7 +158,7 @@ func (w *keptWriter) finish(head keptHead) error {
 // has found: not when the store was killed since, or repaired, or restored. What was committed since
 // Open is not in it. It can be had once. Errors: ErrNotFound when there is nothing of the kind,
 // ErrCorrupt when the file is damaged (nobody needs to do anything), ErrClosed, and read's.
-func (db *DB) Kept(version string, read func(r *bufio.Reader) error) (err error) {
+func (db *DB) Kept(version string, read func(r *bufio.Reader) error) error {
 	snap, err := db.newSnapshot() // Close waits for it
 	if err != nil {
 		return err
@@ -143,18 +167,17 @@ func (db *DB) Kept(version string, read func(r *bufio.Reader) error) (err error)
 	name := db.path(keptFile)
 	f, err := db.fs.OpenFile(name, os.O_RDONLY, 0)
 	if os.IsNotExist(err) {
-		return fmt.Errorf("%w: nothing was kept", ErrNotFound)
+		return errors.Join(fmt.Errorf("%w: nothing was kept", ErrNotFound), db.forgetKept())
 	}
 	if err != nil {
 		return err
 	}
-	// It is of no use any more, whatever happens.
-	defer func() {
-		_ = f.Close()
-		if rerr := db.fs.Remove(name); err == nil {
-			err = rerr
-		}
-	}()
+	defer func() { _ = f.Close() }()
+	// It is of no use any more, whatever happens: should reading it kill the process, the next start
+	// must not try again.
+	if err := db.forgetKept(); err != nil {
+		return err
+	}
 	head, err := readKeptHead(f, name)
 	if err != nil {
 		return err

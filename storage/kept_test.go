@@ -146,6 +146,7 @@ func TestKeepingFails(t *testing.T) {
 				return io.ErrUnexpectedEOF
 			}
 		},
+		"a panic":            func(o *Options) { o.Kept.Write = func(io.Writer) error { panic("it is broken") } },
 		"no room":            func(o *Options) { o.Reserve = 1 << 60 },
 		"a version too long": func(o *Options) { o.Kept.Version = strings.Repeat("v", keptHeadSize) },
 	} {

@@ -65,6 +65,11 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 		o.Logger.Warn("this file system's behavior at a power cut is not known to be safe; use ext4, xfs or btrfs",
 			"dir", o.Dir, "type", fmt.Sprintf("%#x", kind))
 	}
+	if m.repair { // what is lost from here on may leave the sequence as it was
+		if err := db.forgetKept(); err != nil {
+			return db, err
+		}
+	}
 	ckpt, err := db.identify(tune, m)
 	if err != nil {
 		return db, err
@@ -81,11 +86,6 @@ func recoverStore(ctx context.Context, o Options, fs fsys, tune tuning, m mode) 
 	}
 	if m.restore != nil {
 		return db, nil
-	}
-	if m.repair {
-		if err := db.forgetKept(); err != nil {
-			return db, err
-		}
 	}
 	if err := db.climb(ctx, m); err != nil {
 		return db, err
@@ -155,7 +155,12 @@ func (db *DB) identify(tune tuning, m mode) (checkpoint, error) {
 		reserve = computedReserve(db.tune)
 	}
 	db.space = &spaceGuard{fs: fs, dir: o.Dir, reserve: reserve}
-	if err := db.space.checkOpen(openNeeds(db.tune, o.CheckpointBytes)); err != nil {
+	err = db.space.checkOpen(openNeeds(db.tune, o.CheckpointBytes))
+	if err != nil && db.forgetKept() == nil { // which only saves time
+		db.space.looked = time.Time{}
+		err = db.space.checkOpen(openNeeds(db.tune, o.CheckpointBytes))
+	}
+	if err != nil {
 		return checkpoint{}, err
 	}
 	db.queue = make(chan *request, db.tune.queue)

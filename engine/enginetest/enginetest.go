@@ -36,7 +36,7 @@ func New(tb testing.TB, options ...Option) *engine.Hub {
 	tb.Helper()
 	o := engine.Options{
 		Storage: storage.Options{Memory: 64 << 20},
-		Hosts:   []string{HostName, "localhost"}, Version: "test",
+		Hosts:   []string{HostName, "localhost"}, Version: "test", Build: "test",
 	}
 	for _, f := range options {
 		f(&o)

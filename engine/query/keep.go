@@ -14,6 +14,9 @@ import (
 // texts and cells. Hashes, counts and sizes are computed when it is read, which also
 // shows whether it fits together.
 
+// holesMost is how many times as many ordinals as rows are taken over.
+const holesMost = 8
+
 // ErrPartial is the error of Keep when some paths have no column: a new build may
 // have room for them, so these columns are not worth keeping.
 var ErrPartial = errors.New("some paths have no column")
@@ -154,6 +157,12 @@ func (s *store) restore(dec *gob.Decoder) error {
 	if rows.Ordinals < 0 || rows.Ordinals >= 1<<31 || len(rows.Alive) != (rows.Ordinals+stripeRows-1)/stripeRows*stripeRows/64 {
 		return errors.New("the rows are not as many as they should be")
 	}
+	for _, w := range rows.Alive {
+		s.count += bits.OnesCount64(w)
+	}
+	if rows.Ordinals > holesMost*(s.count+stripeRows) {
+		return errors.New("most rows are gone: a new build takes less memory")
+	}
 	if err := s.restoreIDs(dec, &rows); err != nil {
 		return err
 	}
@@ -173,9 +182,6 @@ func (s *store) restore(dec *gob.Decoder) error {
 }
 
 func (s *store) restoreIDs(dec *gob.Decoder, rows *keptRows) error {
-	for _, w := range rows.Alive {
-		s.count += bits.OnesCount64(w)
-	}
 	s.ids.places = make([]uint32, 0, rows.Ordinals)
 	for from := 0; from < rows.Ordinals; from += stripeRows {
 		var ids keptTexts
@@ -287,7 +293,7 @@ func (c *column) restoreStripe(k *keptStripe, rows *store, counts []uint32) erro
 	base, known := uint32(k.Number)<<stripeBits, true
 	s.each(func(at uint32, x cell) {
 		switch {
-		case !rows.isAlive(base + at):
+		case !rows.isAlive(base + at), x == codeCell(codeUndefined), x.coded() && x != codeCell(x.code()):
 			known = false
 		case !x.coded():
 			c.kinds[Number]++

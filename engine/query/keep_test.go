@@ -45,6 +45,7 @@ func TestKeepKeepsAll(t *testing.T) {
 		t.Fatalf("%+v, before %+v", after, before)
 	}
 	f.check(t)
+	f.columns.checkCounts(t)
 	// What comes afterwards is taken as if nothing had been.
 	for round := range 20 {
 		changes = nil
@@ -53,6 +54,7 @@ func TestKeepKeepsAll(t *testing.T) {
 		}
 		f.apply(changes...)
 		f.check(t)
+		f.columns.checkCounts(t)
 	}
 }
 
@@ -112,6 +114,56 @@ func TestRestoreRefusesWhatTakesTooMuch(t *testing.T) {
 	}
 }
 
+// checkCounts counts what columns have counted.
+func (c *Columns) checkCounts(t testing.TB) {
+	t.Helper()
+	s := c.store
+	s.each(func(n *node) {
+		counts, used, kinds := map[uint32]uint32{}, 0, [Object + 1]int{}
+		for number, stripe := range n.column.stripes {
+			if stripe == nil {
+				continue
+			}
+			in := 0
+			stripe.each(func(at uint32, x cell) {
+				in++
+				if !s.isAlive(uint32(number)<<stripeBits + at) {
+					t.Fatalf("%q has a value for a row that is gone", n.path())
+				}
+				kind := Number
+				if x.coded() {
+					counts[x.code()]++
+					kind = n.column.entries[x.code()].kind()
+				}
+				kinds[kind]++
+			})
+			if in != stripe.used {
+				t.Fatalf("%q, stripe %d: %d rows, not %d", n.path(), number, in, stripe.used)
+			}
+			used += in
+		}
+		kinds[Undefined] = n.column.kinds[Undefined]
+		if used != n.column.used || kinds != n.column.kinds {
+			t.Fatalf("%q: %d rows of kinds %v, not %d of %v", n.path(), used, kinds, n.column.used, n.column.kinds)
+		}
+		live := 0
+		for code, e := range n.column.entries {
+			if e.count() != counts[uint32(code)] {
+				t.Fatalf("%q: code %d is counted %d times, and there %d times", n.path(), code, e.count(), counts[uint32(code)])
+			}
+			if uint32(code) >= firstCode && e.count() > 0 {
+				live++
+				if got, ok := n.column.find(n.column.value(uint32(code))); !ok || got != uint32(code) {
+					t.Fatalf("%q: code %d is not found by its value", n.path(), code)
+				}
+			}
+		}
+		if live != n.column.live {
+			t.Fatalf("%q: %d values, not %d", n.path(), live, n.column.live)
+		}
+	})
+}
+
 // FuzzRestore: whatever is read, it is refused or is columns that answer.
 func FuzzRestore(f *testing.F) {
 	_, kept := keptFleet(f)
@@ -128,6 +180,7 @@ func FuzzRestore(f *testing.F) {
 		if x.columns.Restore(bytes.NewReader(kept)) != nil {
 			return
 		}
+		x.columns.checkCounts(t)
 		for _, text := range []string{
 			"SELECT COUNT() AS n FROM devices WHERE tags.x = 's1' OR properties.reported.t > 100",
 			"SELECT tags.site AS s, COUNT() AS n FROM devices GROUP BY tags.site",
