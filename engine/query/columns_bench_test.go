@@ -132,6 +132,7 @@ func BenchmarkQuery(b *testing.B) {
 	c := benchColumns(b)
 	for _, q := range []struct{ name, text string }{
 		{"equality and range", "SELECT * FROM devices WHERE tags.site = 'site-7' AND reported.battery < 20"},
+		{"equality and range of bytes", "SELECT TOP 100 * FROM devices WHERE tags.country = 'c7' AND reported.errorCode < 8"},
 		{"range alone", "SELECT * FROM devices WHERE reported.battery < 20"},
 		{"rare", "SELECT * FROM devices WHERE tags.rack = 'rack-77' AND reported.temperature > 50"},
 		{"group where", "SELECT tags.site, COUNT() AS n FROM devices WHERE reported.battery < 20 GROUP BY tags.site"},

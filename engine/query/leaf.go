@@ -243,16 +243,24 @@ func (t *columnTest) filterOne(b *block, codes []uint8) {
 	}
 }
 
-// equalBytes returns a bit for each of 64 bytes that is the wanted one.
-func equalBytes(row *[64]uint8, want uint8) (m uint64) {
-	const ones, low = 0x0101010101010101, 0x7f7f7f7f7f7f7f7f
+// equalBytes returns a bit for each of 64 bytes that is the wanted one. Eight bytes are compared
+// at a time, in one word: a byte's high bit says that it is another one. The bits of the eight
+// words come together in one, byte by byte, which is then transposed as a matrix of 8 by 8 (Warren,
+// Hacker's Delight, 7-3).
+func equalBytes(row *[64]uint8, want uint8) uint64 {
+	const ones, low, high = 0x0101010101010101, 0x7f7f7f7f7f7f7f7f, 0x8080808080808080
 	pattern := uint64(want) * ones
-	for k := 0; k < 64; k += 8 {
-		x := bytesof.LittleEndian.Uint64(row[k:]) ^ pattern
-		zero := ^((x&low + low) | x | low) // the high bit of each byte that is 0
-		m |= (zero >> 7 * 0x0102040810204080 >> 56) << (k & 63)
+	other := func(k int) uint64 {
+		x := bytesof.LittleEndian.Uint64(row[k*8:]) ^ pattern
+		return (x&low + low | x) & high
 	}
-	return m
+	m := other(0)>>7 | other(1)>>6 | other(2)>>5 | other(3)>>4 | other(4)>>3 | other(5)>>2 | other(6)>>1 | other(7)
+	t := (m ^ m>>7) & 0x00aa00aa00aa00aa
+	m ^= t ^ t<<7
+	t = (m ^ m>>14) & 0x0000cccc0000cccc
+	m ^= t ^ t<<14
+	t = (m ^ m>>28) & 0x00000000f0f0f0f0
+	return ^(m ^ t ^ t<<28)
 }
 
 func (t *columnTest) filterTwo(b *block, codes []uint16) {

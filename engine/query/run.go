@@ -34,6 +34,7 @@ type run struct {
 	sinkCost float64 // nanoseconds that a selected row takes then, roughly
 	began    time.Time
 	locked   time.Time // since when the lock is held
+	yielded  time.Time // when others had their turn
 	holding  int64     // bytes
 }
 
@@ -49,7 +50,7 @@ func (c *Columns) Run(ctx context.Context, q *Query, a Ask) (*Page, error) {
 	}
 	began := time.Now()
 	for range replans {
-		r := &run{ctx: ctx, columns: c, query: q, ask: a, plan: &Plan{}, began: began}
+		r := &run{ctx: ctx, columns: c, query: q, ask: a, plan: &Plan{}, began: began, yielded: began}
 		page, err := r.run()
 		if !errors.Is(err, errReplan) {
 			return page, err
@@ -204,7 +205,10 @@ func (c *condition) seeds() ([]uint32, bool) {
 
 // check returns why the query must stop, if it must.
 func (r *run) check(step string) error {
-	runtime.Gosched() // who waits for a commit takes turns with queries, and needs little
+	if now := time.Now(); now.Sub(r.yielded) > lockTime {
+		runtime.Gosched() // who waits for a commit takes turns with queries, and needs little
+		r.yielded = now
+	}
 	if err := r.ctx.Err(); err != nil {
 		return err
 	}
