@@ -3,16 +3,23 @@ package storage
 import (
 	"bytes"
 	"sync"
+	"sync/atomic"
 )
 
-// recordCache keeps the newest framed values of records that are read and written again and
-// again, as a twin is, so that such a transaction need not search Badger's levels. It is filled
-// by the goroutine that makes groups visible, never by readers: an entry is always the newest
-// version of its key that was applied, and a snapshot may use it when the version is not younger
-// than the snapshot.
+// recordCache keeps the newest framed values of records that are used again and again, so that
+// their readers need not search Badger's levels and unpack a block for each, of which 4 KiB have
+// room for two or three twins. Two kinds of record are: what one transaction has read and written,
+// as a twin is, taken over by the goroutine that makes groups visible; and what readers have found
+// in Badger (offer). An entry is always the newest version of its key that was applied, and a
+// snapshot may use it when the version is not younger than the snapshot.
 type recordCache struct {
 	shards [64]cacheShard
+	asked  [askedKeys]atomic.Uint32 // parts of the hashes of keys that were found in Badger lately
 }
+
+// askedKeys is how many keys are remembered until they are asked for again, at most: so many pages
+// of queries and other readers can come between.
+const askedKeys = 1 << 18
 
 // A shard knows one key for each hash: of two keys with one hash, the later drops the other.
 type cacheShard struct {
@@ -63,8 +70,8 @@ func (c *recordCache) get(key []byte, hash, at uint64) ([]byte, bool) {
 func (c *recordCache) apply(writes []pair, seq uint64) {
 	for i := range writes {
 		w := &writes[i]
-		if w.key[0] == prefixIndex[0] || w.key[0] == prefixLog[0] {
-			continue // these are only scanned, and never kept
+		if scannedOnly(w.key) {
+			continue // never kept
 		}
 		s := c.shard(w.hash)
 		s.mu.Lock()
@@ -76,6 +83,34 @@ func (c *recordCache) apply(writes []pair, seq uint64) {
 		s.mu.Unlock()
 	}
 }
+
+// offer takes over what a snapshot of sequence at has read from Badger: at once while half of the
+// cache is free, and else when it is read for the second time, so that who goes through all records
+// once, as an export does, takes no room from what is used again.
+//
+// The value must be the newest version, and stays so: who writes the key is in recent before its
+// group reaches apply, which then waits for the shard or came first.
+func (c *recordCache) offer(e cachedValue, hash, at uint64, written *recent) {
+	if scannedOnly(e.key) {
+		return
+	}
+	mark := uint32(hash>>32) | 1
+	again := c.asked[hash%askedKeys].Swap(mark) == mark
+	s := c.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !again && s.bytes+e.size() > s.most/2 || written.after(hash, at) {
+		return
+	}
+	if _, _, err := unframe(e.key, e.value); err != nil {
+		return // whoever reads it is told so each time
+	}
+	e.value = bytes.Clone(e.value) // it lies in a block
+	s.put(hash, e)
+}
+
+// scannedOnly tells keys that nobody reads one by one.
+func scannedOnly(key []byte) bool { return key[0] == prefixIndex[0] || key[0] == prefixLog[0] }
 
 func (s *cacheShard) put(hash uint64, e cachedValue) {
 	if e.size() > s.most/4 {

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -106,6 +107,17 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// inCache is how many records the cache has.
+func inCache(db *DB) (n int) {
+	for i := range db.cache.shards {
+		s := &db.cache.shards[i]
+		s.mu.Lock()
+		n += len(s.byHash)
+		s.mu.Unlock()
+	}
+	return n
+}
+
 // TestCacheLeavesOutNewRecords makes records as an import does, which looks whether each is there
 // before. Only what is changed later is kept.
 func TestCacheLeavesOutNewRecords(t *testing.T) {
@@ -129,22 +141,102 @@ func TestCacheLeavesOutNewRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	kept := func() (n int) {
-		for i := range db.cache.shards {
-			s := &db.cache.shards[i]
-			s.mu.Lock()
-			n += len(s.byHash)
-			s.mu.Unlock()
-		}
-		return n
-	}
 	put(0, 20)
-	if n := kept(); n != 0 {
+	if n := inCache(db); n != 0 {
 		t.Errorf("%d of the records that are new are in the cache", n)
 	}
 	put(10, 15)
-	if n := kept(); n != 5 {
+	if n := inCache(db); n != 5 {
 		t.Errorf("%d records are in the cache, expected the 5 that were changed", n)
+	}
+}
+
+// TestCacheTakesWhatIsRead reads records that only Badger has.
+func TestCacheTakesWhatIsRead(t *testing.T) {
+	dir, table := t.TempDir(), NewTable("cached", 1, JSON[int]())
+	db := mustOpen(t, testOptions(t, dir), osFS{}, small())
+	const records = 30
+	err := db.Update(t.Context(), func(tx *Tx) error {
+		for i := range records {
+			if err := table.Put(tx, Tuple(uint64(i)), i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, db)
+	db = mustOpen(t, testOptions(t, dir), osFS{}, small())
+	defer mustClose(t, db)
+	read := func(to int) {
+		t.Helper()
+		err := db.View(t.Context(), func(r Reader) error {
+			for i := range to {
+				if v, err := table.Get(r, Tuple(uint64(i))); err != nil || v != i {
+					return fmt.Errorf("record %d is %d: %w", i, v, err)
+				}
+			}
+			_, err := table.Get(r, Tuple("absent"))
+			if !errors.Is(err, ErrNotFound) {
+				return fmt.Errorf("an absent record: %w", err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct{ reads, kept int }{{10, 10}, {10, 10}, {records, records}, {records, records}} {
+		if read(step.reads); inCache(db) != step.kept {
+			t.Errorf("%d records are in the cache, expected %d", inCache(db), step.kept)
+		}
+	}
+}
+
+// TestCacheLeavesRoom goes through many records once, which take no more than half of the cache.
+func TestCacheLeavesRoom(t *testing.T) {
+	key := func(i int) []byte { return fmt.Appendf(nil, "key-%05d", i) }
+	offer := func(c *recordCache, i int) (kept bool) {
+		value := frame(key(i), 1, make([]byte, 100))
+		c.offer(cachedValue{key(i), value[:len(value):len(value)], 1}, uint64(i), 1, new(recent)) // all in one shard
+		_, kept = c.get(key(i), uint64(i), 1)
+		return kept
+	}
+	c := newRecordCache(1 << 20)
+	s := &c.shards[0]
+	for i := range 1000 {
+		if offer(c, i) != (len(s.byHash) == i+1) || s.bytes > s.most/2 {
+			t.Fatalf("after %d records %d have %d of %d bytes", i+1, len(s.byHash), s.bytes, s.most)
+		}
+	}
+	once := len(s.byHash)
+	if once < 10 {
+		t.Fatalf("%d records are kept of those that were read once", once)
+	}
+	if offer(c, 2000) || !offer(c, 2000) || len(s.byHash) != once+1 {
+		t.Error("a record is kept when it was read once, or is not when it was read twice")
+	}
+}
+
+// TestCacheTakesNothingDamaged offers values that a reader will be refused.
+func TestCacheTakesNothingDamaged(t *testing.T) {
+	c, key, written := newRecordCache(1<<20), []byte("key"), new(recent)
+	good := frame(key, 1, []byte("payload"))
+	flipped := bytes.Clone(good)
+	flipped[len(flipped)-1] ^= 1
+	for _, value := range [][]byte{nil, good[:5], flipped} {
+		for range 3 {
+			c.offer(cachedValue{key, value, 1}, 7, 1, written)
+		}
+		if v, ok := c.get(key, 7, 1); ok {
+			t.Errorf("%q is in the cache", v)
+		}
+	}
+	c.offer(cachedValue{key, good, 1}, 7, 1, written)
+	if v, ok := c.get(key, 7, 1); !ok || !bytes.Equal(v, good) {
+		t.Errorf("%q is in the cache, expected the value without damage", v)
 	}
 }
 

@@ -111,6 +111,7 @@ func (s *snapshot) getHashed(key []byte, hash uint64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading the value of key %q: %w", ErrCorrupt, key, err)
 	}
+	s.db.cache.offer(cachedValue{key, value, item.Version()}, hash, s.seq, &s.db.recent)
 	return value, nil
 }
 
