@@ -236,6 +236,25 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// TestFullDisk starts a hub on a disk that has too little room: it says that it is
+// there for reads only, why, and what to do.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	b.serve().stop(syscall.SIGTERM)
+	hub := b.serve("--reserve", "1000TiB")
+	hub.wait("changes refused")
+	for _, want := range []string{"below the reserve", "next="} {
+		if !strings.Contains(hub.text(), want) {
+			t.Errorf("the message lacks %q:\n%s", want, hub.text())
+		}
+	}
+	if out, code := b.run("device", "create", "d1"); code == 0 {
+		t.Errorf("a device was made: %s", out)
+	}
+	b.must("device", "list")
+}
+
 // TestSecondHub starts a second hub on the same directory.
 func TestSecondHub(t *testing.T) {
 	t.Parallel()

@@ -126,6 +126,9 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	}
 	a.caFile, a.caPrint = server.Authority()
 	announce(a, std, log)
+	if e := engine.AsError(hub.Ready()); e != nil && ctx.Err() == nil {
+		log.Warn("reads are served, and changes refused", slog.String("reason", e.Message), slog.String("next", e.NextStep()))
+	}
 
 	err = server.Serve(ctx)
 	stop()
