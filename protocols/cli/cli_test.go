@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -618,6 +619,33 @@ func TestBytes(t *testing.T) {
 		if err := b.UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("%q is taken as %d", text, b)
 		}
+	}
+}
+
+// TestOutputObeysNobody prints what a device may have chosen to steer a terminal.
+func TestOutputObeysNobody(t *testing.T) {
+	const hostile = "a\u009b31m\x7f\u202e\U000e0041漢\xff"
+	for _, form := range []struct {
+		name  string
+		write func(w *bytes.Buffer) error
+		want  string
+	}{
+		{"json", func(w *bytes.Buffer) error { return writeJSON(w, json.RawMessage(`"`+hostile+`"`)) }, `"a\u009b31m\u007f\u202e\udb40\udc41漢` + "\xff\"\n"},
+		{"jsonl", func(w *bytes.Buffer) error { return writeJSONLine(w, []string{"\x1b[2J\u0085"}) }, `["\u001b[2J\u0085"]` + "\n"},
+		{"csv on a terminal", func(w *bytes.Buffer) error {
+			c := csvWriter{csv.NewWriter(w), true}
+			return errors.Join(c.write([]string{"\x1b[2J", "x,y"}), c.flush())
+		}, `\x1b[2J,"x,y"` + "\n"},
+		{"csv for programs", func(w *bytes.Buffer) error { return writeCSV(w, []string{"A"}, [][]any{{"\x1b[2J"}}) }, "a\n\x1b[2J\n"},
+	} {
+		var b bytes.Buffer
+		if err := form.write(&b); err != nil || b.String() != form.want {
+			t.Errorf("%s: %q, want %q (%v)", form.name, b.String(), form.want, err)
+		}
+	}
+	var back string
+	if err := json.Unmarshal(plainJSON([]byte("\"\u009b\U000e0041\"")), &back); err != nil || back != "\u009b\U000e0041" {
+		t.Errorf("programs read %q (%v)", back, err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -213,8 +212,8 @@ func exportCSV(lines io.ReadSeeker, to io.Writer) error {
 		}
 		header = append(header, path)
 	}
-	out := csv.NewWriter(to)
-	if err := out.Write(header); err != nil {
+	out := csvTo(to)
+	if err := out.write(header); err != nil {
 		return err
 	}
 	err = eachExportLine(lines, func(l *exportLine) error {
@@ -236,10 +235,9 @@ func exportCSV(lines io.ReadSeeker, to io.Writer) error {
 			}
 			row = append(row, cell)
 		}
-		return out.Write(row)
+		return out.write(row)
 	})
-	out.Flush()
-	return errors.Join(err, out.Error())
+	return errors.Join(err, out.flush())
 }
 
 func exportCell(kind string, values map[string]any, path string) (string, error) {

@@ -97,7 +97,7 @@ func (c *monitorCmd) read(a *app, s *client.Service, q *client.EventQuery, see f
 
 func (c *monitorCmd) show(a *app, e client.Event) error {
 	if c.Output == "jsonl" {
-		_, err := a.io.Out.Write(append(slices.Clip(e.Raw), '\n'))
+		_, err := a.io.Out.Write(append(slices.Clip(plainJSON(e.Raw)), '\n'))
 		return err
 	}
 	at, kind, id, detail := e.Time, e.Kind, e.DeviceID, ""

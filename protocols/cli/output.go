@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/muster-hub/muster/protocols/client"
@@ -106,7 +108,7 @@ func writeJSON(w io.Writer, v any) error {
 		return err
 	}
 	b.WriteByte('\n')
-	_, err = w.Write(b.Bytes())
+	_, err = w.Write(plainJSON(b.Bytes()))
 	return err
 }
 
@@ -120,8 +122,32 @@ func writeJSONLine(w io.Writer, v any) error {
 		return err
 	}
 	b.WriteByte('\n')
-	_, err = w.Write(b.Bytes())
+	_, err = w.Write(plainJSON(b.Bytes()))
 	return err
+}
+
+// plainJSON escapes what a text of JSON may have as it is, and what a terminal might
+// obey, such as U+009B, which begins a command. Programs read the same.
+func plainJSON(text []byte) []byte {
+	obeyed := func(r rune) bool { return r >= 0x7f && r != utf8.RuneError && !unicode.IsPrint(r) }
+	if !bytes.ContainsFunc(text, obeyed) {
+		return text
+	}
+	var b bytes.Buffer
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		switch {
+		case !obeyed(r):
+			b.Write(text[:n])
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+		text = text[n:]
+	}
+	return b.Bytes()
 }
 
 // encodeJSON keeps <, > and & as they are: the result is for shells, not HTML.
@@ -139,12 +165,12 @@ func encodeJSON(v any) ([]byte, error) {
 }
 
 func writeCSV(w io.Writer, columns []string, rows [][]any) error {
-	c := csv.NewWriter(w)
+	c := csvTo(w)
 	head := make([]string, len(columns))
 	for i, name := range columns {
 		head[i] = strings.ReplaceAll(strings.ToLower(name), " ", "_")
 	}
-	if err := c.Write(head); err != nil {
+	if err := c.write(head); err != nil {
 		return err
 	}
 	for _, row := range rows {
@@ -152,12 +178,35 @@ func writeCSV(w io.Writer, columns []string, rows [][]any) error {
 		for i, v := range row {
 			line[i] = plainCell(v)
 		}
-		if err := c.Write(line); err != nil {
+		if err := c.write(line); err != nil {
 			return err
 		}
 	}
-	c.Flush()
-	return c.Error()
+	return c.flush()
+}
+
+// csvWriter writes CSV: for programs as it is, on a terminal with escapes, as a
+// table has them.
+type csvWriter struct {
+	w        *csv.Writer
+	terminal bool
+}
+
+func csvTo(w io.Writer) *csvWriter { return &csvWriter{csv.NewWriter(w), isTerminal(w)} }
+
+func (c *csvWriter) write(line []string) error {
+	if c.terminal {
+		line = slices.Clone(line)
+		for i := range line {
+			line[i] = printable(line[i])
+		}
+	}
+	return c.w.Write(line)
+}
+
+func (c *csvWriter) flush() error {
+	c.w.Flush()
+	return c.w.Error()
 }
 
 // plainCell is a value for machines.

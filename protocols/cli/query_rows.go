@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,7 +23,7 @@ func (a *app) printRows(ctx context.Context, f QueryFlags, ask asker) error {
 	case "jsonl":
 		out = lineRows{a.io.Out}
 	case "csv":
-		out = &csvRows{w: csv.NewWriter(a.io.Out)}
+		out = &csvRows{w: csvTo(a.io.Out)}
 	default:
 		out = &tableRows{app: a}
 	}
@@ -84,7 +83,7 @@ func (r *jsonRows) page(p *client.QueryPage) error {
 		if err := json.Indent(&b, item, "  ", "  "); err != nil {
 			return err
 		}
-		if _, err := r.w.Write(b.Bytes()); err != nil {
+		if _, err := r.w.Write(plainJSON(b.Bytes())); err != nil {
 			return err
 		}
 	}
@@ -103,7 +102,7 @@ func (r *jsonRows) end() error {
 // csvRows has a column for each member that was selected, or those of twinCells.
 // Nested values are JSON.
 type csvRows struct {
-	w     *csv.Writer
+	w     *csvWriter
 	begun bool
 }
 
@@ -114,7 +113,7 @@ func (r *csvRows) page(p *client.QueryPage) error {
 	}
 	if !r.begun {
 		r.begun = true
-		if err := r.w.Write(columns); err != nil {
+		if err := r.w.write(columns); err != nil {
 			return err
 		}
 	}
@@ -130,12 +129,11 @@ func (r *csvRows) page(p *client.QueryPage) error {
 		for i, key := range columns {
 			line[i] = plainCell(scalar(members[key]))
 		}
-		if err := r.w.Write(line); err != nil {
+		if err := r.w.write(line); err != nil {
 			return err
 		}
 	}
-	r.w.Flush()
-	return r.w.Error()
+	return r.w.flush()
 }
 
 func (r *csvRows) end() error { return nil }
