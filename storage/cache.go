@@ -9,8 +9,8 @@ import (
 // recordCache keeps the newest framed values of records that are used again and again, so that
 // their readers need not search Badger's levels and unpack a block for each, of which 4 KiB have
 // room for two or three twins. Two kinds of record are: what one transaction has read and written,
-// as a twin is, taken over by the goroutine that makes groups visible; and what readers have found
-// in Badger (offer). An entry is always the newest version of its key that was applied, and a
+// as a twin is, taken over by the goroutine that makes groups visible; and what a View has found in
+// Badger (offer). An entry is always the newest version of its key that was applied, and a
 // snapshot may use it when the version is not younger than the snapshot.
 type recordCache struct {
 	shards [64]cacheShard

@@ -188,6 +188,13 @@ func TestCacheTakesWhatIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	err = db.Update(t.Context(), func(tx *Tx) error {
+		_, err := table.Get(tx, Tuple(uint64(3)))
+		return err
+	})
+	if n := inCache(db); err != nil || n != 0 {
+		t.Errorf("%d records of a transaction are in the cache (%v)", n, err)
+	}
 	for _, step := range []struct{ reads, kept int }{{10, 10}, {10, 10}, {records, records}, {records, records}} {
 		if read(step.reads); inCache(db) != step.kept {
 			t.Errorf("%d records are in the cache, expected %d", inCache(db), step.kept)

@@ -139,6 +139,7 @@ func (db *DB) View(ctx context.Context, f func(r Reader) error) error {
 		return err
 	}
 	defer snap.end()
+	snap.view = true
 	return f(snap)
 }
 

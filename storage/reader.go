@@ -32,6 +32,7 @@ type snapshot struct {
 	layers []*group // over Badger, oldest first
 	era    *era
 	db     *DB
+	view   bool // what is found is worth keeping; a transaction is about to replace it
 	begin  sync.Once
 	txn    *badger.Txn // begun when Badger is needed
 	ended  bool
@@ -111,7 +112,9 @@ func (s *snapshot) getHashed(key []byte, hash uint64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading the value of key %q: %w", ErrCorrupt, key, err)
 	}
-	s.db.cache.offer(cachedValue{key, value, item.Version()}, hash, s.seq, &s.db.recent)
+	if s.view {
+		s.db.cache.offer(cachedValue{key, value, item.Version()}, hash, s.seq, &s.db.recent)
+	}
 	return value, nil
 }
 
