@@ -304,6 +304,7 @@ func (h *Hub) twins(ctx context.Context, ids []string) (list []Twin, read int, e
 	list = make([]Twin, 0, len(ids))
 	bytes := 0
 	err = h.view(ctx, "read twins", func(r storage.Reader) error {
+		storage.Remember(r) // who shows a page shows it again
 		for read < len(ids) && bytes <= h.limits.QueryPageBytes {
 			some := ids[read:min(read+twinsAtOnce, len(ids))]
 			twins, err := h.readTwins(r, some)

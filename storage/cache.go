@@ -10,7 +10,7 @@ import (
 // their readers need not search Badger's levels and unpack a block for each, of which 4 KiB have
 // room for two or three twins. Two kinds of record are: what one transaction has read and written,
 // as a twin is, taken over by the goroutine that makes groups visible; and what a View has found in
-// Badger (offer). An entry is always the newest version of its key that was applied, and a
+// Badger and wants to be remembered (offer). An entry is always the newest version of its key that was applied, and a
 // snapshot may use it when the version is not younger than the snapshot.
 type recordCache struct {
 	shards [64]cacheShard
@@ -94,19 +94,20 @@ func (c *recordCache) offer(e cachedValue, hash, at uint64, written *recent) {
 	if scannedOnly(e.key) {
 		return
 	}
+	if _, _, err := unframe(e.key, e.value); err != nil {
+		return // whoever reads it is told so each time
+	}
 	mark := uint32(hash>>32) | 1
 	again := c.asked[hash%askedKeys].Swap(mark) == mark
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !again && s.bytes+e.size() > s.most/2 || written.after(hash, at) {
+	if old, ok := s.byHash[hash]; ok && old.seq > e.seq && bytes.Equal(old.key, e.key) {
 		return
 	}
-	if _, _, err := unframe(e.key, e.value); err != nil {
-		return // whoever reads it is told so each time
+	if (again || s.bytes+e.size() <= s.most/2) && !written.after(hash, at) {
+		s.put(hash, e)
 	}
-	e.value = bytes.Clone(e.value) // it lies in a block
-	s.put(hash, e)
 }
 
 // scannedOnly tells keys that nobody reads one by one.

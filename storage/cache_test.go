@@ -63,6 +63,7 @@ func TestCacheKeepsSnapshots(t *testing.T) {
 	}
 	for round := range rounds {
 		err := db.View(t.Context(), func(r Reader) error {
+			Remember(r)
 			before := model
 			check(r, before, "fresh snapshot")
 			for range 5 {
@@ -151,7 +152,8 @@ func TestCacheLeavesOutNewRecords(t *testing.T) {
 	}
 }
 
-// TestCacheTakesWhatIsRead reads records that only Badger has.
+// TestCacheTakesWhatIsRead reads records that only Badger has, in a transaction, in a View, and in
+// one that wants them to be remembered.
 func TestCacheTakesWhatIsRead(t *testing.T) {
 	dir, table := t.TempDir(), NewTable("cached", 1, JSON[int]())
 	db := mustOpen(t, testOptions(t, dir), osFS{}, small())
@@ -170,9 +172,12 @@ func TestCacheTakesWhatIsRead(t *testing.T) {
 	mustClose(t, db)
 	db = mustOpen(t, testOptions(t, dir), osFS{}, small())
 	defer mustClose(t, db)
-	read := func(to int) {
+	read := func(to int, remember bool) {
 		t.Helper()
 		err := db.View(t.Context(), func(r Reader) error {
+			if remember {
+				Remember(r)
+			}
 			for i := range to {
 				if v, err := table.Get(r, Tuple(uint64(i))); err != nil || v != i {
 					return fmt.Errorf("record %d is %d: %w", i, v, err)
@@ -189,14 +194,16 @@ func TestCacheTakesWhatIsRead(t *testing.T) {
 		}
 	}
 	err = db.Update(t.Context(), func(tx *Tx) error {
+		Remember(tx)
 		_, err := table.Get(tx, Tuple(uint64(3)))
 		return err
 	})
+	read(records, false)
 	if n := inCache(db); err != nil || n != 0 {
-		t.Errorf("%d records of a transaction are in the cache (%v)", n, err)
+		t.Errorf("%d records are in the cache that nobody wanted to be there (%v)", n, err)
 	}
 	for _, step := range []struct{ reads, kept int }{{10, 10}, {10, 10}, {records, records}, {records, records}} {
-		if read(step.reads); inCache(db) != step.kept {
+		if read(step.reads, true); inCache(db) != step.kept {
 			t.Errorf("%d records are in the cache, expected %d", inCache(db), step.kept)
 		}
 	}

@@ -139,7 +139,6 @@ func (db *DB) View(ctx context.Context, f func(r Reader) error) error {
 		return err
 	}
 	defer snap.end()
-	snap.view = true
 	return f(snap)
 }
 

@@ -32,7 +32,7 @@ type snapshot struct {
 	layers []*group // over Badger, oldest first
 	era    *era
 	db     *DB
-	view   bool // what is found is worth keeping; a transaction is about to replace it
+	keeps  bool // see Remember
 	begin  sync.Once
 	txn    *badger.Txn // begun when Badger is needed
 	ended  bool
@@ -63,6 +63,17 @@ func SequenceOf(r Reader) uint64 {
 		return s.seq
 	}
 	return 0
+}
+
+// Remember tells that what the Reader of a View finds from now on is worth memory of the record
+// cache, since it may soon be asked for again, as a page of twins is. Until then records cost room
+// only when they are written; a reader of very many that nobody will ask for should not call it. In
+// a transaction it does nothing: what that reads, it is about to replace. Not while other goroutines
+// use the Reader.
+func Remember(r Reader) {
+	if s, ok := r.(*snapshot); ok {
+		s.keeps = true
+	}
 }
 
 func (s *snapshot) badger() *badger.Txn {
@@ -108,11 +119,11 @@ func (s *snapshot) getHashed(key []byte, hash uint64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading key %q: %w", ErrCorrupt, key, err)
 	}
-	err = item.Value(func(b []byte) error { value = b; return nil }) // the item owns b until the transaction ends
+	err = item.Value(func(b []byte) error { value = b; return nil }) // a copy, which is the item's alone
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading the value of key %q: %w", ErrCorrupt, key, err)
 	}
-	if s.view {
+	if s.keeps {
 		s.db.cache.offer(cachedValue{key, value, item.Version()}, hash, s.seq, &s.db.recent)
 	}
 	return value, nil

@@ -390,12 +390,18 @@ func merge(over []pair, base iter.Seq2[pair, error], reverse bool) iter.Seq2[pai
 }
 
 // recent remembers when keys were written last. Keys share places by their hashes, so it may name
-// a later time. The committer writes it, before the group can be seen; everybody reads it.
+// a later time, and never an earlier one: a place only goes up. The committer writes it, and the
+// journal's goroutine when it seals a group while the next one gathers already; both before the
+// group can be seen. Everybody reads it.
 type recent [recentKeys]atomic.Uint64
 
 const recentKeys = 1 << 17
 
-func (r *recent) add(key, seq uint64) { r[key%recentKeys].Store(seq) }
+func (r *recent) add(key, seq uint64) {
+	place := &r[key%recentKeys]
+	for old := place.Load(); old < seq && !place.CompareAndSwap(old, seq); old = place.Load() {
+	}
+}
 
 // after reports whether the key may have been written after a sequence.
 func (r *recent) after(key, seq uint64) bool { return r[key%recentKeys].Load() > seq }

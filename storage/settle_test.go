@@ -248,3 +248,30 @@ func TestBadgerFailsToSettle(t *testing.T) {
 	check(db)
 	mustClose(t, db)
 }
+
+// TestRecentOnlyGoesUp: the journal's goroutine seals a group when the committer is at the next
+// ones. What these have written must stay known, or a transaction that has read the version before
+// would replace it.
+func TestRecentOnlyGoesUp(t *testing.T) {
+	var r recent
+	const key = 7
+	for _, seq := range []uint64{3, 5, 4, 5, 1} {
+		r.add(key, seq)
+		r.add(key+recentKeys, seq-1) // in the same place
+	}
+	if !r.after(key, 4) || r.after(key, 5) {
+		t.Error("a place went back, or beyond what was written")
+	}
+	var writers sync.WaitGroup
+	for w := range uint64(4) {
+		writers.Go(func() {
+			for seq := range uint64(5000) {
+				r.add(key, 4*seq+w)
+				if !r.after(key, 4*seq+w-1) && seq+w > 0 {
+					t.Errorf("%d is not known", 4*seq+w)
+				}
+			}
+		})
+	}
+	writers.Wait()
+}
