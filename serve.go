@@ -126,7 +126,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 	}
 	a.caFile, a.caPrint = server.Authority()
 	announce(a, std, log)
-	if e := engine.AsError(hub.Ready()); e != nil && ctx.Err() == nil {
+	if e := engine.AsError(hub.Ready()); e != nil && e.Code == engine.CodeReadOnly {
 		log.Warn("reads are served, and changes refused", slog.String("reason", e.Message), slog.String("next", e.NextStep()))
 	}
 

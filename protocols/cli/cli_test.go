@@ -630,7 +630,7 @@ func TestOutputObeysNobody(t *testing.T) {
 		write func(w *bytes.Buffer) error
 		want  string
 	}{
-		{"json", func(w *bytes.Buffer) error { return writeJSON(w, json.RawMessage(`"`+hostile+`"`)) }, `"a\u009b31m\u007f\u202e\udb40\udc41漢` + "\xff\"\n"},
+		{"json", func(w *bytes.Buffer) error { return writeJSON(w, json.RawMessage(`"`+hostile+`"`)) }, `"a\u009b31m\u007f\u202e\udb40\udc41漢\ufffd"` + "\n"},
 		{"jsonl", func(w *bytes.Buffer) error { return writeJSONLine(w, []string{"\x1b[2J\u0085"}) }, `["\u001b[2J\u0085"]` + "\n"},
 		{"csv on a terminal", func(w *bytes.Buffer) error {
 			c := csvWriter{csv.NewWriter(w), true}
@@ -642,6 +642,16 @@ func TestOutputObeysNobody(t *testing.T) {
 		if err := form.write(&b); err != nil || b.String() != form.want {
 			t.Errorf("%s: %q, want %q (%v)", form.name, b.String(), form.want, err)
 		}
+	}
+	var streamed bytes.Buffer
+	p := plainLines{w: &streamed}
+	for _, part := range []string{"a,\x1b[2J\nb", ",\xc2", "\x9b\nc\t", "\u202e"} {
+		if n, err := p.Write([]byte(part)); n != len(part) || err != nil {
+			t.Error(n, err)
+		}
+	}
+	if err := p.end(); err != nil || streamed.String() != `a,\x1b[2J`+"\n"+`b,\u009b`+"\n"+`c\t\u202e` {
+		t.Errorf("streamed: %q (%v)", streamed.String(), err)
 	}
 	var back string
 	if err := json.Unmarshal(plainJSON([]byte("\"\u009b\U000e0041\"")), &back); err != nil || back != "\u009b\U000e0041" {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,11 +80,11 @@ func (c *deviceExportCmd) finish(a *app, s *client.Service, j *client.IdentityJo
 	}); err != nil {
 		return err
 	}
-	if c.Output == "jsonl" {
-		if _, err := s.GetBlob(a.ctx, access, j.Blob, to); err != nil {
+	fetch := func(to io.Writer) error {
+		if c.Output == "jsonl" {
+			_, err := s.GetBlob(a.ctx, access, j.Blob, to)
 			return err
 		}
-	} else {
 		// Which columns there are is known when all lines were read.
 		lines, err := os.CreateTemp("", "muster-export-*")
 		if err != nil {
@@ -94,9 +95,16 @@ func (c *deviceExportCmd) finish(a *app, s *client.Service, j *client.IdentityJo
 		if _, err := s.GetBlob(a.ctx, access, j.Blob, lines); err != nil {
 			return err
 		}
-		if err := exportCSV(lines, to); err != nil {
-			return err
-		}
+		return exportCSV(lines, to)
+	}
+	var err error
+	if to == a.io.Out {
+		err = a.stream(fetch)
+	} else {
+		err = fetch(to)
+	}
+	if err != nil {
+		return err
 	}
 	if err := keep(); err != nil {
 		return err
@@ -212,8 +220,8 @@ func exportCSV(lines io.ReadSeeker, to io.Writer) error {
 		}
 		header = append(header, path)
 	}
-	out := csvTo(to)
-	if err := out.write(header); err != nil {
+	out := csv.NewWriter(to)
+	if err := out.Write(header); err != nil {
 		return err
 	}
 	err = eachExportLine(lines, func(l *exportLine) error {
@@ -235,9 +243,10 @@ func exportCSV(lines io.ReadSeeker, to io.Writer) error {
 			}
 			row = append(row, cell)
 		}
-		return out.write(row)
+		return out.Write(row)
 	})
-	return errors.Join(err, out.flush())
+	out.Flush()
+	return errors.Join(err, out.Error())
 }
 
 func exportCell(kind string, values map[string]any, path string) (string, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -322,7 +321,7 @@ func (a *app) report(err error) int {
 }
 
 func (a *app) reportJSON(p *problem) {
-	_ = json.NewEncoder(a.io.Err).Encode(struct { // as above
+	_ = writeJSONLine(a.io.Err, struct { // as above
 		Title     string `json:"title"`
 		Status    int    `json:"status,omitempty"`
 		Code      string `json:"code,omitempty"`

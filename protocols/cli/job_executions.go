@@ -46,7 +46,7 @@ func (c *jobExecutionsCmd) Run(a *app) error {
 	}
 	defer s.Close()
 	if format := map[string]string{"csv": "csv", "jsonl": "ndjson"}[c.Output]; format != "" && c.Job != "" && c.Limit == 0 {
-		return s.ExportExecutions(a.ctx, c.Job, c.filter(), format, a.io.Out)
+		return a.stream(func(w io.Writer) error { return s.ExportExecutions(a.ctx, c.Job, c.filter(), format, w) })
 	}
 	ctx, stop := a.with(c.HubFlags)
 	defer stop()
@@ -118,7 +118,7 @@ func (c *jobExportCmd) Run(a *app) error {
 	defer s.Close()
 	write := func(w io.Writer) error { return s.ExportExecutions(a.ctx, c.Job, c.filter(), format, w) }
 	if c.To == "-" {
-		return write(a.io.Out)
+		return a.stream(write)
 	}
 	if err := wholeFile(c.To, c.Force, write); err != nil {
 		return err

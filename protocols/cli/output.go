@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -129,15 +130,15 @@ func writeJSONLine(w io.Writer, v any) error {
 // plainJSON escapes what a text of JSON may have as it is, and what a terminal might
 // obey, such as U+009B, which begins a command. Programs read the same.
 func plainJSON(text []byte) []byte {
-	obeyed := func(r rune) bool { return r >= 0x7f && r != utf8.RuneError && !unicode.IsPrint(r) }
-	if !bytes.ContainsFunc(text, obeyed) {
+	obeyed := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
+	if utf8.Valid(text) && !bytes.ContainsFunc(text, obeyed) {
 		return text
 	}
 	var b bytes.Buffer
 	for len(text) > 0 {
 		r, n := utf8.DecodeRune(text)
 		switch {
-		case !obeyed(r):
+		case !obeyed(r) && !(r == utf8.RuneError && n == 1):
 			b.Write(text[:n])
 		case r > 0xffff:
 			high, low := utf16.EncodeRune(r)
@@ -148,6 +149,42 @@ func plainJSON(text []byte) []byte {
 		text = text[n:]
 	}
 	return b.Bytes()
+}
+
+// stream lets write put out a text that comes in parts, lines of JSON or CSV: for
+// programs as it is, on a terminal without anything that could steer it.
+func (a *app) stream(write func(w io.Writer) error) error {
+	if !isTerminal(a.io.Out) {
+		return write(a.io.Out)
+	}
+	p := plainLines{w: a.io.Out}
+	return errors.Join(write(&p), p.end())
+}
+
+// plainLines passes lines on as printable shows them.
+type plainLines struct {
+	w    io.Writer
+	rest []byte // of a line that is not whole
+}
+
+const plainLine = 1 << 20 // bytes of a line that are kept until it is whole
+
+func (p *plainLines) Write(b []byte) (int, error) {
+	text := append(p.rest, b...)
+	whole := bytes.LastIndexByte(text, '\n') + 1
+	if len(text)-whole > plainLine {
+		whole = len(text)
+	}
+	p.rest = bytes.Clone(text[whole:])
+	if _, err := io.WriteString(p.w, printableLines(string(text[:whole]))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func (p *plainLines) end() error {
+	_, err := io.WriteString(p.w, printableLines(string(p.rest)))
+	return err
 }
 
 // encodeJSON keeps <, > and & as they are: the result is for shells, not HTML.

@@ -438,7 +438,7 @@ func (c *runExportCmd) Run(a *app) error {
 	defer s.Close()
 	write := func(w io.Writer) error { return s.ExportRuns(a.ctx, f, format, w) }
 	if c.To == "-" {
-		return write(a.io.Out)
+		return a.stream(write)
 	}
 	if err := wholeFile(c.To, c.Force, write); err != nil {
 		return err

@@ -27,7 +27,7 @@ func (a *app) writeTable(s *sheet) error {
 func (a *app) tableText(s *sheet) string {
 	columns := make([]column, len(s.columns))
 	for i, name := range s.columns {
-		columns[i] = column{name: name, cells: make([]string, 0, len(s.rows)), right: len(s.rows) > 0, time: len(s.rows) > 0, first: i == 0}
+		columns[i] = column{name: printable(name), cells: make([]string, 0, len(s.rows)), right: len(s.rows) > 0, time: len(s.rows) > 0, first: i == 0}
 	}
 	for _, row := range s.rows {
 		for i, v := range row {
