@@ -36,7 +36,7 @@ const (
 // things, and only looks whether all are stopped. With MUSTER_CONTAINMENT_ROUNDS
 // it is all of them, so many times, and the medians must be as promised.
 //
-// The hub's memory goes up and down by some 80 MiB by itself while twins are
+// The hub's memory goes up and down by some 60 MiB by itself while twins are
 // patched: a memtable that is written out takes that much for a second, every
 // twenty seconds or so. So what an attack takes is the least of all rounds, since
 // it takes it each time; and what all of them leave behind is what lives once the
@@ -111,6 +111,9 @@ func TestContainment(t *testing.T) {
 		t.Errorf("the hub has %.0f bytes more after a round, at most %d", more, containMemory)
 	}
 	for _, a := range list {
+		if len(c.took[a.name]) < rounds {
+			continue // it has failed
+		}
 		if least := slices.Min(c.grown[a.name]); strict && least > containMemory {
 			t.Errorf("%s: the hub took %d bytes more in each round, at most %d", a.name, least, containMemory)
 		}
@@ -320,7 +323,7 @@ func (c *containment) report(list []attackText, rounds int) {
 		fmt.Fprintf(w, "%s\t%s\t%+.1f MiB\t%s\n", a.name, took[len(took)/2].Round(time.Millisecond), float64(slices.Min(c.grown[a.name]))/(1<<20), c.ended[a.name])
 	}
 	_ = w.Flush() // to memory
-	c.t.Logf("medians of %d rounds\n%s", rounds, b.String())
+	c.t.Logf("of %d rounds the median, and what the hub took each time\n%s", rounds, b.String())
 }
 
 func medianOf(list []float64) float64 { return slices.Sorted(slices.Values(list))[len(list)/2] }

@@ -192,7 +192,11 @@ func (o *queryOptions) variants(ctx context.Context, e queryEngine, q question) 
 	if err != nil {
 		return nil, nil, err
 	}
-	list = make([]string, min(2000, max(5, int(o.seconds/max(warm[0].Seconds(), 1e-4)))))
+	most := 2000
+	if q.documents {
+		most = distinctDocuments - 1
+	}
+	list = make([]string, min(most, max(5, int(o.seconds/max(warm[0].Seconds(), 1e-4)))))
 	for k := range list {
 		list[k] = e.text(q.texts(k + 1))
 	}

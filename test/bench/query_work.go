@@ -73,8 +73,12 @@ type question struct {
 // texts are a query in three languages.
 type texts struct{ muster, postgres, sqlite string }
 
+// distinctDocuments are the texts of the first question until one asks for what
+// another one has: each of 200 sites with each of four paths.
+const distinctDocuments = 4 * 200
+
 // ranges are the paths that the first question compares, without one of them
-// being declared to Muster. Each of the 200 sites meets each path once in 800.
+// being declared to Muster.
 func ranges(k int) (path, column, json string, bound float64) {
 	switch (k + k/200) % 4 {
 	case 0:
