@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -287,13 +286,6 @@ func (c *containment) live() int64 {
 	}
 	c.t.Fatalf("the heap profile, answered with %s, has no HeapAlloc", res.Status)
 	return 0
-}
-
-// socketClient asks the hub over its unix socket.
-func socketClient(data string) *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(data, "muster.sock"))
-	}}}
 }
 
 // ownMemory is what a process has resident for itself, without mapped files.

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -260,6 +262,13 @@ func startProcess(t *testing.T, binary, data string, more ...string) (cmd *exec.
 		t.Fatal("the hub was not ready within 30 s")
 	}
 	return cmd, stop
+}
+
+// socketClient asks the hub over its unix socket.
+func socketClient(data string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(data, "muster.sock"))
+	}}}
 }
 
 func localService(t *testing.T, data string) *client.Service {

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -57,9 +55,7 @@ func TestQueryTheFleet(t *testing.T) {
 	check()
 
 	// The streams are for programs.
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(b.dir, "muster-data", "muster.sock"))
-	}}}
+	client := socketClient(filepath.Join(b.dir, "muster-data"))
 	defer client.CloseIdleConnections()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://muster/api/v1/query?format=ndjson", strings.NewReader(`{"query":"SELECT deviceId FROM devices"}`))
 	if err != nil {

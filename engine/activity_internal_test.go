@@ -10,13 +10,7 @@ import (
 // What is known of a request comes to the columns after the session that ended
 // later: it must not take the device's last activity back.
 func TestActivityDoesNotGoBack(t *testing.T) {
-	h := queryHub(t)
-	makeDevices(t, h, 1, func(int) string { return `{}` })
-	page, err := h.Query(t.Context(), everybody(), QueryRequest{Text: "SELECT * FROM devices"})
-	if err != nil || len(page.Twins) != 1 {
-		t.Fatal(page, err)
-	}
-	id := page.Twins[0].Identity.ID()
+	h, id := hubWithDevice(t)
 	first := time.Now().UTC().Truncate(time.Second)
 	later := first.Add(500 * time.Millisecond) // whose text sorts before that of first
 	for _, c := range []struct{ at, want time.Time }{{first, first}, {first.Add(-time.Hour), first}, {later, later}, {first, later}} {
@@ -31,22 +25,29 @@ func TestActivityDoesNotGoBack(t *testing.T) {
 // A session may be active after the columns were told that it ended, and before
 // that is stored: the columns get what is stored.
 func TestActivityOfASessionThatEnds(t *testing.T) {
+	h, id := hubWithDevice(t)
+	s := connect(t, h, id)
+	s.Close(nil)
+	last := time.Unix(0, s.activity.Load()).UTC().Add(time.Minute)
+	s.activity.Store(last.UnixNano())
+	h.recordEnd(s, errf(CodeConnectionClosed, "it ended"))
+	// Nobody waits for what was submitted; a transaction that comes after it has seen it.
+	if _, err := h.PatchTwin(t.Context(), everybody(), id, TwinUpdate{Tags: []byte(`{"a":1}`)}, IfMatch{}); err != nil {
+		t.Fatal(err)
+	}
+	activityIs(t, h, id, last)
+}
+
+// hubWithDevice is a hub whose columns have one device.
+func hubWithDevice(t *testing.T) (*Hub, TwinID) {
+	t.Helper()
 	h := queryHub(t)
 	makeDevices(t, h, 1, func(int) string { return `{}` })
 	page, err := h.Query(t.Context(), everybody(), QueryRequest{Text: "SELECT * FROM devices"})
 	if err != nil || len(page.Twins) != 1 {
 		t.Fatal(page, err)
 	}
-	s := connect(t, h, page.Twins[0].Identity.ID())
-	s.Close(nil)
-	last := time.Unix(0, s.activity.Load()).UTC().Add(time.Minute)
-	s.activity.Store(last.UnixNano())
-	h.recordEnd(s, errf(CodeConnectionClosed, "it ended"))
-	// Nobody waits for what was submitted; a transaction that comes after it has seen it.
-	if _, err := h.PatchTwin(t.Context(), everybody(), s.id, TwinUpdate{Tags: []byte(`{"a":1}`)}, IfMatch{}); err != nil {
-		t.Fatal(err)
-	}
-	activityIs(t, h, s.id, last)
+	return h, page.Twins[0].Identity.ID()
 }
 
 // activityIs looks at what the columns have, without bringing them up to date.

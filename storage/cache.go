@@ -10,8 +10,8 @@ import (
 // their readers need not search Badger's levels and unpack a block for each, of which 4 KiB have
 // room for two or three twins. Two kinds of record are: what one transaction has read and written,
 // as a twin is, taken over by the goroutine that makes groups visible; and what a View has found in
-// Badger and wants to be remembered (offer). An entry is always the newest version of its key that was applied, and a
-// snapshot may use it when the version is not younger than the snapshot.
+// Badger and wants to be remembered (offer). An entry is always the newest version of its key that
+// was applied, and a snapshot may use it when the version is not younger than the snapshot.
 type recordCache struct {
 	shards [64]cacheShard
 	asked  [askedKeys]atomic.Uint32 // parts of the hashes of keys that were found in Badger lately
