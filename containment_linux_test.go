@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,10 +37,14 @@ const (
 // it is all of them, so many times, and the medians must be as promised.
 //
 // The hub's memory goes up and down by some 60 MiB by itself while twins are
-// patched: a memtable that is written out takes that much for a second, every
-// twenty seconds or so. So what an attack takes is the least of all rounds, since
-// it takes it each time; and what all of them leave behind is what lives once the
-// garbage is collected.
+// patched, for two reasons. A hub that has little to do lets garbage lie until it is
+// as much as what lives: so this one collects it early, and what is resident is about
+// what is in use. And a memtable that is written out takes as much for a second, once
+// a minute or so at this rate of patches: so what an attack takes is the least of all
+// rounds, since it takes it each time. It counts from when its round began, not from
+// when it did itself: pages that one attack has had, and that are free, serve the
+// next, which would seem to take nothing. What all of them leave behind is what lives
+// once the garbage is collected.
 func TestContainment(t *testing.T) {
 	rounds, _ := strconv.Atoi(os.Getenv("MUSTER_CONTAINMENT_ROUNDS"))
 	strict, window := rounds > 0, containWindow
@@ -51,6 +56,7 @@ func TestContainment(t *testing.T) {
 		})
 	}
 	data := filepath.Join(t.TempDir(), "data")
+	t.Setenv("GOGC", strconv.Itoa(containGarbage)) // the hub's
 	cmd, _ := startProcess(t, program(t), data)
 	service := localService(t, data)
 	c := &containment{t: t, service: service, socket: socketClient(data), pid: cmd.Process.Pid, took: map[string][]time.Duration{}, ended: map[string]string{}, grown: map[string][]int64{}}
@@ -81,6 +87,7 @@ func TestContainment(t *testing.T) {
 	for range rounds {
 		base := c.measure(window)
 		before := c.live()
+		c.before = ownMemory(t, c.pid)
 		var done atomic.Bool
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -113,8 +120,8 @@ func TestContainment(t *testing.T) {
 		if len(c.took[a.name]) < rounds {
 			continue // it has failed
 		}
-		if least := slices.Min(c.grown[a.name]); strict && least > containMemory {
-			t.Errorf("%s: the hub took %d bytes more in each round, at most %d", a.name, least, containMemory)
+		if more := medianOf(c.grown[a.name]); strict && more > containMemory {
+			t.Errorf("%s: the hub had %d bytes more than when the round began, unless what came before it left them; at most %d", a.name, more, containMemory)
 		}
 		slices.Sort(c.took[a.name])
 		if took := c.took[a.name][rounds/2]; !a.ends && took > containTime && strict {
@@ -127,7 +134,8 @@ const (
 	containTailShort = 10 * time.Millisecond // a tail below it is short, whatever it is a multiple of
 
 	containDevices = 8
-	containRate    = 10 * time.Millisecond // each device is patched so often
+	containRate    = 40 * time.Millisecond // each device is patched so often
+	containGarbage = 20                    // percent of what lives, before it is collected
 	containWindow  = 5 * time.Second
 
 	containWindowMost = 8 * time.Second
@@ -161,18 +169,18 @@ type containment struct {
 	service *client.Service
 	socket  *http.Client // over the unix socket
 	pid     int
+	before  int64 // bytes that the hub had when the round began
 
 	mu    sync.Mutex
 	took  map[string][]time.Duration
 	ended map[string]string
-	grown map[string][]int64 // bytes that the hub had more, at most, while it ran
+	grown map[string][]int64 // bytes that the hub had more than before, at most, while it ran
 }
 
 // attack runs a pattern on device d0 and waits until it has ended: from when the
 // run began, as the hub has noted it.
 func (c *containment) attack(i int, a attackText) {
-	before := ownMemory(c.t, c.pid)
-	most := before
+	most := ownMemory(c.t, c.pid)
 	began := time.Now()
 	r, err := c.service.StartRun(c.t.Context(), client.RunSpec{Pattern: fmt.Sprint("attack-", i), DeviceID: "d0"}, "")
 	if err != nil {
@@ -200,7 +208,7 @@ func (c *containment) attack(i int, a attackText) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.took[a.name] = append(c.took[a.name], took)
-	c.grown[a.name] = append(c.grown[a.name], max(most, ownMemory(c.t, c.pid))-before)
+	c.grown[a.name] = append(c.grown[a.name], max(most, ownMemory(c.t, c.pid))-c.before)
 	c.ended[a.name] = r.State
 	if r.Fault != nil {
 		c.ended[a.name] = fmt.Sprintf("%s: %.70s", r.Fault.Code, r.Fault.Message)
@@ -312,10 +320,10 @@ func (c *containment) report(list []attackText, rounds int) {
 		if len(took) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%+.1f MiB\t%s\n", a.name, took[len(took)/2].Round(time.Millisecond), float64(slices.Min(c.grown[a.name]))/(1<<20), c.ended[a.name])
+		fmt.Fprintf(w, "%s\t%s\t%+.1f MiB\t%s\n", a.name, took[len(took)/2].Round(time.Millisecond), float64(medianOf(c.grown[a.name]))/(1<<20), c.ended[a.name])
 	}
 	_ = w.Flush() // to memory
-	c.t.Logf("of %d rounds the median, and what the hub took each time\n%s", rounds, b.String())
+	c.t.Logf("medians of %d rounds; hub: how much more it had than when the round began\n%s", rounds, b.String())
 }
 
-func medianOf(list []float64) float64 { return slices.Sorted(slices.Values(list))[len(list)/2] }
+func medianOf[T cmp.Ordered](list []T) T { return slices.Sorted(slices.Values(list))[len(list)/2] }
