@@ -119,6 +119,18 @@ func (w *webhooks) wake() {
 	w.changed = make(chan struct{})
 }
 
+// outdate ends the deliveries of a webhook that has changed, before the change
+// is acknowledged: what happens after a pause is not posted. It begins again as
+// it is stored now.
+func (w *webhooks) outdate(id string) {
+	w.mu.Lock()
+	if p := w.running[id]; p != nil {
+		p.stop()
+	}
+	w.mu.Unlock()
+	w.wake()
+}
+
 func (w *webhooks) next() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -308,7 +320,7 @@ func (h *Hub) PutWebhook(ctx context.Context, c Caller, w Webhook, etag string) 
 		if err := errors.Join(webhookTable.Put(tx, key, record), h.auditTx(tx, c, opWebhookWrite, w.ID, nil)); err != nil {
 			return err
 		}
-		tx.OnCommit(func(uint64) { h.webhooks.wake() })
+		tx.OnCommit(func(uint64) { h.webhooks.outdate(w.ID) })
 		out, err = h.showWebhook(tx, w.ID, record)
 		out.Secret = secret
 		return err
@@ -397,7 +409,7 @@ func (h *Hub) RotateWebhookSecret(ctx context.Context, c Caller, id string, over
 		if err := errors.Join(webhookTable.Put(tx, storage.Tuple(id), record), h.auditTx(tx, c, opWebhookWrite, id, json.RawMessage(`{"secret":"rotated"}`))); err != nil {
 			return err
 		}
-		tx.OnCommit(func(uint64) { h.webhooks.wake() })
+		tx.OnCommit(func(uint64) { h.webhooks.outdate(id) })
 		out, err = h.showWebhook(tx, id, record)
 		out.Secret = secret
 		return err
@@ -422,7 +434,7 @@ func (h *Hub) DeleteWebhook(ctx context.Context, c Caller, id string) error {
 				return err
 			}
 		}
-		tx.OnCommit(func(uint64) { h.webhooks.wake() })
+		tx.OnCommit(func(uint64) { h.webhooks.outdate(id) })
 		return errors.Join(webhookTable.Delete(tx, storage.Tuple(id)), webhookStateTable.Delete(tx, storage.Tuple(id)), h.auditTx(tx, c, opWebhookWrite, id, nil))
 	})
 }

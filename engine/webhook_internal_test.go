@@ -121,3 +121,74 @@ func TestWebhookPausedAfterDays(t *testing.T) {
 		}
 	})
 }
+
+// TestWebhookOutdated: once a change of a webhook is acknowledged, nothing
+// that happens is posted as it was before, whoever ran: the worker has no need
+// to be told by its owner, which here is nobody.
+func TestWebhookOutdated(t *testing.T) {
+	hook := Webhook{ID: "hook", URL: "https://example.com", Mode: WebhookBinary}
+	for name, change := range map[string]func(ctx context.Context, h *Hub) error{
+		"paused": func(ctx context.Context, h *Hub) error { _, err := h.PutWebhook(ctx, owner, hook, "*"); return err },
+		"rotated": func(ctx context.Context, h *Hub) error {
+			_, err := h.RotateWebhookSecret(ctx, owner, "hook", 0)
+			return err
+		},
+		"replayed": func(ctx context.Context, h *Hub) error {
+			_, err := h.ReplayWebhook(ctx, owner, "hook", time.Now().Format(time.RFC3339))
+			return err
+		},
+		"deleted": func(ctx context.Context, h *Hub) error { return h.DeleteWebhook(ctx, owner, "hook") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &hookSink{}
+				h, err := Open(t.Context(), Options{Storage: storage.Options{Dir: t.TempDir(), Memory: 64 << 20}, Deliver: s.deliver})
+				if err != nil {
+					t.Fatal(err)
+				}
+				putHook(t, h)
+				var record webhookRecord
+				err = h.view(t.Context(), "read webhook", func(r storage.Reader) error {
+					record, err = getWebhook(r, "hook")
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan error, 1)
+				go func() { done <- h.pumpWebhook(t.Context(), "hook", record) }()
+				makeDevice(t, h, "before")
+				synctest.Wait()
+				if got := s.take(); len(got) != 1 {
+					t.Fatalf("before it changed: %q", got)
+				}
+				if err := change(t.Context(), h); err != nil {
+					t.Fatal(err)
+				}
+				makeDevice(t, h, "after")
+				time.Sleep(time.Minute)
+				select {
+				case err := <-done:
+					if err != nil {
+						t.Error(err)
+					}
+				default:
+					t.Error("it still runs")
+				}
+				if name != "replayed" && name != "deleted" { // it begins where it was moved to; what is not there is an error
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					if err := h.pumpWebhook(ctx, "hook", record); err != nil || ctx.Err() != nil {
+						t.Errorf("begun again as it was: %v, %v", err, ctx.Err())
+					}
+					cancel()
+				}
+				if got := s.take(); len(got) > 0 {
+					t.Errorf("posted afterwards: %q", got)
+				}
+				if err := h.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}

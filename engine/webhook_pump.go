@@ -37,6 +37,7 @@ type webhookPump struct {
 	record webhookRecord
 	target webhookTarget
 	read0  place
+	stop   context.CancelFunc // from any goroutine
 
 	in      chan webhookPage
 	results chan webhookDone

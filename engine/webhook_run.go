@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"time"
@@ -127,22 +128,48 @@ func (h *Hub) pumpWebhook(ctx context.Context, id string, r webhookRecord) error
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	p := newWebhookPump(h, id, r, target, state, at)
+	p.stop = cancel
 	h.webhooks.mu.Lock()
 	h.webhooks.running[id] = p
 	h.webhooks.mu.Unlock()
+	defer func() {
+		h.webhooks.mu.Lock()
+		delete(h.webhooks.running, id)
+		h.webhooks.mu.Unlock()
+	}()
+	// A change from here on finds p and stops it; one before is found here.
+	if same, err := h.webhookIsStill(ctx, id, r, state.Moves); err != nil || !same {
+		return err
+	}
 	reading := make(chan error, 1)
 	go func() { reading <- p.read(ctx, gap); cancel() }()
 	err = p.run(ctx)
 	cancel()
 	readErr := <-reading
-	h.webhooks.mu.Lock()
-	delete(h.webhooks.running, id)
-	h.webhooks.mu.Unlock()
 	if readErr != nil {
 		return readErr
 	}
 	return err
+}
+
+// webhookIsStill reports whether a webhook is stored as a worker knows it.
+func (h *Hub) webhookIsStill(ctx context.Context, id string, r webhookRecord, moves uint64) (same bool, err error) {
+	err = h.view(ctx, "read webhook", func(reader storage.Reader) error {
+		same = false
+		record, err := webhookTable.Get(reader, storage.Tuple(id))
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		state, err := webhookStateTable.Get(reader, storage.Tuple(id))
+		same = err == nil && record.Created.Equal(r.Created) && record.Revision == r.Revision && state.Moves == moves
+		return err
+	})
+	return same, err
 }
 
 // webhookPlace is where a webhook can go on: nothing before what is kept, and
