@@ -183,7 +183,7 @@ func (h *Hub) storeIdentityTx(tx *storage.Tx, c Caller, op operation, kind strin
 		t := newTwinRecord(next.GenerationID)
 		f.twin(&t)
 	}
-	h.queries.changeTx(tx, id, query.Change{Replace: op == opIdentityCreate, Fields: f.list})
+	h.queries.changeTx(tx, id, query.Change{Replace: op == opIdentityCreate, Fields: f.list, Noted: true, Note: next.note()})
 	if op == opIdentityCreate {
 		return nil
 	}

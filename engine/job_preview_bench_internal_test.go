@@ -23,7 +23,7 @@ func benchFleet(b *testing.B, n int) *Hub {
 	build := h.queries.columns[query.Devices].Build()
 	l := build.Loader()
 	for i := range n {
-		l.Add(fmt.Sprintf("device-%07d", i), []query.Field{
+		l.Add(fmt.Sprintf("device-%07d", i), 0, []query.Field{
 			{Path: query.Path{"tags", "site"}, Value: query.StringValue(fmt.Sprintf("site-%d", i%1000))},
 			{Path: query.Path{"tags", "ring"}, Value: query.NumberValue(float64(i % 10))},
 			{Path: query.Path{"tags", "model"}, Value: query.StringValue(fmt.Sprintf("m%d", i%20))},

@@ -186,7 +186,7 @@ func (q *queries) loadChunk(r storage.Reader, c storage.Chunk[twinRecord], loade
 		source, row := id.row()
 		f.reset()
 		f.whole(q.hub, id, &identity, &item.Value, seen[id], configured[id])
-		loaders[source].Add(row, f.list)
+		loaders[source].Add(row, identity.note(), f.list)
 	}
 	q.done.Add(int64(c.Len()))
 	return nil
@@ -283,7 +283,7 @@ func (q *queries) readAgain(ctx context.Context, rows [querySources]map[string]s
 				}
 				f := newRow()
 				f.whole(q.hub, id, &identity, &t, p, configured)
-				changes = append(changes, query.Change{ID: row, Replace: true, Fields: f.list})
+				changes = append(changes, query.Change{ID: row, Replace: true, Fields: f.list, Noted: true, Note: identity.note()})
 			}
 			q.columns[source].Apply(changes)
 		}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"github.com/muster-hub/muster/engine/query"
@@ -120,6 +121,21 @@ func (f *rowFields) identity(id TwinID, r *identityRecord) {
 	}
 	f.add(rowPaths.deviceScope, scope)
 	f.add(rowPaths.parentScopes, parents)
+}
+
+// note is what fits in a row's note of what a twin shows of its identity: the revision
+// of an enabled one with keys that has nothing special, as nearly all are; else 0.
+func (r *identityRecord) note() uint32 {
+	if r.Type != AuthSAS || r.Disabled || r.StatusReason != "" || !r.StatusUpdated.IsZero() || r.Thumbprints != [2]string{} ||
+		r.Edge || r.DeviceScope != "" || len(r.ParentScopes) > 0 || r.ManagedBy != "" || r.Revision > math.MaxUint32 {
+		return 0
+	}
+	return uint32(r.Revision)
+}
+
+// notedIdentity is as much of an identity as a twin shows.
+func notedIdentity(note uint32) (r identityRecord, ok bool) {
+	return identityRecord{Revision: uint64(note), Type: AuthSAS}, note != 0
 }
 
 // twin adds what the row has of its twin.

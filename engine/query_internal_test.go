@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -322,4 +324,42 @@ func TestPagesOfLargeRowsAreShorter(t *testing.T) {
 	h.limits.QueryMemory = 60 << 10
 	_, err := h.Query(t.Context(), everybody(), QueryRequest{Text: "SELECT * FROM devices WHERE version > 1000"})
 	refusal(t, err, CodeQueryBudget, "large")
+}
+
+// A note stands for an identity only if each field that a twin may show is as
+// notedIdentity has it.
+func TestIdentityNote(t *testing.T) {
+	plain := identityRecord{Revision: 7, Type: AuthSAS}
+	if n := plain.note(); n != 7 {
+		t.Fatalf("the note is %d", n)
+	}
+	if r, ok := notedIdentity(7); !ok || !reflect.DeepEqual(r, plain) {
+		t.Errorf("it is %+v", r)
+	}
+	hidden := []string{"GenerationID", "SealedKeys", "Created", "Updated", "History"}
+	for i := range reflect.TypeFor[identityRecord]().NumField() {
+		r := plain
+		name := reflect.TypeFor[identityRecord]().Field(i).Name
+		switch f := reflect.ValueOf(&r).Elem().Field(i); f.Interface().(type) {
+		case string, AuthenticationType:
+			f.SetString("x")
+		case bool:
+			f.SetBool(true)
+		case uint64:
+			f.SetUint(1 << 32)
+		case time.Time:
+			f.Set(reflect.ValueOf(time.Now()))
+		case []byte:
+			f.SetBytes([]byte("x"))
+		case []string:
+			f.Set(reflect.ValueOf([]string{"x"}))
+		case [2]string:
+			f.Set(reflect.ValueOf([2]string{"", "x"}))
+		default:
+			t.Fatalf("%s has a type that this test does not know", name)
+		}
+		if n := r.note(); (n != 0) != slices.Contains(hidden, name) {
+			t.Errorf("with another %s the note is %d", name, n)
+		}
+	}
 }

@@ -341,12 +341,8 @@ func (h *Hub) readTwins(r storage.Reader, rows []string) ([]Twin, error) {
 	for w := range workers {
 		running.Go(func() {
 			for i := w; i < len(rows) && errs[w] == nil; i += workers {
-				id := twinIDOfRow(rows[i])
-				identity, record, err := h.loadTwin(r, id)
-				if err == nil {
-					list[i], err = h.queriedTwin(r, rows[i], id, identity, record)
-				}
-				if !isGone(err) {
+				var err error
+				if list[i], err = h.queriedTwin(r, rows[i]); !isGone(err) {
 					errs[w] = err
 				}
 			}
@@ -356,11 +352,17 @@ func (h *Hub) readTwins(r storage.Reader, rows []string) ([]Twin, error) {
 	return list, errors.Join(errs...)
 }
 
-// queriedTwin is twinView for a row of the columns: when it was active last is
-// known there, and need not be looked up.
-func (h *Hub) queriedTwin(r storage.Reader, row string, id TwinID, identity identityRecord, t twinRecord) (Twin, error) {
+// queriedTwin is the twin of a row of the columns, which know some of it already:
+// when it was active last, and most often all that it shows of its identity.
+func (h *Hub) queriedTwin(r storage.Reader, row string) (Twin, error) {
+	id := twinIDOfRow(row)
 	source, _ := id.row()
-	v, ok := h.queries.columns[source].Value(row, rowPaths.lastActivityTime)
+	columns := h.queries.columns[source]
+	identity, t, err := h.loadQueried(r, id, columns.Note(row))
+	if err != nil {
+		return Twin{}, err
+	}
+	v, ok := columns.Value(row, rowPaths.lastActivityTime)
 	stored, err := time.Parse(twinTimeLayout, v.Text())
 	if !ok || err != nil || h.sessions.get(id) != nil {
 		return h.twinView(r, id, identity, t)
@@ -381,6 +383,19 @@ func (h *Hub) queriedTwin(r storage.Reader, row string, id TwinID, identity iden
 		return Twin{}, err
 	}
 	return h.twinOf(&i, t, configured), nil
+}
+
+// loadQueried is loadTwin, without a look at the identity if its row's note tells it. The
+// note may be a moment older than the snapshot, or newer: all that was acknowledged before
+// the query began is in it.
+func (h *Hub) loadQueried(r storage.Reader, id TwinID, note uint32) (identityRecord, twinRecord, error) {
+	if identity, ok := notedIdentity(note); ok && h.QueryProgress().Ready {
+		t, err := h.getTwin(r, id)
+		if !errors.Is(err, storage.ErrNotFound) {
+			return identity, t, err
+		}
+	}
+	return h.loadTwin(r, id)
 }
 
 func isGone(err error) bool {

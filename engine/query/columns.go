@@ -52,8 +52,10 @@ type Field struct {
 type Change struct {
 	ID      string
 	Gone    bool    // the row is no more
-	Replace bool    // what is not in Fields is no more
+	Replace bool    // what is not in Fields is no more, nor is the note
 	Fields  []Field // in order
+	Noted   bool    // Note is the row's note from now on
+	Note    uint32
 }
 
 // NewColumns returns empty columns.
@@ -104,6 +106,19 @@ func (c *Columns) Value(id string, p Path) (v Value, ok bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.store.value(id, p)
+}
+
+// Note returns what the last change that was Noted, or Loader.Add, said of a row: 32
+// bits for who owns the columns, who need not look elsewhere for what fits in them. It
+// is 0 of a row that is not there.
+func (c *Columns) Note(id string) uint32 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	ord, found := c.store.find(id)
+	if !found {
+		return 0
+	}
+	return c.store.notes[ord]
 }
 
 // Has reports whether some row has a value at a path: a text, a boolean, null. Of a

@@ -93,7 +93,7 @@ func benchBuild(c *Columns, rows, loaders int, fill func(*rand.Rand, []Field) []
 			var fields []Field
 			for i := rows * k / loaders; i < rows*(k+1)/loaders; i++ {
 				fields = fill(r, fields[:0])
-				l.Add(benchID(i), fields)
+				l.Add(benchID(i), 0, fields)
 			}
 		})
 	}

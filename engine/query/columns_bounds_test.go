@@ -170,8 +170,8 @@ func TestBuildKeepsWhatChangesMeanwhile(t *testing.T) {
 	c := NewColumns(ColumnOptions{ID: Path{"deviceId"}})
 	b := c.Build()
 	l := b.Loader()
-	l.Add("a", []Field{field(NumberValue(1), "tags", "n")})
-	l.Add("b", []Field{field(NumberValue(1), "tags", "n")})
+	l.Add("a", 0, []Field{field(NumberValue(1), "tags", "n")})
+	l.Add("b", 0, []Field{field(NumberValue(1), "tags", "n")})
 	c.Apply([]Change{{ID: "a", Fields: []Field{field(NumberValue(2), "tags", "n")}}, {ID: "b", Gone: true}, {ID: "c"}})
 	b.Done()
 	if v, ok := c.Value("a", Path{"tags", "n"}); !ok || v.Number() != 2 {

@@ -141,7 +141,7 @@ func TestQueriesDuringBuild(t *testing.T) {
 			all.Go(func() {
 				for i := k; i < rows; i += 2 {
 					id := fmt.Sprintf("d%06d", i)
-					l.Add(id, []Field{{Path{"tags", "id"}, StringValue(id)}, {Path{"tags", "n"}, NumberValue(7)}})
+					l.Add(id, 0, []Field{{Path{"tags", "id"}, StringValue(id)}, {Path{"tags", "n"}, NumberValue(7)}})
 				}
 			})
 		}

@@ -15,13 +15,14 @@ import (
 type fleet struct {
 	columns *Columns
 	docs    map[string]Value
+	notes   map[string]uint32
 	loads   int
 }
 
 func newFleet(o ColumnOptions) *fleet {
 	o.ID = Path{"deviceId"}
 	o.Outside = append(o.Outside, Path{"etag"}, Path{"properties", "desired", "$metadata"})
-	return &fleet{columns: NewColumns(o), docs: map[string]Value{}}
+	return &fleet{columns: NewColumns(o), docs: map[string]Value{}, notes: map[string]uint32{}}
 }
 
 // Documents implements Documents.
@@ -41,6 +42,7 @@ func (f *fleet) apply(changes ...Change) {
 	for _, ch := range changes {
 		if ch.Gone {
 			delete(f.docs, ch.ID)
+			delete(f.notes, ch.ID)
 			continue
 		}
 		doc, ok := f.docs[ch.ID]
@@ -51,6 +53,9 @@ func (f *fleet) apply(changes ...Change) {
 			doc = with(doc, field.Path, field.Value)
 		}
 		f.docs[ch.ID] = doc
+		if ch.Replace || ch.Noted {
+			f.notes[ch.ID] = ch.Note
+		}
 	}
 	f.columns.Apply(changes)
 }
@@ -94,7 +99,7 @@ func (f *fleet) rebuild(loaders int) {
 		for _, m := range f.docs[id].Members() {
 			fields = append(fields, Field{Path{m.Key}, m.Value})
 		}
-		list[i%loaders].Add(id, fields)
+		list[i%loaders].Add(id, f.notes[id], fields)
 	}
 	b.Done()
 }
@@ -328,6 +333,9 @@ func randomChange(r *rand.Rand, rows int) Change {
 		return ch
 	case 2:
 		ch.Replace = true
+	}
+	if r.IntN(4) == 0 {
+		ch.Noted, ch.Note = true, r.Uint32()
 	}
 	for range r.IntN(5) {
 		p := testPaths[r.IntN(len(testPaths))]

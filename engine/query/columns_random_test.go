@@ -143,7 +143,7 @@ func TestLargeDictionary(t *testing.T) {
 			text = NullValue()
 		}
 		f.docs[id] = ObjectValue([]Member{{"deviceId", StringValue(id)}, {"tags", ObjectValue([]Member{{"t", text}, {"n", NumberValue(float64(i % 7))}})}})
-		l.Add(id, []Field{{Path{"tags"}, f.docs[id].Member("tags")}})
+		l.Add(id, 0, []Field{{Path{"tags"}, f.docs[id].Member("tags")}})
 	}
 	b.Done()
 	f.check(t)
@@ -191,6 +191,9 @@ func (f *fleet) check(t *testing.T) {
 	for i, ord := range ords {
 		if s.ids.at(ord) != ids[i] {
 			t.Fatalf("row %d is %s, not %s", i, s.ids.at(ord), ids[i])
+		}
+		if note := f.columns.Note(ids[i]); note != f.notes[ids[i]] {
+			t.Fatalf("the note of %s is %d, not %d", ids[i], note, f.notes[ids[i]])
 		}
 	}
 	columns, bytes := 0, int64(0)

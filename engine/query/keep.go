@@ -22,7 +22,7 @@ const holesMost = 8
 var ErrPartial = errors.New("some paths have no column")
 
 // The parts of what Keep writes, each a message of gob: first keptRows, then a
-// keptTexts for each stripe of ids, keptOrder, and keptColumns.
+// keptIDs for each stripe of rows, keptOrder, and keptColumns.
 type (
 	keptRows struct {
 		Ordinals int
@@ -32,6 +32,10 @@ type (
 	keptTexts struct {
 		Lengths []uint32
 		Texts   []byte // end to end
+	}
+	keptIDs struct { // of rows that are alive
+		IDs   keptTexts
+		Notes []uint32
 	}
 	keptOrder struct {
 		Sorted []uint32 // ordinals by their ids
@@ -83,13 +87,14 @@ func (c *Columns) Keep(w io.Writer) error {
 	enc := gob.NewEncoder(w)
 	err := enc.Encode(keptRows{s.ids.len(), s.alive, s.columns})
 	for from := 0; from < s.ids.len() && err == nil; from += stripeRows {
-		var ids keptTexts
+		var kept keptIDs
 		for ord := from; ord < min(from+stripeRows, s.ids.len()); ord++ {
 			if s.isAlive(uint32(ord)) {
-				ids.add(s.ids.at(uint32(ord)))
+				kept.IDs.add(s.ids.at(uint32(ord)))
+				kept.Notes = append(kept.Notes, s.notes[ord])
 			}
 		}
-		err = enc.Encode(ids)
+		err = enc.Encode(kept)
 	}
 	if err == nil {
 		err = enc.Encode(keptOrder{s.sorted.all()})
@@ -183,10 +188,14 @@ func (s *store) restore(dec *gob.Decoder) error {
 
 func (s *store) restoreIDs(dec *gob.Decoder, rows *keptRows) error {
 	s.ids.places = make([]uint32, 0, rows.Ordinals)
+	s.notes = make([]uint32, rows.Ordinals)
 	for from := 0; from < rows.Ordinals; from += stripeRows {
-		var ids keptTexts
-		if err := dec.Decode(&ids); err != nil {
+		var kept keptIDs
+		if err := dec.Decode(&kept); err != nil {
 			return err
+		}
+		if len(kept.Notes) != len(kept.IDs.Lengths) {
+			return errors.New("not each row has a note")
 		}
 		for ord := from; ord < min(from+stripeRows, rows.Ordinals); ord++ {
 			if rows.Alive[ord>>6]>>(ord&63)&1 == 0 {
@@ -194,11 +203,12 @@ func (s *store) restoreIDs(dec *gob.Decoder, rows *keptRows) error {
 				s.ids.skip()
 				continue
 			}
-			id, err := ids.next()
+			id, err := kept.IDs.next()
 			if err != nil {
 				return err
 			}
 			s.ids.push(id)
+			s.notes[ord], kept.Notes = kept.Notes[0], kept.Notes[1:]
 		}
 	}
 	var order keptOrder

@@ -78,7 +78,7 @@ func TestKeepNothingPartial(t *testing.T) {
 func keptFleet(t testing.TB) (*fleet, []byte) {
 	f := newFleet(ColumnOptions{})
 	for i := range 1200 {
-		f.apply(Change{ID: fmt.Sprintf("d%04d", i), Fields: []Field{
+		f.apply(Change{ID: fmt.Sprintf("d%04d", i), Noted: true, Note: uint32(i), Fields: []Field{
 			{Path{"tags"}, ObjectValue([]Member{{"site", StringValue(fmt.Sprint("s", i%3))}, {"serial", StringValue(fmt.Sprint(i))}})},
 			{Path{"properties", "reported", "t"}, NumberValue(float64(i) / 3)},
 			{Path{"properties", "reported", "list"}, ArrayValue([]Value{NumberValue(float64(i % 5)), NullValue()})},

@@ -41,11 +41,11 @@ func (b *Builder) Loader() *Loader {
 	return l
 }
 
-// Add loads a row. No id may come twice, in whatever loader. Nothing of fields is
-// kept.
-func (l *Loader) Add(id string, fields []Field) {
+// Add loads a row with its note (Columns.Note). No id may come twice, in whatever
+// loader. Nothing of fields is kept.
+func (l *Loader) Add(id string, note uint32, fields []Field) {
 	l.store.oldest = l.store.now + 1
-	l.store.apply(&Change{ID: id, Fields: fields})
+	l.store.apply(&Change{ID: id, Fields: fields, Noted: true, Note: note})
 	if l.store.bytes > l.store.options.Memory {
 		l.store.shrink()
 	}
@@ -104,6 +104,8 @@ func (s *store) joinRows(o *rows) uint32 {
 	}
 	base := uint32(s.ids.len())
 	s.ids.places = slices.Grow(s.ids.places, o.ids.len())
+	s.notes = slices.Grow(s.notes, s.ids.len()-len(s.notes)+o.ids.len())
+	s.notes = append(s.notes[:s.ids.len()], o.notes...) // of those between nobody asks
 	s.index.reserve(o.count, base+uint32(o.ids.len()), s.hashes)
 	for ord := range uint32(o.ids.len()) {
 		if !o.isAlive(ord) {

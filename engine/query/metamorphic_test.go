@@ -307,7 +307,7 @@ func (f *randomFleet) restart() {
 	rows := maps.Clone(f.rows) // the snapshot
 	late(20)
 	for i, id := range ids {
-		loaders[i%2].Add(id, f.told(f.rebuilt, rows[id]))
+		loaders[i%2].Add(id, 0, f.told(f.rebuilt, rows[id]))
 	}
 	b.Done()
 }

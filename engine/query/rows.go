@@ -9,6 +9,7 @@ import (
 // while the row lives.
 type rows struct {
 	ids     textList // by ordinal; of a row that is gone too, until the ordinal is free
+	notes   []uint32 // by ordinal
 	alive   []uint64 // a bit an ordinal
 	index   table
 	sorted  idOrder
@@ -68,8 +69,10 @@ func (r *rows) add(id string) uint32 {
 		ord = r.free[n-1]
 		r.free = r.free[:n-1]
 		r.ids.set(ord, id)
+		r.notes[ord] = 0
 	} else {
 		r.ids.push(id)
+		r.notes = append(r.notes, 0)
 		if int(ord>>6) == len(r.alive) {
 			// A stripe's worth at once: queries look at whole words of it.
 			r.alive = append(r.alive, make([]uint64, stripeRows/64)...)
@@ -121,5 +124,5 @@ func (r *rows) reclaim(before uint64) {
 }
 
 func (r *rows) bytes() int64 {
-	return r.ids.bytes() + int64(cap(r.alive))*8 + r.index.bytes() + r.sorted.bytes() + int64(cap(r.free))*4
+	return r.ids.bytes() + int64(cap(r.notes))*4 + int64(cap(r.alive))*8 + r.index.bytes() + r.sorted.bytes() + int64(cap(r.free))*4
 }

@@ -142,7 +142,7 @@ func BenchmarkSelect(b *testing.B) {
 	build := c.Build()
 	l := build.Loader()
 	for i := range 1_000_000 {
-		l.Add(fmt.Sprintf("device-%07d", i), []Field{{Path{"tags", "ring"}, NumberValue(float64(i % 10))}})
+		l.Add(fmt.Sprintf("device-%07d", i), 0, []Field{{Path{"tags", "ring"}, NumberValue(float64(i % 10))}})
 	}
 	build.Done()
 	for _, text := range []string{"SELECT * FROM devices", "SELECT * FROM devices WHERE tags.ring = 3"} {

@@ -137,6 +137,10 @@ func (s *store) apply(ch *Change) {
 		ord = s.add(ch.ID)
 	case ch.Replace:
 		s.clear(s.root, ord)
+		s.notes[ord] = 0
+	}
+	if ch.Noted {
+		s.notes[ord] = ch.Note
 	}
 	var q quota
 	for i := range ch.Fields {
