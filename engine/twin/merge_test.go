@@ -343,6 +343,17 @@ func TestTicks(t *testing.T) {
 	} {
 		same(t, c.at.String(), string(appendTime(nil, ticks(c.at))), c.want)
 	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for unit := range 20_000 {
+		n := r.Int64N(maxTicks + 1)
+		if unit%8 < 7 { // fewer digits of a second
+			for range unit % 8 {
+				n = n / 10 * 10
+			}
+		}
+		want := time.Unix(n/ticksPerSec-yearOneToUnix, n%ticksPerSec*100).UTC().Format("2006-01-02T15:04:05.9999999Z")
+		same(t, fmt.Sprint(n), string(appendTime(nil, n)), want)
+	}
 }
 
 func TestGet(t *testing.T) {
