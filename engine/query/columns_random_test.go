@@ -196,6 +196,7 @@ func (f *fleet) check(t *testing.T) {
 			t.Fatalf("the note of %s is %d, not %d", ids[i], note, f.notes[ids[i]])
 		}
 	}
+	s.checkSpans(t)
 	columns, bytes := 0, int64(0)
 	s.each(func(n *node) {
 		c := n.column

@@ -221,6 +221,7 @@ func (s *store) restoreIDs(dec *gob.Decoder, rows *keptRows) error {
 	}
 	s.alive = rows.Alive
 	s.index.reserve(s.count, uint32(rows.Ordinals), s.hashes)
+	s.spans = slices.Repeat([]span{emptySpan()}, len(rows.Alive)*64/stripeRows)
 	before := ""
 	for i, ord := range order.Sorted {
 		if int(ord) >= rows.Ordinals || !s.isAlive(ord) || i > 0 && s.ids.at(ord) <= before {
@@ -228,6 +229,7 @@ func (s *store) restoreIDs(dec *gob.Decoder, rows *keptRows) error {
 		}
 		before = s.ids.at(ord)
 		s.index.add(s.hash(before), ord, s.hashes)
+		s.spans[ord>>stripeBits].add(&s.ids, ord)
 	}
 	s.sorted.fill(order.Sorted)
 	return nil

@@ -117,6 +117,9 @@ func (s *store) joinRows(o *rows) uint32 {
 		s.index.add(s.hash(s.ids.at(base+ord)), base+ord, s.hashes)
 	}
 	s.alive = append(s.alive, o.alive...)
+	for _, theirs := range o.spans {
+		s.spans = append(s.spans, theirs.move(base))
+	}
 	s.count += o.count
 	theirs := o.sorted.all()
 	for i := range theirs {

@@ -1,18 +1,9 @@
 package query
 
 import (
-	"math/bits"
 	"slices"
-	"strings"
 	"time"
 )
-
-// What it takes to look at one row alone, in nanoseconds, roughly.
-const costLook = 500
-
-// sortedMost is up to how many rows are sorted by their ids; of more, those that
-// are wanted are found soon by going through all ids in their order.
-const sortedMost = 4096
 
 // output makes a page's rows.
 type output struct {
@@ -135,6 +126,9 @@ func (r *run) byID() (*Page, error) {
 		}
 		batch *= 2 // few of them pass, it seems
 	}
+	if len(list.ahead) > 0 {
+		list.step.Note = "the first rows by id were enough"
+	}
 	page := &Page{}
 	if len(out.ids) > want {
 		page.More, page.Last = true, out.ids[want-1]
@@ -237,172 +231,4 @@ func (r *run) take(out *output, ords []uint32, skip *int, look int) (rest []uint
 		}
 	}
 	return rest, r.check(out.step.Kind)
-}
-
-// candidates are rows in the order of their ids that may pass.
-type candidates struct {
-	after string
-	bits  []uint64 // nil: all rows
-	list  []uint32 // with listed: these, and no others
-	// listed is set when the rows were few enough to be sorted.
-	listed bool
-	sure   bool // all that bits or list have passed, when they were found
-	done   bool
-	rest   []uint32 // given out, but not come to
-}
-
-// candidates finds rows that may pass, in the way that costs least when target
-// rows are wanted.
-func (r *run) candidates(target int) (*candidates, error) {
-	list := &candidates{after: r.ask.After}
-	n := float64(r.plan.Rows)
-	if r.cond == nil {
-		list.sure = true
-		return list, nil
-	}
-	if r.seeded {
-		list.list, list.listed = slices.Clone(r.seeds), true
-		return list, r.sortList(list)
-	}
-	look := float64(costLook)
-	if !r.cond.exact() {
-		look *= 10 // a document
-	}
-	cheapCost, cheapShare := r.cond.cheap()
-	walk := min(n, float64(target)/max(r.cond.share, 1e-9)) * look
-	cheap := n*cheapCost + min(n*cheapShare, float64(target)*cheapShare/max(r.cond.share, 1e-9))*look
-	full := n*r.cond.cost + min(n*r.cond.share, float64(target))*look
-	step := &Step{Kind: "scan", Estimate: r.cond.share}
-	if walk <= cheap && walk <= full {
-		step.Kind, step.Note = "walk by id", "enough rows should pass soon"
-		r.plan.Steps = append(r.plan.Steps, step)
-		return list, nil
-	}
-	begin := time.Now()
-	list.bits = make([]uint64, r.words)
-	if err := r.hold(int64(len(list.bits))*8, "scan"); err != nil {
-		return nil, err
-	}
-	found := 0
-	list.sure = cheap >= full && r.cond.exact()
-	err := r.scan(cheap < full, func(b *block) error {
-		at := int(b.base() / 64)
-		if at+len(b.bits) > len(list.bits) {
-			return nil // rows that came after the query began
-		}
-		copy(list.bits[at:], b.bits)
-		found += b.count()
-		return nil
-	}, nil)
-	if err != nil {
-		return nil, err
-	}
-	step.Rows, step.Selected, step.Time = int64(n), int64(found), time.Since(begin)
-	step.Memory = int64(len(list.bits)) * 8
-	r.plan.Steps = append(r.plan.Steps, step)
-	if found > sortedMost {
-		return list, nil
-	}
-	for i, w := range list.bits {
-		for ; w != 0; w &= w - 1 {
-			list.list = append(list.list, uint32(i<<6+bits.TrailingZeros64(w)))
-		}
-	}
-	list.bits, list.listed = nil, true
-	return list, r.sortList(list)
-}
-
-// sortList brings the rows of a list in their order.
-func (r *run) sortList(list *candidates) error {
-	type row struct {
-		id  string
-		ord uint32
-	}
-	rows := make([]row, 0, len(list.list))
-	if err := r.lock(); err != nil {
-		return err
-	}
-	for _, ord := range list.list {
-		if id := r.store.ids.at(ord); id > list.after {
-			rows = append(rows, row{id, ord})
-		}
-	}
-	r.unlock()
-	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.id, b.id) })
-	rows = slices.Compact(rows)
-	list.list = list.list[:len(rows)]
-	for i := range rows {
-		list.list[i] = rows[i].ord
-	}
-	list.done = len(rows) == 0
-	return nil
-}
-
-// next returns up to n rows that come next.
-func (c *candidates) next(r *run, n int) ([]uint32, error) {
-	if len(c.rest) > 0 {
-		return c.rest, nil
-	}
-	if c.listed {
-		n = min(n, len(c.list))
-		ords := c.list[:n]
-		c.list = c.list[n:]
-		c.done = len(c.list) == 0
-		return ords, nil
-	}
-	if err := r.lock(); err != nil {
-		return nil, err
-	}
-	defer r.unlock()
-	var ords []uint32
-	const looked = 4096 // rows at a time
-	for i := 0; i < 16 && len(ords) < n; i++ {
-		few := n
-		if c.bits != nil {
-			few = looked
-		}
-		all := r.store.sorted.after(nil, &r.store.ids, c.after, few)
-		if len(all) == 0 {
-			c.done = true
-			break
-		}
-		last := len(all) - 1
-		for k, ord := range all {
-			if c.bits == nil || int(ord>>6) < len(c.bits) && c.bits[ord>>6]>>(ord&63)&1 == 1 {
-				if ords = append(ords, ord); len(ords) == n {
-					last = k
-					break
-				}
-			}
-		}
-		c.after = r.store.ids.at(all[last])
-	}
-	return ords, nil
-}
-
-// cheap returns cost and share of what a cheap scan leaves.
-func (c *condition) cheap() (cost, share float64) {
-	switch c.kind {
-	case leafTest:
-		if c.cost < slowRow {
-			return c.cost, c.share
-		}
-	case allOf:
-		share = 1
-		for _, p := range c.parts {
-			pc, ps := p.cheap()
-			cost += pc * share
-			share *= ps
-		}
-		return cost, share
-	case anyOf:
-		left := 1.0
-		for _, p := range c.parts {
-			pc, ps := p.cheap()
-			cost += pc * left
-			left *= 1 - ps
-		}
-		return cost, 1 - left
-	}
-	return 0, 1
 }

@@ -11,6 +11,7 @@ type rows struct {
 	ids     textList // by ordinal; of a row that is gone too, until the ordinal is free
 	notes   []uint32 // by ordinal
 	alive   []uint64 // a bit an ordinal
+	spans   []span   // by stripe
 	index   table
 	sorted  idOrder
 	free    []uint32
@@ -76,12 +77,14 @@ func (r *rows) add(id string) uint32 {
 		if int(ord>>6) == len(r.alive) {
 			// A stripe's worth at once: queries look at whole words of it.
 			r.alive = append(r.alive, make([]uint64, stripeRows/64)...)
+			r.spans = append(r.spans, emptySpan())
 		}
 	}
 	r.index.add(r.hash(id), ord, r.hashes) // before it is alive, else it might be put in twice
 	r.alive[ord>>6] |= 1 << (ord & 63)
 	r.count++
 	r.sorted.insert(&r.ids, ord)
+	r.spans[ord>>stripeBits].add(&r.ids, ord)
 	return ord
 }
 
@@ -90,6 +93,7 @@ func (r *rows) add(id string) uint32 {
 func (r *rows) remove(ord uint32, now uint64) {
 	r.index.remove(r.hash(r.ids.at(ord)), ord)
 	r.sorted.remove(&r.ids, ord)
+	r.spans[ord>>stripeBits].remove(ord)
 	r.alive[ord>>6] &^= 1 << (ord & 63)
 	r.count--
 	r.retired = append(r.retired, retired{ord, now})
@@ -124,5 +128,5 @@ func (r *rows) reclaim(before uint64) {
 }
 
 func (r *rows) bytes() int64 {
-	return r.ids.bytes() + int64(cap(r.notes))*4 + int64(cap(r.alive))*8 + r.index.bytes() + r.sorted.bytes() + int64(cap(r.free))*4
+	return r.ids.bytes() + int64(cap(r.notes))*4 + int64(cap(r.alive))*8 + int64(cap(r.spans))*8 + r.index.bytes() + r.sorted.bytes() + int64(cap(r.free))*4
 }

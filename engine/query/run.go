@@ -281,50 +281,54 @@ func (r *run) blockRows() uint32 {
 	return n
 }
 
-// scan calls f with each block of rows that pass the condition, or may pass when
-// documents are needed to know. The lock is held in f, which sees the rows as the
-// condition saw them; between blocks, without the lock, between is called.
-func (r *run) scan(cheap bool, f func(b *block) error, between func() error) error {
-	rows := r.blockRows()
-	words := make([]uint64, rows/64)
-	for stripe := 0; ; stripe++ {
-		for from := uint32(0); from < stripeRows; from += rows {
-			base := stripe<<stripeBits + int(from)
-			if base >= r.words*64 {
-				return nil
-			}
-			if r.seeded && !slices.ContainsFunc(r.seeds, func(ord uint32) bool { return int(ord) >= base && int(ord) < base+int(rows) }) {
-				continue
-			}
-			if err := r.lock(); err != nil {
-				return err
-			}
-			b := &block{stripe, from, words}
-			copy(words, r.store.alive[base/64:])
-			if r.seeded {
-				b.only(r.seeds)
-			}
-			var err error
-			if !b.empty() {
-				if r.cond != nil {
-					r.cond.filter(b, cheap)
-				}
-				err = f(b)
-			}
-			r.unlock()
-			if err == nil {
-				err = r.check("scan")
-			}
-			if err != nil {
-				return err
-			}
-			if between != nil {
-				if err := between(); err != nil {
-					return err
-				}
-			}
+// scan is scanStripe for all stripes.
+func (r *run) scan(f func(b *block) error, between func() error) error {
+	for stripe := range r.words * 64 / stripeRows {
+		if err := r.scanStripe(stripe, false, f, between); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// scanStripe calls f with each block of a stripe's rows that pass the condition, or may
+// pass when documents are needed to know. The lock is held in f, which sees the rows as
+// the condition saw them; between blocks, without the lock, between is called.
+func (r *run) scanStripe(stripe int, cheap bool, f func(b *block) error, between func() error) error {
+	rows := r.blockRows()
+	var words [stripeRows / 64]uint64
+	for from := uint32(0); from < stripeRows; from += rows {
+		base := stripe<<stripeBits + int(from)
+		if r.seeded && !slices.ContainsFunc(r.seeds, func(ord uint32) bool { return int(ord) >= base && int(ord) < base+int(rows) }) {
+			continue
+		}
+		if err := r.lock(); err != nil {
+			return err
+		}
+		b := &block{stripe, from, words[:rows/64]}
+		copy(b.bits, r.store.alive[base/64:])
+		if r.seeded {
+			b.only(r.seeds)
+		}
+		var err error
+		if !b.empty() {
+			if r.cond != nil {
+				r.cond.filter(b, cheap)
+			}
+			err = f(b)
+		}
+		r.unlock()
+		if err == nil {
+			err = r.check("scan")
+		}
+		if err == nil && between != nil {
+			err = between()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sink takes the rows that a query selects.
@@ -365,7 +369,7 @@ func (r *run) feed(s sink, fromColumns bool) error {
 		return nil
 	}
 	exact := fromColumns && (r.cond == nil || r.cond.exact())
-	err := r.scan(false, func(b *block) error {
+	err := r.scan(func(b *block) error {
 		if !exact {
 			b.each(func(at uint32) { waiting = append(waiting, r.store.ids.at(b.base()-b.from+at)) })
 			return nil

@@ -50,7 +50,7 @@ func measureColumns(ctx context.Context, twins int, stdout io.Writer) (columnFig
 		loader := builder.Loader()
 		loading.Go(func() {
 			for i := w; i < twins && ctx.Err() == nil; i += workers {
-				loader.Add(twinID(i), []query.Field{
+				loader.Add(twinID(i), uint32(i), []query.Field{
 					{Path: query.Path{"tags"}, Value: sections[i][0]},
 					{Path: query.Path{"properties", "desired"}, Value: sections[i][1]},
 				})
