@@ -358,7 +358,7 @@ func (p *preview) twins(ctx context.Context, shown []sampled) (list []Twin, err 
 		rows[i] = s.row
 	}
 	err = p.hub.view(ctx, "read twins", func(r storage.Reader) error {
-		list, err = p.hub.readTwins(r, rows)
+		list, err = p.hub.readTwins(r, rows, make([]uint32, len(rows)))
 		return err
 	})
 	return list, err

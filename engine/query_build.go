@@ -28,6 +28,11 @@ const (
 func (q *queries) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	q.stop = stop
+	// Nothing was published yet, unless by who opens the hub.
+	seq := q.hub.db.Sequence()
+	if q.taken.CompareAndSwap(0, seq) {
+		q.taking.CompareAndSwap(0, seq)
+	}
 	q.running.Go(func() { q.build(ctx) })
 	q.running.Go(func() { q.following.run(ctx) })
 }

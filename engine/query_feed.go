@@ -43,6 +43,9 @@ type queries struct {
 	done    atomic.Int64  // rows built so far
 	total   atomic.Int64  // rows there are to build
 
+	taking atomic.Uint64 // the newest group that the columns have, or are being given
+	taken  atomic.Uint64 // the newest that they have
+
 	mu      sync.Mutex // of what changes the columns, so that they see one change after the other
 	columns [querySources]*query.Columns
 	live    bool // the columns hold everything; until then changes are noted in dirty
@@ -113,6 +116,8 @@ func (q *queries) activityTx(tx *storage.Tx, id TwinID, t time.Time) {
 
 // published takes the changes of a group. The committer calls it.
 func (q *queries) published(seq uint64) {
+	q.taking.Store(seq)
+	defer q.taken.Store(seq)
 	if len(q.pending[query.Devices])+len(q.pending[query.Modules]) == 0 {
 		return
 	}
@@ -127,6 +132,35 @@ func (q *queries) published(seq uint64) {
 		clear(changes)
 		q.pending[source] = changes[:0]
 	}
+}
+
+// rowNotes are the notes of rows as of a group.
+type rowNotes struct {
+	seq  uint64
+	list []uint32 // nil: they were not there all at one moment
+}
+
+// notes returns the notes of rows of one source, once queries are ready.
+func (q *queries) notes(rows []string) (n rowNotes) {
+	if len(rows) == 0 {
+		return n
+	}
+	n.seq = q.taken.Load()
+	source, _ := twinIDOfRow(rows[0]).row()
+	list := q.columns[source].Notes(rows)
+	if q.taking.Load() == n.seq {
+		n.list = list
+	}
+	return n
+}
+
+// in returns the notes of some of the rows, if a snapshot has them as they are here; else
+// those of rows of which nothing is known.
+func (n rowNotes) in(r storage.Reader, from, to int) []uint32 {
+	if n.list == nil || storage.SequenceOf(r) != n.seq {
+		return make([]uint32, to-from)
+	}
+	return n.list[from:to]
 }
 
 // takeLocked gives changes to the columns, and to who follows them. seq is 0 of

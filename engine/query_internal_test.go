@@ -3,8 +3,11 @@ package engine
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -361,5 +364,92 @@ func TestIdentityNote(t *testing.T) {
 		if n := r.note(); (n != 0) != slices.Contains(hidden, name) {
 			t.Errorf("with another %s the note is %d", name, n)
 		}
+	}
+}
+
+// The notes of rows are those of the newest group, after each change of an identity and
+// after restarts with columns that were kept and built.
+func TestNotesOfRows(t *testing.T) {
+	dir := t.TempDir()
+	var log bytes.Buffer
+	open := func() *Hub {
+		t.Helper()
+		h, err := Open(t.Context(), Options{
+			Storage: storage.Options{Dir: dir, Memory: 64 << 20}, Hosts: []string{"hub.muster.test"}, Build: "test",
+			Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-h.queries.ready
+		return h
+	}
+	h := open()
+	check := func(when string) {
+		t.Helper()
+		rows := []string{"plain", "off", "nobody"}
+		notes := h.queries.notes(rows)
+		err := h.view(t.Context(), "check", func(r storage.Reader) error {
+			got := notes.in(r, 0, len(rows))
+			for i, id := range rows {
+				want := uint32(0)
+				if record, err := loadDevice(r, id); err == nil {
+					want = record.note()
+				}
+				if got[i] != want || (want != 0) != (id == "plain") {
+					t.Errorf("%s: the note of %s is %d, not %d", when, id, got[i], want)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, id := range []string{"plain", "off"} {
+		makeDevice(t, h, id)
+	}
+	for _, columns := range []string{"new", "kept", "built"} {
+		for _, disabled := range []bool{true, false} {
+			for _, id := range []string{"plain", "off"} {
+				i, err := h.Identity(t.Context(), owner, TwinID{DeviceID: id})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i.Disabled = disabled && id == "off"; id == "plain" {
+					i.Authentication.PrimaryKey, i.Authentication.SecondaryKey = i.Authentication.SecondaryKey, i.Authentication.PrimaryKey
+				}
+				if _, err := h.UpdateIdentity(t.Context(), owner, i, IfMatch{Present: true, Any: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			check(columns)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if built := strings.Contains(log.String(), "are built from all twins"); built == (columns == "kept") {
+			t.Errorf("%s: columns were built: %t", columns, built)
+		}
+		log.Reset()
+		if columns == "kept" {
+			if err := os.Remove(filepath.Join(dir, "KEPT")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h = open()
+		check("after " + columns)
+	}
+	// Of a snapshot that is older or younger nothing is known.
+	notes := h.queries.notes([]string{"plain"})
+	makeDevice(t, h, "another")
+	err := h.view(t.Context(), "check", func(r storage.Reader) error {
+		if got := notes.in(r, 0, 1); got[0] != 0 {
+			t.Errorf("an old note is taken: %d", got[0])
+		}
+		return nil
+	})
+	if err := errors.Join(err, h.Close()); err != nil {
+		t.Error(err)
 	}
 }

@@ -26,7 +26,7 @@ type QueryRequest struct {
 // QueryPage is a page of a query's result: whole twins, or rows.
 type QueryPage struct {
 	Item  QueryItem
-	Twins []Twin            // of QueryTwins
+	Twins []Twin            // of QueryTwins; of their identities what a twin shows
 	Rows  []json.RawMessage // else
 	Token string            // empty: no rows follow
 	Plan  *query.Plan       // how the page was found; nil of a page of what ORDER BY has sorted before
@@ -303,11 +303,12 @@ func (q *queries) enter(ctx context.Context) (leave func(), err error) {
 func (h *Hub) twins(ctx context.Context, ids []string) (list []Twin, read int, err error) {
 	list = make([]Twin, 0, len(ids))
 	bytes := 0
+	notes := h.queries.notes(ids)
 	err = h.view(ctx, "read twins", func(r storage.Reader) error {
 		storage.Remember(r) // who shows a page shows it again
 		for read < len(ids) && bytes <= h.limits.QueryPageBytes {
-			some := ids[read:min(read+twinsAtOnce, len(ids))]
-			twins, err := h.readTwins(r, some)
+			to := min(read+twinsAtOnce, len(ids))
+			twins, err := h.readTwins(r, ids[read:to], notes.in(r, read, to))
 			if err != nil {
 				return err
 			}
@@ -332,8 +333,9 @@ func (h *Hub) twins(ctx context.Context, ids []string) (list []Twin, read int, e
 // the store, and each costs several blocks to unpack.
 const twinsAtOnce = 50
 
-// readTwins reads the twins of rows with all processors; what is gone is left zero.
-func (h *Hub) readTwins(r storage.Reader, rows []string) ([]Twin, error) {
+// readTwins reads the twins of rows, whose notes are those of r, with all processors;
+// what is gone is left zero.
+func (h *Hub) readTwins(r storage.Reader, rows []string, notes []uint32) ([]Twin, error) {
 	list := make([]Twin, len(rows))
 	workers := min(runtime.NumCPU(), (len(rows)+7)/8)
 	errs := make([]error, workers)
@@ -342,7 +344,7 @@ func (h *Hub) readTwins(r storage.Reader, rows []string) ([]Twin, error) {
 		running.Go(func() {
 			for i := w; i < len(rows) && errs[w] == nil; i += workers {
 				var err error
-				if list[i], err = h.queriedTwin(r, rows[i]); !isGone(err) {
+				if list[i], err = h.queriedTwin(r, rows[i], notes[i]); !isGone(err) {
 					errs[w] = err
 				}
 			}
@@ -354,11 +356,11 @@ func (h *Hub) readTwins(r storage.Reader, rows []string) ([]Twin, error) {
 
 // queriedTwin is the twin of a row of the columns, which know some of it already:
 // when it was active last, and most often all that it shows of its identity.
-func (h *Hub) queriedTwin(r storage.Reader, row string) (Twin, error) {
+func (h *Hub) queriedTwin(r storage.Reader, row string, note uint32) (Twin, error) {
 	id := twinIDOfRow(row)
 	source, _ := id.row()
 	columns := h.queries.columns[source]
-	identity, t, err := h.loadQueried(r, id, columns.Note(row))
+	identity, t, err := h.loadQueried(r, id, note)
 	if err != nil {
 		return Twin{}, err
 	}
@@ -385,17 +387,17 @@ func (h *Hub) queriedTwin(r storage.Reader, row string) (Twin, error) {
 	return h.twinOf(&i, t, configured), nil
 }
 
-// loadQueried is loadTwin, without a look at the identity if its row's note tells it. The
-// note may be a moment older than the snapshot, or newer: all that was acknowledged before
-// the query began is in it.
+// loadQueried is loadTwin, without a look at the identity if its row's note tells it.
 func (h *Hub) loadQueried(r storage.Reader, id TwinID, note uint32) (identityRecord, twinRecord, error) {
-	if identity, ok := notedIdentity(note); ok && h.QueryProgress().Ready {
-		t, err := h.getTwin(r, id)
-		if !errors.Is(err, storage.ErrNotFound) {
-			return identity, t, err
-		}
+	identity, ok := notedIdentity(note)
+	if !ok {
+		return h.loadTwin(r, id)
 	}
-	return h.loadTwin(r, id)
+	t, err := h.getTwin(r, id)
+	if errors.Is(err, storage.ErrNotFound) {
+		err = wrapf(CodeInternal, err, "identity %q has no twin", id)
+	}
+	return identity, t, err
 }
 
 func isGone(err error) bool {

@@ -115,20 +115,43 @@ func newWebhooks(d Deliver) *webhooks {
 func (w *webhooks) wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.wakeLocked()
+}
+
+func (w *webhooks) wakeLocked() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
+// webhookVersion is another after each change of a webhook, but for what its worker
+// stores. That of one which is no more is zero.
+type webhookVersion struct {
+	created         int64 // one that is deleted and made again is another
+	revision, moves uint64
+}
+
+func (r *webhookRecord) version(s *WebhookState) webhookVersion {
+	return webhookVersion{r.Created.UnixNano(), r.Revision, s.Moves}
+}
+
 // outdate ends the deliveries of a webhook that has changed, before the change
 // is acknowledged: what happens after a pause is not posted. It begins again as
-// it is stored now.
-func (w *webhooks) outdate(id string) {
+// it is stored now, if it did not yet.
+func (w *webhooks) outdate(id string, now webhookVersion) {
 	w.mu.Lock()
-	if p := w.running[id]; p != nil {
+	defer w.mu.Unlock()
+	if p := w.running[id]; p != nil && p.version != now {
 		p.stop()
 	}
-	w.mu.Unlock()
-	w.wake()
+	w.wakeLocked()
+}
+
+// webhookChangedTx has a webhook's worker ended that is older than what was stored.
+func (h *Hub) webhookChangedTx(tx *storage.Tx, id string, r *webhookRecord) error {
+	state, err := webhookStateTable.Get(tx, storage.Tuple(id))
+	now := r.version(&state)
+	tx.OnCommit(func(uint64) { h.webhooks.outdate(id, now) })
+	return err
 }
 
 func (w *webhooks) next() <-chan struct{} {
@@ -317,10 +340,9 @@ func (h *Hub) PutWebhook(ctx context.Context, c Caller, w Webhook, etag string) 
 			return err
 		}
 		record.Revision, record.Updated = record.Revision+1, tx.Now()
-		if err := errors.Join(webhookTable.Put(tx, key, record), h.auditTx(tx, c, opWebhookWrite, w.ID, nil)); err != nil {
+		if err := errors.Join(webhookTable.Put(tx, key, record), h.webhookChangedTx(tx, w.ID, &record), h.auditTx(tx, c, opWebhookWrite, w.ID, nil)); err != nil {
 			return err
 		}
-		tx.OnCommit(func(uint64) { h.webhooks.outdate(w.ID) })
 		out, err = h.showWebhook(tx, w.ID, record)
 		out.Secret = secret
 		return err
@@ -406,10 +428,12 @@ func (h *Hub) RotateWebhookSecret(ctx context.Context, c Caller, id string, over
 			return err
 		}
 		record.Revision, record.Updated = record.Revision+1, tx.Now()
-		if err := errors.Join(webhookTable.Put(tx, storage.Tuple(id), record), h.auditTx(tx, c, opWebhookWrite, id, json.RawMessage(`{"secret":"rotated"}`))); err != nil {
+		if err := errors.Join(
+			webhookTable.Put(tx, storage.Tuple(id), record), h.webhookChangedTx(tx, id, &record),
+			h.auditTx(tx, c, opWebhookWrite, id, json.RawMessage(`{"secret":"rotated"}`)),
+		); err != nil {
 			return err
 		}
-		tx.OnCommit(func(uint64) { h.webhooks.outdate(id) })
 		out, err = h.showWebhook(tx, id, record)
 		out.Secret = secret
 		return err
@@ -434,7 +458,7 @@ func (h *Hub) DeleteWebhook(ctx context.Context, c Caller, id string) error {
 				return err
 			}
 		}
-		tx.OnCommit(func(uint64) { h.webhooks.outdate(id) })
+		tx.OnCommit(func(uint64) { h.webhooks.outdate(id, webhookVersion{}) })
 		return errors.Join(webhookTable.Delete(tx, storage.Tuple(id)), webhookStateTable.Delete(tx, storage.Tuple(id)), h.auditTx(tx, c, opWebhookWrite, id, nil))
 	})
 }

@@ -162,6 +162,12 @@ func TestWebhookOutdated(t *testing.T) {
 				if got := s.take(); len(got) != 1 {
 					t.Fatalf("before it changed: %q", got)
 				}
+				h.webhooks.outdate("hook", record.version(&WebhookState{})) // it is of that version already
+				makeDevice(t, h, "still")
+				time.Sleep(time.Second)
+				if got := s.take(); len(got) != 1 {
+					t.Fatalf("told of a change that it knows: %q", got)
+				}
 				if err := change(t.Context(), h); err != nil {
 					t.Fatal(err)
 				}

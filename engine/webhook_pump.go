@@ -37,7 +37,9 @@ type webhookPump struct {
 	record webhookRecord
 	target webhookTarget
 	read0  place
-	stop   context.CancelFunc // from any goroutine
+
+	version webhookVersion     // these two for any goroutine
+	stop    context.CancelFunc // ends it
 
 	in      chan webhookPage
 	results chan webhookDone

@@ -55,7 +55,9 @@ func (h *Hub) ReplayWebhook(ctx context.Context, c Caller, id, from string) (Web
 		if err := webhookStateTable.Put(tx, storage.Tuple(id), state); err != nil {
 			return err
 		}
-		tx.OnCommit(func(uint64) { h.webhooks.outdate(id) })
+		if err := h.webhookChangedTx(tx, id, &record); err != nil {
+			return err
+		}
 		out, err = h.showWebhook(tx, id, record)
 		return err
 	})

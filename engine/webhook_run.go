@@ -20,12 +20,8 @@ func (h *Hub) runWebhooks(ctx context.Context) {
 		<-ctx.Done()
 		return
 	}
-	type version struct {
-		created         time.Time // one that is deleted and made again is another
-		revision, moves uint64
-	}
 	type worker struct {
-		version
+		webhookVersion
 		stop context.CancelFunc
 		done chan struct{}
 	}
@@ -34,7 +30,7 @@ func (h *Hub) runWebhooks(ctx context.Context) {
 	for {
 		changed := h.webhooks.next()
 		wanted := map[string]webhookRecord{}
-		versions := map[string]version{}
+		versions := map[string]webhookVersion{}
 		var retry <-chan time.Time
 		err := h.view(ctx, "read webhooks", func(r storage.Reader) error {
 			clear(wanted)
@@ -54,7 +50,7 @@ func (h *Hub) runWebhooks(ctx context.Context) {
 				if err != nil {
 					return err
 				}
-				wanted[id], versions[id] = item.Value, version{item.Value.Created, item.Value.Revision, state.Moves}
+				wanted[id], versions[id] = item.Value, item.Value.version(&state)
 			}
 			return nil
 		})
@@ -62,7 +58,7 @@ func (h *Hub) runWebhooks(ctx context.Context) {
 			retry = time.After(webhookPause)
 		} else {
 			for id, w := range running {
-				if _, ok := wanted[id]; !ok || versions[id] != w.version {
+				if _, ok := wanted[id]; !ok || versions[id] != w.webhookVersion {
 					end(id)
 				}
 			}
@@ -130,7 +126,7 @@ func (h *Hub) pumpWebhook(ctx context.Context, id string, r webhookRecord) error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p := newWebhookPump(h, id, r, target, state, at)
-	p.stop = cancel
+	p.version, p.stop = r.version(&state), cancel
 	h.webhooks.mu.Lock()
 	h.webhooks.running[id] = p
 	h.webhooks.mu.Unlock()
@@ -140,7 +136,10 @@ func (h *Hub) pumpWebhook(ctx context.Context, id string, r webhookRecord) error
 		h.webhooks.mu.Unlock()
 	}()
 	// A change from here on finds p and stops it; one before is found here.
-	if same, err := h.webhookIsStill(ctx, id, r, state.Moves); err != nil || !same {
+	if now, err := h.webhookVersionNow(ctx, id); err != nil || now != p.version {
+		if ctx.Err() != nil {
+			return nil // found it just now
+		}
 		return err
 	}
 	reading := make(chan error, 1)
@@ -154,10 +153,10 @@ func (h *Hub) pumpWebhook(ctx context.Context, id string, r webhookRecord) error
 	return err
 }
 
-// webhookIsStill reports whether a webhook is stored as a worker knows it.
-func (h *Hub) webhookIsStill(ctx context.Context, id string, r webhookRecord, moves uint64) (same bool, err error) {
+// webhookVersionNow is the version of a webhook as it is stored.
+func (h *Hub) webhookVersionNow(ctx context.Context, id string) (now webhookVersion, err error) {
 	err = h.view(ctx, "read webhook", func(reader storage.Reader) error {
-		same = false
+		now = webhookVersion{}
 		record, err := webhookTable.Get(reader, storage.Tuple(id))
 		if errors.Is(err, storage.ErrNotFound) {
 			return nil
@@ -166,10 +165,10 @@ func (h *Hub) webhookIsStill(ctx context.Context, id string, r webhookRecord, mo
 			return err
 		}
 		state, err := webhookStateTable.Get(reader, storage.Tuple(id))
-		same = err == nil && record.Created.Equal(r.Created) && record.Revision == r.Revision && state.Moves == moves
+		now = record.version(&state)
 		return err
 	})
-	return same, err
+	return now, err
 }
 
 // webhookPlace is where a webhook can go on: nothing before what is kept, and

@@ -221,7 +221,7 @@ func (h *Hub) pauseWebhook(ctx context.Context, id string, revision uint64, reas
 			return err
 		}
 		hub := Caller{Cause: "webhook:" + id}
-		tx.OnCommit(func(uint64) { h.webhooks.wake() })
+		tx.OnCommit(func(uint64) { h.webhooks.wake() }) // its worker, which waits for this, sends nothing afterwards
 		return errors.Join(
 			webhookTable.Put(tx, storage.Tuple(id), record),
 			appendChange(tx, hub, changeWebhookPaused, TwinID{}, 0, details),

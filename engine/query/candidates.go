@@ -3,7 +3,6 @@ package query
 import (
 	"cmp"
 	"container/heap"
-	"iter"
 	"slices"
 	"time"
 )
@@ -17,7 +16,8 @@ const foundMost = 4096
 
 // candidates are rows in the order of their ids that may pass. Rows are scanned stripe
 // by stripe, those with the least ids first, and only as far as is needed: what was found
-// can be given out once no stripe is left that may have a lesser id.
+// can be given out once no stripe is left that may have a lesser id. Rows that come or go
+// meanwhile may be missed or given, as they like; others have their place in a stripe.
 type candidates struct {
 	after string
 	cheap bool // tests that go row by row are left to a later look
@@ -62,8 +62,9 @@ func (f *foundRows) Pop() any {
 	return x
 }
 
-// candidates finds rows that may pass, in the way that costs least when target
-// rows are wanted.
+// candidates finds rows that may pass, in the way that should cost least when target
+// rows are wanted. A scan is judged as if all rows were in it: how many it can leave out
+// shows only on the way.
 func (r *run) candidates(target int) (*candidates, error) {
 	c := &candidates{after: r.ask.After}
 	n := float64(r.plan.Rows)
@@ -72,7 +73,13 @@ func (r *run) candidates(target int) (*candidates, error) {
 		c.sure, c.walk = true, true
 		return c, nil
 	case r.seeded:
-		return c, c.take(r, slices.Values(r.seeds))
+		if err := r.lock(); err != nil {
+			return nil, err
+		}
+		batch := c.locate(r, nil, r.seeds)
+		r.unlock()
+		c.add(batch)
+		return c, nil
 	}
 	look := float64(costLook)
 	if !r.cond.exact() {
@@ -104,8 +111,9 @@ func (c *candidates) plan(r *run) error {
 		return err
 	}
 	defer r.unlock()
-	c.ahead = make([]stripeFrom, 0, r.words*64/stripeRows)
-	for stripe := range cap(c.ahead) {
+	stripes := r.words * 64 / stripeRows
+	c.ahead = make([]stripeFrom, 0, stripes)
+	for stripe := range stripes {
 		if s := r.store.spans[stripe]; !s.upTo(&r.store.ids, c.after) {
 			c.ahead = append(c.ahead, stripeFrom{stripe, s.least(&r.store.ids)})
 		}
@@ -114,42 +122,45 @@ func (c *candidates) plan(r *run) error {
 	return nil
 }
 
-// take puts rows in their order.
-func (c *candidates) take(r *run, ords iter.Seq[uint32]) error {
-	if err := r.lock(); err != nil {
-		return err
+// locate appends rows behind after, with their ids. The lock is held.
+func (c *candidates) locate(r *run, dst []foundRow, ords []uint32) []foundRow {
+	for _, ord := range ords {
+		if id := r.store.ids.at(ord); id > c.after {
+			dst = append(dst, foundRow{id, ord})
+		}
 	}
-	defer r.unlock()
-	for ord := range ords {
-		c.find(r, ord)
-	}
-	return nil
+	return dst
 }
 
-// find takes a row that was found. The lock is held.
-func (c *candidates) find(r *run, ord uint32) {
-	if id := r.store.ids.at(ord); id > c.after {
-		heap.Push(&c.found, foundRow{id, ord})
+func (c *candidates) add(rows []foundRow) {
+	for _, row := range rows {
+		heap.Push(&c.found, row)
 	}
 }
 
-// scan scans the next stripe.
+// scan scans the stripe that is next. Under the lock rows only get their ids; their order
+// takes longer.
 func (c *candidates) scan(r *run) error {
 	stripe := c.ahead[0].stripe
 	c.ahead = c.ahead[1:]
 	begin, before := time.Now(), r.cond.step.Rows
+	var batch []foundRow
+	var ords []uint32
 	err := r.scanStripe(stripe, c.cheap, func(b *block) error {
 		n := b.count()
 		c.step.Selected += int64(n)
 		copy(c.bits[b.base()/64:], b.bits)
-		if len(c.found)+n > foundMost {
-			c.walk, c.found = true, nil
+		if len(c.found)+len(batch)+n > foundMost {
+			c.walk, c.found, batch = true, nil, nil
 		}
 		if !c.walk {
-			b.each(func(at uint32) { c.find(r, uint32(stripe)<<stripeBits+at) })
+			ords = ords[:0]
+			b.each(func(at uint32) { ords = append(ords, uint32(stripe)<<stripeBits+at) })
+			batch = c.locate(r, batch, ords)
 		}
 		return nil
 	}, nil)
+	c.add(batch)
 	c.step.Rows += r.cond.step.Rows - before
 	c.step.Time += time.Since(begin)
 	return err
@@ -187,7 +198,7 @@ func (c *candidates) next(r *run, n int) ([]uint32, error) {
 	return c.byID(r, n)
 }
 
-// byID goes through ids in their order.
+// byID is next when more rows were found than are put in order, or none was looked for.
 func (c *candidates) byID(r *run, n int) ([]uint32, error) {
 	if err := r.lock(); err != nil {
 		return nil, err

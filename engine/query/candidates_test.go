@@ -1,10 +1,12 @@
 package query
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -84,6 +86,86 @@ func TestPagesOverStripes(t *testing.T) {
 			f.checkPages(t, r)
 		})
 	}
+}
+
+// TestPagesOverStripesMeanwhile: rows that pass throughout are on exactly one page, in
+// their order, while those at the ends of stripes go and others take their places.
+func TestPagesOverStripesMeanwhile(t *testing.T) {
+	const rows, share = 3*stripeRows + 100, 128
+	id := func(i int) string { return fmt.Sprintf("d%06d0", i) }
+	f := newFleet(ColumnOptions{})
+	b := f.columns.Build()
+	loader := b.Loader()
+	fields := func(i int) []Field { return []Field{{Path{"tags", "n"}, NumberValue(float64(i % share))}} }
+	var want []string
+	for i := range rows {
+		loader.Add(id(i), 0, fields(i))
+		if i%share == 5 {
+			want = append(want, id(i))
+		}
+	}
+	b.Done()
+	ctx, cancel := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		r := rand.New(rand.NewPCG(1, 2))
+		for ctx.Err() == nil {
+			var gone, come []Change
+			for stripe := range 3 {
+				for _, i := range []int{stripe * stripeRows, (stripe+1)*stripeRows - 1, r.IntN(rows)} {
+					if i%share == 5 {
+						continue
+					}
+					gone = append(gone, Change{ID: id(i), Gone: true})
+					k := r.IntN(rows) // the place is taken by one that passes, too, now and then
+					come = append(come, Change{ID: id(k)[:7] + "5", Fields: fields(5 + r.IntN(2))}, Change{ID: id(r.IntN(rows))[:7] + "5", Gone: true}, Change{ID: id(i), Fields: fields(i)})
+				}
+			}
+			f.columns.Apply(gone)
+			f.columns.Apply(come)
+		}
+	})
+	defer writing.Wait()
+	defer cancel()
+	stable := func(ids []string) []string {
+		return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return strings.HasSuffix(id, "5") })
+	}
+	const where = "tags.n = 5"
+	for round := range scaled(30) {
+		var got []string
+		limit := 30 + round*7
+		for after := ""; ; {
+			ids, plan := f.page(t, "SELECT deviceId FROM devices WHERE "+where, after, limit)
+			got = append(got, ids...)
+			if !slices.ContainsFunc(plan.Steps, func(s *Step) bool { return s.Kind == "scan" }) {
+				t.Fatalf("nothing was scanned:\n%s", plan)
+			}
+			if len(ids) < limit {
+				break
+			}
+			after = ids[limit-1]
+		}
+		if !slices.IsSorted(got) || !slices.Equal(stable(got), want) {
+			t.Fatalf("pages of %d: %d rows, %d of which are stable, of %d", limit, len(got), len(stable(got)), len(want))
+		}
+		got = nil
+		q, err := Parse("SELECT * FROM devices WHERE "+where, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = f.columns.Select(t.Context(), q, Ask{Limit: limit, Documents: f}, nil, func(rows []Row) bool {
+			for _, row := range rows {
+				got = append(got, row.ID)
+			}
+			return true
+		})
+		if err != nil || !slices.IsSorted(got) || !slices.Equal(stable(got), want) {
+			t.Fatalf("selected %d rows, %d of which are stable, of %d: %v", len(got), len(stable(got)), len(want), err)
+		}
+	}
+	cancel()
+	writing.Wait()
+	f.columns.store.checkSpans(t)
 }
 
 // page returns a page's ids.

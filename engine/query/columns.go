@@ -2,6 +2,7 @@ package query
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 )
 
@@ -108,17 +109,23 @@ func (c *Columns) Value(id string, p Path) (v Value, ok bool) {
 	return c.store.value(id, p)
 }
 
-// Note returns what the last change that was Noted, or Loader.Add, said of a row: 32
-// bits for who owns the columns, who need not look elsewhere for what fits in them. It
-// is 0 of a row that is not there.
-func (c *Columns) Note(id string) uint32 {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	ord, found := c.store.find(id)
-	if !found {
-		return 0
+// Notes returns what the last change that was Noted, or Loader.Add, said of each of some
+// rows: 32 bits for who owns the columns, who need not look elsewhere for what fits in
+// them. They are 0 of a row that is not there.
+func (c *Columns) Notes(ids []string) []uint32 {
+	notes := make([]uint32, 0, len(ids))
+	for batch := range slices.Chunk(ids, selectRows/4) {
+		c.mu.RLock()
+		for _, id := range batch {
+			note := uint32(0)
+			if ord, found := c.store.find(id); found {
+				note = c.store.notes[ord]
+			}
+			notes = append(notes, note)
+		}
+		c.mu.RUnlock()
 	}
-	return c.store.notes[ord]
+	return notes
 }
 
 // Has reports whether some row has a value at a path: a text, a boolean, null. Of a

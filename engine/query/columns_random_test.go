@@ -192,8 +192,10 @@ func (f *fleet) check(t *testing.T) {
 		if s.ids.at(ord) != ids[i] {
 			t.Fatalf("row %d is %s, not %s", i, s.ids.at(ord), ids[i])
 		}
-		if note := f.columns.Note(ids[i]); note != f.notes[ids[i]] {
-			t.Fatalf("the note of %s is %d, not %d", ids[i], note, f.notes[ids[i]])
+	}
+	for i, note := range f.columns.Notes(append(ids, "nobody")) {
+		if i < len(ids) && note != f.notes[ids[i]] || i == len(ids) && note != 0 {
+			t.Fatalf("the note of row %d is %d", i, note)
 		}
 	}
 	s.checkSpans(t)

@@ -41,7 +41,7 @@ func (b *Builder) Loader() *Loader {
 	return l
 }
 
-// Add loads a row with its note (Columns.Note). No id may come twice, in whatever
+// Add loads a row with its note (Columns.Notes). No id may come twice, in whatever
 // loader. Nothing of fields is kept.
 func (l *Loader) Add(id string, note uint32, fields []Field) {
 	l.store.oldest = l.store.now + 1

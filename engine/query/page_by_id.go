@@ -117,7 +117,11 @@ func (r *run) byID() (*Page, error) {
 	r.plan.Steps = append(r.plan.Steps, out.step)
 	batch := 64
 	for (!list.done || len(list.rest) > 0) && len(out.ids) < look {
-		ords, err := list.next(r, min(verifyBatch, max(batch, skip+look-len(out.ids))))
+		n := skip + look - len(out.ids)
+		if list.walk || !list.sure { // some may not pass
+			n = max(n, batch)
+		}
+		ords, err := list.next(r, min(verifyBatch, n))
 		if err != nil {
 			return nil, err
 		}

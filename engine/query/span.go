@@ -2,7 +2,7 @@ package query
 
 // span is which rows of a stripe have its least and its greatest id, by their ordinals.
 // A fleet comes mostly in the order of its ids, and is loaded in it when a hub starts, so
-// that what a page wants stands in few stripes (scanOrder).
+// that what a page wants stands in few stripes (candidates).
 type span struct{ first, last uint32 }
 
 // What a span has in place of an ordinal.
@@ -27,7 +27,8 @@ func (s *span) add(ids *textList, ord uint32) {
 }
 
 // remove takes a row out. Which one comes after it is not looked for: the stripe is
-// looked through more often than it need be, until the columns are built anew.
+// looked through more often than it need be, until the columns are restored or built anew.
+// So it is when new ids take the places of old ones, which may be anywhere.
 func (s *span) remove(ord uint32) {
 	if s.first == ord {
 		s.first = anyRow
