@@ -51,6 +51,7 @@ func (q *queries) build(ctx context.Context) {
 			err = q.load(ctx)
 		}
 		if err == nil {
+			q.hub.reach("queries.read")
 			err = q.catchUpAll(ctx)
 		}
 		if ctx.Err() != nil {

@@ -39,7 +39,17 @@ func columnsWhileDevicesChange(t *testing.T, between func(t testing.TB, dir stri
 		t.Fatal(err)
 	}
 	between(t, dir)
-	h = openAt(t, dir)
+	// Half of the changes come after the rows were read, and before the columns are whole.
+	half, changed := make(chan struct{}), atomic.Int64{}
+	release := sync.OnceFunc(func() { close(half) })
+	h = enginetest.New(t, enginetest.Dir(dir), func(o *engine.Options) {
+		o.Reached = func(step string) {
+			if step == "queries.read" {
+				<-half
+			}
+		}
+	})
+	t.Cleanup(release)
 	var before atomic.Int64
 	var wg sync.WaitGroup
 	begun := time.Now()
@@ -65,11 +75,17 @@ func columnsWhileDevicesChange(t *testing.T, between func(t testing.TB, dir stri
 				if e := engine.AsError(err); e != nil && e.Code != engine.CodeDeviceNotFound {
 					t.Error(err)
 				}
+				if changed.Add(1) == writers*30 {
+					release()
+				}
 			}
 		})
 	}
 	wg.Wait()
 	t.Logf("%d changes in %v, %d of them while the columns were built", writers*59, time.Since(begun), before.Load())
+	if before.Load() < writers*30 {
+		t.Errorf("only %d changes came before the columns were whole", before.Load())
+	}
 	found := map[string]string{}
 	for token := ""; ; {
 		page, err := h.Query(ctx, owner, engine.QueryRequest{Text: "SELECT deviceId, tags, status FROM devices", Token: token})
