@@ -41,6 +41,8 @@ type Options struct {
 	// Reached is called at each named step of long work, right before and right
 	// after its transaction; nil calls nothing. Tests end the process there.
 	Reached func(step string)
+
+	columnsRead func() // see ColumnsRead
 }
 
 // Hub is one hub: identities, twins, sessions and all rules about them. Its
@@ -115,6 +117,7 @@ func Open(ctx context.Context, o Options) (*Hub, error) {
 		return nil, err
 	}
 	queries := newQueries(o.Columns, &limits)
+	queries.read = o.columnsRead
 	o.Storage.Published = queries.published
 	if queries.made = o.Build; o.Build != "" {
 		o.Storage.Kept = storage.Kept{Version: keptBy(o.Build), Write: queries.keep}

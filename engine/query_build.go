@@ -51,7 +51,9 @@ func (q *queries) build(ctx context.Context) {
 			err = q.load(ctx)
 		}
 		if err == nil {
-			q.hub.reach("queries.read")
+			if q.read != nil {
+				q.read()
+			}
 			err = q.catchUpAll(ctx)
 		}
 		if ctx.Err() != nil {

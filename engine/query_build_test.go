@@ -43,11 +43,7 @@ func columnsWhileDevicesChange(t *testing.T, between func(t testing.TB, dir stri
 	half, changed := make(chan struct{}), atomic.Int64{}
 	release := sync.OnceFunc(func() { close(half) })
 	h = enginetest.New(t, enginetest.Dir(dir), func(o *engine.Options) {
-		o.Reached = func(step string) {
-			if step == "queries.read" {
-				<-half
-			}
-		}
+		engine.ColumnsRead(o, func() { <-half })
 	})
 	t.Cleanup(release)
 	var before atomic.Int64
