@@ -39,10 +39,11 @@ type Options struct {
 	Fetch   Fetch
 	Shipped []*pattern.Bundle
 	// Reached is called at each named step of long work, right before and right
-	// after its transaction; nil calls nothing. Tests end the process there.
+	// after its transaction, by several goroutines at once; nil calls nothing. Tests
+	// end the process there.
 	Reached func(step string)
 
-	columnsRead func() // see ColumnsRead
+	columnsRead func() // a test's, see export_test.go
 }
 
 // Hub is one hub: identities, twins, sessions and all rules about them. Its

@@ -42,7 +42,7 @@ type queries struct {
 	ready   chan struct{} // closed once the columns hold everything
 	done    atomic.Int64  // rows built so far
 	total   atomic.Int64  // rows there are to build
-	read    func()        // called once the rows are read, before what changed meanwhile is; nil calls nothing
+	read    func()        // Options.columnsRead
 
 	taking atomic.Uint64 // the newest group that the columns have, or are being given
 	taken  atomic.Uint64 // the newest that they have
