@@ -151,6 +151,7 @@ func sameCredentials(tx *storage.Tx, id TwinID, since uint64) bool {
 // sequence. Unknown ones are CodeUnauthorized: who may not connect does not learn what exists.
 func (h *Hub) credentialsOf(ctx context.Context, id TwinID) (record, parent credentialRecord, seen uint64, err error) {
 	err = h.view(ctx, "authenticate", func(r storage.Reader) error {
+		storage.Remember(r) // who connects will do so again
 		var err error
 		seen = storage.SequenceOf(r)
 		record, err = loadCredentials(r, id)

@@ -120,7 +120,10 @@ func (h *Hub) createIdentity(ctx context.Context, c Caller, i Identity, u TwinUp
 	return h.fromRecord(i.ID(), made, true)
 }
 
+// createIdentityTx makes an identity of which somebody asked for by name: it is
+// likely to connect next, unlike those of an import.
 func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdate) (identityRecord, error) {
+	storage.Remember(tx)
 	return h.createWithTwinTx(tx, c, i, func(t *twinRecord) error {
 		_, err := h.applyTwinUpdateTx(tx, c, i.ID(), t, u, true)
 		return err

@@ -156,6 +156,7 @@ func (s *Session) restore(ctx context.Context) error {
 			}
 			waiting = q.Count
 		}
+		storage.Remember(r) // who connects will do so again
 		stored, err := subscriptionTable.Get(r, s.id.key())
 		if errors.Is(err, storage.ErrNotFound) {
 			return nil

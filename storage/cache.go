@@ -8,9 +8,9 @@ import (
 
 // recordCache keeps the newest framed values of records that are used again and again, so that
 // their readers need not search Badger's levels and unpack a block for each, of which 4 KiB have
-// room for two or three twins. Two kinds of record are: what one transaction has read and written,
-// as a twin is, taken over by the goroutine that makes groups visible; and what a View has found in
-// Badger and wants to be remembered (offer). An entry is always the newest version of its key that
+// room for two or three twins. Such are what one transaction has read and written, as a twin is, and
+// new ones that it wants to be remembered, both taken over by the goroutine that makes groups visible;
+// and what a View has found in Badger and wants to be remembered (offer). An entry is always the newest version of its key that
 // was applied, and a snapshot may use it when the version is not younger than the snapshot.
 type recordCache struct {
 	shards [64]cacheShard
@@ -75,8 +75,9 @@ func (c *recordCache) apply(writes []pair, seq uint64) {
 		}
 		s := c.shard(w.hash)
 		s.mu.Lock()
-		if w.hot && w.value != nil {
-			s.put(w.hash, cachedValue{w.key, w.value, seq})
+		e := cachedValue{w.key, w.value, seq}
+		if w.value != nil && (w.hot || w.fresh && s.spare(&e)) {
+			s.put(w.hash, e)
 		} else {
 			s.drop(w.hash)
 		}
@@ -105,13 +106,16 @@ func (c *recordCache) offer(e cachedValue, hash, at uint64, written *recent) {
 	if old, ok := s.byHash[hash]; ok && old.seq > e.seq && bytes.Equal(old.key, e.key) {
 		return
 	}
-	if (again || s.bytes+e.size() <= s.most/2) && !written.after(hash, at) {
+	if (again || s.spare(&e)) && !written.after(hash, at) {
 		s.put(hash, e)
 	}
 }
 
 // scannedOnly tells keys that nobody reads one by one.
 func scannedOnly(key []byte) bool { return key[0] == prefixIndex[0] || key[0] == prefixLog[0] }
+
+// spare reports whether half of the shard is free even with e in it.
+func (s *cacheShard) spare(e *cachedValue) bool { return s.bytes+e.size() <= s.most/2 }
 
 func (s *cacheShard) put(hash uint64, e cachedValue) {
 	if e.size() > s.most/4 {

@@ -25,6 +25,9 @@ func TestCacheKeepsSnapshots(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	step := func() error {
 		return db.Update(t.Context(), func(tx *Tx) error {
+			if random.IntN(2) == 0 {
+				Remember(tx)
+			}
 			for range 10 {
 				i := random.IntN(keys)
 				v, err := table.Get(tx, key(i))
@@ -120,14 +123,20 @@ func inCache(db *DB) (n int) {
 }
 
 // TestCacheLeavesOutNewRecords makes records as an import does, which looks whether each is there
-// before. Only what is changed later is kept.
+// before. Only what is changed later is kept, and what a transaction wants to be remembered.
 func TestCacheLeavesOutNewRecords(t *testing.T) {
 	db := mustOpen(t, testOptions(t, t.TempDir()), osFS{}, small())
 	defer mustClose(t, db)
 	table := NewTable("cached", 1, JSON[int]())
-	put := func(from, to int) {
+	put := func(from, to int, remember bool) {
 		t.Helper()
 		err := db.Update(t.Context(), func(tx *Tx) error {
+			if remember {
+				Remember(tx)
+			}
+			if err := table.Put(tx, Tuple(uint64(from), "unasked"), from); err != nil {
+				return err
+			}
 			for i := from; i < to; i++ {
 				if _, err := table.Has(tx, Tuple(uint64(i))); err != nil {
 					return err
@@ -142,13 +151,17 @@ func TestCacheLeavesOutNewRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	put(0, 20)
+	put(0, 20, false)
 	if n := inCache(db); n != 0 {
 		t.Errorf("%d of the records that are new are in the cache", n)
 	}
-	put(10, 15)
+	put(10, 15, false)
 	if n := inCache(db); n != 5 {
 		t.Errorf("%d records are in the cache, expected the 5 that were changed", n)
+	}
+	put(20, 27, true)
+	if n := inCache(db); n != 12 {
+		t.Errorf("%d records are in the cache, expected 7 more, which are new and wanted", n)
 	}
 }
 
@@ -228,6 +241,10 @@ func TestCacheLeavesRoom(t *testing.T) {
 	once := len(s.byHash)
 	if once < 10 {
 		t.Fatalf("%d records are kept of those that were read once", once)
+	}
+	c.apply([]pair{{key: key(1500), value: make([]byte, 100), hash: 1500, fresh: true}}, 2)
+	if len(s.byHash) != once {
+		t.Error("a new record has taken from the half that is for what is used again")
 	}
 	if offer(c, 2000) || !offer(c, 2000) || len(s.byHash) != once+1 {
 		t.Error("a record is kept when it was read once, or is not when it was read twice")

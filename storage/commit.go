@@ -82,6 +82,7 @@ func (g *group) put(p pair) {
 	if at >= 0 {
 		g.writes[at].value = p.value
 		g.writes[at].hot = g.writes[at].hot || p.hot
+		g.writes[at].fresh = g.writes[at].fresh || p.fresh
 		return
 	}
 	g.writes = append(g.writes, p)

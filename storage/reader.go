@@ -24,6 +24,7 @@ type pair struct {
 	key, value []byte
 	hash       uint64 // of the key; set for writes in a group
 	hot        bool   // a record that one transaction has read and written: worth a place in the cache
+	fresh      bool   // a new record that is worth one while there is room: see Remember
 }
 
 // snapshot reads the state as of one sequence.
@@ -67,12 +68,17 @@ func SequenceOf(r Reader) uint64 {
 
 // Remember tells that what the Reader of a View finds from now on is worth memory of the record
 // cache, since it may soon be asked for again, as a page of twins is. Until then records cost room
-// only when they are written; a reader of very many that nobody will ask for should not call it. In
-// a transaction it does nothing: what that reads, it is about to replace. Not while other goroutines
-// use the Reader.
+// only when they are written; a reader of very many that nobody will ask for should not call it.
+//
+// In a transaction, whose reads it is about to replace, it means the new records from now on: those
+// that the transaction did not find and writes, as a device that is registered to connect next. They
+// have a place while half of the cache is free. Not while other goroutines use the Reader.
 func Remember(r Reader) {
-	if s, ok := r.(*snapshot); ok {
-		s.keeps = true
+	switch r := r.(type) {
+	case *snapshot:
+		r.keeps = true
+	case *Tx:
+		r.keeps = true
 	}
 }
 

@@ -30,6 +30,7 @@ type Tx struct {
 	known     []knownValue // what was read last, for tables that look at the old record again
 	oldest    int          // of known, once it is full
 	patience  time.Duration
+	keeps     bool // see Remember
 	trying    bool
 	replaced  []pair // while trying: writes as they were before it, the oldest first
 
@@ -192,8 +193,12 @@ func (tx *Tx) put(key, value []byte) error {
 		tx.writes[i].value = value
 		return tx.checkSize()
 	}
-	before := tx.recall(key) // of a new record, that there was none: nobody comes back to it for that
-	tx.writes = append(tx.writes, pair{key: key, value: value, hot: before != nil && before.value != nil})
+	p := pair{key: key, value: value}
+	if before := tx.recall(key); before != nil {
+		// That one looked whether a new record was there says nothing of who comes back to it.
+		p.hot, p.fresh = before.value != nil, before.value == nil && tx.keeps
+	}
+	tx.writes = append(tx.writes, p)
 	tx.size += len(key) + len(value) + opOverhead
 	switch n := len(tx.writes); {
 	case tx.index != nil:
