@@ -257,7 +257,7 @@ func LiveIdentity(e *query.LiveShown) TwinID { return twinIDOfRow(e.ID()) }
 // LiveText adds the members that the document of an event has behind its kind, each
 // with a comma before it, up to its row, which comes last. Text of an event is this
 // with the row.
-func LiveText(b []byte, row string, position uint64, at time.Time, shows bool) []byte {
+func LiveText(b []byte, row string, position uint64, at time.Time, shows query.LiveRowText) []byte {
 	b = at.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
 	b = append(b, '"')
 	id := twinIDOfRow(row)
@@ -268,8 +268,12 @@ func LiveText(b []byte, row string, position uint64, at time.Time, shows bool) [
 		b = twin.AppendString(append(b, `,"moduleId":`...), id.ModuleID)
 	}
 	b = strconv.AppendUint(append(b, `,"position":`...), position, 10)
-	if shows {
+	switch shows {
+	case query.PartialRow:
+		b = append(b, `,"partial":true,"row":`...)
+	case query.WholeRow:
 		b = append(b, `,"row":`...)
+	case query.NoRow:
 	}
 	return b
 }

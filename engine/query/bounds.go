@@ -7,12 +7,6 @@ import (
 	"sync/atomic"
 )
 
-// What bounds how much one row can do to the columns of all.
-const (
-	evictions       = 64  // columns that one change may take from rarer paths
-	columnsByRowMax = 500 // columns of paths that one row had first
-)
-
 // refusals are paths that got no column: a Bloom filter. What it wrongly holds is
 // read from documents, which is slower, but right. A million paths make one
 // in forty wrong.
@@ -48,6 +42,7 @@ func (r *refusals) has(n *node, key string) bool {
 
 // refuse notes that a path gets no column.
 func (s *store) refuse(n *node, key string) {
+	n.partial = true
 	r := &s.refused
 	r.total++
 	if r.has(n, key) {
@@ -65,67 +60,72 @@ func (s *store) refuse(n *node, key string) {
 }
 
 // newPath makes a path below a node, with a column, for a row that has it. When
-// there are columns enough, the column goes that fewest rows have, if it is the
-// only row's that has it; else nil is returned and the path is known to be
-// missing.
+// there are columns enough, it takes the column of a path that only one row has;
+// else nil is returned, and the path is known to be missing, of that row too.
 func (s *store) newPath(n *node, key string, ord uint32, q *quota) *node {
-	if s.refused.has(n, key) || s.created[ord] >= min(columnsByRowMax, max(1, s.options.MaxColumns/4)) {
+	if !s.makeRoom(n, key, ord, q) {
 		s.refuse(n, key)
+		s.partial.add(ord)
 		return nil
-	}
-	if s.lost >= s.options.MaxColumns {
-		s.refuse(n, key)
-		return nil
-	}
-	if s.columns >= s.options.MaxColumns {
-		victim := s.rarest(ord, n, q)
-		if victim == nil {
-			s.refuse(n, key)
-			return nil
-		}
-		s.drop(victim)
-		s.refuse(victim.parent, victim.key)
-		victim.parent.forget(victim.key)
 	}
 	c := s.child(n, key)
 	c.column = newColumn(ord)
 	s.columns++
 	s.shape++
-	s.created[ord]++
 	s.bytes += c.column.size()
 	return c
 }
 
+// makeRoom reports whether a path below a node may have a column now.
+func (s *store) makeRoom(n *node, key string, ord uint32, q *quota) bool {
+	if s.refused.has(n, key) || s.lost >= s.options.MaxColumns {
+		return false
+	}
+	if s.columns < s.options.MaxColumns {
+		return true
+	}
+	victim := s.rarest(ord, n, q)
+	if victim == nil {
+		return false
+	}
+	victim.column.rows(s.partial.add)
+	s.drop(victim)
+	s.refuse(victim.parent, victim.key)
+	victim.parent.forget(victim.key)
+	return true
+}
+
 // quota is what one change may still take.
 type quota struct {
-	looked  bool    // victims were looked for
-	victims []*node // the best one last
+	victims []*node        // those that may lose their column, the best one last
+	rare    map[uint32]int // how many each row made of paths that only one row has; nil before they were counted
 }
 
 // rarest returns the path without others below it that only one row has, of the
-// row that made the most such paths; nil when there is none of another row. The
-// node above is not considered. All paths are looked at once for a change.
-func (s *store) rarest(but uint32, above *node, q *quota) *node {
-	rare := func(n *node) bool {
-		return n.column != nil && n.column.used <= 1 && len(n.children) == 0 && n.column.creator != but && n != above
-	}
-	if !q.looked {
-		q.looked = true
+// row that made the most such paths; nil when none made more than the row that
+// asks. So a row can't take all, and rows that try share what is left. The node
+// above is not considered. All paths are looked at once for a change.
+func (s *store) rarest(of uint32, above *node, q *quota) *node {
+	rare := func(n *node) bool { return n.column != nil && n.column.used <= 1 && len(n.children) == 0 }
+	if q.rare == nil {
+		q.rare = map[uint32]int{}
 		s.each(func(n *node) {
 			if rare(n) {
+				q.rare[n.column.creator]++
 				q.victims = append(q.victims, n)
 			}
 		})
-		slices.SortFunc(q.victims, func(a, b *node) int {
-			return cmp.Compare(s.created[a.column.creator], s.created[b.column.creator])
+		slices.SortStableFunc(q.victims, func(a, b *node) int {
+			return cmp.Compare(q.rare[a.column.creator], q.rare[b.column.creator])
 		})
-		q.victims = q.victims[max(0, len(q.victims)-evictions):]
 	}
 	for len(q.victims) > 0 {
 		last := len(q.victims) - 1
 		n := q.victims[last]
 		q.victims = q.victims[:last]
-		if rare(n) {
+		if rare(n) && n != above && q.rare[n.column.creator] > q.rare[of]+1 {
+			q.rare[n.column.creator]--
+			q.rare[of]++
 			return n
 		}
 	}
@@ -153,9 +153,6 @@ func (s *store) drop(n *node) {
 	s.bytes -= c.size()
 	s.columns--
 	s.shape++
-	if s.created[c.creator]--; s.created[c.creator] == 0 {
-		delete(s.created, c.creator)
-	}
 	n.column = nil
 }
 

@@ -90,6 +90,47 @@ func TestManyKeys(t *testing.T) {
 	}
 }
 
+// TestPathsOfOneFleet: twins that are alike have as many columns as there are paths,
+// whichever of them came first.
+func TestPathsOfOneFleet(t *testing.T) {
+	f := newFleet(ColumnOptions{MaxColumns: 100})
+	for i := range 3 {
+		for k := range 90 {
+			f.apply(Change{ID: fmt.Sprint("d", i), Fields: []Field{field(NumberValue(float64(k)), "tags", fmt.Sprint("p", k))}})
+		}
+	}
+	if s := f.columns.Stats(); s.Columns != 91 || s.Refused != 0 {
+		t.Errorf("%+v", s)
+	}
+	f.check(t)
+}
+
+// TestBuildPrefersCommonPaths: when there are more paths than columns, a build gives
+// them to those that most rows have, though the others came first.
+func TestBuildPrefersCommonPaths(t *testing.T) {
+	f := newFleet(ColumnOptions{MaxColumns: 20})
+	for i := range 10 {
+		for k := range 4 {
+			for d := range 2 { // pairs, so that nobody's path is his alone
+				f.apply(Change{ID: fmt.Sprintf("a%02d-%d", i, d), Fields: []Field{field(NumberValue(1), "tags", fmt.Sprintf("k%d_%d", i, k))}})
+			}
+		}
+	}
+	for i := range 5 {
+		f.apply(Change{ID: fmt.Sprint("b", i), Fields: []Field{field(NumberValue(1), "properties", "desired", "interval")}})
+	}
+	const text = "SELECT * FROM devices WHERE desired.interval = 1"
+	if _, plan := f.all(t, text, 10); len(plan.Missing) != 1 {
+		t.Errorf("no column is missing: the test shows nothing\n%s", plan)
+	}
+	f.rebuild(2)
+	f.loads = 0
+	if rows, plan := f.all(t, text, 10); len(rows) != 5 || len(plan.Missing) != 0 {
+		t.Errorf("%d rows\n%s", len(rows), plan)
+	}
+	f.check(t)
+}
+
 // TestMemoryBound: the columns that take most and that nobody asks for go first.
 func TestMemoryBound(t *testing.T) {
 	f := newFleet(ColumnOptions{Memory: 1 << 20})

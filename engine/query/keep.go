@@ -266,7 +266,6 @@ func (s *store) restoreColumn(k *keptColumn) error {
 	c.inline = k.Inline
 	n.column = c
 	s.columns++
-	s.created[c.creator]++
 	s.bytes += c.size()
 	return nil
 }

@@ -58,9 +58,8 @@ type LiveOptions struct {
 	Linger  time.Duration // how long a query that nobody reads is kept, so that readers can resume
 	Quiet   []string      // root attributes that change often: SELECT * does not show them
 	// Text adds what is to stand before the row where events are written, so that it
-	// is made once whoever reads the event; row says whether there is one. None when
-	// it is nil.
-	Text     func(b []byte, id string, position uint64, at time.Time, row bool) []byte
+	// is made once whoever reads the event; row says what comes. None when it is nil.
+	Text     func(b []byte, id string, position uint64, at time.Time, row LiveRowText) []byte
 	Instance string // of this Live alone: cursors of others are answered with LiveReset; letters and digits
 }
 
@@ -70,6 +69,16 @@ type LiveStats struct {
 	Readers int   // of all of them
 	Lagged  int64 // how often a reader was left behind and began again
 }
+
+// LiveRowText says of what an event tells whether a row comes, and which.
+type LiveRowText uint8
+
+// What may come.
+const (
+	NoRow      LiveRowText = iota
+	WholeRow               // all that the query selects of it
+	PartialRow             // it may have more: properties that got no column
+)
 
 // liveTable is what Live reads: the rows of Columns.
 type liveTable interface {
@@ -91,9 +100,9 @@ type liveRows interface {
 	// false when the columns can't tell. What is found out of the path is kept in
 	// place, for the next time; it may be nil.
 	value(n uint32, p Path, place *cellPlace) (v Value, ok bool)
-	// whole is value with all that is below the path, as far as the columns can
-	// tell; all of the row for an empty one.
-	whole(n uint32, p Path) Value
+	// whole is value with all that is below the path; all of the row for an empty
+	// one. all is false when there may be more, of which the columns can't tell.
+	whole(n uint32, p Path) (v Value, all bool)
 	// holds reports whether the columns can tell what stands at a path.
 	holds(p Path) bool
 	// after calls yield for the rows behind an id in order, at most n. more is
@@ -171,6 +180,7 @@ func (l *Live) change(one []Change) {
 		for _, q := range l.touched {
 			if q.compare && !q.certain && l.members.has(q, n) {
 				q.before = append(q.before[:0], q.projection.render(rows, n, l.turn)...)
+				q.partly = q.projection.partly
 			}
 		}
 	}
@@ -304,7 +314,7 @@ func (l *Live) evaluate(rows liveRows, q *liveQuery, id string, n uint32) {
 	case !was:
 		l.members.put(q, n, true)
 		l.tell(q, LiveEnter, id, row)
-	case q.certain || string(row) != string(q.before):
+	case q.certain || q.projection.partly || q.partly || string(row) != string(q.before): // in what is not shown nothing can be compared
 		l.tell(q, LiveChange, id, row)
 	}
 }
@@ -345,7 +355,7 @@ func (l *Live) tell(q *liveQuery, kind LiveKind, id string, row []byte) {
 		shown, turn = &l.leave, &l.left
 	}
 	if *turn != l.turn {
-		line := l.line(id, row)
+		line := l.line(id, row, q.projection.partly)
 		*shown, *turn = l.shown.add(&LiveShown{Position: l.position, time: l.stamp.UnixNano(), id: uint32(len(id)), row: uint32(len(row))}, line), l.turn
 	}
 	q.ring.add(liveEntry{kind, *shown})
@@ -359,10 +369,17 @@ func (l *Live) tell(q *liveQuery, kind LiveKind, id string, row []byte) {
 
 // line is what is told of a row now, behind shownHead bytes; good until the next
 // call.
-func (l *Live) line(id string, row []byte) []byte {
+func (l *Live) line(id string, row []byte, partly bool) []byte {
 	b := append(append(l.shown.line[:0], make([]byte, shownHead)...), id...)
 	if l.options.Text != nil {
-		b = l.options.Text(b, id, l.position, l.stamp, len(row) > 0)
+		comes := WholeRow
+		switch {
+		case len(row) == 0:
+			comes = NoRow
+		case partly:
+			comes = PartialRow
+		}
+		b = l.options.Text(b, id, l.position, l.stamp, comes)
 	}
 	b = append(b, row...)
 	if cap(b) <= shownLineMost {
@@ -375,8 +392,8 @@ func (l *Live) line(id string, row []byte) []byte {
 const shownLineMost = 64 << 10
 
 // show is what is told of a row now to one reader.
-func (l *Live) show(id string, row []byte) LiveShown {
-	line := l.line(id, row)
+func (l *Live) show(id string, row []byte, partly bool) LiveShown {
+	line := l.line(id, row, partly)
 	return LiveShown{Position: l.position, time: l.stamp.UnixNano(), text: string(line[shownHead:]), id: uint32(len(id)), row: uint32(len(row))}
 }
 

@@ -157,7 +157,7 @@ func BenchmarkLiveSites(b *testing.B) {
 }
 
 // benchText is about what an edge makes of an event.
-func benchText(b []byte, id string, position uint64, at time.Time, _ bool) []byte {
+func benchText(b []byte, id string, position uint64, at time.Time, _ LiveRowText) []byte {
 	b = at.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
 	b = append(append(append(b, `","deviceId":"`...), id...), `","position":`...)
 	return append(strconv.AppendUint(b, position, 10), `,"row":`...)

@@ -48,19 +48,21 @@ type cellPlace struct {
 
 func (r columnsRows) holds(p Path) bool { return !r.locate(p).missing }
 
-func (r columnsRows) whole(n uint32, p Path) Value {
+func (r columnsRows) whole(n uint32, p Path) (v Value, all bool) {
 	at := r.root
 	for _, key := range p {
 		if at = at.children[key]; at == nil {
-			return Value{}
+			return Value{}, true // who asks for a path that got no column does not come here
 		}
 	}
-	return r.below(n, at)
+	all = true
+	return r.below(n, at, &all), all
 }
 
 // below is what a row has at a path, with all below it. A path that has no
-// column of its own is an object if anything is below it.
-func (r columnsRows) below(n uint32, at *node) Value {
+// column of its own is an object if anything is below it. It sets all to false
+// when the row may have more.
+func (r columnsRows) below(n uint32, at *node, all *bool) Value {
 	switch {
 	case at.role == outside:
 		return Value{}
@@ -73,10 +75,15 @@ func (r columnsRows) below(n uint32, at *node) Value {
 			}
 			return v
 		}
+	case at.why != "":
+		*all = false
+	}
+	if at.partial && r.partial.has(n) {
+		*all = false
 	}
 	var members []Member
 	for key, child := range at.children {
-		if v := r.below(n, child); v.kind != Undefined {
+		if v := r.below(n, child, all); v.kind != Undefined {
 			members = append(members, Member{key, v})
 		}
 	}

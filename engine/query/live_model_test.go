@@ -80,16 +80,16 @@ func (t *plainTable) id(n uint32) (string, bool) {
 func (t *plainTable) ordinals() uint32 { return uint32(len(t.ids)) }
 
 func (t *plainTable) value(n uint32, p Path, _ *cellPlace) (Value, bool) {
-	v := t.whole(n, p)
+	v, _ := t.whole(n, p)
 	if v.kind == Object {
 		v = ObjectValue(nil)
 	}
 	return v, true
 }
 
-func (t *plainTable) whole(n uint32, p Path) Value {
+func (t *plainTable) whole(n uint32, p Path) (Value, bool) {
 	id, _ := t.id(n)
-	return t.documents[id].At(p...)
+	return t.documents[id].At(p...), true
 }
 
 func (t *plainTable) holds(Path) bool { return true }

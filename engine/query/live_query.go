@@ -42,6 +42,7 @@ type liveQuery struct {
 	certain bool   // it has
 	turned  bool   // its condition may have turned out differently
 	before  []byte // what was shown
+	partly  bool   // and that it was not all
 }
 
 // LiveError says that a live query can't go on, or begin: a path has no column.
@@ -193,6 +194,7 @@ type projection struct {
 	turn    uint64 // when text was made
 	text    []byte // good until another turn
 	missing Path   // an item that the columns could not tell
+	partly  bool   // the row may have more than is shown
 
 	told  uint64 // when shown was made
 	shown uint32
@@ -238,10 +240,11 @@ func (p *projection) render(rows liveRows, n uint32, turn uint64) []byte {
 	if p.turn == turn {
 		return p.text
 	}
-	p.turn, p.missing = turn, nil
+	p.turn, p.missing, p.partly = turn, nil, false
 	b := p.text[:0]
 	if p.items == nil {
-		v := rows.whole(n, nil)
+		v, all := rows.whole(n, nil)
+		p.partly = !all
 		v.members = slices.DeleteFunc(v.members, func(m Member) bool { return slices.Contains(p.quiet, m.Key) })
 		p.text = v.AppendJSON(b)
 		return p.text
@@ -254,7 +257,9 @@ func (p *projection) render(rows liveRows, n uint32, turn uint64) []byte {
 			p.missing = it.path
 		}
 		if v.kind == Object {
-			v = rows.whole(n, it.path)
+			var all bool
+			v, all = rows.whole(n, it.path)
+			p.partly = p.partly || !all
 		}
 		if v.kind == Undefined || p.repeats(i) {
 			continue
@@ -302,7 +307,7 @@ func (r *liveRow) Value(p Path) Value {
 		return v
 	}
 	if v.kind == Object {
-		v = r.rows.whole(r.n, p)
+		v, _ = r.rows.whole(r.n, p) // no condition depends on what an object has
 	}
 	if len(r.seen) < liveSeen {
 		r.seen = append(r.seen, Field{p, v})

@@ -165,7 +165,7 @@ const livePart = 32
 // begin lists a LiveReset and begins a snapshot.
 func (r *LiveReader) begin(list []LiveEvent) []LiveEvent {
 	r.number, r.sweeping, r.edge, r.reset = 0, true, "", false
-	return append(list, LiveEvent{Kind: LiveReset, LiveShown: r.live.show("", nil)})
+	return append(list, LiveEvent{Kind: LiveReset, LiveShown: r.live.show("", nil, false)})
 }
 
 // sweep lists a part of a snapshot: the events of rows that were given out
@@ -202,12 +202,12 @@ func (r *LiveReader) sweep(entries []liveEntry, list []LiveEvent) []LiveEvent {
 				l.fail(q, q.projection.missing)
 			}
 			bytes += len(row)
-			list = append(list, r.event(LiveRow, l.show(id, row)))
+			list = append(list, r.event(LiveRow, l.show(id, row, q.projection.partly)))
 		})
 	}
 	if !more {
 		r.sweeping, r.edge = false, ""
-		list = append(list, r.event(LiveCurrent, l.show("", nil)))
+		list = append(list, r.event(LiveCurrent, l.show("", nil, false)))
 	}
 	return list
 }

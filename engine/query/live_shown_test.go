@@ -14,8 +14,8 @@ import (
 func TestLiveShownIsBounded(t *testing.T) {
 	l := NewLive(NewColumns(ColumnOptions{ID: Path{"deviceId"}}), LiveOptions{
 		Queries: 2, Bytes: 8 << 20, Linger: time.Minute, Instance: "i",
-		Text: func(b []byte, id string, position uint64, _ time.Time, row bool) []byte {
-			return fmt.Appendf(b, "%s at %d, %t: ", id, position, row)
+		Text: func(b []byte, id string, position uint64, _ time.Time, row LiveRowText) []byte {
+			return fmt.Appendf(b, "%s at %d, %t: ", id, position, row == WholeRow)
 		},
 	})
 	now, large := time.Unix(1000, 0), strings.Repeat("x", 2*largeText)

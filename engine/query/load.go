@@ -31,12 +31,18 @@ func (c *Columns) Build() *Builder {
 	return c.builder
 }
 
+// loadedColumns is how many times as many paths as get a column are loaded, so
+// that those get one that most rows have, and not those that came first.
+const loadedColumns = 4
+
 // Loader returns a loader; each goroutine needs its own, and rows come quickest
 // when each loader gets them in the order of their ids. Safe for concurrent use.
 func (b *Builder) Loader() *Loader {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l := &Loader{newStore(b.columns.options, b.columns.seed)}
+	o := b.columns.options
+	o.MaxColumns *= loadedColumns
+	l := &Loader{newStore(o, b.columns.seed)}
 	b.loaders = append(b.loaders, l)
 	return l
 }
@@ -83,6 +89,11 @@ func (s *store) join(loaders []*Loader) {
 	paths := map[*node]*wanted{}
 	for k, l := range loaders {
 		bases[k] = s.joinRows(&l.store.rows)
+		for ord := range uint32(l.store.ids.len()) {
+			if l.store.partial.has(ord) {
+				s.partial.add(bases[k] + ord)
+			}
+		}
 		s.joinRefusals(l.store)
 		s.joinPaths(l.store.root, s.root, k, paths)
 	}
@@ -165,6 +176,7 @@ func (s *store) joinPaths(theirs, ours *node, k int, paths map[*node]*wanted) {
 		if t.why != "" && n.why == "" {
 			n.why = t.why
 		}
+		n.partial = n.partial || t.partial
 		if t.role == plain && (t.column != nil || t.why != "") {
 			w := paths[n]
 			if w == nil {
@@ -199,6 +211,9 @@ func (s *store) joinColumn(w *wanted, loaders []*Loader, bases []uint32) {
 		if n.why == "" {
 			s.refuse(parent, key)
 			parent.forget(key)
+			for k, t := range w.nodes {
+				t.column.rows(func(ord uint32) { s.partial.add(bases[k] + ord) })
+			}
 		} else {
 			s.lost++
 		}
@@ -216,7 +231,6 @@ func (s *store) joinColumn(w *wanted, loaders []*Loader, bases []uint32) {
 		theirs := w.nodes[k].column
 		if first {
 			c.creator, first = theirs.creator+bases[k], false
-			s.created[c.creator]++
 		}
 		c.join(theirs, int(bases[k]>>stripeBits))
 	}

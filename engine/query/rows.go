@@ -20,6 +20,24 @@ type rows struct {
 	seed    maphash.Seed
 }
 
+// ordinals is a set of them that is empty mostly.
+type ordinals []uint64
+
+func (o ordinals) has(n uint32) bool { return int(n>>6) < len(o) && o[n>>6]>>(n&63)&1 != 0 }
+
+func (o *ordinals) add(n uint32) {
+	if more := int(n>>6) + 1 - len(*o); more > 0 {
+		*o = append(*o, make([]uint64, more)...)
+	}
+	(*o)[n>>6] |= 1 << (n & 63)
+}
+
+func (o ordinals) remove(n uint32) {
+	if o.has(n) {
+		o[n>>6] &^= 1 << (n & 63)
+	}
+}
+
 // textList is texts by a number.
 type textList struct {
 	arena  arena

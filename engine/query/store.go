@@ -17,8 +17,8 @@ type store struct {
 	bytes   int64     // of columns
 	dirty   []*column // columns from which codes may be reclaimed
 	refused refusals
-	lost    int            // paths whose column was dropped to save memory
-	created map[uint32]int // columns by the row that had their path first
+	lost    int      // paths whose column was dropped to save memory
+	partial ordinals // rows that had a path that got no column, since they were new or replaced
 }
 
 // node is a path.
@@ -31,6 +31,7 @@ type node struct {
 	column   *column // nil when there is none
 	role     role
 	why      string // why a path that was seen has no column
+	partial  bool   // a path right below was seen that got no column
 }
 
 // role says what else a path may be than the name of a column.
@@ -52,7 +53,7 @@ const (
 )
 
 func newStore(o ColumnOptions, seed maphash.Seed) *store {
-	s := &store{options: o, root: &node{}, created: map[uint32]int{}}
+	s := &store{options: o, root: &node{}}
 	s.rows.seed, s.refused.seed = seed, seed
 	for _, p := range o.Outside {
 		n := s.reserve(p)
@@ -130,6 +131,7 @@ func (s *store) apply(ch *Change) {
 	case ch.Gone:
 		if found {
 			s.clear(s.root, ord)
+			s.partial.remove(ord)
 			s.remove(ord, s.now)
 		}
 		return
@@ -137,6 +139,7 @@ func (s *store) apply(ch *Change) {
 		ord = s.add(ch.ID)
 	case ch.Replace:
 		s.clear(s.root, ord)
+		s.partial.remove(ord)
 		s.notes[ord] = 0
 	}
 	if ch.Noted {

@@ -195,6 +195,15 @@ func (c *column) get(ord uint32) cell {
 }
 
 // set gives a row a value.
+// rows calls f for each row that has the path.
+func (c *column) rows(f func(ord uint32)) {
+	for i, s := range c.stripes {
+		if s != nil {
+			s.each(func(at uint32, _ cell) { f(uint32(i)<<stripeBits + at) })
+		}
+	}
+}
+
 func (c *column) set(ord uint32, v Value, now uint64) {
 	old := c.get(ord)
 	next := c.cell(v)
