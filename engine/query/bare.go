@@ -3,7 +3,9 @@ package query
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/ast"
@@ -40,6 +42,7 @@ type bare struct {
 	faults
 	scope scope
 	bytes []int // byte offset of each character; nil when they are the same
+	edits []edit
 	depth int
 
 	names    map[string]Value // that stand for values; see ParseWait
@@ -60,7 +63,7 @@ func (b *bare) parse() expr {
 	if b.tokens(); b.err != nil {
 		return nil
 	}
-	tree, err := exprparser.Parse(b.text)
+	tree, err := exprparser.Parse(b.edited())
 	if err != nil {
 		b.foreign(err)
 		return nil
@@ -142,6 +145,8 @@ func (b *bare) tokens() {
 			depth++
 		case t.Is(exprlexer.Bracket, ")", "]"):
 			depth--
+		case t.Is(exprlexer.String):
+			b.surrogates(place, b.place(t.To))
 		case t.Is(exprlexer.Bytes):
 			b.fail(place, "a string of bytes", "a string without the b before its quote")
 		case t.Is(exprlexer.Operator, "<") && i+1 < len(list) && list[i+1].Is(exprlexer.Operator, ">") && list[i+1].From == t.To:
@@ -165,6 +170,83 @@ func (b *bare) tokens() {
 			return
 		}
 	}
+}
+
+// edit is what expr's parser reads in place of a part of the text. Places stay
+// those of the text.
+type edit struct {
+	from, to int
+	text     string
+}
+
+// edited returns the text with its edits, and adapts place to it.
+func (b *bare) edited() string {
+	if len(b.edits) == 0 {
+		return b.text
+	}
+	var text strings.Builder
+	b.bytes = b.bytes[:0]
+	add := func(from, to int) {
+		text.WriteString(b.text[from:to])
+		for i := range b.text[from:to] {
+			b.bytes = append(b.bytes, from+i)
+		}
+	}
+	end := 0
+	for _, e := range b.edits {
+		add(end, e.from)
+		text.WriteString(e.text)
+		for range e.text {
+			b.bytes = append(b.bytes, e.from)
+		}
+		end = e.to
+	}
+	add(end, len(b.text))
+	return text.String()
+}
+
+// surrogates makes one character of each pair of \u escapes in a string: expr's
+// lexer makes U+FFFD of either.
+func (b *bare) surrogates(from, to int) {
+	if b.text[from] == '`' { // without escapes
+		return
+	}
+	for i := from + 1; i < to-1; i++ {
+		if b.text[i] != '\\' {
+			continue
+		}
+		r, size := codePoint(b.text[i:to])
+		if utf16.IsSurrogate(r) {
+			low, _ := hexUnit(b.text[i+size : to])
+			if r = utf16.DecodeRune(r, low); r == utf8.RuneError || size != unitBytes {
+				b.fail(i, brokenEscape, escapeExpected)
+				return
+			}
+			b.edits = append(b.edits, edit{i, i + 2*unitBytes, string(r)})
+			size = 2 * unitBytes
+		}
+		i += size - 1
+	}
+}
+
+// codePoint reads \uXXXX, \u{XXXXXX} or \UXXXXXXXX at the start of s; of another
+// escape r is 0.
+func codePoint(s string) (r rune, size int) {
+	digits := ""
+	switch {
+	case strings.HasPrefix(s, `\u{`):
+		digits, _, _ = strings.Cut(s[3:], "}")
+		size = len(digits) + 4
+	case strings.HasPrefix(s, `\u`) && len(s) >= unitBytes:
+		digits, size = s[2:unitBytes], unitBytes
+	case strings.HasPrefix(s, `\U`) && len(s) >= 10:
+		digits, size = s[2:10], 10
+	}
+	n, err := strconv.ParseUint(digits, 16, 32)
+	if err != nil {
+		return 0, 2
+	}
+	return rune(n), size
 }
 
 func afterDot(list []exprlexer.Token, i int) bool {

@@ -50,6 +50,7 @@ func FuzzParsePredicate(f *testing.F) {
 		`tags["my-key"] in ['a', 1.5, nil] || not (connected) && 1 < tags.a <= 5`,
 		`lastActivityTime < now() - duration("15m") or tags.a matches "^x" or tags.b not contains 'y'`,
 		`GEO_DISTANCE(tags.lat, tags.lon, 52.5, 13.4) / 1000 % 7 >= -(tags.x + 1) // comment`,
+		`tags["\ud83d\ude00"] == "\ud83d\ude00" and tags.é == '\u{d83d}' or tags.b == "\U0001F600"`,
 		"tags?.a.b == `raw` or \"x\" in reported.list",
 	} {
 		f.Add(text)

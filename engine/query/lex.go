@@ -281,7 +281,7 @@ func (l *lexer) escape() rune {
 			l.at += 6
 		}
 		if !ok {
-			l.fail(start, "a broken \\u escape", `\u and four hexadecimal digits, as in \u00e9; two of them for what is beyond \uffff`)
+			l.fail(start, brokenEscape, escapeExpected)
 			return 0
 		}
 		return r
@@ -291,11 +291,20 @@ func (l *lexer) escape() rune {
 	return 0
 }
 
+// What is said of a wrong \u escape.
+const (
+	brokenEscape   = `a broken \u escape`
+	escapeExpected = `\u and four hexadecimal digits, as in \u00e9; two of them for what is beyond \uffff`
+)
+
+// unitBytes is how long \uXXXX is.
+const unitBytes = 6
+
 // hexUnit reads \uXXXX at the start of s.
 func hexUnit(s string) (rune, bool) {
-	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+	if len(s) < unitBytes || s[0] != '\\' || s[1] != 'u' {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(s[2:6], 16, 16)
+	n, err := strconv.ParseUint(s[2:unitBytes], 16, 16)
 	return rune(n), err == nil
 }

@@ -203,3 +203,25 @@ func TestDurations(t *testing.T) {
 		}
 	}
 }
+
+// TestBare shows what bare predicates are in SQL.
+func TestBare(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ text, want string }{
+		{`tags.face == "\ud83d\ude00"`, "tags.face = '😀'"},
+		{`tags.face == '\u00e9\ud83d\ude00\u{1F600}\U0001F600\x41'`, "tags.face = 'é😀😀😀A'"},
+		{`tags["\ud83d\ude00"].a == 1`, "tags.[[😀]].a = 1"},
+		{`tags.a == "\\ud83d\\ude00"`, `tags.a = '\\ud83d\\ude00'`},
+		{"tags.a == `\\ud83d\\ude00`", `tags.a = '\\ud83d\\ude00'`},
+		{"tags.a == \"\\\"\\ud83d\\ude00\" /* \"\\ud83d\" */ and tags.é in ['\\ud83d\\ude00']", `tags.a = '"😀' AND tags.é IN ['😀']`},
+	} {
+		p, err := ParsePredicate(c.text)
+		if err != nil {
+			t.Errorf("%s: %v", c.text, err)
+			continue
+		}
+		if got := format(p.where); got != c.want {
+			t.Errorf("%s\n got %s\nwant %s", c.text, got, c.want)
+		}
+	}
+}
