@@ -151,6 +151,8 @@ func (b *bare) tokens() {
 			b.fail(place, "a string of bytes", "a string without the b before its quote")
 		case t.Is(exprlexer.Operator, "<") && i+1 < len(list) && list[i+1].Is(exprlexer.Operator, ">") && list[i+1].From == t.To:
 			b.fail(place, `"<>"`, "!=")
+		case isFunction(list, i):
+			b.edits = append(b.edits, edit{place, b.place(t.To), bareFunctions[t.Value]})
 		case t.Is(exprlexer.Operator), t.Is(exprlexer.Bracket):
 			if a, ok := advice[t.Value]; ok && !afterDot(list, i) {
 				b.fail(place, quoted(t.Value), a)
@@ -170,6 +172,18 @@ func (b *bare) tokens() {
 			return
 		}
 	}
+}
+
+// isFunction reports whether a token is an operator of expr's that is called as
+// our function of that name: contains(path, "x"). An operator stands behind a
+// value, maybe with not between; expr's lexer does not tell the two apart.
+func isFunction(list []exprlexer.Token, i int) bool {
+	if list[i].Kind != exprlexer.Operator || bareFunctions[list[i].Value] == "" || !list[i+1].Is(exprlexer.Bracket, "(") || afterDot(list, i) {
+		return false
+	}
+	for i--; i >= 0 && list[i].Is(exprlexer.Operator, "not") && !afterDot(list, i); i-- {
+	}
+	return i < 0 || list[i].Is(exprlexer.Bracket, "(", "[") || list[i].Is(exprlexer.Operator) && !afterDot(list, i)
 }
 
 // edit is what expr's parser reads in place of a part of the text. Places stay

@@ -214,6 +214,11 @@ func TestBare(t *testing.T) {
 		{`tags.a == "\\ud83d\\ude00"`, `tags.a = '\\ud83d\\ude00'`},
 		{"tags.a == `\\ud83d\\ude00`", `tags.a = '\\ud83d\\ude00'`},
 		{"tags.a == \"\\\"\\ud83d\\ude00\" /* \"\\ud83d\" */ and tags.é in ['\\ud83d\\ude00']", `tags.a = '"😀' AND tags.é IN ['😀']`},
+		{`contains(tags.a, "x") and startsWith(tags.a, "x") || endsWith (tags.a, "x")`, "CONTAINS(tags.a, 'x') AND STARTSWITH(tags.a, 'x') OR ENDSWITH(tags.a, 'x')"},
+		{`not contains(tags.a, "x") and not not contains(tags.a, "x") and !startsWith(tags.a, "x")`, "NOT CONTAINS(tags.a, 'x') AND NOT NOT CONTAINS(tags.a, 'x') AND NOT STARTSWITH(tags.a, 'x')"},
+		{`true in [true] and contains(CONCAT(tags.a, LOWER(tags.b)), "x") == (endsWith(tags.a, "x"))`, "true IN [true] AND CONTAINS(CONCAT(tags.a, LOWER(tags.b)), 'x') = ENDSWITH(tags.a, 'x')"},
+		{`tags.a contains ("x") and tags.contains contains ("x") and tags.a not startsWith ("x")`, "CONTAINS(tags.a, 'x') AND CONTAINS(tags.contains, 'x') AND NOT STARTSWITH(tags.a, 'x')"},
+		{`tags.not contains ("x") and tags.in endsWith ("x") and tags["a"] contains ("x") and (tags.a) not contains ("x")`, "CONTAINS(tags.[[not]], 'x') AND ENDSWITH(tags.[[in]], 'x') AND CONTAINS(tags.a, 'x') AND NOT CONTAINS(tags.a, 'x')"},
 	} {
 		p, err := ParsePredicate(c.text)
 		if err != nil {
@@ -222,6 +227,32 @@ func TestBare(t *testing.T) {
 		}
 		if got := format(p.where); got != c.want {
 			t.Errorf("%s\n got %s\nwant %s", c.text, got, c.want)
+		}
+	}
+}
+
+// TestFunctionsInAnyCase calls each function in several spellings, in both languages.
+func TestFunctionsInAnyCase(t *testing.T) {
+	t.Parallel()
+	for _, f := range functions {
+		if f.name == nowName {
+			continue
+		}
+		args := "(tags.a" + strings.Repeat(", tags.a", f.least-1) + ")"
+		want := f.name + args
+		camel := map[string]string{"STARTSWITH": "startsWith", "ENDSWITH": "endsWith"}[f.name]
+		for _, name := range []string{f.name, strings.ToLower(f.name), f.name[:1] + strings.ToLower(f.name[1:]), camel} {
+			if name == "" {
+				continue
+			}
+			text := name + args + " = tags.b"
+			if q, err := Parse("SELECT * FROM devices WHERE "+text, Options{}); err != nil || format(q.where) != want+" = tags.b" {
+				t.Errorf("%s: %v", text, err)
+			}
+			text = "tags.b == " + name + args
+			if p, err := ParsePredicate(text); err != nil || format(p.where) != "tags.b = "+want {
+				t.Errorf("%s: %v", text, err)
+			}
 		}
 	}
 }
