@@ -75,7 +75,7 @@ func (t token) describe() string {
 	case tokenNumber:
 		return "the number " + clip(t.value)
 	case tokenQuoted:
-		return "[[" + clip(t.value) + "]]"
+		return bracketed(clip(t.value))
 	}
 	return strconv.Quote(clip(t.value))
 }

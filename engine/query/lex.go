@@ -194,20 +194,37 @@ func (l *lexer) exponent() bool {
 	return true
 }
 
-// quoted reads [[x]]. Of a run of closing brackets the last two close it.
+// quoted reads [[x]]. Of a run of closing brackets the last two close it, but
+// ]]]] is ]] in the name, an extension: ]]]]]] is that and the end.
 func (l *lexer) quoted(start int) token {
-	end := strings.Index(l.text[start:], "]]")
-	if end < 0 {
-		l.fail(start, "[[ without its end", "]] behind the quoted name")
-		return token{}
-	}
-	end += start
-	for end+2 < len(l.text) && l.text[end+2] == ']' {
-		end++
+	end := start + 2
+	for closed := false; !closed; {
+		next := strings.Index(l.text[end:], "]]")
+		if next < 0 {
+			expected := "]] behind the quoted name"
+			if end > start+2 {
+				expected += "; ]]]] is ]] in it"
+			}
+			l.fail(start, "[[ without its end", expected)
+			return token{}
+		}
+		end += next
+		run := len(l.text[end:]) - len(strings.TrimLeft(l.text[end:], "]"))
+		rest := run
+		if !l.strict {
+			rest %= 4
+		}
+		end += run
+		if closed = rest >= 2; closed {
+			end -= 2
+		}
 	}
 	l.at = end + 2
 	t := l.cut(tokenQuoted, start)
 	t.value = l.text[start+2 : end]
+	if !l.strict {
+		t.value = strings.ReplaceAll(t.value, "]]]]", "]]")
+	}
 	if t.value == "" || !utf8.ValidString(t.value) {
 		l.fail(start, "[[ ]] without a name", "a property's name in it, as in tags.[[my-key]]")
 	}

@@ -66,6 +66,8 @@ func TestParseErrors(t *testing.T) {
 		{where + "tags.list‸[0] = 1", `"["`, "an operator; elements of an array have no path: see ARRAY_CONTAINS"},
 		{where + "‸[[]] = 1", "[[ ]] without a name", "a property's name in it, as in tags.[[my-key]]"},
 		{where + "tags.‸[[a = 1", "[[ without its end", "]] behind the quoted name"},
+		{where + "tags.‸[[a]]]] = 1", "[[ without its end", "]] behind the quoted name; ]]]] is ]] in it"},
+		{where + "tags.a ‸[[b]]]]c]] = 1", "[[b]]]]c]]", "AND, OR, an operator, GROUP BY, ORDER BY, LIMIT or the end of the text"},
 		{where + "‸myProp = 1", `"myProp"`, "tags.myProp, properties.desired.myProp or properties.reported.myProp for a property of your own, or an attribute: deviceId, etag, deviceEtag, version, status, statusReason, statusUpdateTime, connectionState, lastActivityTime, cloudToDeviceMessageCount, authenticationType, x509Thumbprint, capabilities, deviceScope, parentScopes, modelId, tags, properties, configurations"},
 		{where + "‸tag.a = 1", `"tag"`, "an attribute; did you mean tags?"},
 		{where + "‸generationId = '1'", `"generationId", which is part of the identity and not of the twin`, "one of deviceId, etag, deviceEtag, version, status, statusReason, statusUpdateTime, connectionState, lastActivityTime, cloudToDeviceMessageCount, authenticationType, x509Thumbprint, capabilities, deviceScope, parentScopes, modelId, tags, properties, configurations"},

@@ -17,7 +17,7 @@ type grower struct {
 func (g grower) pick(list ...string) string { return list[g.IntN(len(list))] }
 
 func (g grower) path() Path {
-	p := Path{"tags", g.pick("a", "b", "group", "my-key", "é")}
+	p := Path{"tags", g.pick("a", "b", "group", "my-key", "é", "x]]y")}
 	switch g.IntN(5) {
 	case 0:
 		return Path{g.pick("deviceId", "status", "lastActivityTime")}
@@ -122,7 +122,7 @@ func (g grower) condition(depth int) expr {
 func (g grower) document() Value {
 	section := func() Value {
 		var list []Member
-		for _, key := range []string{"a", "b", "group", "my-key", "é", "$version"} {
+		for _, key := range []string{"a", "b", "group", "my-key", "é", "x]]y", "$version"} {
 			switch v := g.constant(); {
 			case g.IntN(3) == 0:
 			case g.IntN(5) == 0:

@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +77,11 @@ func TestParse(t *testing.T) {
 		{`SELECT * FROM devices WHERE tags.a = "it's" AND tags.b = 'say \"\u0041\ud83d\ude00\"' AND tags.c = '\\'`, `devices * where tags.a = 'it\'s' AND tags.b = 'say "A😀"' AND tags.c = '\\'`},
 		{"SELECT * FROM devices WHERE tags.a = .5 OR tags.a = 1. OR tags.a = 1.5e-3 OR tags.a = 0XfF", "devices * where tags.a = 0.5 OR tags.a = 1 OR tags.a = 0.0015 OR tags.a = 255"},
 		{"SELECT * FROM devices WHERE tags.é = 'ü'", "devices * where tags.é = 'ü'"},
-		{"SELECT * FROM devices WHERE [[tags]].[[x]]]] = 1", "devices * where tags.[[x]]]] = 1"},
+		{"SELECT * FROM devices WHERE [[tags]].[[x]]]]]] = 1", "devices * where tags.[[x]]]]]] = 1"},
+		{"SELECT tags.[[a]]]]b]] FROM devices", "devices a]]b=tags.[[a]]]]b]]"},
+		{"SELECT tags.[[a]b]] , tags.[[]]]]]]], tags.[[]]]]]b]] FROM devices", "devices a]b=tags.[[a]b]] ]]]=tags.[[]]]]]]] ]]]b=tags.[[]]]]]b]]"},
+		{"SELECT * FROM devices WHERE [[tags]].[[x]]]] = 1", ""},
+		{"SELECT tags.[[a]]b]] FROM devices", ""},
 		{"SELECT * FROM devices WHERE tags.[[x]]] = 1", "devices * where tags.[[x]]] = 1"},
 		{"SELECT * FROM devices WHERE a.b = 1", ""},
 	} {
@@ -253,6 +258,50 @@ func TestFunctionsInAnyCase(t *testing.T) {
 			if p, err := ParsePredicate(text); err != nil || format(p.where) != "tags.b = "+want {
 				t.Errorf("%s: %v", text, err)
 			}
+		}
+	}
+}
+
+// TestPathsAreReadAgain prints paths of random keys and parses them.
+func TestPathsAreReadAgain(t *testing.T) {
+	t.Parallel()
+	g := grower{Rand: rand.New(rand.NewPCG(7, 8))}
+	check := func(keys ...string) {
+		path := append(Path{"tags"}, keys...)
+		text := "SELECT " + path.String() + " AS x FROM devices WHERE " + path.String() + " = 1"
+		q, err := Parse(text, Options{})
+		if err != nil || !samePath(q.items[0].path, path) || !samePath(q.where.(*binary).left.(*ref).path, path) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for n := range 13 {
+		brackets := strings.Repeat("]", n)
+		check(brackets + "a")
+		check("a"+brackets, "[["+brackets+"]")
+	}
+	for range 5000 {
+		keys := make([]string, 1+g.IntN(3))
+		for i := range keys {
+			for range 1 + g.IntN(8) {
+				keys[i] += g.pick("]", "]", "]]", "[", "[[", "a", "é", ".", "'", "\\", " ", "5", "=", "select", "😀", "\n", "$")
+			}
+		}
+		check(keys...)
+	}
+}
+
+// TestStrictQuotes: IoT Hub's language has no way to write ]] in a name.
+func TestStrictQuotes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"[[x]]": "x", "[[x]]]": "x]", "[[x]]]]": "x]]", "[[x]]]]]": "x]]]", "[[a]b]]": "a]b"} {
+		q, err := Parse("SELECT tags."+text+" FROM devices", Options{Strict: true})
+		if err != nil || q.items[0].key != want {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, text := range []string{"[[a]]b]]", "[[a]]]]b]]"} {
+		if _, err := Parse("SELECT tags."+text+" FROM devices", Options{Strict: true}); err == nil {
+			t.Errorf("%s: taken", text)
 		}
 	}
 }

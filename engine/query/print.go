@@ -16,11 +16,14 @@ func (p Path) String() string {
 		if plainName(s) {
 			b.WriteString(s)
 		} else {
-			b.WriteString("[[" + s + "]]")
+			b.WriteString(bracketed(s))
 		}
 	}
 	return b.String()
 }
+
+// bracketed returns a name in [[ ]], as the lexer reads it.
+func bracketed(name string) string { return "[[" + strings.ReplaceAll(name, "]]", "]]]]") + "]]" }
 
 // format returns an expression as a query has it; parsed again it gives the
 // same tree.

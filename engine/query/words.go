@@ -25,5 +25,5 @@ func (t token) isAny(words ...string) bool { return slices.ContainsFunc(words, t
 func plainName(name string) bool {
 	l := lexer{faults: faults{text: name}}
 	t := l.next()
-	return t.kind == tokenWord && t.end == len(name) && !isReserved(name)
+	return t.kind == tokenWord && t.at == 0 && t.end == len(name) && !isReserved(name)
 }
