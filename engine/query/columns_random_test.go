@@ -67,7 +67,7 @@ func randomQuery(r *rand.Rand) string {
 	case 3:
 		return fmt.Sprintf("SELECT TOP %d deviceId, %s AS a, %s AS b FROM devices%s", r.IntN(40), a, b, where)
 	case 4:
-		return fmt.Sprintf("SELECT %s AS a, %s AS a FROM devices%s LIMIT %d OFFSET %d", a, b, where, r.IntN(100), r.IntN(20))
+		return fmt.Sprintf("SELECT %s AS a, %s AS b FROM devices%s LIMIT %d OFFSET %d", a, b, where, r.IntN(100), r.IntN(20))
 	case 5:
 		return fmt.Sprintf("SELECT deviceId, %s AS a FROM devices%s ORDER BY %s DESC, %s", a, where, a, b)
 	case 6:

@@ -350,8 +350,9 @@ func (p *parser) source() Source {
 	return Devices
 }
 
-// resolveItems finds the paths of what is selected. Of two items with the same
-// key the last one counts, as in a JSON object that is written twice.
+// resolveItems finds the paths of what is selected. Two items with the same key
+// would be one member of a row; strictly the last one counts, as in a JSON object
+// that is written twice.
 func (p *parser) resolveItems(q *Query, list []selected) {
 	if q.source == Jobs && len(list) > 0 {
 		p.fail(list[0].at, "a selection", "SELECT *: jobs are selected whole")
@@ -371,7 +372,12 @@ func (p *parser) resolveItems(q *Query, list []selected) {
 		if !s.named {
 			s.key = s.unnamed()
 		}
-		q.items = slices.DeleteFunc(q.items, func(i item) bool { return i.key == s.key })
+		same := func(i item) bool { return i.key == s.key }
+		if !p.strict && slices.ContainsFunc(q.items, same) {
+			p.fail(s.at, "a second item with the name "+quoted(s.key), "another name behind AS: an item before has this one")
+			return
+		}
+		q.items = slices.DeleteFunc(q.items, same)
 		q.items = append(q.items, s.item)
 	}
 }

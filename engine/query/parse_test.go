@@ -61,7 +61,7 @@ func TestParse(t *testing.T) {
 		{"/* one */ SELECT /* two */ * FROM devices /* three */", "devices *"},
 		{"SELECT DeviceId, LastActivityTime FROM devices", "devices deviceId=deviceId lastActivityTime=lastActivityTime"},
 		{"SELECT devices.deviceId AS id, tags.[[a b]] x, tags.c [[d e]] FROM devices", "devices id=deviceId x=tags.[[a b]] d e=tags.c"},
-		{"SELECT tags.a.name, tags.b.name FROM devices", "devices name=tags.b.name"},
+		{"SELECT tags.a.name, tags.b.name AS b, tags.Name FROM devices", "devices name=tags.a.name b=tags.b.name Name=tags.Name"},
 		{"SELECT tags, properties, properties.reported, reported.$version FROM devices", "devices tags=tags properties=properties reported=properties.reported $version=properties.reported.$version"},
 		{"SELECT COUNT(), COUNT(*) AS n, SUM(tags.a), AVG(tags.a) AS mean, MIN(deviceId), COUNT(DISTINCT tags.a) FROM devices", "devices count=COUNT() n=COUNT() sum_a=SUM(tags.a) mean=AVG(tags.a) min_deviceId=MIN(deviceId) count_a=COUNT(DISTINCT tags.a)"},
 		{"SELECT tags.limit, tags.order AS offset, tags.like having FROM devices", "devices limit=tags.limit offset=tags.order having=tags.like"},
@@ -119,6 +119,19 @@ func TestStrict(t *testing.T) {
 		"SELECT * FROM devices WHERE tags.order = 1 AND tags.limit = 2 AND tags.connected = 3 AND tags.reported = 4",
 	} {
 		if _, err := Parse(text, Options{Strict: true}); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestNamesTwice: IoT Hub takes two items of one name, and the last one counts.
+func TestNamesTwice(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"SELECT tags.a.name, tags.b.name FROM devices":                            "devices name=tags.b.name",
+		"SELECT deviceId AS x, tags.a, COUNT() AS x FROM devices GROUP BY tags.a": "devices a=tags.a x=COUNT() group tags.a",
+	} {
+		if q, err := Parse(text, Options{Strict: true}); err != nil || outline(q) != want {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

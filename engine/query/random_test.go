@@ -271,8 +271,9 @@ func (r randomQueries) any() string {
 	return pick(r, r.paths...).text
 }
 
+// item gives names to all but the first: two items of one name are refused.
 func (r randomQueries) item(i int) string {
-	if r.chance(50) {
+	if i == 0 && r.chance(50) {
 		return r.any()
 	}
 	return fmt.Sprintf("%s AS p%d", r.any(), i)
