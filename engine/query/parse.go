@@ -38,6 +38,8 @@ type parser struct {
 	scope  scope
 	depth  int
 	having *Query // while its HAVING is read
+
+	directed bool // the last key of ORDER BY has its direction
 }
 
 func (p *parser) fail(at int, found, expected string) {
@@ -107,51 +109,96 @@ func (p *parser) query() *Query {
 	q.source = p.source()
 	p.scope.source = q.source
 	p.resolveItems(q, items)
+	behind := "FROM"
 	if p.accept("WHERE") {
+		behind = "WHERE"
 		q.where = p.condition()
 	}
 	if at := p.tok.at; p.accept("GROUP") {
+		behind = "GROUP BY"
 		p.group(q, at)
 	}
 	p.checkItems(q)
 	if at := p.tok.at; p.accept("HAVING") {
+		behind = "HAVING"
 		p.extension(at, "HAVING")
 		p.havingOf(q, at)
 	}
 	if at := p.tok.at; p.accept("ORDER") {
+		behind = "ORDER BY"
 		p.extension(at, "ORDER BY")
 		p.orderBy(q)
 	}
-	p.limit(q, top)
+	if last := p.limit(q, top); last != "" {
+		behind = last
+	}
 	if p.tok.kind != tokenEnd {
-		p.unexpectedEnd(q)
+		p.unexpectedEnd(q, behind, top.is("TOP"))
 	}
 	return q
 }
 
-// unexpectedEnd says what could have stood where the query was read to.
-func (p *parser) unexpectedEnd(q *Query) {
-	words := []string{"WHERE", "GROUP BY", "ORDER BY", "LIMIT"}
-	expected := "WHERE, GROUP BY, ORDER BY, LIMIT or the end of the text"
-	if p.strict {
-		expected = "WHERE, GROUP BY or the end of the text"
+// clauses are those behind FROM, in their order.
+var clauses = [...]string{"WHERE", "GROUP BY", "HAVING", "ORDER BY", "LIMIT", "OFFSET"}
+
+// mayHave reports whether a clause can stand in a query whose items and source
+// are read, and its groups if it has some.
+func (p *parser) mayHave(q *Query, clause string, top bool) bool {
+	switch clause {
+	case "GROUP BY":
+		return q.source != Jobs && !q.star && (q.source != Modules || !p.strict)
+	case "HAVING":
+		return !p.strict && (len(q.group) > 0 || q.aggregates())
+	case "ORDER BY":
+		return !p.strict && (!q.source.columnless() || len(q.group) > 0 || q.aggregates())
+	case "LIMIT":
+		return !p.strict && !top
+	case "OFFSET":
+		return !p.strict
 	}
-	if q.where != nil {
-		words = append([]string{"AND", "OR", "IN", "NIN", "LIKE"}, words[1:]...)
-		expected = "AND, OR, an operator, " + strings.TrimPrefix(expected, "WHERE, ")
-	}
+	return true
+}
+
+// unexpectedEnd says what could have stood where the query was read to, which is
+// behind a clause.
+func (p *parser) unexpectedEnd(q *Query, behind string, top bool) {
 	if e := instead(p.tok); e != "" {
 		p.unexpected(e)
 		return
 	}
-	if !p.strict && p.tok.isAny("WHERE", "GROUP", "HAVING", "ORDER") { // a suggestion would be what stands there
-		p.unexpected("each clause once and in its order: WHERE, GROUP BY, HAVING, ORDER BY, LIMIT")
-		return
+	order := clauses[:]
+	if p.strict {
+		order = order[:2]
 	}
-	for i, w := range words {
-		words[i] = strings.TrimSuffix(w, " BY")
+	for _, c := range order { // a suggestion would be what stands there
+		if p.tok.is(strings.TrimSuffix(c, " BY")) {
+			p.unexpected("each clause once and in its order: " + strings.Join(order, ", "))
+			return
+		}
 	}
-	p.unexpected(expected, words...)
+	var expected, words []string
+	switch behind {
+	case "WHERE", "HAVING":
+		expected = []string{"AND", "OR", "an operator"}
+		words = []string{"AND", "OR", "IN", "NIN"}
+		if !p.strict {
+			words = append(words, "LIKE")
+		}
+	case "ORDER BY":
+		if !p.directed {
+			expected = []string{"ASC", "DESC"}
+		}
+		words = expected
+	}
+	for _, c := range clauses[slices.Index(clauses[:], behind)+1:] {
+		if p.mayHave(q, c, top) {
+			expected, words = append(expected, c), append(words, strings.TrimSuffix(c, " BY"))
+		}
+	}
+	if behind == "OFFSET" && q.top < 0 {
+		expected, words = append(expected, "LIMIT"), append(words, "LIMIT")
+	}
+	p.unexpected(wording.OneOf(append(expected, "the end of the text")), words...)
 }
 
 // instead says what to write for words of other languages, where an operator or
@@ -160,6 +207,8 @@ func instead(t token) string {
 	switch {
 	case t.is(")"):
 		return "no bracket that was not opened"
+	case t.is(";"):
+		return "no semicolon: a query ends where its text does"
 	case t.isAny("JOIN", "UNION"):
 		return "no " + strings.ToUpper(t.value) + ": a query reads one collection"
 	case t.is("IS"):
@@ -313,7 +362,6 @@ func (p *parser) segments(first token) []segment {
 	return list
 }
 
-// source reads what stands behind FROM.
 // sources are those that there are, in words.
 func (p *parser) sources() string {
 	if p.strict {
@@ -322,6 +370,7 @@ func (p *parser) sources() string {
 	return "devices, devices.modules, devices.jobs or devices.runs"
 }
 
+// source reads what stands behind FROM.
 func (p *parser) source() Source {
 	expected := p.sources()
 	first := p.tok
@@ -414,7 +463,7 @@ func (p *parser) group(q *Query, at int) {
 	}
 	for {
 		start := p.tok
-		if path := p.path("a path behind GROUP BY"); path != nil {
+		if path := p.groupKey(); path != nil {
 			if len(q.group) > 0 {
 				p.extension(start.at, "a second path in GROUP BY")
 			}
@@ -429,13 +478,22 @@ func (p *parser) group(q *Query, at int) {
 	}
 }
 
-// path reads a path that must be there; nil after an error.
-func (p *parser) path(expected string) Path {
+// groupKey reads a path of GROUP BY; nil after an error.
+func (p *parser) groupKey() Path {
+	const expected = "a path behind GROUP BY"
 	if p.tok.kind != tokenQuoted && (p.tok.kind != tokenWord || isReserved(p.tok.value)) {
 		p.unexpected(expected)
 		return nil
 	}
 	first := p.advance()
+	if p.tok.is("(") && first.kind == tokenWord {
+		if isAggregate(first.value) {
+			p.fail(first.at, "the aggregate "+strings.ToUpper(first.value), expected+"; aggregates stand behind SELECT, and in HAVING")
+		} else {
+			p.fail(first.at, "the function "+quoted(first.value), expected+"; functions stand behind WHERE")
+		}
+		return nil
+	}
 	path, connected := p.resolve(p.scope, p.segments(first))
 	if connected {
 		p.fail(first.at, "the condition connected", "connectionState")
@@ -482,7 +540,8 @@ func (p *parser) orderBy(q *Query) {
 	p.expect("BY", "BY behind ORDER")
 	for {
 		o := p.orderKey(q)
-		if p.tok.isAny("ASC", "DESC") {
+		p.directed = p.tok.isAny("ASC", "DESC")
+		if p.directed {
 			o.descending = p.advance().is("DESC")
 		}
 		q.order = append(q.order, o)
@@ -543,17 +602,27 @@ func (p *parser) orderAggregate(q *Query, name token) order {
 	return order{}
 }
 
-// limit reads LIMIT and OFFSET; top is where TOP would stand.
-func (p *parser) limit(q *Query, top token) {
-	if at := p.tok.at; p.accept("LIMIT") {
-		p.extension(at, "LIMIT")
-		if top.is("TOP") {
-			p.fail(at, "LIMIT beside TOP", "one of both")
+// limit reads LIMIT and OFFSET, in either order; top is where TOP would stand. It
+// returns the last that was there.
+func (p *parser) limit(q *Query, top token) (last string) {
+	seen := map[string]bool{}
+	for {
+		at := p.tok.at
+		switch {
+		case !seen["LIMIT"] && p.accept("LIMIT"):
+			last = "LIMIT"
+			p.extension(at, last)
+			if top.is("TOP") {
+				p.fail(at, "LIMIT beside TOP", "one of both")
+			}
+			q.top = p.number(last)
+		case !seen["OFFSET"] && p.accept("OFFSET"):
+			last = "OFFSET"
+			p.extension(at, last)
+			q.offset = p.number(last)
+		default:
+			return last
 		}
-		q.top = p.number("LIMIT")
-	}
-	if at := p.tok.at; p.accept("OFFSET") {
-		p.extension(at, "OFFSET")
-		q.offset = p.number("OFFSET")
+		seen[last] = true
 	}
 }

@@ -33,8 +33,8 @@ func TestParseErrors(t *testing.T) {
 		{"SELECT * FROM devices.‸module", `"module"`, "devices, devices.modules, devices.jobs or devices.runs; did you mean modules?"},
 		{"SELECT * FROM devices ‸d WHERE d.x = 1", `"d"`, "no other name for devices: paths begin with attributes, or with devices."},
 		{"SELECT * FROM devices ‸JOIN devices.modules", `"JOIN"`, "no JOIN: a query reads one collection"},
-		{"SELECT * FROM devices ‸WERE x = 1", `"WERE"`, "WHERE, GROUP BY, ORDER BY, LIMIT or the end of the text; did you mean WHERE?"},
-		{"SELECT * FROM devices‸; DROP", `";"`, "WHERE, GROUP BY, ORDER BY, LIMIT or the end of the text"},
+		{"SELECT * FROM devices ‸WERE x = 1", `"WERE"`, "WHERE, ORDER BY, LIMIT, OFFSET or the end of the text; did you mean WHERE?"},
+		{"SELECT * FROM devices‸; DROP", `";"`, "no semicolon: a query ends where its text does"},
 		{"SELECT ‸LENGTH(tags.a) FROM devices", `the function "LENGTH"`, "a path or an aggregate: COUNT, AVG, SUM, MIN or MAX; functions stand behind WHERE"},
 		{"SELECT ‸CONT() FROM devices", `the function "CONT"`, "a path or an aggregate: COUNT, AVG, SUM, MIN or MAX; did you mean COUNT?"},
 		{"SELECT AVG(‸) FROM devices", `")"`, "a path in AVG"},
@@ -57,6 +57,26 @@ func TestParseErrors(t *testing.T) {
 		{"SELECT * FROM devices ORDER ‸deviceId", `"deviceId"`, "BY behind ORDER"},
 		{"SELECT * FROM devices ORDER BY ‸1", "the number 1", "a path or the name of what is selected"},
 		{"SELECT * FROM devices LIMIT ‸-1", `"-"`, "a whole number behind LIMIT"},
+		{"SELECT tags.a FROM devices ‸5", "the number 5", "WHERE, GROUP BY, ORDER BY, LIMIT, OFFSET or the end of the text"},
+		{"SELECT tags.a FROM devices ‸GRUOP BY tags.a", `"GRUOP"`, "WHERE, GROUP BY, ORDER BY, LIMIT, OFFSET or the end of the text; did you mean GROUP?"},
+		{"SELECT COUNT() FROM devices ‸5", "the number 5", "WHERE, GROUP BY, HAVING, ORDER BY, LIMIT, OFFSET or the end of the text"},
+		{"SELECT tags.a FROM devices WHERE connected ‸x", `"x"`, "AND, OR, an operator, GROUP BY, ORDER BY, LIMIT, OFFSET or the end of the text"},
+		{"SELECT tags.a FROM devices GROUP BY tags.a ‸x", `"x"`, "HAVING, ORDER BY, LIMIT, OFFSET or the end of the text"},
+		{"SELECT tags.a FROM devices GROUP BY tags.a HAVING COUNT() > 1 ‸x", `"x"`, "AND, OR, an operator, ORDER BY, LIMIT, OFFSET or the end of the text"},
+		{"SELECT * FROM devices ORDER BY tags.a ‸DESCC", `"DESCC"`, "ASC, DESC, LIMIT, OFFSET or the end of the text; did you mean DESC?"},
+		{"SELECT * FROM devices ORDER BY tags.a DESC, tags.b ASC ‸x", `"x"`, "LIMIT, OFFSET or the end of the text"},
+		{"SELECT TOP 5 * FROM devices ORDER BY tags.a ASC ‸x", `"x"`, "OFFSET or the end of the text"},
+		{"SELECT * FROM devices LIMIT 5 ‸x", `"x"`, "OFFSET or the end of the text"},
+		{"SELECT * FROM devices LIMIT 5 OFFSET 1 ‸x", `"x"`, "the end of the text"},
+		{"SELECT * FROM devices OFFSET 1 ‸x", `"x"`, "LIMIT or the end of the text"},
+		{"SELECT TOP 5 * FROM devices OFFSET 1 ‸x", `"x"`, "the end of the text"},
+		{"SELECT * FROM devices OFFSET 1 LIMIT 2 ‸OFFSET 1", `"OFFSET"`, "each clause once and in its order: WHERE, GROUP BY, HAVING, ORDER BY, LIMIT, OFFSET"},
+		{"SELECT * FROM devices ORDER BY tags.a ‸WHERE connected", `"WHERE"`, "each clause once and in its order: WHERE, GROUP BY, HAVING, ORDER BY, LIMIT, OFFSET"},
+		{"SELECT * FROM devices.jobs WHERE jobId = 'j' ‸x", `"x"`, "AND, OR, an operator, LIMIT, OFFSET or the end of the text"},
+		{"SELECT runId FROM devices.runs ‸x", `"x"`, "WHERE, GROUP BY, LIMIT, OFFSET or the end of the text"},
+		{"SELECT phase FROM devices.runs GROUP BY phase ‸x", `"x"`, "HAVING, ORDER BY, LIMIT, OFFSET or the end of the text"},
+		{"SELECT COUNT() FROM devices GROUP BY ‸LOWER(tags.s)", `the function "LOWER"`, "a path behind GROUP BY; functions stand behind WHERE"},
+		{"SELECT COUNT() FROM devices GROUP BY tags.a, ‸count()", "the aggregate COUNT", "a path behind GROUP BY; aggregates stand behind SELECT, and in HAVING"},
 		{"SELECT TOP 3 * FROM devices ‸LIMIT 5", "LIMIT beside TOP", "one of both"},
 		{"SELECT ‸deviceId FROM devices.jobs", "a selection", "SELECT *: jobs are selected whole"},
 		{"SELECT ‸COUNT() AS n FROM devices.jobs", "a selection", "SELECT *: jobs are selected whole"},
@@ -71,7 +91,7 @@ func TestParseErrors(t *testing.T) {
 		{where + "‸[[]] = 1", "[[ ]] without a name", "a property's name in it, as in tags.[[my-key]]"},
 		{where + "tags.‸[[a = 1", "[[ without its end", "]] behind the quoted name"},
 		{where + "tags.‸[[a]]]] = 1", "[[ without its end", "]] behind the quoted name; ]]]] is ]] in it"},
-		{where + "tags.a ‸[[b]]]]c]] = 1", "[[b]]]]c]]", "AND, OR, an operator, GROUP BY, ORDER BY, LIMIT or the end of the text"},
+		{where + "tags.a ‸[[b]]]]c]] = 1", "[[b]]]]c]]", "AND, OR, an operator, ORDER BY, LIMIT, OFFSET or the end of the text"},
 		{where + "‸myProp = 1", `"myProp"`, "tags.myProp, properties.desired.myProp or properties.reported.myProp for a property of your own, or an attribute: deviceId, etag, deviceEtag, version, status, statusReason, statusUpdateTime, connectionState, lastActivityTime, cloudToDeviceMessageCount, authenticationType, x509Thumbprint, capabilities, deviceScope, parentScopes, modelId, tags, properties, configurations"},
 		{where + "‸tag.a = 1", `"tag"`, "an attribute; did you mean tags?"},
 		{where + "‸generationId = '1'", `"generationId", which is part of the identity and not of the twin`, "one of deviceId, etag, deviceEtag, version, status, statusReason, statusUpdateTime, connectionState, lastActivityTime, cloudToDeviceMessageCount, authenticationType, x509Thumbprint, capabilities, deviceScope, parentScopes, modelId, tags, properties, configurations"},
@@ -79,7 +99,7 @@ func TestParseErrors(t *testing.T) {
 		{where + "capabilities.‸edge = true", `"edge" below capabilities`, "iotEdge"},
 		{where + "‸devices.modules.moduleId = 'm'", `"devices.modules"`, "an attribute of devices, which the query reads"},
 		{where + "connected.‸x = 1", `"x" below connected`, "nothing below it: connected is true or false"},
-		{where + "tags.a = 1 ‸ADN tags.b = 2", `"ADN"`, "AND, OR, an operator, GROUP BY, ORDER BY, LIMIT or the end of the text; did you mean AND?"},
+		{where + "tags.a = 1 ‸ADN tags.b = 2", `"ADN"`, "AND, OR, an operator, ORDER BY, LIMIT, OFFSET or the end of the text; did you mean AND?"},
 		{where + "tags.a ‸IS NULL", `"IS"`, "= null, or a function: IS_DEFINED(path), IS_NULL(path)"},
 		{where + "tags.a ‸contains 'x'", `"contains"`, "it as a function: CONTAINS(path, 'text')"},
 		{where + "tags.a ‸matches 'x'", `"matches"`, "REGEXP, the operator for regular expressions"},
@@ -183,6 +203,21 @@ func TestStrictErrors(t *testing.T) {
 			t.Errorf("%s: refused though it is an extension: %v", c.text, err)
 		}
 	}
+}
+
+// TestStrictClauses names no extension where the end was expected.
+func TestStrictClauses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ text, expected string }{
+		{"SELECT * FROM devices ‸5", "WHERE or the end of the text"},
+		{"SELECT * FROM devices WHERE tags.a = 1 ‸5", "AND, OR, an operator or the end of the text"},
+		{"SELECT COUNT() FROM devices ‸5", "WHERE, GROUP BY or the end of the text"},
+		{"SELECT moduleId FROM devices.modules ‸5", "WHERE or the end of the text"},
+		{"SELECT tags.a, COUNT() FROM devices GROUP BY tags.a ‸5", "the end of the text"},
+	} {
+		checkError(t, c.text, "the number 5", c.expected, func(text string) error { _, err := Parse(text, Options{Strict: true}); return err })
+	}
+	checkError(t, "SELECT tags.a FROM devices GROUP BY tags.a ‸WHERE x", `"WHERE"`, "each clause once and in its order: WHERE, GROUP BY", func(text string) error { _, err := Parse(text, Options{Strict: true}); return err })
 }
 
 // TestTextLength bounds what is read, and what the error holds on to.

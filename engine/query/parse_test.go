@@ -69,6 +69,7 @@ func TestParse(t *testing.T) {
 		{"SELECT tags.a AS x FROM devices GROUP BY tags.a, tags.b HAVING x > 1 AND tags.b < 2 AND AVG(reported.n) = 3 ORDER BY tags.b, x DESC", "devices x=tags.a group tags.a group tags.b having tags.a > 1 AND tags.b < 2 AND AVG(properties.reported.n) = 3 order tags.b order x (key) down"},
 		{"SELECT tags.a AS x, COUNT() FROM devices GROUP BY tags.a ORDER BY count ASC, COUNT() DESC", "devices x=tags.a count=COUNT() group tags.a order count (key) order count (key) down"},
 		{"SELECT tags.a AS x FROM devices ORDER BY x DESC, tags.b ASC LIMIT 10 OFFSET 5", "devices x=tags.a order tags.a down order tags.b top 10 offset 5"},
+		{"SELECT * FROM devices OFFSET 5 LIMIT 10", "devices * top 10 offset 5"},
 		{"SELECT * FROM devices ORDER BY order.x", ""},
 		{"SELECT * FROM devices.modules WHERE devices.modules.moduleId='$edgeAgent' AND MODULEID != 'x'", "devices.modules * where moduleId = '$edgeAgent' AND moduleId != 'x'"},
 		{"SELECT * FROM devices.jobs WHERE devices.jobs.jobId='j1' AND devices.jobs.createdTimeUtc > '2023-09-01'", "devices.jobs * where jobId = 'j1' AND createdDateTimeUtc > '2023-09-01'"},
