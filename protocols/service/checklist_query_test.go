@@ -94,10 +94,12 @@ func TestQueryChecklist(t *testing.T) {
 		}
 	})
 	t.Run("72 max-item-count", func(t *testing.T) {
-		if n := len(f.queried(all, maxItemCount("10000")).rows("Twin")); n != 5 {
-			t.Errorf("%d rows", n)
+		for _, most := range []string{"10000", "99999999999999", "99999999999999999999999"} {
+			if n := len(f.queried(all, maxItemCount(most)).rows("Twin")); n != 5 {
+				t.Errorf("%s: %d rows", most, n)
+			}
 		}
-		for _, bad := range []string{"0", "-1", "many", "1.5"} {
+		for _, bad := range []string{"0", "-1", "-99999999999999999999999", "many", "1.5"} {
 			f.queried(all, maxItemCount(bad)).refused(400, "ArgumentInvalid")
 		}
 	})

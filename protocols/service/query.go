@@ -2,6 +2,7 @@ package service
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"runtime"
 	"slices"
@@ -62,15 +63,15 @@ func queryDevices(c *call) (answer, error) {
 }
 
 // maxItems returns how many rows the caller wants. More than IoT Hub gives is
-// no error: some clients always ask for 10,000.
+// no error, however many: some clients always ask for 10,000.
 func maxItems(h http.Header) (int, error) {
 	text := h.Get("X-Ms-Max-Item-Count")
 	if text == "" {
 		return hubQueryRows, nil
 	}
-	n, err := strconv.ParseInt(text, 10, 32)
-	if err != nil || n < 1 {
-		return 0, invalid("the header x-ms-max-item-count is not a whole number from 1 to %d", hubQueryRows)
+	n, err := strconv.ParseInt(text, 10, 64) // what is out of its range is the end of that
+	if n < 1 || err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, invalid("the header x-ms-max-item-count is %q; expected a whole number from 1 on, of which more than %d count as that", clip(text), hubQueryRows)
 	}
 	return int(min(n, hubQueryRows)), nil
 }
