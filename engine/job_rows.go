@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/engine/query"
@@ -96,7 +97,7 @@ func (q *queries) jobRows(ctx context.Context, parsed *query.Query, at queryPlac
 	if top >= 0 {
 		most = min(most, top-at.given)
 	}
-	out := QueryPage{Item: QueryJobs, Rows: []json.RawMessage{}}
+	out := QueryPage{Item: QueryJobs, Rows: []json.RawMessage{}, Plan: &query.Plan{}}
 	if most <= 0 {
 		return out, nil
 	}
@@ -121,11 +122,28 @@ func (q *queries) jobRows(ctx context.Context, parsed *query.Query, at queryPlac
 	if err != nil {
 		return QueryPage{}, err
 	}
-	out.Plan = &query.Plan{Rows: int64(s.seen), Selected: int64(len(out.Rows)), Documents: int64(s.seen), Time: time.Since(begun)}
+	var keys []string
+	if s.byJob {
+		keys = append(keys, jobRowsJob.String())
+	}
+	if s.byDevice {
+		keys = append(keys, jobRowsDevice.String())
+	}
+	out.Plan = rowsPlan(query.Jobs, keys, s.seen, len(out.Rows), time.Since(begun))
 	if s.more && (top < 0 || at.given+len(out.Rows) < top) {
 		out.Token = q.token(queryPlace{query: at.query, given: at.given + len(out.Rows), list: uint64(s.skip), last: s.place()})
 	}
 	return out, nil
+}
+
+// rowsPlan is the plan of a page of rows that have no columns: either keys that the
+// condition compares said which rows there can be, or all were looked at.
+func rowsPlan(source query.Source, keys []string, seen, given int, took time.Duration) *query.Plan {
+	step := &query.Step{Kind: "scan by id", Path: source.String(), Estimate: -1, Rows: int64(seen), Selected: int64(given), Time: took}
+	if len(keys) > 0 {
+		step.Kind, step.Path = "key lookup", strings.Join(keys, ", ")
+	}
+	return &query.Plan{Rows: int64(seen), Selected: int64(given), Documents: int64(seen), Time: took, Steps: []*query.Step{step}}
 }
 
 // jobRowScan makes a page of rows.

@@ -29,7 +29,7 @@ type QueryPage struct {
 	Twins []Twin            // of QueryTwins; of their identities what a twin shows
 	Rows  []json.RawMessage // else
 	Token string            // empty: no rows follow
-	Plan  *query.Plan       // how the page was found; nil of a page of what ORDER BY has sorted before
+	Plan  *query.Plan       // how the page was found
 }
 
 // QueryItem says what a result consists of; the texts are IoT Hub's.
@@ -225,8 +225,10 @@ func (q *queries) sorted(ctx context.Context, parsed *query.Query, at queryPlace
 	return out, err
 }
 
-// listPage cuts a page out of a sorted list.
+// listPage cuts a page out of a sorted list. Its plan is that of a page behind the
+// first.
 func (q *queries) listPage(ctx context.Context, list *resultList, at queryPlace, most int) (QueryPage, error) {
+	begun := time.Now()
 	from := min(at.given, list.len())
 	to := min(from+most, list.len())
 	out := QueryPage{Item: QueryRaw}
@@ -241,6 +243,12 @@ func (q *queries) listPage(ctx context.Context, list *resultList, at queryPlace,
 		}
 		to = from + read
 	}
+	n := int64(to - from)
+	step := &query.Step{
+		Kind: "kept rows", Estimate: -1, Rows: int64(list.len()), Selected: n, Time: time.Since(begun),
+		Note: "the first page has put them in order; the token says where this one begins",
+	}
+	out.Plan = &query.Plan{Rows: step.Rows, Selected: n, Documents: int64(len(out.Twins)), Time: step.Time, Steps: []*query.Step{step}}
 	if to < list.len() && at.list != 0 {
 		out.Token = q.token(queryPlace{query: at.query, given: to, list: at.list})
 	}

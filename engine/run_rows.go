@@ -125,6 +125,21 @@ func newRunScan(where *query.Predicate, now time.Time) *runScan {
 	return s
 }
 
+// keys is the attribute by which each finds runs; none when it looks at all.
+func (s *runScan) keys(paged bool) []string {
+	switch {
+	case s.byRun:
+		return []string{"runId"}
+	case s.byDev:
+		return []string{"deviceId"}
+	case s.byJob:
+		return []string{"jobId"}
+	case s.byPat && !paged:
+		return []string{"pattern"}
+	}
+	return nil
+}
+
 // each calls f for the runs that can match, behind a place, until it says that it
 // has enough. Places are of one way through the runs, which the condition alone
 // decides. Paged ways go by keys that no run changes.
@@ -236,7 +251,7 @@ func (q *queries) runRows(ctx context.Context, parsed *query.Query, at queryPlac
 	if top >= 0 {
 		most = min(most, top-at.given)
 	}
-	out := QueryPage{Item: QueryRaw, Rows: []json.RawMessage{}}
+	out := QueryPage{Item: QueryRaw, Rows: []json.RawMessage{}, Plan: &query.Plan{}}
 	if most <= 0 {
 		return out, nil
 	}
@@ -275,7 +290,7 @@ func (q *queries) runRows(ctx context.Context, parsed *query.Query, at queryPlac
 	if err != nil {
 		return QueryPage{}, err
 	}
-	out.Plan = &query.Plan{Rows: int64(seen), Selected: int64(len(out.Rows)), Documents: int64(seen), Time: time.Since(begun)}
+	out.Plan = rowsPlan(query.Runs, scan.keys(true), seen, len(out.Rows), time.Since(begun))
 	if more && (top < 0 || at.given+len(out.Rows) < top) {
 		out.Token = q.token(queryPlace{query: at.query, given: at.given + len(out.Rows), list: uint64(skip), last: string(place)})
 	}
@@ -303,7 +318,7 @@ func (q *queries) runGroups(ctx context.Context, parsed *query.Query, at queryPl
 	if err != nil {
 		return QueryPage{}, queryRunError(err)
 	}
-	seen := 0
+	seen, passed := 0, 0
 	err = q.hub.view(ctx, "group the rows of runs", func(r storage.Reader) error {
 		return scan.each(r, nil, false, func(_ storage.Key, id string, record *runRecord) (bool, error) {
 			if seen++; seen%1000 == 0 && time.Since(begun) > l.QueryTime {
@@ -313,12 +328,14 @@ func (q *queries) runGroups(ctx context.Context, parsed *query.Query, at queryPl
 			if !scan.where.Match(doc, scan.now) {
 				return false, ctx.Err()
 			}
+			passed++
 			return false, groups.Add(doc)
 		})
 	})
 	if err != nil {
 		return QueryPage{}, queryRunError(err)
 	}
+	scanned := time.Since(begun)
 	page, err := groups.Page()
 	if err != nil {
 		return QueryPage{}, queryRunError(err)
@@ -333,7 +350,9 @@ func (q *queries) runGroups(ctx context.Context, parsed *query.Query, at queryPl
 	}
 	out, err := q.listPage(ctx, list, place, most)
 	out.Item, out.Plan = QueryRaw, page.Plan
-	out.Plan.Rows, out.Plan.Documents = int64(seen), int64(seen)
+	found := rowsPlan(query.Runs, scan.keys(false), seen, passed, scanned)
+	out.Plan.Rows, out.Plan.Selected, out.Plan.Documents = found.Rows, found.Selected, found.Documents
+	out.Plan.Steps = append(found.Steps, out.Plan.Steps...)
 	if out.Rows == nil {
 		out.Rows = []json.RawMessage{}
 	}

@@ -89,7 +89,7 @@ func (r *run) candidates(target int) (*candidates, error) {
 	walk := min(n, float64(target)/max(r.cond.share, 1e-9)) * look
 	cheap := n*cheapCost + min(n*cheapShare, float64(target)*cheapShare/max(r.cond.share, 1e-9))*look
 	full := n*r.cond.cost + min(n*r.cond.share, float64(target))*look
-	c.step = &Step{Kind: "scan", Estimate: r.cond.share}
+	c.step = &Step{Kind: "scan", Estimate: Share(r.cond.share)}
 	r.plan.Steps = append(r.plan.Steps, c.step)
 	if walk <= cheap && walk <= full {
 		c.step.Kind, c.step.Note, c.walk = "walk by id", "enough rows should pass soon", true
@@ -200,6 +200,9 @@ func (c *candidates) next(r *run, n int) ([]uint32, error) {
 
 // byID is next when more rows were found than are put in order, or none was looked for.
 func (c *candidates) byID(r *run, n int) ([]uint32, error) {
+	if begin := time.Now(); c.step != nil {
+		defer func() { c.step.Time += time.Since(begin) }()
+	}
 	if err := r.lock(); err != nil {
 		return nil, err
 	}

@@ -230,11 +230,13 @@ func TestPlanText(t *testing.T) {
 			{Kind: "column lookup", Path: "tags.n", Text: "tags.n = 1", Estimate: 0.5, Rows: 10, Selected: 5, Note: "note"},
 		}},
 		{Kind: "sort", Path: "tags.n", Estimate: -1, Memory: 10},
+		{Kind: "projection", Estimate: -1},
 	}}
 	want := `10 rows, 2 selected, 0 documents, 1.234ms, 2.0 KiB
 bitmap and (10 rows, 2 pass, 10% expected, 1µs)
   column lookup: tags.n = 1 (10 rows, 5 pass, 50% expected, 0s) - note
-sort: tags.n (0 rows, 0 pass, 0s, 10 B)
+sort: tags.n (10 B)
+projection
 no column: etag: it is kept in documents only
 `
 	if got := p.String(); got != want {

@@ -138,7 +138,7 @@ func (c *condition) arrange() {
 	if c.kind == anyOf {
 		c.share = 1 - c.share
 	}
-	c.step.Estimate = c.share
+	c.step.Estimate = Share(c.share)
 }
 
 // exact reports whether the columns alone can tell.

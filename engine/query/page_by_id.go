@@ -130,6 +130,9 @@ func (r *run) byID() (*Page, error) {
 		}
 		batch *= 2 // few of them pass, it seems
 	}
+	if list.step != nil && list.bits == nil { // a walk, which looked at what there was to judge
+		list.step.Rows, list.step.Selected = out.step.Rows, r.plan.Selected
+	}
 	if len(list.ahead) > 0 {
 		list.step.Note = "the first rows by id were enough"
 	}

@@ -131,7 +131,7 @@ func (r *run) ordered() (*Page, error) {
 	slices.SortFunc(k.list, func(a, b ranked) int { return k.compare(&a, &b) })
 	k.step.Selected, k.step.Time = int64(len(k.list)), k.step.Time+time.Since(begin)
 
-	out := r.newOutput()
+	out, selected := r.newOutput(), r.plan.Selected
 	r.plan.Steps = append(r.plan.Steps, out.step)
 	list := k.list[min(skip, len(k.list)):]
 	for len(list) > 0 {
@@ -147,6 +147,7 @@ func (r *run) ordered() (*Page, error) {
 		}
 		list = list[n:]
 	}
+	r.plan.Selected = selected // take has counted those of the page again
 	page := &Page{More: k.more && !r.last(want)}
 	out.give(page)
 	return page, nil

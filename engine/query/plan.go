@@ -19,17 +19,23 @@ type Plan struct {
 
 // Step is one step of a Plan.
 type Step struct {
-	Kind     string        `json:"kind"`           // what is done, such as "column lookup"
-	Path     string        `json:"path,omitempty"` // of the column
-	Text     string        `json:"text,omitempty"` // the condition
-	Estimate float64       `json:"estimate"`       // share of rows expected to pass; -1 when unknown
-	Rows     int64         `json:"rows"`           // looked at
-	Selected int64         `json:"selected"`       // passed
-	Time     time.Duration `json:"time"`           // nanoseconds
+	Kind     string        `json:"kind"`              // what is done, such as "column lookup"
+	Path     string        `json:"path,omitempty"`    // of the column
+	Text     string        `json:"text,omitempty"`    // the condition
+	Estimate Share         `json:"estimate,omitzero"` // of the rows that are expected to pass
+	Rows     int64         `json:"rows"`              // looked at
+	Selected int64         `json:"selected"`          // passed
+	Time     time.Duration `json:"time"`              // nanoseconds
 	Memory   int64         `json:"memory,omitempty"`
 	Note     string        `json:"note,omitempty"`
 	Steps    []*Step       `json:"steps,omitempty"` // what it consists of
 }
+
+// Share is a part of rows, 0 to 1; -1 when it is not known, which JSON leaves out.
+type Share float64
+
+// IsZero reports whether the share is not known.
+func (s Share) IsZero() bool { return s < 0 }
 
 // Missing is a path that has no column, and why.
 type Missing struct {
@@ -58,15 +64,9 @@ func (s *Step) write(b *strings.Builder, depth int) {
 	case s.Path != "":
 		b.WriteString(": " + s.Path)
 	}
-	fmt.Fprintf(b, " (%d rows, %d pass", s.Rows, s.Selected)
-	if s.Estimate >= 0 {
-		fmt.Fprintf(b, ", %.3g%% expected", s.Estimate*100)
+	if parts := s.parts(); len(parts) > 0 {
+		b.WriteString(" (" + strings.Join(parts, ", ") + ")")
 	}
-	fmt.Fprintf(b, ", %s", shortTime(s.Time))
-	if s.Memory > 0 {
-		fmt.Fprintf(b, ", %s", shortBytes(s.Memory))
-	}
-	b.WriteString(")")
 	if s.Note != "" {
 		b.WriteString(" - " + s.Note)
 	}
@@ -74,6 +74,26 @@ func (s *Step) write(b *strings.Builder, depth int) {
 	for _, part := range s.Steps {
 		part.write(b, depth+1)
 	}
+}
+
+// parts are the step's numbers, as far as it has some: where rows are judged one
+// by one the steps of the condition have not run.
+func (s *Step) parts() []string {
+	var list []string
+	ran := s.Rows > 0 || s.Selected > 0 || s.Time > 0
+	if ran {
+		list = append(list, fmt.Sprintf("%d rows, %d pass", s.Rows, s.Selected))
+	}
+	if !s.Estimate.IsZero() {
+		list = append(list, fmt.Sprintf("%.3g%% expected", s.Estimate*100))
+	}
+	if ran {
+		list = append(list, shortTime(s.Time))
+	}
+	if s.Memory > 0 {
+		list = append(list, shortBytes(s.Memory))
+	}
+	return list
 }
 
 func shortTime(d time.Duration) string { return d.Round(max(d/1000, 1)).String() }

@@ -84,7 +84,7 @@ func (r *run) planLeaf(e expr, want bool) (*condition, error) {
 		c.step.Note = "no row has this path"
 	}
 	c.share = r.estimate(c)
-	c.step.Estimate = c.share
+	c.step.Estimate = Share(c.share)
 	if t, is := c.test.(*columnTest); is {
 		c.step.Memory = int64(len(t.table))
 		return c, r.hold(c.step.Memory, c.step.Kind)

@@ -45,6 +45,29 @@ func (f *fixture) export(method, path, body string, options ...option) (status i
 	return w.StatusCode, w.Header.Get("Content-Type"), string(data)
 }
 
+// TestExplainedWays: there is a plan also where the columns did not find the rows.
+func TestExplainedWays(t *testing.T) {
+	f := newFixture(t, func(o *engine.Options) { o.Profile = engine.ProfileDefault })
+	f.fleet(5)
+	sorted := f.do("POST", "/api/v1/query", `{"query":"SELECT deviceId FROM devices ORDER BY tags.n DESC","limit":2}`).want(200)
+	f.do("POST", "/api/v1/query", `{"query":"SELECT deviceId FROM devices ORDER BY tags.n DESC","limit":2,"explain":true,"cursor":"`+sorted.text("cursor")+`"}`).want(200).
+		is("items", `[{"deviceId":"d0002"},{"deviceId":"d0001"}]`).is("plan.rows", "5").is("plan.selected", "2").
+		is("plan.steps.0.kind", `"kept rows"`).is("plan.steps.0.rows", "5").is("plan.steps.0.estimate", "").is("plan.steps.1", "")
+	for text, step := range map[string]string{
+		"SELECT * FROM devices.jobs":                                         "scan by id: devices.jobs",
+		"SELECT * FROM devices.jobs WHERE deviceId = 'd' AND jobId = 'j'":    "key lookup: jobId, deviceId",
+		"SELECT * FROM devices.runs":                                         "scan by id: devices.runs",
+		"SELECT * FROM devices.runs WHERE pattern = 'p'":                     "scan by id: devices.runs",
+		"SELECT COUNT() AS n FROM devices.runs WHERE pattern = 'p'":          "key lookup: pattern",
+		"SELECT * FROM devices.runs WHERE deviceId = 'd' AND runId IN ['r']": "key lookup: runId",
+	} {
+		p := f.do("POST", "/api/v1/query", string(encode(map[string]any{"query": text, "explain": true}))).want(200)
+		if lines := strings.Split(p.text("planText"), "\n"); !strings.HasPrefix(lines[1], step) {
+			t.Errorf("%s: %s", text, lines)
+		}
+	}
+}
+
 func TestOwnQuery(t *testing.T) {
 	f := newFixture(t)
 	f.fleet(5)
