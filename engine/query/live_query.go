@@ -50,11 +50,8 @@ type LiveError struct{ Path Path }
 
 // Error says what is missing, and what to do.
 func (e *LiveError) Error() string {
-	return "the path " + e.Path.text() + " has no column, so changes of it can't be followed: it is kept in documents only, or the columns' memory is used up; ask for other paths, or run the query again and again"
+	return "the path " + e.Path.String() + " has no column, so changes of it can't be followed: it is kept in documents only, or the columns' memory is used up; ask for other paths, or run the query again and again"
 }
-
-// text is the path as it is written in a query.
-func (p Path) text() string { return strings.Join(p, ".") }
 
 // forget cancels what a row waits for.
 func (q *liveQuery) forget(n uint32) { delete(q.pending, n) }

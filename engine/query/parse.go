@@ -348,9 +348,9 @@ func (p *parser) segments(first token) []segment {
 		case t.kind == tokenQuoted, t.kind == tokenWord && !isReserved(t.value):
 			list = append(list, segment{t.value, t.kind == tokenQuoted, t.at})
 		case t.kind == tokenWord:
-			p.fail(t.at, "the reserved word "+quoted(t.value), "a name, quoted if it is this one: "+strings.Join(texts(list), ".")+".[["+t.value+"]]")
+			p.fail(t.at, "the reserved word "+quoted(t.value), "a name, quoted if it is this one: "+append(Path(texts(list)), t.value).String())
 		case t.kind == tokenNumber || t.kind == tokenDuration:
-			p.fail(t.at, quoted(t.value), "a name, quoted if it begins with a digit: "+strings.Join(texts(list), ".")+".[["+t.value+"]]")
+			p.fail(t.at, quoted(t.value), "a name, quoted if it begins with a digit: "+append(Path(texts(list)), t.value).String())
 		default:
 			p.unexpected("a name behind the dot")
 		}

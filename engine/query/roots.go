@@ -173,7 +173,7 @@ func (f *faults) unknownRoot(s scope, segments []segment) {
 	case len(segments) == 1 && comparedWith(before):
 		f.fail(first.at, quoted(first.text), "a string in quotes, '"+clip(first.text)+"', or an attribute")
 	default:
-		name := clip(strings.Join(texts(segments), "."))
+		name := clip(Path(texts(segments)).String())
 		f.fail(first.at, quoted(first.text), "tags."+name+", properties.desired."+name+" or properties.reported."+name+" for a property of your own, or an attribute: "+strings.Join(known, ", "))
 	}
 }

@@ -57,7 +57,7 @@ func parseTarget(source Source, text string, o Options) (q *Query, read bool, er
 		switch e := e.(type) {
 		case *ref:
 			if err == nil && !isTarget(source, e.path) {
-				err = refuse(e.offset(), quoted(e.path.text())+" in a target condition", expected)
+				err = refuse(e.offset(), quoted(e.path.String())+" in a target condition", expected)
 			}
 		case *call:
 			if err == nil && isNow(e) {

@@ -32,6 +32,7 @@ func TestParseTarget(t *testing.T) {
 		{Devices, "connectionState = 'Connected'", `column 1: found "connectionState" in a target condition`},
 		{Devices, "properties.reported.seen < now() - 1h", `column 28: found now() in a target condition`},
 		{Devices, "configurations.[[x]].status = 'Applied'", `column 1: found "configurations.x.status" in a target condition`},
+		{Devices, "configurations.[[a-b]].status = 'Applied'", `column 1: found "configurations.[[a-b]].status" in a target condition`},
 		{Devices, "FROM devices.modules WHERE moduleId = 'm'", `column 1: found`},
 		{Modules, "*", `column 1: found`},
 		{Modules, "FROM devices WHERE tags.x = 1", `column 1: found devices, which the content is not for, expected FROM devices.modules`},
