@@ -327,6 +327,8 @@ func storeError(err error, what string) error {
 		return wrapf(CodeThrottled, err, "%s: the store's queue is full", what)
 	case errors.Is(err, storage.ErrClosed):
 		return wrapf(CodeClosed, err, "%s: the hub is shutting down", what)
+	case errors.Is(err, storage.ErrCorrupt):
+		return wrapf(CodeInternal, err, "%s: stored data is damaged; `muster doctor` says where", what)
 	default:
 		return wrapf(CodeInternal, err, "%s: internal error", what)
 	}

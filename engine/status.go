@@ -236,8 +236,12 @@ func (h *Hub) doctorStore() []Finding {
 		disk.Level, disk.Next = "warn", "free disk space: below the reserve the hub takes no writes"
 	}
 	scan := Finding{"damage", "ok", fmt.Sprintf("the background scan has checked %d tables and found no damage", s.ScannedTables), ""}
-	if s.DamagedTables > 0 {
-		scan = Finding{"damage", "fail", fmt.Sprintf("%d of the store's tables are damaged", s.DamagedTables), "stop the hub, copy the data directory, run `muster repair`"}
+	const mend = "stop the hub, copy the data directory, run `muster repair`"
+	switch {
+	case s.DamagedTables > 0:
+		scan = Finding{"damage", "fail", fmt.Sprintf("%d of the store's tables are damaged", s.DamagedTables), mend}
+	case h.StoreTrouble() == "damaged":
+		scan = Finding{"damage", "fail", "something that was read is damaged: see the line on the store", mend}
 	}
 	return []Finding{store, disk, scan}
 }

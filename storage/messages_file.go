@@ -332,6 +332,9 @@ func (l *MessageLog) readFile(f file, s *messageSegment, after uint64, yield fun
 			err = damage(l.path(s.first), at, "message %d cannot be read", position)
 		}
 		if err != nil {
+			if errors.Is(err, ErrCorrupt) {
+				l.db.raise(err) // whoever reads next comes to it, too
+			}
 			yield(Entry{Position: position}, err)
 			return false
 		}

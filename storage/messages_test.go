@@ -272,9 +272,10 @@ func TestMessagesDamagedOldSegment(t *testing.T) {
 	for _, err := range db.Messages().Read(0) {
 		last = err
 	}
+	health := db.Health()
 	mustClose(t, db)
-	if !errors.Is(last, ErrCorrupt) {
-		t.Fatalf("read: %v", last)
+	if !errors.Is(last, ErrCorrupt) || !errors.Is(health, ErrCorrupt) {
+		t.Fatalf("read: %v; the store's health: %v", last, health)
 	}
 	repairMessages(t, o, 60-held)
 	db = mustOpen(t, o, osFS{}, tune) // now the newest, with older ones before it
