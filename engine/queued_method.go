@@ -266,6 +266,8 @@ func (h *Hub) WaitQueuedMethod(ctx context.Context, c Caller, id TwinID, call st
 		case <-news.happened:
 		case <-timer.C:
 			wait = 0
+		case <-h.events.drained:
+			wait, err = 0, errf(CodeClosed, "the hub is shutting down; the call stays queued: ask for it again when the hub is back")
 		case <-ctx.Done():
 			wait, err = 0, wrapf(CodeCanceled, ctx.Err(), "the caller went away before the call had ended; it stays queued")
 		}

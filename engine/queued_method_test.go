@@ -180,6 +180,27 @@ func TestQueuedMethodsAreBoundedAndGoWithTheirIdentity(t *testing.T) {
 	queueMethod(t, h, id, "fresh")
 }
 
+// TestQueuedMethodWaitEndsWithTheHub: who waits for a call does not hold up a
+// shutdown; the call stays.
+func TestQueuedMethodWaitEndsWithTheHub(t *testing.T) {
+	h := enginetest.New(t)
+	id := engine.TwinID{DeviceID: "d"}
+	if _, err := enginetest.Identity(t, h, id); err != nil {
+		t.Fatal(err)
+	}
+	call := queueMethod(t, h, id, "m")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := h.WaitQueuedMethod(t.Context(), enginetest.Owner(), id, call.ID, time.Hour)
+		ended <- err
+	}()
+	h.Drain()
+	wantCode(t, <-ended, engine.CodeClosed)
+	if q, err := h.QueuedMethod(t.Context(), enginetest.Owner(), id, call.ID); err != nil || q.Status.Final() {
+		t.Errorf("the call is %s, %v", q.Status, err)
+	}
+}
+
 // TestQueuedMethodFullOfMarkup: what is within the limits is stored whatever it
 // is made of, also the answer; one that could not be would block the queue.
 func TestQueuedMethodFullOfMarkup(t *testing.T) {
