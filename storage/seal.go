@@ -52,7 +52,7 @@ func loadMasterKey(fs fsys, name string, create bool) (*sealer, error) {
 		err = writeDurably(fs, name, b, 0o600)
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: the master key %s is missing; put it back from where you keep it (without it the sealed secrets are lost; `muster repair` makes a new one)", ErrCorrupt, name)
+		return nil, fmt.Errorf("%w: the master key %s is missing; put it back from where you keep it, or give its place with --master-key-file (only if it is lost for good, and the sealed secrets with it, does `muster repair` make a new one)", ErrCorrupt, name)
 	}
 	if err != nil {
 		return nil, err

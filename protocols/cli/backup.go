@@ -214,7 +214,11 @@ func (c *restoreCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	a.note("Restored into %s. Queued messages are held back. Next: look at the hub, stop it, then `muster resume --data %s`.", c.Data, c.Data)
+	flags := "--data " + c.Data
+	if c.MasterKeyFile != "" { // restore leaves it where it is
+		flags += " --master-key-file " + c.MasterKeyFile
+	}
+	a.note("Restored into %s. Queued messages are held back. Next: look at the hub with `muster serve %s`, stop it, then `muster resume %s`.", c.Data, flags, flags)
 	return a.printBackup(c.OutputFlags, s)
 }
 
