@@ -95,7 +95,10 @@ func checkConfig(ctx context.Context, f cli.ServeFlags, _ cli.IO) ([]cli.Finding
 		list = append(list, checkOutgoing(f))
 	}
 	if f.MasterKeyFile != "" {
-		list = append(list, checkReadable("master key", f.MasterKeyFile))
+		list = append(list, checkMasterKey(f))
+	}
+	if err := backupPlan(f).Check(); err != nil {
+		list = append(list, cli.Finding{Check: "backups", Level: "fail", Text: engine.AsError(err).Message + ".", Next: "Correct --backup-at, --backup-every or --backup-keep."})
 	}
 	if f.BackupDir != "" {
 		list = append(list, checkBackupDir(f)...)
@@ -172,6 +175,14 @@ func checkOutgoing(f cli.ServeFlags) cli.Finding {
 	}
 	c.Close()
 	return cli.Finding{Check: "webhooks", Level: "ok", Text: "What webhooks may reach and trust is well."}
+}
+
+// checkMasterKey tells of the key that a first start would make, too.
+func checkMasterKey(f cli.ServeFlags) cli.Finding {
+	if _, err := os.Stat(f.MasterKeyFile); errors.Is(err, fs.ErrNotExist) && existing(f.Data) != nil {
+		return cli.Finding{Check: "master key", Level: "ok", Text: f.MasterKeyFile + " will be made at the first start."}
+	}
+	return checkReadable("master key", f.MasterKeyFile)
 }
 
 func checkReadable(what, file string) cli.Finding {

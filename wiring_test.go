@@ -122,6 +122,14 @@ func TestCare(t *testing.T) {
 	if out, code := b.run("check-config", "--acme-host", "other.example.net"); code != 0 || !strings.Contains(out, "is no --host") {
 		t.Errorf("check-config with a certificate for a name that is no host: %d\n%s", code, out)
 	}
+	for _, plan := range [][]string{{"--backup-every", "1s"}, {"--backup-at", "03:00", "--backup-every", "1h"}} {
+		if out, code := b.run(append([]string{"check-config", "--backup-dir", b.dir}, plan...)...); code == 0 || !strings.Contains(out, "every 1") {
+			t.Errorf("check-config %q: %d\n%s", plan, code, out)
+		}
+	}
+	if out, code := b.run("check-config", "--master-key-file", filepath.Join(b.dir, "new.key")); code != 0 || !strings.Contains(out, "will be made") {
+		t.Errorf("check-config with a master key that serve makes: %d\n%s", code, out)
+	}
 	hub := b.serve()
 	b.must("device", "create", "d1")
 	if out, code := b.run("verify"); code == 0 || !strings.Contains(out, "in use") {

@@ -35,6 +35,13 @@ const (
 	backupRecords = 200 // runs that are remembered
 )
 
+// Check tells whether a hub would begin with the plan; else its error is
+// CodeArgumentInvalid.
+func (p BackupPlan) Check() error {
+	_, err := p.check()
+	return err
+}
+
 // check fills defaults. Whether the directory can be used shows at the first
 // backup: a disk that is away must not keep devices from their hub.
 func (p BackupPlan) check() (BackupPlan, error) {
