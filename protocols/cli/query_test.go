@@ -216,3 +216,25 @@ func TestQueryRunsTable(t *testing.T) {
 		t.Errorf("exit code %d:\n%s%s", got.code, got.out, got.err)
 	}
 }
+
+// TestSchemaTruncated: a list that can't be whole says so beside itself, in no form
+// within it.
+func TestSchemaTruncated(t *testing.T) {
+	h, env := queryFleet(t)
+	queryStep{[]string{"schema", "tags.floor"}, ExitOK, "tags.floor", "missing"}.run(t, env)
+	var many strings.Builder
+	for i := range 600 { // more than get a column for one twin
+		fmt.Fprintf(&many, `,"t%d":1`, i)
+	}
+	tagged(t, h, "pump-1", "{"+many.String()[1:]+"}")
+	for form, begin := range map[string]string{"table": "PATH", "json": "[\n  {", "csv": "path,"} {
+		got := call{args: []string{"schema", "--limit", "2", "-o", form, "tags."}, env: env}.run(t)
+		if !strings.HasPrefix(got.out, begin) || strings.Contains(got.out, "--explain") {
+			t.Errorf("%s: %s", form, got.out)
+		}
+		if want := "There are more than 2; --limit 0 shows all.\n" + schemaTruncated + "\n"; got.code != ExitOK || got.err != want {
+			t.Errorf("%s: exit code %d, standard error is %q, want %q", form, got.code, got.err, want)
+		}
+	}
+	queryStep{[]string{"query", "--explain", "tags.t599 == 1"}, ExitOK, "no column: tags.t599", ""}.run(t, env)
+}

@@ -39,22 +39,43 @@ func (c *schemaPathsCmd) Run(a *app) error {
 	if c.Modules {
 		source = "modules"
 	}
-	for p, err := range s.Schema(ctx, source, c.Prefix) {
+	truncated, more := false, false
+	for page, err := range s.Schema(ctx, source, c.Prefix) {
 		if err != nil {
 			return err
 		}
-		if c.Limit > 0 && len(sh.rows) == c.Limit {
-			a.note("There are more than %d; --limit 0 shows all.", c.Limit)
+		left := len(page.Paths)
+		if c.Limit > 0 {
+			left = min(left, c.Limit-len(sh.rows))
+		}
+		for _, p := range page.Paths[:left] {
+			column := "yes"
+			if !p.Column {
+				column = "no: " + p.Why
+			}
+			sh.add(p, p.Path, p.Twins, typesText(p.Types), column, examplesText(p.Examples))
+		}
+		truncated = truncated || page.Truncated
+		if more = left < len(page.Paths); more {
 			break
 		}
-		column := "yes"
-		if !p.Column {
-			column = "no: " + p.Why
-		}
-		sh.add(p, p.Path, p.Twins, typesText(p.Types), column, examplesText(p.Examples))
 	}
-	return a.print(c.OutputFlags, sh)
+	if err := a.print(c.OutputFlags, sh); err != nil {
+		return err
+	}
+	if more {
+		a.note("There are more than %d; --limit 0 shows all.", c.Limit)
+	}
+	if truncated { // for all forms: in a file, too, the list looks as if it were all
+		a.note("%s", schemaTruncated)
+	}
+	return nil
 }
+
+// schemaTruncated says what is left out whatever --limit is. That the hub forgets
+// which paths got no column is why it can't name them.
+const schemaTruncated = "Paths may be missing here: twins have had more than the hub makes columns for, or than a report looks at. " +
+	"Queries on them are right, but read documents: `muster query --explain QUERY` says whether one does."
 
 // typesText is "number" where all have one type, else "number 90, string 10".
 func typesText(types map[string]int) string {

@@ -123,20 +123,22 @@ func (s *Service) DeleteIdentity(ctx context.Context, deviceID, moduleID, etag s
 
 // page is an answer of one of Muster's own lists.
 type page[T any] struct {
-	Items  []T    `json:"items"`
-	Cursor string `json:"cursor"`
+	Items     []T    `json:"items"`
+	Cursor    string `json:"cursor"`
+	Truncated bool   `json:"truncated"` // of a report: something is left out that no page has
 }
 
 // cursors are opaque texts, but some lists count in numbers.
 func (p *page[T]) UnmarshalJSON(b []byte) error {
 	var raw struct {
-		Items  []T             `json:"items"`
-		Cursor json.RawMessage `json:"cursor"`
+		Items     []T             `json:"items"`
+		Cursor    json.RawMessage `json:"cursor"`
+		Truncated bool            `json:"truncated"`
 	}
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return err
 	}
-	p.Items = raw.Items
+	p.Items, p.Truncated = raw.Items, raw.Truncated
 	p.Cursor = strings.Trim(string(raw.Cursor), `"`)
 	if p.Cursor == "null" || p.Cursor == "0" {
 		p.Cursor = ""
@@ -147,13 +149,8 @@ func (p *page[T]) UnmarshalJSON(b []byte) error {
 // pages walks a list until it ends or the caller stops.
 func pages[T any](ctx context.Context, s *Service, path string, q url.Values, size int) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		if q == nil {
-			q = url.Values{}
-		}
-		q.Set("limit", strconv.Itoa(size))
-		for {
-			var p page[T]
-			if err := s.Do(ctx, Request{Method: http.MethodGet, Path: path, Query: q}, &p); err != nil {
+		for p, err := range wholePages[T](ctx, s, path, q, size) {
+			if err != nil {
 				var zero T
 				yield(zero, err)
 				return
@@ -163,7 +160,24 @@ func pages[T any](ctx context.Context, s *Service, path string, q url.Values, si
 					return
 				}
 			}
-			if p.Cursor == "" || p.Cursor == q.Get("cursor") { // a page may be empty before the end
+		}
+	}
+}
+
+// wholePages is pages with what a page says beside its items.
+func wholePages[T any](ctx context.Context, s *Service, path string, q url.Values, size int) iter.Seq2[page[T], error] {
+	return func(yield func(page[T], error) bool) {
+		if q == nil {
+			q = url.Values{}
+		}
+		q.Set("limit", strconv.Itoa(size))
+		for {
+			var p page[T]
+			if err := s.Do(ctx, Request{Method: http.MethodGet, Path: path, Query: q}, &p); err != nil {
+				yield(page[T]{}, err)
+				return
+			}
+			if !yield(p, nil) || p.Cursor == "" || p.Cursor == q.Get("cursor") { // a page may be empty before the end
 				return
 			}
 			q.Set("cursor", p.Cursor)

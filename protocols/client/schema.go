@@ -30,10 +30,22 @@ func schemaQuery(source, prefix string) url.Values {
 	return q
 }
 
+// SchemaPage is a page of the report of paths.
+type SchemaPage struct {
+	Paths     []SchemaPath
+	Truncated bool // twins have had paths that no page has
+}
+
 // Schema walks the paths that twins have, in order; source is devices (when
 // empty) or modules.
-func (s *Service) Schema(ctx context.Context, source, prefix string) iter.Seq2[SchemaPath, error] {
-	return pages[SchemaPath](ctx, s, "/api/v1/schema", schemaQuery(source, prefix), 500)
+func (s *Service) Schema(ctx context.Context, source, prefix string) iter.Seq2[SchemaPage, error] {
+	return func(yield func(SchemaPage, error) bool) {
+		for p, err := range wholePages[SchemaPath](ctx, s, "/api/v1/schema", schemaQuery(source, prefix), 500) {
+			if !yield(SchemaPage{p.Items, p.Truncated}, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // SchemaPathName is a path as a completion shows it.
