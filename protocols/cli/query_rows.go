@@ -257,25 +257,31 @@ func usedColumns(selected []string, rows []map[string]json.RawMessage) []string 
 const nestedMost = 8
 
 // nestedColumns gives each member of a nested value a column of its own, where
-// a selected value is an object in some row and the objects have few members.
+// a selected value is an object wherever there is one and the objects have few
+// members. Where some rows have other values they have no member to stand under, so
+// the column keeps its own name, and objects are JSON.
 func nestedColumns(selected []string, rows []map[string]json.RawMessage) [][]string {
 	var columns [][]string
 	for _, key := range selected {
 		var keys []string
+		mixed := false
 		for _, m := range rows {
-			if raw := m[key]; len(raw) > 0 && raw[0] == '{' {
-				inner, err := membersOf(raw)
-				if err != nil {
-					continue
-				}
-				for k := range inner {
-					if !slices.Contains(keys, k) && len(keys) <= nestedMost && !strings.HasPrefix(k, "$") {
-						keys = append(keys, k)
-					}
+			raw := m[key]
+			if len(raw) == 0 || string(raw) == "null" {
+				continue
+			}
+			inner, err := membersOf(raw)
+			if err != nil {
+				mixed = true
+				break
+			}
+			for k := range inner {
+				if !slices.Contains(keys, k) && len(keys) <= nestedMost && !strings.HasPrefix(k, "$") {
+					keys = append(keys, k)
 				}
 			}
 		}
-		if len(keys) == 0 || len(keys) > nestedMost {
+		if mixed || len(keys) == 0 || len(keys) > nestedMost {
 			columns = append(columns, []string{key})
 			continue
 		}
@@ -291,7 +297,7 @@ func follow(raw json.RawMessage, path []string) json.RawMessage {
 	for _, key := range path {
 		m, err := membersOf(raw)
 		if err != nil {
-			return raw // not an object in this row: it stands in each of its columns
+			return nil // there is nothing in this row
 		}
 		raw = m[key]
 	}

@@ -217,6 +217,24 @@ func TestQueryRunsTable(t *testing.T) {
 	}
 }
 
+// TestQueryMixedTypes: what is an object in some rows and something else in others
+// stands under its own name, in tables and CSV.
+func TestQueryMixedTypes(t *testing.T) {
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"itemType":"Raw","columns":["deviceId","mixed","at"],"items":[`+
+			`{"deviceId":"a","mixed":{"x":1},"at":{"x":1}},{"deviceId":"b","mixed":3,"at":null},{"deviceId":"c","mixed":"x"}],"cursor":""}`)
+	}))
+	for form, want := range map[string]string{
+		"table": "deviceId  mixed    at.x\na         {\"x\":1}  1\nb         3        -\nc         x        -\n",
+		"csv":   "deviceId,mixed,at\na,\"{\"\"x\"\":1}\",\"{\"\"x\"\":1}\"\nb,3,null\nc,x,\n",
+	} {
+		got := call{args: []string{"query", "-o", form, "SELECT deviceId, tags.mixed, tags.at FROM devices", "--data", dir}}.run(t)
+		if got.code != ExitOK || got.out != want {
+			t.Errorf("exit code %d:\n%s%s, want\n%s", got.code, got.out, got.err, want)
+		}
+	}
+}
+
 // TestSchemaTruncated: a list that can't be whole says so beside itself, in no form
 // within it.
 func TestSchemaTruncated(t *testing.T) {
