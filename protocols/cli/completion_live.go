@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -136,8 +137,14 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 				}
 			}
 		})
-	case w.arg == "query", w.arg == "prefix":
-		return pathCandidates(ctx, s, w.last)
+	case w.arg == "prefix":
+		return pathCandidates(ctx, s, sqlTyped(w.last), sqlPath)
+	case w.arg == "query":
+		text := strings.TrimLeft(w.last, "'\"") // a shell leaves the quote there
+		if ask, err := askFor(text, false); err != nil || ask.Query != "" {
+			return pathCandidates(ctx, s, sqlTyped(text), sqlPath)
+		}
+		return pathCandidates(ctx, s, bareTyped(text), barePath)
 	case w.arg == "method":
 		return methodCandidates(ctx, s, w.last)
 	case w.arg == "path=value":
@@ -281,14 +288,47 @@ func methodCandidates(ctx context.Context, s *client.Service, last string) []str
 	})
 }
 
-// pathCandidates completes the path that a query, or a beginning of one, ends
-// in. What stands before it stays, without the quote that a shell leaves there.
-func pathCandidates(ctx context.Context, s *client.Service, last string) []string {
-	last = strings.TrimLeft(last, "'\"")
-	before := strings.TrimRightFunc(last, func(r rune) bool {
+// typed is a query, or a beginning of one, that ends in a path.
+type typed struct {
+	before string // stays as it is
+	path   string // as the hub finds it: keys without quotes
+}
+
+// sqlTyped takes a text of the SQL language apart.
+func sqlTyped(text string) typed {
+	before := strings.TrimRightFunc(text, func(r rune) bool {
 		return strings.ContainsRune("_.-$[]", r) || unicode.IsLetter(r) || unicode.IsDigit(r)
 	})
-	list, err := s.SchemaPaths(ctx, "", last[len(before):], completionMost)
+	return typed{before, text[len(before):]}
+}
+
+// barePathEnd is a path at the end of a predicate. The last of its keys may lack
+// brackets that it needs, or the end of them; a shell's double quotes leave the
+// backslashes before its quotes.
+var barePathEnd = regexp.MustCompile(`[\pL_$](?:[\pL\pN_.$-]|\[\\?["'][^"'\\]*(?:\\?["']\]?)?)*$`)
+
+// bareQuotes are around a key of a bare predicate, and before it where it is typed.
+var bareQuotes = regexp.MustCompile(`(\[)\\?["']|\\?["']\]?`)
+
+// bareTyped takes a predicate apart.
+func bareTyped(text string) typed {
+	place := barePathEnd.FindStringIndex(text)
+	if place == nil {
+		return typed{before: text}
+	}
+	// tags["a-b"].c is tags.a-b.c.
+	path := bareQuotes.ReplaceAllStringFunc(text[place[0]:], func(quote string) string {
+		if quote[0] == '[' {
+			return "."
+		}
+		return ""
+	})
+	return typed{text[:place[0]], path}
+}
+
+// pathCandidates completes a path, which spell writes.
+func pathCandidates(ctx context.Context, s *client.Service, t typed, spell func(path string) string) []string {
+	list, err := s.SchemaPaths(ctx, "", t.path, completionMost)
 	if err != nil {
 		return nil
 	}
@@ -298,7 +338,46 @@ func pathCandidates(ctx context.Context, s *client.Service, last string) []strin
 		if len(p.Types) > 0 {
 			text = fmt.Sprintf("%s, %d twins", strings.Join(p.Types, " or "), p.Twins)
 		}
-		out = append(out, before+p.Path+"\t"+text)
+		out = append(out, t.before+spell(p.Path)+"\t"+text)
 	}
 	return out
+}
+
+// sqlPath is a path as SQL has it, and the hub's report.
+func sqlPath(path string) string { return path }
+
+// barePath is a path of the report as a bare predicate has it: [[a-b]] is SQL alone.
+func barePath(path string) string {
+	var b strings.Builder
+	for rest := path; rest != ""; {
+		var key string
+		if inner, quoted := strings.CutPrefix(rest, "[["); quoted {
+			// A key may have brackets of its own, but no dot.
+			key, rest, quoted = strings.Cut(inner, "]].")
+			if !quoted {
+				key = strings.TrimSuffix(key, "]]")
+			}
+		} else {
+			key, rest, _ = strings.Cut(rest, ".")
+		}
+		switch {
+		case b.Len() > 0 && !bareName(key):
+			b.WriteString("[" + string(quoteJSON(key)) + "]")
+		case b.Len() > 0:
+			b.WriteString("." + key)
+		default:
+			b.WriteString(key)
+		}
+	}
+	return b.String()
+}
+
+// bareName reports whether a key needs no quotes in a bare predicate.
+func bareName(key string) bool {
+	for i, r := range key {
+		if r != '_' && r != '$' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r)) {
+			return false
+		}
+	}
+	return !slices.Contains([]string{"", "and", "or", "not", "in", "if", "else", "let", "matches", "contains", "startsWith", "endsWith"}, key)
 }

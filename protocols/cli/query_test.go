@@ -127,6 +127,7 @@ func TestQueryCommands(t *testing.T) {
 
 func TestQueryPathsComplete(t *testing.T) {
 	h, _ := queryFleet(t)
+	tagged(t, h, "pump-0", `{"a-b":1,"e-f":{"g":1}}`)
 	for _, c := range []struct {
 		words []string
 		want  string
@@ -138,10 +139,38 @@ func TestQueryPathsComplete(t *testing.T) {
 		{[]string{"query", "--data", h.Dir, "nothing."}, ""},
 		{[]string{"query", "--exp"}, "--explain\tShow how the rows are found instead of them: steps, rows touched, time.\n"},
 		{[]string{"query", "-o", "js"}, "json\njsonl\n"},
+		{[]string{"schema", "--data", h.Dir, "tags.a-"}, "tags.[[a-b]]\tnumber, 1 twins\n"},
+		{[]string{"query", "--data", h.Dir, "SELECT deviceId FROM devices WHERE tags.a-"}, "SELECT deviceId FROM devices WHERE tags.[[a-b]]\tnumber, 1 twins\n"},
+		{[]string{"query", "--data", h.Dir, "SELECT tags.[[a-"}, "SELECT tags.[[a-b]]\tnumber, 1 twins\n"},
+		{[]string{"query", "--data", h.Dir, "tags.a-"}, `tags["a-b"]` + "\tnumber, 1 twins\n"},
+		{[]string{"query", "--data", h.Dir, "connected and tags.a-b"}, `connected and tags["a-b"]` + "\tnumber, 1 twins\n"},
+		{[]string{"query", "--data", h.Dir, `tags.site in ["A"] && tags["a-`}, `tags.site in ["A"] && tags["a-b"]` + "\tnumber, 1 twins\n"},
+		{[]string{"query", "--data", h.Dir, `tags['e-f'].`}, `tags["e-f"].g` + "\tnumber, 1 twins\n"},
+		{[]string{"query", "save", "--data", h.Dir, "name", `tags[\"a-b`}, `tags["a-b"]` + "\tnumber, 1 twins\n"},
 	} {
 		if got := (call{args: append([]string{"__complete", "--"}, c.words...)}).run(t); got.out != c.want {
 			t.Errorf("%q: got %q, want %q", c.words, got.out, c.want)
 		}
+	}
+}
+
+// TestBarePathsAreRead: what a completion offers is a predicate, whatever keys are
+// called; the hub reads it as the path that it reports.
+func TestBarePathsAreRead(t *testing.T) {
+	h, env := queryFleet(t)
+	tagged(t, h, "pump-2", `{"a-b":{"[c]":{"é":1}},"not":1,"in":1,"group":1,"1st":1,"it's":1,"\\":1,"if":{"let":1},"d]]e":1}`)
+	got := call{args: []string{"__complete", "--", "query", "--data", h.Dir, "tags."}}.run(t)
+	seen := 0
+	for line := range strings.Lines(got.out) {
+		path, _, _ := strings.Cut(line, "\t")
+		if strings.Contains(path, "tags.at.") || strings.Contains(path, "list") {
+			continue
+		}
+		seen++
+		queryStep{[]string{"query", "-o", "jsonl", "deviceId == 'pump-2' && IS_DEFINED(" + path + ")"}, ExitOK, "pump-2", ""}.run(t, env)
+	}
+	if seen < 11 {
+		t.Errorf("candidates: %s", got.out)
 	}
 }
 
