@@ -61,6 +61,7 @@ func TestUsage(t *testing.T) {
 		{"device lsit", ExitUsage, `did you mean "list"`},
 		{"device list --limt 3", ExitUsage, "--limit"},
 		{"device list -o yaml", ExitUsage, "muster: --output is \"yaml\"; expected table, json, jsonl or csv\n"},
+		{"device list -x", ExitUsage, "muster: unknown flag -x, did you mean"},
 		{"job list --kind x", ExitUsage, "muster: --kind is \"x\"; expected twin, method, run, import or export\n"},
 		{"debug log-level loud", ExitUsage, "is \"loud\"; expected debug, info, warn or error\n"},
 		{"device show", ExitUsage, "muster device show --help"},

@@ -264,10 +264,43 @@ func explainParse(e *kong.ParseError) *problem {
 	if e.Context == nil {
 		return p
 	}
-	if node := e.Context.Selected(); node != nil {
-		p.next = "`" + commandLine(node) + " --help` shows the usage."
+	node := e.Context.Selected()
+	if node == nil {
+		return p
+	}
+	p.next = "`" + commandLine(node) + " --help` shows the usage."
+	if word, what := dashedWord(e, node); word != "" {
+		p.what = what
+		p.why = fmt.Sprintf("%q begins with -, as flags do", word)
+		p.next = "If it is no flag, put -- before it: `-- " + shellWord(word) + "`; " + p.next
 	}
 	return p
+}
+
+// dashedWord is the word that was taken for letters of flags, of which one is
+// unknown, though a command with arguments may mean it as one: a predicate may
+// begin with a minus. what is the error without kong's guesses: all flags of one
+// letter are alike.
+func dashedWord(e *kong.ParseError, node *kong.Node) (word, what string) {
+	if node.DefaultCmd != nil {
+		node = node.DefaultCmd
+	}
+	what, _, _ = strings.Cut(e.Error(), ", did you mean")
+	letter, unknown := strings.CutPrefix(what, "unknown flag -")
+	if !unknown || strings.HasPrefix(letter, "-") || len(node.Positional) == 0 {
+		return "", ""
+	}
+	for _, arg := range e.Context.Args {
+		if len(arg) > 2 && arg[0] == '-' && arg[1] != '-' && strings.Contains(arg, letter) {
+			return arg, what
+		}
+	}
+	return "", ""
+}
+
+// shellWord quotes a word for a shell.
+func shellWord(word string) string {
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // chosen is what kong says of a value that is none of the choices, without the empty

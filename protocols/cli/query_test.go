@@ -80,6 +80,11 @@ func TestQueryCommands(t *testing.T) {
 		{[]string{"query", "SELECT * FORM devices"}, ExitFailed, "\n  SELECT * FORM devices\n           ^\n", ""},
 		{[]string{"query", "--json-errors", "tags.site ="}, ExitFailed, `"place":"tags.site =\n`, ""},
 		{[]string{"query"}, ExitUsage, "query", ""},
+		{[]string{"query", "-tags.floor == -3"}, ExitUsage, "next: If it is no flag, put -- before it: `-- '-tags.floor == -3'`; `muster query --help` shows the usage.\n", "did you mean"},
+		{[]string{"query", "save", "--label", "a=b", "n", "-tags.floor == -3"}, ExitUsage, "`-- '-tags.floor == -3'`; `muster query save --help`", "did you mean"},
+		{[]string{"query", "--", "-tags.floor == -3"}, ExitOK, "pump-3", "pump-2"},
+		{[]string{"query", "-5 < tags.floor"}, ExitUsage, "`-- '-5 < tags.floor'`", ""},
+		{[]string{"query", "-x", "true"}, ExitUsage, "unknown flag -x, did you mean", "put --"},
 
 		{[]string{"query", "save", "low", "tags.floor < 2", "--label", "team=north", "--description", "Near the ground."}, ExitOK, "version      1", ""},
 		{[]string{"query", "save", "low", "tags.floor < 1", "--etag", "wrong"}, ExitConflict, "ETag", ""},
