@@ -24,7 +24,7 @@ type queryGroup struct {
 type QueryFlags struct {
 	HubFlags
 	OutputFlags
-	Limit   int           `help:"At most so many rows; 0 shows all." default:"1000"`
+	Limit   int           `help:"At most so many rows; 0 shows all. Not with --live, whose result is whole." default:"1000"`
 	Explain bool          `help:"Show how the rows are found instead of them: steps, rows touched, time."`
 	Watch   bool          `help:"Ask again and again, and mark what changed: + new, ~ changed, - gone. With -o jsonl only changes are written."`
 	Live    bool          `help:"Follow the result instead: all rows, then each that enters (+), changes (~) or leaves (-), as it happens. With -o jsonl every event as it comes."`
@@ -113,6 +113,9 @@ func (a *app) answer(f QueryFlags, live client.LiveAsk, of func(*client.Service)
 		return usage("--live goes without --watch and --explain", "Give one of them.")
 	case f.Live && f.Output != "table" && f.Output != "jsonl":
 		return usage("--live goes with -o table or jsonl", "Leave -o out, or give -o jsonl for one event a line.")
+	case f.Live && f.Limit > 0 && a.settings.origin["limit"] == "flag": // elsewhere it is for all commands
+		return usage("--live goes without --limit: what leaves the result and what enters it can't be told of a part",
+			"Leave --limit out and narrow the query, or ask again and again with --watch, which takes --limit.")
 	case f.Live:
 		return a.followQuery(f, live)
 	case f.Watch && f.Output != "table" && f.Output != "jsonl":
