@@ -158,7 +158,7 @@ func (c *containerPutCmd) Run(a *app) error {
 
 type containerGetCmd struct {
 	HubFlags
-	To   string `short:"t" help:"File to make or replace; - is standard output." default:"-" placeholder:"FILE"`
+	To   string `short:"t" help:"File to make or replace; - is standard output, on a terminal only for what looks like text." default:"-" placeholder:"FILE"`
 	Name string `arg:"" help:"Container."`
 	Blob string `arg:"" help:"Blob."`
 }
@@ -174,20 +174,19 @@ func (c *containerGetCmd) Run(a *app) error {
 	if err := a.call(c.HubFlags, func(ctx context.Context) (err error) { access, err = s.ContainerAccess(ctx, c.Name, 0); return err }); err != nil {
 		return err
 	}
-	var to io.Writer = a.io.Out
-	keep := func() error { return nil }
-	if c.To != "-" {
-		f, err := createFile(c.To, true, "")
-		if err != nil {
-			return err
-		}
-		defer f.drop()
-		to, keep = f, f.keep
+	get := func(w io.Writer) error { _, err := s.GetBlob(a.ctx, access, c.Blob, w); return err }
+	if c.To == "-" {
+		return a.content(get)
 	}
-	if _, err := s.GetBlob(a.ctx, access, c.Blob, to); err != nil {
+	f, err := createFile(c.To, true, "")
+	if err != nil {
 		return err
 	}
-	return keep()
+	defer f.drop()
+	if err := get(f); err != nil {
+		return err
+	}
+	return f.keep()
 }
 
 type containerDeleteCmd struct {

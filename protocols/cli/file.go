@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -72,7 +73,7 @@ func (c *fileShowCmd) Run(a *app) error {
 
 type fileDownloadCmd struct {
 	HubFlags
-	To    string `short:"t" help:"File to make; - is standard output. Without it, the last part of the file's name in the current directory." placeholder:"FILE"`
+	To    string `short:"t" help:"File to make; - is standard output, on a terminal only for what looks like text. Without it, the last part of the file's name in the current directory." placeholder:"FILE"`
 	Force bool   `help:"Replace a file that exists."`
 	ID    string `arg:"" name:"id" help:"DEVICE."`
 	Name  string `arg:"" name:"name" help:"Name of the file."`
@@ -94,8 +95,7 @@ func (c *fileDownloadCmd) Run(a *app) error {
 	}
 	defer stop()
 	if to == "-" {
-		_, err := s.DownloadFile(ctx, c.ID, c.Name, a.io.Out)
-		return err
+		return a.content(func(w io.Writer) error { _, err := s.DownloadFile(ctx, c.ID, c.Name, w); return err })
 	}
 	f, err := createFile(to, c.Force, "Say another place with --to FILE, or replace it with --force.")
 	if err != nil {

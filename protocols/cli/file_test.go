@@ -73,3 +73,49 @@ func TestLocalName(t *testing.T) {
 		}
 	}
 }
+
+// TestContentOnTerminal: what a device has put into a file must not reach a terminal
+// unless it is text, and then without what could steer it; programs get the bytes.
+func TestContentOnTerminal(t *testing.T) {
+	h := clienttest.Start(t)
+	t.Chdir(t.TempDir())
+	env := map[string]string{"MUSTER_DATA": h.Dir}
+	if got := (call{args: words("container create box"), env: env}).run(t); got.code != ExitOK {
+		t.Fatal(got.err)
+	}
+	for _, c := range []struct{ name, content, want string }{ // want is empty when it is refused
+		{"text", "a\tü\r\nb\n", "a\tü\nb\n"},
+		{"empty", "", ""},
+		{"commands", "\x1b[2J\r.\u009bx", `\x1b[2J\r.\u009bx`},
+		{"zeros", "PK\x00\x01", ""},
+		{"bytes", "\xff\xfe\x1b", ""},
+	} {
+		enginetest.Upload(t, h.Engine, "pump-1", c.name, "application/octet-stream", []byte(c.content))
+		if got := (call{args: []string{"container", "put", "box", "-", c.name}, in: c.content, env: env}).run(t); got.code != ExitOK {
+			t.Fatal(got.err)
+		}
+		for _, args := range [][]string{{"container", "get", "box", c.name}, {"container", "get", "box", c.name, "--to", "-"}, {"file", "download", "pump-1", c.name, "--to", "-"}} {
+			if got := (call{args: args, env: env}).run(t); got.code != ExitOK || got.out != c.content {
+				t.Errorf("%q for a program: exit code %d, %q, want %q; %s", args, got.code, got.out, c.content, got.err)
+			}
+			got := call{args: args, env: env, width: 80}.run(t)
+			refused := c.want == "" && c.content != ""
+			if got.out != c.want || refused != (got.code == ExitUsage) || refused != strings.Contains(got.err, "--to FILE") {
+				t.Errorf("%q on a terminal: exit code %d, %q, want %q; %s", args, got.code, got.out, c.want, got.err)
+			}
+		}
+		to := call{args: []string{"container", "get", "box", c.name, "--to", "there"}, env: env, width: 80}.run(t)
+		if kept, err := os.ReadFile("there"); to.code != ExitOK || err != nil || string(kept) != c.content {
+			t.Errorf("%s to a file: exit code %d, %q, %v; %s", c.name, to.code, kept, err, to.err)
+		}
+	}
+}
+
+// A character that is cut where the beginning ends is no sign of bytes.
+func TestLooksBinary(t *testing.T) {
+	for beginning, want := range map[string]bool{"": false, "ü\xe6\xbc": false, "\xe6": false, "\xe6\xbca": true, "a\x00": true, "\ufffd": false, "\x1b[m": false} {
+		if got := looksBinary([]byte(beginning)); got != want {
+			t.Errorf("%q: %v, want %v", beginning, got, want)
+		}
+	}
+}

@@ -161,30 +161,75 @@ func (a *app) stream(write func(w io.Writer) error) error {
 	return errors.Join(write(&p), p.end())
 }
 
+// content is stream for what is in a file, which may be anything: on a terminal it
+// is refused unless it begins as text does.
+func (a *app) content(write func(w io.Writer) error) error {
+	if a.width == 0 {
+		return write(a.io.Out)
+	}
+	p := plainLines{w: a.io.Out, file: true}
+	err := write(&p)
+	if errors.Is(err, errNotText) {
+		return usage("the content does not look like text, and standard output is a terminal", "Write it to a file with --to FILE, or send it to a program: `muster ... | PROGRAM`.")
+	}
+	return errors.Join(err, p.end())
+}
+
+var errNotText = errors.New("the content does not look like text")
+
+// looksBinary judges a file by its beginning. A character may be cut at its end.
+func looksBinary(beginning []byte) bool {
+	for utf8.FullRune(beginning) {
+		r, n := utf8.DecodeRune(beginning)
+		if r == 0 || r == utf8.RuneError && n == 1 {
+			return true
+		}
+		beginning = beginning[n:]
+	}
+	return false
+}
+
 // plainLines passes lines on as printable shows them.
 type plainLines struct {
-	w    io.Writer
-	rest []byte // of a line that is not whole
+	w     io.Writer
+	file  bool   // a file's content: it must look like text, and tabs stay
+	begun bool   // something has come
+	rest  []byte // of a line that is not whole
 }
 
 const plainLine = 1 << 20 // bytes of a line that are kept until it is whole
 
 func (p *plainLines) Write(b []byte) (int, error) {
+	if p.file && !p.begun && looksBinary(b) {
+		return 0, errNotText
+	}
+	p.begun = p.begun || len(b) > 0
 	text := append(p.rest, b...)
 	whole := bytes.LastIndexByte(text, '\n') + 1
 	if len(text)-whole > plainLine {
 		whole = len(text)
 	}
 	p.rest = bytes.Clone(text[whole:])
-	if _, err := io.WriteString(p.w, printableLines(string(text[:whole]))); err != nil {
+	if _, err := io.WriteString(p.w, p.show(text[:whole])); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
 func (p *plainLines) end() error {
-	_, err := io.WriteString(p.w, printableLines(string(p.rest)))
+	_, err := io.WriteString(p.w, p.show(p.rest))
 	return err
+}
+
+func (p *plainLines) show(text []byte) string {
+	if !p.file {
+		return printableLines(string(text))
+	}
+	parts := strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\t")
+	for i := range parts {
+		parts[i] = printableLines(parts[i])
+	}
+	return strings.Join(parts, "\t")
 }
 
 // encodeJSON keeps <, > and & as they are: the result is for shells, not HTML.
