@@ -70,7 +70,7 @@ func (h *Hub) Bulk(ctx context.Context, c Caller, items []BulkItem) ([]BulkError
 		wg.Go(func() {
 			for _, i := range list {
 				if id := items[i].Identity.ID(); times[id] > 1 {
-					outcome[i] = errf(CodeDeviceDefinedMultipleTimes, "%q appears %d times in the request", id, times[id])
+					outcome[i] = definedMultipleTimes(id, times[id])
 					continue
 				}
 				outcome[i] = h.bulkItem(ctx, c, items[i])
@@ -85,6 +85,10 @@ func (h *Hub) Bulk(ctx context.Context, c Caller, items []BulkItem) ([]BulkError
 		}
 	}
 	return failed, nil
+}
+
+func definedMultipleTimes(id TwinID, times int) *Error {
+	return errf(CodeDeviceDefinedMultipleTimes, "%q appears %d times in the request", id, times)
 }
 
 func (h *Hub) bulkItem(ctx context.Context, c Caller, it BulkItem) error {

@@ -46,7 +46,8 @@ func (k KeySlot) choose(primary, secondary auth.Secret) (auth.Secret, error) {
 
 // RegenerateKeys gives SAS identities new keys in the slot named, and ends
 // their sessions. It returns the identities changed, in order, and an error
-// for each other one. It needs RegistryWrite.
+// for each other one; one that is named twice is not changed. It needs
+// RegistryWrite.
 func (h *Hub) RegenerateKeys(ctx context.Context, c Caller, slot KeySlot, ids []TwinID) ([]Identity, []BulkError, error) {
 	if err := h.authorize(ctx, c, opIdentityKeys, "*"); err != nil {
 		return nil, nil, err
@@ -61,9 +62,18 @@ func (h *Hub) RegenerateKeys(ctx context.Context, c Caller, slot KeySlot, ids []
 	if err := slot.rotate(&a, &b); err != nil {
 		return nil, nil, err
 	}
+	times := map[TwinID]int{}
+	for _, id := range ids {
+		times[id]++
+	}
 	var changed []Identity
 	var failed []BulkError
 	for _, id := range ids {
+		if times[id] > 1 {
+			// The second turn would make a dead key of the one that the first answers.
+			failed = append(failed, BulkError{id, ImportUpdate, definedMultipleTimes(id, times[id])})
+			continue
+		}
 		i, err := h.regenerateKeys(ctx, c, slot, id)
 		if err != nil {
 			failed = append(failed, BulkError{id, ImportUpdate, AsError(err)})

@@ -76,8 +76,12 @@ func codeName(number int) string {
 	switch number {
 	case 400004:
 		return "ArgumentInvalid"
-	case 400011:
+	case 400005:
 		return "ArgumentNull"
+	case 400011:
+		return "DeviceDefinedMultipleTimes"
+	case 401100:
+		return "SystemModuleModifyUnauthorizedAccess"
 	case 401002, 401000, 401003:
 		return "IotHubUnauthorizedAccess"
 	case 403800:

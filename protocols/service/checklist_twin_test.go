@@ -84,6 +84,12 @@ func TestBulk(t *testing.T) {
 		f.do("POST", "/devices/keys/regenerate", `{"policyKey":"third","devices":[{"id":"k"}]}`).refused(400, "ArgumentInvalid")
 		f.do("POST", "/devices/keys/regenerate", `{"policyKey":"both","devices":[]}`).refused(400, "ArgumentInvalid")
 		f.do("POST", "/devices/keys/regenerate", `{"policyKey":"both"}`).refused(400, "ArgumentNull")
+		// The second turn would make the key that the first answers a dead one.
+		before := f.do("GET", "/devices/k", "").at("etag")
+		f.create("k2")
+		f.do("POST", "/devices/keys/regenerate", `{"policyKey":"primaryKey","devices":[{"id":"k"},{"id":"k2"},{"id":"k"}]}`).want(207).
+			is("errors.0.errorCode", "400011").is("errors.1.errorCode", "400011").is("rotatedKeys.0.id", `"k2"`).is("rotatedKeys.1", "")
+		f.do("GET", "/devices/k", "").is("etag", before)
 	})
 }
 
