@@ -33,6 +33,8 @@ func (h *Hub) ApplyConfigurationContent(ctx context.Context, c Caller, deviceID 
 				return err
 			}
 			fillKeys(&i)
+		} else {
+			i.Authentication.Type = AuthNone // as when the hub makes it with its device
 		}
 		made[module] = i
 	}

@@ -29,6 +29,7 @@ const (
 	CodeMethodCallNotFound
 	CodeDeviceAlreadyExists
 	CodeModuleAlreadyExists
+	CodeSystemModule
 	CodeDeviceDefinedMultipleTimes
 	CodeInvalidDeviceScope
 	CodePreconditionFailed
@@ -119,6 +120,7 @@ var codeTable = [...]CodeInfo{
 	{CodeMethodCallNotFound, "MethodCallNotFound", "There is no such queued method call, or it ended too long ago.", "`muster method list DEVICE` shows what is kept.", false},
 	{CodeDeviceAlreadyExists, "DeviceAlreadyExists", "A device identity with this id exists.", "Choose another id, or update the one that exists with If-Match.", false},
 	{CodeModuleAlreadyExists, "ModuleAlreadyExistsOnDevice", "A module identity with this id exists on the device.", "Choose another id, or update the one that exists with If-Match.", false},
+	{CodeSystemModule, "SystemModuleModifyUnauthorizedAccess", "A system module of an edge device stays as long as its device is one.", "Delete the device, or set its capability iotEdge to false: its system modules go with it.", false},
 	{CodeDeviceDefinedMultipleTimes, "DeviceDefinedMultipleTimes", "The same identity appears more than once in one bulk request.", "Send each identity once.", false},
 	{CodeInvalidDeviceScope, "InvalidDeviceScope", "The device scope does not name a parent that can have children.", "Use the deviceScope of an existing edge device.", false},
 	{CodePreconditionFailed, "PreconditionFailed", "The record has changed since the caller read it, or If-Match is missing.", "Read it again and send its current ETag, or * to overwrite.", false},

@@ -337,7 +337,8 @@ func (h *Hub) fillRecordTx(tx *storage.Tx, r *identityRecord, i Identity) error 
 func sealContext(id TwinID) string { return "identity:" + id.String() }
 
 // DeleteIdentity removes an identity, its twin, its modules and its session.
-// An absent condition answers CodePreconditionFailed. It needs RegistryWrite.
+// An absent condition answers CodePreconditionFailed, a system module of an
+// edge device CodeSystemModule. It needs RegistryWrite.
 func (h *Hub) DeleteIdentity(ctx context.Context, c Caller, id TwinID, m IfMatch) error {
 	if err := h.authorize(ctx, c, opIdentityDelete, id.String()); err != nil {
 		return err
@@ -359,6 +360,11 @@ func (h *Hub) deleteWithModulesTx(tx *storage.Tx, c Caller, id TwinID, m IfMatch
 	}
 	if !m.matches(identityETag(h.db.Epoch().Ordinal, r.Revision)) {
 		return errf(CodePreconditionFailed, "PreconditionFailed, ETag may be invalid.")
+	}
+	if isSystemModule(id.ModuleID) {
+		// Nobody could make it again, not even an import: it goes with its device,
+		// or when its device stops being an edge device.
+		return errf(CodeSystemModule, "the module %q belongs to the system and goes only with its edge device", id)
 	}
 	if id.ModuleID == "" {
 		for item, err := range moduleTable.Scan(tx, storage.Range{Prefix: storage.Tuple(id.DeviceID)}) {

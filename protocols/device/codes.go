@@ -40,6 +40,7 @@ func wireCodes() map[engine.Code]wireCode {
 		engine.CodeSchemaNotFound:             {wire.ConnackUnavailable, 404, 404001},
 		engine.CodeDeviceAlreadyExists:        {wire.ConnackUnavailable, 409, 409001},
 		engine.CodeModuleAlreadyExists:        {wire.ConnackUnavailable, 409, 409301},
+		engine.CodeSystemModule:               {wire.ConnackUnavailable, 409, 401100},
 		engine.CodeDeviceDefinedMultipleTimes: {wire.ConnackUnavailable, 400, 400011},
 		engine.CodeInvalidDeviceScope:         {wire.ConnackUnavailable, 400, 400028},
 		engine.CodePreconditionFailed:         {wire.ConnackUnavailable, 412, 412001},

@@ -310,6 +310,27 @@ func TestDevices(t *testing.T) {
 		f.do("PUT", "/devices/loose", `{"deviceId":"loose","parentScopes":["`+scope+`"]}`).want(200).is("deviceScope", "").is("parentScopes", "")
 		f.do("PUT", "/devices/edge", `{"deviceId":"edge","capabilities":{"iotEdge":true},"deviceScope":""}`, ifMatch("*")).want(400)
 	})
+	t.Run("system modules stay as they are", func(t *testing.T) {
+		const path = "/devices/edge/modules/$edgeAgent"
+		f.do("DELETE", path, "", ifMatch("*")).refused(401, "SystemModuleModifyUnauthorizedAccess")
+		f.do("POST", "/devices", `[{"id":"edge","moduleId":"$edgeHub","importMode":"delete"}]`).want(400).is("errors.0.errorCode", "401100")
+		// Who reads one and writes it back changes nothing.
+		a := f.do("GET", path, "").want(200).is("authentication.type", `"none"`)
+		f.do("PUT", path, string(a.body), ifMatch("*")).want(200).is("authentication.type", `"none"`).is("authentication.symmetricKey.primaryKey", "null")
+		f.do("POST", "/devices", `[{"id":"edge","moduleId":"$edgeAgent","importMode":"update","authentication":{"type":"none"}}]`).want(200)
+		f.do("GET", path, "").want(200).is("authentication.type", `"none"`)
+		f.do("POST", "/devices/keys/regenerate", `{"policyKey":"both","devices":[{"id":"edge","moduleId":"$edgeAgent"}]}`).want(400).is("errors.0.errorCode", "400004")
+		// The edge runtime gives them keys of its own.
+		f.do("PUT", path, `{"authentication":{"type":"sas"}}`, ifMatch("*")).want(200).is("authentication.type", `"sas"`)
+		f.do("PUT", path, string(a.body), ifMatch("*")).want(200).is("authentication.type", `"none"`)
+		// They go with the capability, and with the device.
+		f.do("PUT", "/devices/was", `{"capabilities":{"iotEdge":true}}`).want(200)
+		f.do("PUT", "/devices/was", `{"capabilities":{"iotEdge":false}}`, ifMatch("*")).want(200)
+		f.do("GET", "/devices/was/modules/$edgeHub", "").refused(404, "ModuleNotFound")
+		f.do("PUT", "/devices/gone", `{"capabilities":{"iotEdge":true}}`).want(200)
+		f.do("DELETE", "/devices/gone", "", ifMatch("*")).want(204)
+		f.do("DELETE", "/devices/was", "", ifMatch("*")).want(204)
+	})
 	t.Run("40 statistics", func(t *testing.T) {
 		a := f.do("GET", "/statistics/devices", "").want(200)
 		enginetest.Connect(t, f.hub, engine.TwinID{DeviceID: "counted"})

@@ -63,7 +63,7 @@ func TestParseIdentity(t *testing.T) {
 		}},
 		{"none on a device", device, `{"authentication":{"type":"none"}}`, engine.CodeArgumentInvalid, nil},
 		{"none on a module", module, `{"authentication":{"type":"none"}}`, noError, func(i engine.Identity) bool {
-			return i.Authentication.Type == engine.AuthSAS
+			return i.Authentication.Type == engine.AuthNone // the engine makes sas of it, but for a system module
 		}},
 		{"unknown type", device, `{"authentication":{"type":"password"}}`, engine.CodeArgumentInvalid, nil},
 		{"edge", device, `{"capabilities":{"iotEdge":true}}`, noError, func(i engine.Identity) bool { return i.Edge }},

@@ -70,6 +70,7 @@ var wireTable = [...]wireRow{
 	{code: engine.CodeHistoryNotFound, status: 404, number: 404000, name: "GenericNotFound"},
 	{code: engine.CodeDeviceAlreadyExists, status: 409, number: 409001, name: "DeviceAlreadyExists"},
 	{code: engine.CodeModuleAlreadyExists, status: 409, number: 409301, name: "ModuleAlreadyExistsOnDevice"},
+	{code: engine.CodeSystemModule, status: 401, number: 401100, name: "SystemModuleModifyUnauthorizedAccess", own: 409},
 	{code: engine.CodeDeviceDefinedMultipleTimes, status: 400, number: 400011, name: "DeviceDefinedMultipleTimes"},
 	{code: engine.CodeInvalidDeviceScope, status: 400, number: 400028, name: "InvalidDeviceScope"},
 	{code: engine.CodePreconditionFailed, status: 412, number: 412001, name: "PreconditionFailed"},

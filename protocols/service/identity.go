@@ -264,7 +264,8 @@ func authenticationFrom(f fields, module bool) (engine.Authentication, error) {
 	if a.Type != engine.AuthSelfSigned {
 		a.PrimaryThumbprint, a.SecondaryThumbprint = "", ""
 	}
-	if a.Type == engine.AuthSAS {
+	if a.Type == engine.AuthSAS || a.Type == engine.AuthNone {
+		// With none too: the hub makes sas of it on all modules but the system's.
 		a.PrimaryKey, a.SecondaryKey = auth.Secret(primary), auth.Secret(secondary)
 	}
 	return a, firstError(
@@ -289,7 +290,7 @@ func authenticationType(f fields, kind string, module, thumbprintsOnly bool) (en
 	}
 	if strings.EqualFold(kind, string(engine.AuthNone)) {
 		if module {
-			return engine.AuthSAS, nil // as IoT Hub does
+			return engine.AuthNone, nil
 		}
 		return "", invalid("%s is none, which a device cannot have; expected sas, selfSigned or certificateAuthority", f.name("type"))
 	}
