@@ -53,6 +53,8 @@ func TestAuthentication(t *testing.T) {
 		wrong := get(auth.SignToken(host, key("service"), "iothubowner", hour)).text("Message")
 		get(auth.SignToken(host, key("iothubowner"), "nobody", hour)).refused(401, "IotHubUnauthorizedAccess").
 			is("Message", string(encode(wrong))) // a stranger does not learn which policies exist
+		f.do("GET", "/devices/nope", "", authorization(auth.SignToken(host, key("service"), "iothubowner", hour))).
+			is("Message", string(encode(wrong))) // nor which devices
 		secondary, err := f.keys["iothubowner"].SecondaryKey.Bytes()
 		if err != nil {
 			t.Fatal(err)

@@ -103,7 +103,7 @@ func (s *schemas) operation(r *route) obj {
 		params = append(params, parameter{name: "If-Match", kind: "string", required: r.ifMatch == required, text: "An ETag with or without quotes, or *."}.describe("header"))
 	}
 	if r.idempotent {
-		params = append(params, parameter{name: "Idempotency-Key", kind: "string", text: "Asked again with the same key, the first answer is given again, for up to 24 hours while the hub runs."}.describe("header"))
+		params = append(params, parameter{name: "Idempotency-Key", kind: "string", text: "Asked again with the same key, the first answer is given again, for up to 24 hours, also after a restart of the hub."}.describe("header"))
 	}
 	if len(params) > 0 {
 		op["parameters"] = params

@@ -46,7 +46,7 @@ The OpenAPI 3.1 document of both is at ` + "`/api/v1/openapi.json`" + `; it is m
 - ` + "`null`" + ` for ` + "`tags`" + ` or ` + "`properties.desired`" + ` counts as absent in a PATCH, and as empty in a PUT.
 - ` + "`errorCode`" + ` in the result of a bulk request is IoT Hub's number, not its name.
 - An unknown ` + "`importMode`" + ` or a wrong value in one item of a bulk request is that item's error; the others are applied.
-- Served later, and answered with 404 until then: %s.
+- Not served yet, and answered with 404: %s.
 
 ## Operations
 `

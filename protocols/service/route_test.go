@@ -50,6 +50,7 @@ func TestMatch(t *testing.T) {
 		{"POST", "/configurations/testqueries", "testConfigurationQueries", "", "/configurations/testQueries"},
 		{"PUT", "/configurations/a%25_*", "putConfiguration", "a%_*", "/configurations/a%_*"},
 		{"GET", "/messages/serviceBound/feedback", "receiveFeedbackBatch", "", "/messages/serviceBound/feedback"},
+		{"POST", "/messages/devicebound", "later:sending of cloud-to-device messages by /messages", "devicebound", "/messages/devicebound"},
 		{"GET", "/api/v1/devices/d/connection-string", "getConnectionString", "d", "/api/v1/devices/d/connection-string"},
 		{"GET", "/api/v1/policies/p", "getPolicy", "p", "/api/v1/policies/p"},
 		{"GET", "/api/v1", "404", "", ""},

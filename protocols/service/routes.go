@@ -247,7 +247,7 @@ func laterRoutes() []*route {
 		permission auth.Permission
 		methods    []string
 	}{
-		{"/messages/{rest...}", "cloud-to-device messages", auth.ServiceConnect, []string{http.MethodGet, http.MethodPost, http.MethodDelete}},
+		{"/messages/{rest...}", "sending of cloud-to-device messages by /messages", auth.ServiceConnect, []string{http.MethodGet, http.MethodPost, http.MethodDelete}},
 		{"/digitaltwins/{rest...}", "digital twins", auth.ServiceConnect, []string{http.MethodGet, http.MethodPatch, http.MethodPost}},
 	} {
 		for _, m := range l.methods {
