@@ -30,12 +30,11 @@ func checkConfigurationID(id string) error {
 	if len(id) > configurationIDBytes {
 		return errf(CodeArgumentInvalid, "the id of the configuration has %d characters; expected at most %d", len(id), configurationIDBytes)
 	}
-	for i := range len(id) {
-		c := id[i]
-		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte(configurationMarks, c) >= 0 {
+	for i, c := range id {
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.ContainsRune(configurationMarks, c) {
 			continue
 		}
-		return errf(CodeArgumentInvalid, "the id of the configuration has the character %q at position %d; expected lower-case ASCII letters, digits and %s", rune(c), i, configurationMarks)
+		return errf(CodeArgumentInvalid, "the id of the configuration has the character %q at position %d; expected lower-case ASCII letters, digits and %s", c, i, configurationMarks)
 	}
 	return nil
 }

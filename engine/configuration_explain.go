@@ -207,7 +207,7 @@ func (h *Hub) WhatIf(ctx context.Context, c Caller, id TwinID, tags []byte) (Wha
 		return WhatIfResult{}, err
 	}
 	limits := h.limits.twinLimits(twin.Tags)
-	patch, err := twin.ParsePatch(tags, 24*limits.MaxBytes+64*kib)
+	patch, err := twin.ParseSection(twin.Tags, tags, 24*limits.MaxBytes+64*kib)
 	if err != nil {
 		return WhatIfResult{}, twinError(err)
 	}

@@ -90,7 +90,7 @@ type twinPatch struct {
 func (p twinPatch) apply(h *Hub, s *twin.Section, now time.Time) (*twin.Section, error) {
 	limits := h.limits.twinLimits(p.kind)
 	limits.Special = twin.DropSpecial
-	patch, err := twin.ParsePatch(p.body, 24*limits.MaxBytes+64*kib)
+	patch, err := twin.ParseSection(p.kind, p.body, 24*limits.MaxBytes+64*kib)
 	if err != nil {
 		return nil, twinError(err)
 	}

@@ -26,12 +26,11 @@ func checkJobID(what, id string) error {
 	if len(id) > jobIDBytes {
 		return errf(CodeArgumentInvalid, "%s is %d characters long; expected at most %d", what, len(id), jobIDBytes)
 	}
-	for i := range len(id) {
-		c := id[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(jobIDMarks, c) >= 0 {
+	for i, c := range id {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(jobIDMarks, c) {
 			continue
 		}
-		return errf(CodeArgumentInvalid, "%s has the character %q at position %d; allowed are ASCII letters, digits and %s", what, rune(c), i, jobIDMarks)
+		return errf(CodeArgumentInvalid, "%s has the character %q at position %d; allowed are ASCII letters, digits and %s", what, c, i, jobIDMarks)
 	}
 	if id == "." || id == ".." {
 		return errf(CodeArgumentInvalid, "%s is %q; expected a name that can be part of a path", what, id)

@@ -66,7 +66,7 @@ func (h *Hub) tryTwinUpdate(id TwinID, r *twinRecord, u TwinUpdate, now time.Tim
 		}
 		limits := h.limits.twinLimits(part.kind)
 		limits.Special = twin.DropSpecial
-		p, err := twin.ParsePatch(part.body, 24*limits.MaxBytes+64*kib)
+		p, err := twin.ParseSection(part.kind, part.body, 24*limits.MaxBytes+64*kib)
 		if err != nil {
 			return twinError(err)
 		}

@@ -65,12 +65,11 @@ func (h *Hub) checkMethod(m MethodCall) error {
 		return errf(CodeArgumentInvalid, "methodName has %d characters, at most %d are allowed", len(m.Name), l.MethodNameBytes)
 	}
 	// The name is written raw into a topic, and SDKs disagree on unescaping.
-	for i := range len(m.Name) {
-		ch := m.Name[i]
-		if ch >= 'a' && ch <= 'z' || ch >= 'A' && ch <= 'Z' || ch >= '0' && ch <= '9' || strings.IndexByte("_-.*:$", ch) >= 0 {
+	for i, ch := range m.Name {
+		if ch >= 'a' && ch <= 'z' || ch >= 'A' && ch <= 'Z' || ch >= '0' && ch <= '9' || strings.ContainsRune("_-.*:$", ch) {
 			continue
 		}
-		return errf(CodeArgumentInvalid, "methodName has the character %q at position %d; allowed are ASCII letters, digits and _ - . * : $", m.Name[i], i)
+		return errf(CodeArgumentInvalid, "methodName has the character %q at position %d; allowed are ASCII letters, digits and _ - . * : $", ch, i)
 	}
 	if len(m.Payload) > l.MethodPayloadBytes {
 		return errf(CodeTooLarge, "payload has %d bytes, at most %d are allowed", len(m.Payload), l.MethodPayloadBytes)

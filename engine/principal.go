@@ -64,12 +64,11 @@ func checkID(what, id string, max int) error {
 	if len(id) > max {
 		return errf(CodeArgumentInvalid, "%s is %d characters long, at most %d are allowed", what, len(id), max)
 	}
-	for i := range len(id) {
-		c := id[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(idMarks, c) >= 0 {
+	for i, c := range id {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(idMarks, c) {
 			continue
 		}
-		return errf(CodeArgumentInvalid, "%s has the character %q at position %d; allowed are ASCII letters, digits and %s", what, rune(c), i, idMarks)
+		return errf(CodeArgumentInvalid, "%s has the character %q at position %d; allowed are ASCII letters, digits and %s", what, c, i, idMarks)
 	}
 	return nil
 }

@@ -169,7 +169,7 @@ type sectionRule struct {
 func (h *Hub) applySectionTx(tx *storage.Tx, c Caller, id TwinID, r *twinRecord, k twin.Kind, body []byte, rule sectionRule) (twin.Change, error) {
 	// The bound on the text is generous: a whole document that is sent back
 	// holds metadata, which the size formula does not count.
-	p, err := twin.ParsePatch(body, 24*h.limits.twinLimits(k).MaxBytes+64*kib)
+	p, err := twin.ParseSection(k, body, 24*h.limits.twinLimits(k).MaxBytes+64*kib)
 	if err != nil {
 		return twin.Change{}, twinError(err)
 	}

@@ -23,10 +23,11 @@ type parser struct {
 	values int
 	stack  []member // members of the containers that are still open
 	path   trail    // keys of the value in hand
+	of     string   // what bytes are counted in, as " of tags"; empty: what the caller sent
 }
 
 func (p *parser) fail(found, expected string) error {
-	return &InvalidError{Path: p.path.shown(), Reason: fmt.Sprintf("found %s at byte %d", found, p.at), Expected: expected}
+	return &InvalidError{Path: p.path.shown(), Reason: fmt.Sprintf("found %s at byte %d%s", found, p.at, p.of), Expected: expected}
 }
 
 // here names what is at the current byte for an error.
@@ -58,10 +59,9 @@ func (p *parser) next(c byte) bool {
 	return false
 }
 
-func parse(text string) (node, error) {
-	p := parser{text: text}
+func (p *parser) parse() (node, error) {
 	p.space()
-	if p.at >= len(text) || text[p.at] != '{' {
+	if p.at >= len(p.text) || p.text[p.at] != '{' {
 		return node{}, p.fail(p.here(), "a JSON object")
 	}
 	n, err := p.value(1)
@@ -69,7 +69,7 @@ func parse(text string) (node, error) {
 		return node{}, err
 	}
 	p.space()
-	if p.at < len(text) {
+	if p.at < len(p.text) {
 		return node{}, p.fail(p.here()+" after the document", "the end of the text")
 	}
 	return n, nil

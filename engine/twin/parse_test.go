@@ -107,6 +107,28 @@ func TestParsePatchRefuses(t *testing.T) {
 	}
 }
 
+func TestParseSectionNamesIt(t *testing.T) {
+	for _, c := range []struct {
+		kind        Kind
+		in          string
+		path, found string
+	}{
+		{Desired, `{"x":{"y":1,"y":2}}`, "desired.x", `the key "y" twice in one object at byte 12 of desired`},
+		{Tags, `[1]`, "tags", `'[' at byte 0 of tags`},
+		{Tags, "{\"a\":\"\xff\"}", "tags", "text that is not UTF-8 at byte 6 of tags"},
+		{Reported, `{"a" 1}`, "reported", `'1' at byte 5`}, // it is all that the device sent
+	} {
+		_, err := ParseSection(c.kind, []byte(c.in), 0)
+		e := invalid(t, err)
+		same(t, "path", e.Path, c.path)
+		same(t, "reason", e.Reason, "found "+c.found)
+	}
+	_, err := ParseSection(Desired, []byte(`{"a":12}`), 7)
+	if e := invalid(t, err); !e.TooLarge || e.Path != "desired" {
+		t.Errorf("over the bound: %v", e)
+	}
+}
+
 func TestParsePatchBounds(t *testing.T) {
 	if _, err := ParsePatch([]byte(`{"a":1}`), 7); err != nil {
 		t.Errorf("exactly the bound: %v", err)

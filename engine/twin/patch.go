@@ -27,17 +27,32 @@ type Patch struct {
 // 128 characters or beyond a 64-bit float. The limits of a section are not
 // looked at: Merge and Replace do that.
 func ParsePatch(data []byte, max int) (Patch, error) {
+	return parsePatch(parser{}, data, max)
+}
+
+// ParseSection is ParsePatch of what is for a section: errors name it.
+func ParseSection(k Kind, data []byte, max int) (Patch, error) {
+	p := parser{path: trail{k.String()}}
+	if k != Reported {
+		// Services send it as a part of a document, which is not known here. What
+		// devices send is nothing but the section.
+		p.of = " of " + k.String()
+	}
+	return parsePatch(p, data, max)
+}
+
+func parsePatch(p parser, data []byte, max int) (Patch, error) {
 	if max <= 0 || max > maxParseBytes {
 		max = maxParseBytes
 	}
 	if len(data) > max {
-		return Patch{}, &InvalidError{Reason: fmt.Sprintf("found %d bytes of JSON", len(data)), Expected: fmt.Sprintf("at most %d", max), TooLarge: true}
+		return Patch{}, &InvalidError{Path: p.path.shown(), Reason: fmt.Sprintf("found %d bytes of JSON", len(data)), Expected: fmt.Sprintf("at most %d", max), TooLarge: true}
 	}
-	text := string(data)
-	if at := invalidUTF8(text); at >= 0 {
-		return Patch{}, &InvalidError{Reason: fmt.Sprintf("found text that is not UTF-8 at byte %d", at), Expected: "JSON in UTF-8"}
+	p.text = string(data)
+	if at := invalidUTF8(p.text); at >= 0 {
+		return Patch{}, &InvalidError{Path: p.path.shown(), Reason: fmt.Sprintf("found text that is not UTF-8 at byte %d%s", at, p.of), Expected: "JSON in UTF-8"}
 	}
-	n, err := parse(text)
+	n, err := p.parse()
 	if err != nil {
 		return Patch{}, err
 	}

@@ -148,6 +148,32 @@ func TestTwins(t *testing.T) {
 		f.do("PUT", "/twins/replace", `{"properties":{"desired":{"y":3}}}`).want(200).is("properties.desired.x", "").is("properties.desired.y", "3").is("tags", `{"a":1,"b":2}`)
 		f.do("PUT", "/twins/replace", `{"tags":{},"properties":{"desired":{}}}`).want(200).is("properties.desired.y", "").is("tags", "")
 	})
+	t.Run("what can't be read is named", func(t *testing.T) {
+		f.create("names")
+		for body, want := range map[string]string{
+			`{"properties":{"desired":{"x":{"y":1,"y":2}}}}`: `desired.x: found the key "y" twice in one object at byte 12 of desired; expected each key once`,
+			`{"tags":{"a":1,"a":2}}`:                         `tags: found the key "a" twice in one object at byte 7 of tags; expected each key once`,
+		} {
+			patch("names", body).want(400).is("Message", string(encode("ErrorCode:ArgumentInvalid;"+want)))
+		}
+		// A character is shown as it was sent, not as the bytes that it is made of.
+		for path, want := range map[string]string{
+			"/devices/%C3%A9":         `deviceId has the character 'é' at position 0`,
+			"/configurations/a%C3%A9": `the id of the configuration has the character 'é' at position 1`,
+		} {
+			if a := f.do("PUT", path, `{}`).want(400); !strings.Contains(a.text("Message"), want) {
+				t.Errorf("%s: %s", path, a.body)
+			}
+		}
+		a := f.do("POST", "/twins/names/methods", `{"methodName":"ü"}`).want(400)
+		if !strings.Contains(string(a.body), `methodName has the character 'ü' at position 0`) {
+			t.Errorf("%s", a.body)
+		}
+		a = f.do("PUT", "/jobs/v2/%C3%BC", `{"type":"scheduleUpdateTwin","queryCondition":"*","updateTwin":{"etag":"*","tags":{"a":1}}}`).want(400)
+		if !strings.Contains(string(a.body), `the character 'ü' at position 0`) {
+			t.Errorf("%s", a.body)
+		}
+	})
 	t.Run("60 and 61 a whole document", func(t *testing.T) {
 		f.create("whole")
 		patch("whole", `{"tags":{"a":1},"properties":{"desired":{"x":{"y":1}}}}`).want(200)
