@@ -150,6 +150,10 @@ func TestParseMethod(t *testing.T) {
 		{`{"methodName":"m","responseTimeoutInSeconds":99999999999}`, engine.CodeArgumentInvalid, ""},
 		{`{"methodName":"m","responseTimeoutInSeconds":"5"}`, engine.CodeFormat, ""},
 		{`{"methodName":"m","connectTimeoutInSeconds":1.5}`, engine.CodeFormat, ""},
+		{`{"methodName":"m","responseTimeoutInSeconds":30.0,"connectTimeoutInSeconds":1e1}`, noError, "-"},
+		{`{"methodName":"m","responseTimeoutInSeconds":1e400}`, engine.CodeFormat, ""},
+		{`{"methodName":"m","responseTimeoutInSeconds":9007199254740993.0}`, engine.CodeArgumentInvalid, ""},
+		{`{"methodName":"m","responseTimeoutInSeconds":true}`, engine.CodeFormat, ""},
 		{`{"payload":1}`, engine.CodeArgumentNull, ""},
 		{`{"methodName":""}`, engine.CodeArgumentNull, ""},
 		{`{"methodName":7}`, engine.CodeFormat, ""},
@@ -173,6 +177,10 @@ func TestParseMethod(t *testing.T) {
 	m, _ := parseMethod([]byte(`{"methodName":"m","responseTimeoutInSeconds":300,"connectTimeoutInSeconds":12}`))
 	if m.ResponseTimeout != 300*time.Second || m.ConnectTimeout != 12*time.Second {
 		t.Errorf("got %v and %v", m.ResponseTimeout, m.ConnectTimeout)
+	}
+	m, _ = parseMethod([]byte(`{"methodName":"m","responseTimeoutInSeconds":30.0}`))
+	if m.ResponseTimeout != 30*time.Second {
+		t.Errorf("30.0 gave %v", m.ResponseTimeout)
 	}
 }
 

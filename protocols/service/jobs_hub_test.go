@@ -79,7 +79,7 @@ func TestHubJobSpecRefused(t *testing.T) {
 		`{"startTime":17,` + good + `}`:                                                                                              "startTime is a number",
 		`{"startTime":"2026-13-01T00:00:00Z",` + good + `}`:                                                                          "expected a time",
 		`{"maxExecutionTimeInSeconds":-1,` + good + `}`:                                                                              "maxExecutionTimeInSeconds is -1",
-		`{"maxExecutionTimeInSeconds":1e9,` + good + `}`:                                                                             "maxExecutionTimeInSeconds is not a whole number",
+		`{"maxExecutionTimeInSeconds":1e9,` + good + `}`:                                                                             "maxExecutionTimeInSeconds is 1000000000",
 		`{"maxExecutionTimeInSeconds":99999999,` + good + `}`:                                                                        "maxExecutionTimeInSeconds is 99999999",
 		`{"maxExecutionTimeInSeconds":"60",` + good + `}`:                                                                            "maxExecutionTimeInSeconds is not a whole number",
 	} {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"encoding/json"
+	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -216,16 +217,22 @@ func (f fields) boolean(key string) (bool, error) {
 	return raw[0] == 't', nil
 }
 
-// integer returns a whole number; ok is false when it is absent or null.
+// integer returns a whole number, as also 30.0 is one: some clients know only
+// floating point. ok is false when it is absent or null.
 func (f fields) integer(key string) (n int64, ok bool, err error) {
 	raw, ok := f.get(key)
 	if !ok {
 		return 0, false, nil
 	}
-	if n, err = strconv.ParseInt(string(raw), 10, 64); err != nil {
+	if n, err = strconv.ParseInt(string(raw), 10, 64); err == nil {
+		return n, true, nil
+	}
+	const exact = 1 << 53 // beyond, a float may stand for another number than its text
+	x, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || x != math.Trunc(x) || math.Abs(x) > exact {
 		return 0, false, badFormat("%s is not a whole number", f.name(key))
 	}
-	return n, true, nil
+	return int64(x), true, nil
 }
 
 // object returns an object member; its members are nil when it is absent or null.
