@@ -105,7 +105,7 @@ type CodeInfo struct {
 // codeTable has exactly one row for each code, in order; a test checks it.
 var codeTable = [...]CodeInfo{
 	{CodeInternal, "ServerError", "The hub failed in a way that it did not expect.", "Try again; if it repeats, send the request id and the hub's log to whoever runs it.", true},
-	{CodeArgumentInvalid, "ArgumentInvalid", "A field of the request has a value that is not allowed.", "Correct the field that the message names.", false},
+	{CodeArgumentInvalid, "ArgumentInvalid", "A field of the request has a value that is not allowed.", "Correct what the message names.", false},
 	{CodeArgumentNull, "ArgumentNull", "A field that is required is missing.", "Add the field that the message names.", false},
 	{CodeFormat, "IotHubFormatError", "The body is not the JSON that this operation takes.", "Send one JSON value of the documented shape.", false},
 	{CodeUnauthorized, "IotHubUnauthorizedAccess", "The caller is not known, its token is not valid, or its policy lacks the permission.", "Check the policy name, the key, the token's expiry and the host name in its scope.", false},

@@ -181,7 +181,10 @@ func (h *Hub) checkPolicy(c Caller, p auth.SharedAccessPolicy) error {
 	}
 	for _, s := range auth.StandardPolicies() {
 		if s.Name == p.Name && s.Permissions != p.Permissions {
-			return errf(CodeForbidden, "the permissions of the standard policy %q are fixed; make a policy of another name", p.Name)
+			// Nobody may, whatever permissions he has.
+			e := errf(CodeForbidden, "the permissions of the standard policy %q are fixed", p.Name)
+			e.Next = "Make a policy of another name: `muster policy create NAME PERMISSIONS`."
+			return e
 		}
 	}
 	if (p.PrimaryKey == "") != (p.SecondaryKey == "") {
@@ -253,7 +256,9 @@ func (h *Hub) DeletePolicy(ctx context.Context, c Caller, name string) error {
 	}
 	for _, s := range auth.StandardPolicies() {
 		if s.Name == name {
-			return h.auditForbidden(c, opPolicyDelete, name, errf(CodeForbidden, "the standard policy %q can't be deleted; rotate its keys instead", name))
+			e := errf(CodeForbidden, "the standard policy %q can't be deleted", name)
+			e.Next = "Rotate its keys instead, which ends what they open: `muster policy rotate " + name + "`."
+			return h.auditForbidden(c, opPolicyDelete, name, e)
 		}
 	}
 	err := h.update(ctx, "delete policy", func(tx *storage.Tx) error {

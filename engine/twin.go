@@ -357,7 +357,9 @@ func (s *Session) PatchReported(ctx context.Context, patch []byte, expected int6
 			return err
 		}
 		if expected >= 0 && expected != r.Reported.Version() {
-			return errf(CodePreconditionFailed, "reported properties have version %d, the request expects %d", r.Reported.Version(), expected)
+			e := errf(CodePreconditionFailed, "reported properties have version %d, the request expects %d", r.Reported.Version(), expected)
+			e.Next = "Read the twin again and send its reported $version, or send none to overwrite." // a device has no ETag
+			return e
 		}
 		if _, err := h.applySectionTx(tx, Caller{Principal: s.connection.Grant.Principal}, s.id, &r, twin.Reported, patch, sectionRule{merge: true, special: twin.RefuseSpecial}); err != nil {
 			return err

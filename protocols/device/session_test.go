@@ -279,6 +279,9 @@ func TestTwin(t *testing.T) {
 		if _, err := time.Parse(timestampLayout, body.TimestampUTC); err != nil {
 			t.Errorf("%s: timestampUtc: %v", name, err)
 		}
+		if strings.Contains(body.Message, "ETag") {
+			t.Errorf("%s: a device has no ETag, and is told %q", name, body.Message)
+		}
 		if want := fmt.Sprintf("$iothub/twin/res/%d/?$rid=e", test.status); test.status != 0 && p.Topic != want || test.number != 0 && body.ErrorCode != test.number {
 			t.Errorf("%s: answered at %q with %s, want %q and %d", name, p.Topic, p.Payload, want, test.number)
 		}
