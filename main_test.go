@@ -298,6 +298,7 @@ func TestBadFlags(t *testing.T) {
 		{"serve", "--https", "nowhere"},
 		{"serve", "--host", "https://hub.example.net"},
 		{"serve", "--memory", "lots"},
+		{"serve", "--memory", "95MiB"},
 		{"serve", "--limits", "none"},
 		{"serve", "--cert", "server.pem"},
 		{"serve", "--dat", "x"},
@@ -388,8 +389,11 @@ func TestNoTerminal(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.env = append(b.env, "MUSTER_BANNER=")
-	hub := b.start("serve", "--log-format", "json")
+	hub := b.start("serve", "--log-format", "json", "--memory", "96MiB")
 	hub.wait(`"msg":"ready"`)
+	if said := hub.text(); !strings.Contains(said, `"next":"Give --memory at least 128 MiB."`) { // as check-config says
+		t.Errorf("no word about the little memory:\n%s", said)
+	}
 	hub.stop(syscall.SIGTERM)
 	for l := range strings.Lines(hub.text()) {
 		if !json.Valid([]byte(l)) {

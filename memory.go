@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/muster-hub/muster/engine"
 )
 
 // shares say how a hub's memory is divided.
@@ -40,6 +43,32 @@ func divide(asked int64) shares {
 		total = availableMemory("/") / 10 * 7
 	}
 	return shares{total: total, store: min(max(total/4, storeLeast), storeMost), columns: max(total/4, columnsLeast)}
+}
+
+// enough refuses less memory than the parts that can't do with less: the hub
+// would go beyond it from the start, and the collector of garbage would never
+// rest. What the machine leaves is another matter: a hub runs as well as it can.
+func (s shares) enough(asked int64) error {
+	if asked <= 0 || s.store+s.columns <= s.total {
+		return nil
+	}
+	return &engine.Error{
+		Code:    engine.CodeArgumentInvalid,
+		Message: fmt.Sprintf("--memory is %d KiB, and the store and the columns of queries alone take %d MiB", s.total>>10, (s.store+s.columns)/mib),
+		Next:    fmt.Sprintf("Give at least %d MiB, better %d.", (storeLeast+columnsLeast)/mib, 2*storeLeast/mib),
+	}
+}
+
+// doubt says what is not well about the memory, and what to do about it; both
+// are empty when all is well.
+func (s shares) doubt() (text, next string) {
+	if have := availableMemory("/"); s.total > have {
+		return fmt.Sprintf("the hub may take %d MiB, and the machine or cgroup has %d", s.total/mib, have/mib), fmt.Sprintf("The machine or cgroup has %d MiB: give --memory less than that.", have/mib)
+	}
+	if s.total < 2*storeLeast {
+		return fmt.Sprintf("the hub may take %d MiB, %d of them for the store", s.total/mib, s.store/mib), fmt.Sprintf("Give --memory at least %d MiB.", 2*storeLeast/mib)
+	}
+	return "", ""
 }
 
 // availableMemory reads the machine's memory and the limits of the cgroups

@@ -112,10 +112,11 @@ func checkConfig(ctx context.Context, f cli.ServeFlags, _ cli.IO) ([]cli.Finding
 func checkMemory(f cli.ServeFlags) cli.Finding {
 	m := divide(int64(f.Memory))
 	found := cli.Finding{Check: "memory", Level: "ok", Text: fmt.Sprintf("%d MiB for the hub, %d MiB of that for the store and %d MiB for the columns of queries.", m.total/mib, m.store/mib, m.columns/mib)}
-	if have := availableMemory("/"); m.total > have {
-		found.Level, found.Next = "warn", fmt.Sprintf("The machine or cgroup has %d MiB: give --memory less than that.", have/mib)
-	} else if m.total < 2*storeLeast {
-		found.Level, found.Next = "warn", fmt.Sprintf("Give --memory at least %d MiB.", 2*storeLeast/mib)
+	if e := engine.AsError(m.enough(int64(f.Memory))); e != nil {
+		return cli.Finding{Check: "memory", Level: "fail", Text: e.Message, Next: e.NextStep()}
+	}
+	if text, next := m.doubt(); text != "" {
+		found.Level, found.Next = "warn", next
 	}
 	return found
 }

@@ -53,6 +53,12 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 		return err
 	}
 	memory := divide(int64(f.Memory))
+	if err := memory.enough(int64(f.Memory)); err != nil {
+		return err
+	}
+	if text, next := memory.doubt(); text != "" {
+		log.Warn("the memory is not as it should be", slog.String("reason", text), slog.String("next", next))
+	}
 	debug.SetMemoryLimit(memory.total)
 	paced := std.Env("GOGC") == "" // else whoever starts the hub knows better
 	if paced {

@@ -103,7 +103,7 @@ func TestCare(t *testing.T) {
 			t.Errorf("%s made the directory that it was to look at", command)
 		}
 	}
-	if out, code := b.run("check-config", "--memory", "1MiB", "--host", "no-such-name.invalid"); code != 0 && !strings.Contains(out, "memory") {
+	if out, code := b.run("check-config", "--memory", "1MiB", "--host", "no-such-name.invalid"); code != cli.ExitUsage || !strings.Contains(out, "at least 96 MiB") {
 		t.Errorf("check-config: %d\n%s", code, out)
 	}
 	if out, code := b.run("check-config", "--cert", "no.pem", "--key", "no.key"); code != cli.ExitUsage || !strings.Contains(out, "no.pem") {

@@ -45,7 +45,7 @@ type ServeFlags struct {
 	Drain            time.Duration `help:"How long sessions get to leave at shutdown." default:"10s" group:"Operation"`
 	MetricsToken     string        `name:"metrics-token-file" help:"File with the bearer token that /metrics asks of callers beyond loopback." placeholder:"FILE" group:"Operation"`
 	LogLevel         string        `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" group:"Operation"`
-	LogFormat        string        `help:"Log format: text or json." enum:"text,json" default:"text" group:"Operation"`
+	LogFormat        string        `help:"Log format: text or json. Without a terminal the line that says ready is JSON in either." enum:"text,json" default:"text" group:"Operation"`
 	Quiet            bool          `help:"Print no banner." group:"Operation"`
 }
 
