@@ -59,6 +59,7 @@ func TestUsage(t *testing.T) {
 		{"--help", ExitOK, ""},
 		{"device --help", ExitOK, ""},
 		{"device lsit", ExitUsage, `did you mean "list"`},
+		{"module disable d m", ExitUsage, "`muster device disable DEVICE`"},
 		{"device list --limt 3", ExitUsage, "--limit"},
 		{"device list -o yaml", ExitUsage, "muster: --output is \"yaml\"; expected table, json, jsonl or csv\n"},
 		{"device list -x", ExitUsage, "muster: unknown flag -x, did you mean"},

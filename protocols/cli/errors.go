@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -274,6 +275,11 @@ func explainParse(e *kong.ParseError) *problem {
 		p.what = what
 		p.why = fmt.Sprintf("%q begins with -, as flags do", word)
 		p.next = "If it is no flag, put -- before it: `-- " + shellWord(word) + "`; " + p.next
+	}
+	args := e.Context.Args
+	if i := slices.Index(args, "module"); commandLine(node) == "muster module" && i >= 0 && i+1 < len(args) && (args[i+1] == "disable" || args[i+1] == "enable") {
+		// IoT Hub's modules have no status, which nobody guesses who has disabled a device.
+		p.next = "A module has no status of its own: `muster device " + args[i+1] + " DEVICE` is for the device with its modules."
 	}
 	return p
 }
