@@ -413,13 +413,13 @@ func (r randomQueries) numeric(depth int) string {
 		return "(" + r.numeric(depth-1) + pick(r, " + ", " - ", " * ", " / ", " % ") + r.numeric(depth-1) + ")"
 	case n < 47:
 		return "-" + r.of("n").text
-	case n < 75:
+	case n < 73:
 		return pick(r, "ABS", "CEILING", "FLOOR", "SIGN", "SQUARE", "SQRT", "EXP") + "(" + r.numeric(depth-1) + ")"
-	case n < 80:
+	case n < 78:
 		return "POWER(" + r.numeric(depth-1) + ", " + r.numeric(depth-1) + ")"
-	case n < 86:
+	case n < 84:
 		return "LENGTH(" + r.stringy(depth-1) + ")"
-	case n < 91:
+	case n < 89:
 		return "INDEX_OF(" + r.stringy(depth-1) + ", " + r.stringy(0) + ")"
 	case n < 96:
 		return "AS_NUMBER(" + pick(r, r.stringy(depth-1), r.any()) + ")"

@@ -357,6 +357,7 @@ func barePath(path string) string {
 			if !quoted {
 				key = strings.TrimSuffix(key, "]]")
 			}
+			key = strings.ReplaceAll(key, "]]]]", "]]")
 		} else {
 			key, rest, _ = strings.Cut(rest, ".")
 		}
