@@ -120,7 +120,7 @@ func (h *Hub) createIdentity(ctx context.Context, c Caller, i Identity, u TwinUp
 	return h.fromRecord(i.ID(), made, true)
 }
 
-// createIdentityTx makes an identity of which somebody asked for by name: it is
+// createIdentityTx makes an identity that somebody asked for by its name: it is
 // likely to connect next, unlike those of an import.
 func (h *Hub) createIdentityTx(tx *storage.Tx, c Caller, i Identity, u TwinUpdate) (identityRecord, error) {
 	storage.Remember(tx)

@@ -89,7 +89,7 @@ func (s *store) join(loaders []*Loader) {
 	paths := map[*node]*wanted{}
 	for k, l := range loaders {
 		bases[k] = s.joinRows(&l.store.rows)
-		for ord := range uint32(l.store.ids.len()) {
+		for ord := range uint32(len(l.store.partial) * 64) {
 			if l.store.partial.has(ord) {
 				s.partial.add(bases[k] + ord)
 			}

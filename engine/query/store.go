@@ -49,7 +49,6 @@ const (
 	whyOutside = "it is kept in documents only"
 	whyFull    = "there are as many columns as may be"
 	whyMemory  = "its column was dropped: columns had more memory than they may"
-	whyRare    = "its column was dropped for a path that more rows have"
 )
 
 func newStore(o ColumnOptions, seed maphash.Seed) *store {

@@ -194,7 +194,6 @@ func (c *column) get(ord uint32) cell {
 	return codeCell(codeUndefined)
 }
 
-// set gives a row a value.
 // rows calls f for each row that has the path.
 func (c *column) rows(f func(ord uint32)) {
 	for i, s := range c.stripes {
@@ -204,6 +203,7 @@ func (c *column) rows(f func(ord uint32)) {
 	}
 }
 
+// set gives a row a value.
 func (c *column) set(ord uint32, v Value, now uint64) {
 	old := c.get(ord)
 	next := c.cell(v)
