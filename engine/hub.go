@@ -91,6 +91,7 @@ type auditState struct {
 // methodCalls are the direct methods under way.
 type methodCalls struct {
 	waiting atomic.Int64 // callers that wait now
+	sent    atomic.Int64 // calls that a device has and did not answer
 	queue   *methodQueue // calls that wait for their device
 }
 
@@ -277,12 +278,34 @@ func (h *Hub) Limits() Limits { return h.limits }
 // Hosts returns the hub's names, the canonical one first.
 func (h *Hub) Hosts() []string { return h.about.hosts }
 
-// Drain refuses new sessions with CodeClosed from now on. Existing ones stay
-// until their edge closes them.
+// Drain refuses new sessions and new direct methods with CodeClosed from now
+// on. Existing sessions stay until their edge closes them.
 func (h *Hub) Drain() {
 	h.draining.Store(true)
 	h.events.drain()
 }
+
+// AwaitMethods waits until no device has a direct method to answer, or ctx
+// ends: an edge that drains calls it before it closes sessions, since nobody
+// knows of a call that is cut whether the device acted.
+func (h *Hub) AwaitMethods(ctx context.Context) {
+	tick := time.NewTicker(methodsLook)
+	defer tick.Stop()
+	for h.methods.sent.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// MethodsSent returns how many direct methods devices have to answer.
+func (h *Hub) MethodsSent() int64 { return h.methods.sent.Load() }
+
+// methodsLook is how often a hub that drains looks whether methods have ended:
+// seldom enough to cost nothing, once in a hub's life.
+const methodsLook = 10 * time.Millisecond
 
 // StoreStats are the store's figures, named here for the edges, which don't
 // know the store.

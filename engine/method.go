@@ -99,6 +99,9 @@ type methodOutcome struct {
 }
 
 func (h *Hub) callMethod(ctx context.Context, id TwinID, m MethodCall) (MethodResult, error) {
+	if h.draining.Load() {
+		return MethodResult{}, errShuttingDown()
+	}
 	if h.methods.waiting.Add(1) > int64(h.limits.MethodsWaiting) {
 		h.methods.waiting.Add(-1)
 		return MethodResult{}, errf(CodeTooManyMethods, "%d method calls wait in this hub, which is its limit", h.limits.MethodsWaiting)
@@ -141,6 +144,10 @@ func (h *Hub) callMethod(ctx context.Context, id TwinID, m MethodCall) (MethodRe
 	}
 }
 
+func errShuttingDown() *Error {
+	return errf(CodeClosed, "the hub is shutting down; the call was not sent")
+}
+
 func (h *Hub) callable(id TwinID) *Session {
 	s := h.sessions.get(id)
 	if s == nil || !s.Subscriptions().Has(EndpointMethod) {
@@ -163,6 +170,8 @@ func (h *Hub) awaitCallable(ctx context.Context, id TwinID, timeout time.Duratio
 			case <-a.happened:
 			case <-timer.C:
 				err = errf(CodeDeviceNotOnline, "Timed out waiting for device to connect.")
+			case <-h.events.drained: // it will not connect any more
+				err = errShuttingDown()
 			case <-ctx.Done():
 				err = wrapf(CodeCanceled, ctx.Err(), "the caller went away before the device connected")
 			}
@@ -190,10 +199,12 @@ func (s *Session) beginCall(most int) (*pendingCall, string, error) {
 	rid := strconv.FormatUint(s.lastCall, 16)
 	call := &pendingCall{done: make(chan methodOutcome, 1)}
 	s.calls[rid] = call
+	s.hub.methods.sent.Add(1)
 	return call, rid, nil
 }
 
 func (s *Session) endCall(rid string) {
+	s.hub.methods.sent.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.calls, rid)

@@ -268,6 +268,9 @@ func (h *Hub) deliverQueued(id TwinID) deliverResult {
 		return deliverLater
 	default:
 	}
+	if h.draining.Load() {
+		return deliverLater // by the next start: this one has no time for the answer
+	}
 	s := h.callable(id)
 	if s == nil {
 		return deliverNone

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
@@ -451,6 +452,47 @@ func TestStatusShowsWhatHappened(t *testing.T) {
 	if err != nil || len(findings) < 4 {
 		t.Errorf("%+v, %v", findings, err)
 	}
+}
+
+// TestDrainAwaitsMethods: a call that a device has is waited for. Another is not
+// sent any more, and no device is waited for.
+func TestDrainAwaitsMethods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := enginetest.New(t)
+		ctx, owner := t.Context(), enginetest.Owner()
+		d := enginetest.Connect(t, h, device, engine.EndpointMethod)
+		mustCreate(t, h, engine.Identity{DeviceID: "absent"})
+		calls := make(chan enginetest.Method, 1)
+		d.Forward(func(m enginetest.Method) { calls <- m })
+		results := make(chan error, 2)
+		go func() {
+			_, err := h.InvokeMethod(ctx, owner, device, engine.MethodCall{Name: "slow"})
+			results <- err
+		}()
+		go func() {
+			_, err := h.InvokeMethod(ctx, owner, engine.TwinID{DeviceID: "absent"}, engine.MethodCall{Name: "x", ConnectTimeout: 20 * time.Second})
+			results <- err
+		}()
+		call := <-calls
+		synctest.Wait()
+		h.Drain()
+		wantCode(t, <-results, engine.CodeClosed) // the device that is not there
+		_, err := h.InvokeMethod(ctx, owner, device, engine.MethodCall{Name: "late"})
+		wantCode(t, err, engine.CodeClosed)
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if h.AwaitMethods(short); short.Err() == nil || h.MethodsSent() != 1 {
+			t.Errorf("AwaitMethods came back before its time, with %d calls", h.MethodsSent())
+		}
+		go func() {
+			time.Sleep(3 * time.Second)
+			d.Session.CompleteMethod(call.RequestID, 200, nil)
+		}()
+		h.AwaitMethods(ctx)
+		if err := <-results; err != nil || h.MethodsSent() != 0 {
+			t.Errorf("the call ended with %v, and %d are left", err, h.MethodsSent())
+		}
+	})
 }
 
 func TestDrainRefusesForNow(t *testing.T) {

@@ -34,6 +34,8 @@ const (
 	// A session takes this long to be told at shutdown when there are few:
 	// pacing is for fleets, and a small one should not wait for it.
 	drainPerSession = 5 * time.Millisecond
+	// methodShare of the drain time is for direct methods to end, before any session is told to leave.
+	methodShare = 2
 )
 
 // Listener is an address on which the server accepts connections.
@@ -156,7 +158,7 @@ func (s *Server) Close() error { return errors.Join(s.closeListeners(), s.device
 // grace time. It returns when nothing of it runs any more; the hub is still
 // open then. A listener that fails ends the server with its error.
 func (s *Server) Serve(ctx context.Context) error {
-	accepting, stop := context.WithCancel(ctx)
+	accepting, stop := context.WithCancel(context.WithoutCancel(ctx)) // drain says when
 	defer stop()
 	failed := make(chan error, len(s.open)+1)
 	var wg sync.WaitGroup
@@ -197,8 +199,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case cause = <-failed:
 	}
-	stop()
-	err := s.drain(context.WithoutCancel(ctx), web, local)
+	err := s.drain(context.WithoutCancel(ctx), stop, web, local)
 	quiet()
 	wg.Wait()
 	s.conns.Wait()
@@ -220,15 +221,22 @@ func (s *Server) Reload(ctx context.Context, metricsToken func() (string, error)
 	return errors.Join(err, s.certs.reload(ctx))
 }
 
-// drain lets everybody leave in order.
-func (s *Server) drain(ctx context.Context, web, local *http.Server) error {
+// drain lets everybody leave in order. It calls stop when nobody new is to come.
+func (s *Server) drain(ctx context.Context, stop func(), web, local *http.Server) error {
 	start := time.Now()
-	s.gate.shutDown()
 	s.hub.Drain()
 	stats := s.device.Stats()
 	spread := min(s.o.DrainTime, time.Duration(stats.Sessions+stats.Pending)*drainPerSession)
-	s.manager.stopping(ctx, stats.Sessions, spread+s.o.GraceTime)
-	s.o.Logger.Info("shutting down", slog.Int64("sessions", stats.Sessions), slog.Duration("drain", spread))
+	calls, patience := s.hub.MethodsSent(), time.Duration(0)
+	if calls > 0 {
+		patience = s.o.DrainTime / methodShare
+		spread = min(spread, s.o.DrainTime-patience)
+	}
+	s.manager.stopping(ctx, stats.Sessions, patience+spread+s.o.GraceTime)
+	s.o.Logger.Info("shutting down", slog.Int64("sessions", stats.Sessions), slog.Int64("methods", calls), slog.Duration("drain", patience+spread))
+	s.awaitMethods(ctx, patience)
+	s.gate.shutDown()
+	stop()
 	ctx, cancel := context.WithTimeout(ctx, spread+s.o.GraceTime)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -256,6 +264,17 @@ func (s *Server) drain(ctx context.Context, web, local *http.Server) error {
 	wg.Wait()
 	s.o.Logger.Info("drained", slog.Duration("took", time.Since(start)))
 	return nil
+}
+
+// awaitMethods gives direct methods under way time to end. Meanwhile all listeners
+// answer, so that a load balancer sees /readyz turn red before it finds nobody.
+func (s *Server) awaitMethods(ctx context.Context, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	s.hub.AwaitMethods(ctx)
+	if left := s.hub.MethodsSent(); left > 0 {
+		s.o.Logger.Warn("direct methods are cut", slog.Int64("methods", left), slog.Duration("after", patience))
+	}
 }
 
 // secure puts TLS on a gated listener.

@@ -178,6 +178,42 @@ func TestReadinessWhileDraining(t *testing.T) {
 	}
 }
 
+// TestDrainAwaitsMethods: while a device has a method to answer, whoever asks
+// whether the hub is ready still finds it, and hears no.
+func TestDrainAwaitsMethods(t *testing.T) {
+	t.Parallel()
+	r := start(t, func(o *Options) { o.DrainTime = time.Minute })
+	id := engine.TwinID{DeviceID: "slow"}
+	calls := make(chan enginetest.Method, 1)
+	d := enginetest.Connect(t, r.hub, id, engine.EndpointMethod)
+	d.Forward(func(m enginetest.Method) { calls <- m })
+	result := make(chan error, 1)
+	go func() {
+		_, err := r.hub.InvokeMethod(context.WithoutCancel(t.Context()), enginetest.Owner(), id, engine.MethodCall{Name: "m"})
+		result <- err
+	}()
+	call := <-calls
+	r.stop()
+	for status := 200; status != 503; {
+		resp, _ := get(t, r.client(t), "https://"+r.address("https")+"/readyz") // by a connection of its own
+		if status = resp.StatusCode; status != 200 && status != 503 {
+			t.Fatalf("/readyz answers %d", status)
+		}
+	}
+	select {
+	case err := <-r.ended:
+		t.Fatalf("Serve has ended with %v", err)
+	default:
+	}
+	d.Session.CompleteMethod(call.RequestID, 200, nil)
+	if err := <-result; err != nil {
+		t.Errorf("the call ended with %v", err)
+	}
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	r := start(t)
