@@ -203,6 +203,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			}
 		}
 	})
+	wg.Go(func() { h.preload(ctx) })
 	every(expiryEvery, "token expiry", func(context.Context) error { h.expireSessions(time.Now()); return nil })
 	every(expiryEvery, "queued methods", func(ctx context.Context) error { return h.methods.queue.sweep(ctx, h, time.Now()) })
 	every(expiryEvery, "cloud-to-device messages", h.sweepMessages)

@@ -10,7 +10,8 @@ import (
 // their readers need not search Badger's levels and unpack a block for each, of which 4 KiB have
 // room for two or three twins. Such are what one transaction has read and written, as a twin is, and
 // new ones that it wants to be remembered, both taken over by the goroutine that makes groups visible;
-// and what a View has found in Badger and wants to be remembered (offer). An entry is always the newest version of its key that
+// what a View has found in Badger and wants to be remembered (offer); and tables that are read ahead
+// after a start (fill). An entry is always the newest version of its key that
 // was applied, and a snapshot may use it when the version is not younger than the snapshot.
 type recordCache struct {
 	shards [64]cacheShard
@@ -109,6 +110,24 @@ func (c *recordCache) offer(e cachedValue, hash, at uint64, written *recent) {
 	if (again || s.spare(&e)) && !written.after(hash, at) {
 		s.put(hash, e)
 	}
+}
+
+// fill takes over a record that is read ahead, of which nothing was written since a sequence, and
+// reports whether there is room: all of them have a quarter of the cache, so that as much is free for
+// what is in fact read (spare).
+func (c *recordCache) fill(e cachedValue, hash, since uint64, written *recent) bool {
+	s := c.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bytes+e.size() > s.most/4 {
+		return false
+	}
+	if _, ok := s.byHash[hash]; !ok && !written.after(hash, since) {
+		if _, _, err := unframe(e.key, e.value); err == nil { // else whoever reads it is told so each time
+			s.put(hash, e)
+		}
+	}
+	return true
 }
 
 // scannedOnly tells keys that nobody reads one by one.

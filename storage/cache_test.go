@@ -222,6 +222,77 @@ func TestCacheTakesWhatIsRead(t *testing.T) {
 	}
 }
 
+// TestPreload reads a table ahead in a store that was opened again: with what only the journal has,
+// beside other tables, in little room, and while records are written.
+func TestPreload(t *testing.T) {
+	dir, table, other := t.TempDir(), NewTable("ahead", 1, JSON[int]()), NewTable("aheadother", 1, JSON[int]())
+	db := mustOpen(t, testOptions(t, dir), osFS{}, small())
+	const records = 120
+	put := func(from, to, add int) {
+		t.Helper()
+		err := db.Update(t.Context(), func(tx *Tx) error {
+			for i := from; i < to; i++ {
+				if err := errors.Join(table.Put(tx, Tuple(uint64(i)), i+add), other.Put(tx, Tuple(uint64(i)), i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(0, records, 0)
+	mustClose(t, db)
+	tune := small()
+	tune.recordCache = 64 << 10
+	db = mustOpen(t, testOptions(t, dir), osFS{}, tune)
+	if err := table.Preload(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	if n := inCache(db); n == 0 || n >= records {
+		t.Errorf("%d of %d records are in a cache with room for less", n, records)
+	}
+	for i := range db.cache.shards {
+		if s := &db.cache.shards[i]; s.bytes > s.most/4 {
+			t.Errorf("read ahead were %d bytes of a shard, which may have %d", s.bytes, s.most)
+		}
+	}
+	mustClose(t, db)
+
+	db = mustOpen(t, testOptions(t, dir), osFS{}, small())
+	defer mustClose(t, db)
+	const changed = 20
+	put(0, changed, 1000) // new versions that Badger does not have yet
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := table.Preload(ended, db); !errors.Is(err, context.Canceled) || inCache(db) != 0 {
+		t.Errorf("ended: %v, %d records are in the cache", err, inCache(db))
+	}
+	var writers sync.WaitGroup
+	writers.Go(func() { put(records-changed, records, 1000) })
+	err := table.Preload(t.Context(), db)
+	writers.Wait()
+	if n := inCache(db); err != nil || n < records-2*changed || n > records-changed {
+		t.Errorf("%d records are in the cache (%v), expected those of one table that were not written: %d", n, err, records-2*changed)
+	}
+	err = db.View(t.Context(), func(r Reader) error {
+		for i := range records {
+			want := i
+			if i < changed || i >= records-changed {
+				want += 1000
+			}
+			if v, err := table.Get(r, Tuple(uint64(i))); err != nil || v != want {
+				return fmt.Errorf("record %d is %d, want %d: %w", i, v, want, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCacheLeavesRoom goes through many records once, which take no more than half of the cache.
 func TestCacheLeavesRoom(t *testing.T) {
 	key := func(i int) []byte { return fmt.Appendf(nil, "key-%05d", i) }

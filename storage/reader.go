@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -183,6 +184,33 @@ func (s *snapshot) scanBadger(lo, hi []byte, reverse bool) iter.Seq2[pair, error
 			}
 		}
 	}
+}
+
+// preload offers the record cache what Badger has below a prefix. Records that a group has written
+// which Badger has not taken yet are left to whoever reads them first.
+func (s *snapshot) preload(ctx context.Context, prefix []byte) error {
+	since := s.seq
+	if len(s.layers) > 0 {
+		since = s.layers[0].seq - 1
+	}
+	it := s.badger().NewIterator(badger.IteratorOptions{Prefix: prefix})
+	defer it.Close()
+	refused := 0 // as often as there are shards: the room is as good as taken
+	for it.Rewind(); it.Valid() && refused < len(s.db.cache.shards); it.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		item := it.Item()
+		value, err := item.ValueCopy(nil)
+		if err != nil {
+			return fmt.Errorf("%w: reading the value of key %q: %w", ErrCorrupt, item.Key(), err)
+		}
+		key := item.KeyCopy(nil)
+		if !s.db.cache.fill(cachedValue{key, value, item.Version()}, hashKey(s.db.hash, key), since, &s.db.recent) {
+			refused++
+		}
+	}
+	return nil
 }
 
 func commonPrefix(a, b []byte) []byte {
