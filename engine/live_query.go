@@ -126,7 +126,12 @@ func liveError(err error) error {
 	case errors.Is(err, query.ErrLiveCursor):
 		return &Error{Code: CodeArgumentInvalid, Message: err.Error(), Next: "Send one from an event of the same query, or none to begin with a snapshot."}
 	}
-	return wrapf(CodeArgumentInvalid, err, "the query can't be followed: %s", err.Error())
+	e := wrapf(CodeArgumentInvalid, err, "the query can't be followed: %s", err.Error())
+	e.Next = "Mend the query at that place, or ask it again and again: `muster query --watch`."
+	if _, ok := errors.AsType[*query.LiveError](err); ok {
+		e.Next = "Ask for paths that have a column (`muster schema` shows which), or ask again and again: `muster query --watch`."
+	}
+	return e
 }
 
 // enter counts a subscription of a principal, within the limits.

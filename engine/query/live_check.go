@@ -7,26 +7,25 @@ func CheckLive(q *Query) error {
 	refuse := func(at int, found, expected string) error {
 		return &Error{Text: q.text, At: at, Found: found, Expected: expected}
 	}
-	const again = "; or run the query again and again"
 	if q.source.columnless() {
-		return refuse(keywordAt(q.text, "FROM"), "FROM "+q.source.String()+" in a live query", "FROM devices or FROM devices.modules: only their changes are followed"+again)
+		return refuse(keywordAt(q.text, "FROM"), "FROM "+q.source.String()+" in a live query", "FROM devices or FROM devices.modules: only their changes are followed")
 	}
 	for _, it := range q.items {
 		if it.aggregate != notAggregated {
-			return refuse(it.at, it.aggregate.String()+" in a live query", "SELECT of properties: count or sum the rows where they are read"+again)
+			return refuse(it.at, it.aggregate.String()+" in a live query", "SELECT of properties: count or sum the rows where they are read")
 		}
 	}
 	switch {
 	case len(q.group) > 0:
-		return refuse(keywordAt(q.text, "GROUP"), "GROUP BY in a live query", "SELECT of the properties to group by: group the rows where they are read"+again)
+		return refuse(keywordAt(q.text, "GROUP"), "GROUP BY in a live query", "SELECT of the properties to group by: group the rows where they are read")
 	case q.having != nil:
-		return refuse(keywordAt(q.text, "HAVING"), "HAVING in a live query", "a condition in WHERE"+again)
+		return refuse(keywordAt(q.text, "HAVING"), "HAVING in a live query", "a condition in WHERE")
 	case len(q.order) > 0:
-		return refuse(keywordAt(q.text, "ORDER"), "ORDER BY in a live query", "no order: rows come by id and then as they change; sort them where they are read"+again)
+		return refuse(keywordAt(q.text, "ORDER"), "ORDER BY in a live query", "no order: rows come by id and then as they change; sort them where they are read")
 	case q.top >= 0 && keywordAt(q.text, "TOP") > 0:
-		return refuse(keywordAt(q.text, "TOP"), "TOP in a live query", "all rows: narrow the condition"+again)
+		return refuse(keywordAt(q.text, "TOP"), "TOP in a live query", "all rows: narrow the condition")
 	case q.top >= 0 || q.offset > 0:
-		return refuse(max(keywordAt(q.text, "LIMIT"), keywordAt(q.text, "OFFSET")), "LIMIT or OFFSET in a live query", "all rows: narrow the condition"+again)
+		return refuse(max(keywordAt(q.text, "LIMIT"), keywordAt(q.text, "OFFSET")), "LIMIT or OFFSET in a live query", "all rows: narrow the condition")
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ type LiveError struct{ Path Path }
 
 // Error says what is missing, and what to do.
 func (e *LiveError) Error() string {
-	return "the path " + e.Path.String() + " has no column, so changes of it can't be followed: it is kept in documents only, or the columns' memory is used up; ask for other paths, or run the query again and again"
+	return "the path " + e.Path.String() + " has no column, so changes of it can't be followed: it is kept in documents only, or the columns' memory is used up"
 }
 
 // forget cancels what a row waits for.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/protocols/client"
@@ -12,6 +13,7 @@ type following struct {
 	app     *app
 	pause   time.Duration // before the next attempt; 0 while the hub answers
 	reached bool          // it has answered before
+	away    bool          // it was said to be away
 }
 
 const backoffMost = 15 * time.Second
@@ -19,10 +21,10 @@ const backoffMost = 15 * time.Second
 // heard notes that the hub has answered.
 func (f *following) heard() {
 	f.reached = true
-	if f.pause > 0 {
+	if f.away {
 		f.app.note("The hub is back.")
 	}
-	f.pause = 0
+	f.pause, f.away = 0, false
 }
 
 // wait waits before the next attempt when err is one that passes by itself and
@@ -35,7 +37,12 @@ func (f *following) wait(err error) error {
 	if !f.reached || !comesBack(err) {
 		return err
 	}
-	if f.pause == 0 {
+	switch e, said := errors.AsType[*client.Error](err); {
+	case f.away:
+	case said && e.Message != "" && !isAway(e):
+		f.app.note("%s; asking again.", printable(strings.ToUpper(e.Message[:1])+e.Message[1:]))
+	default:
+		f.away = true
 		f.app.note("The hub does not answer; going on when it is back.")
 	}
 	f.pause = min(max(2*f.pause, 500*time.Millisecond), backoffMost)
@@ -44,6 +51,12 @@ func (f *following) wait(err error) error {
 	case <-time.After(f.pause):
 	}
 	return nil
+}
+
+// isAway reports whether a hub that said why it does not answer can't be asked
+// again at once: it is going down, or not up yet.
+func isAway(e *client.Error) bool {
+	return e.Code == "closing" || e.Code == "ServiceUnavailable" || e.Code == "ServerShuttingDown"
 }
 
 // comesBack reports whether an error is one that passes by itself.

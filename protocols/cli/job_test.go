@@ -337,7 +337,7 @@ func TestJobWatch(t *testing.T) {
 		{"none", []string{progressOf(1, "completed", none)}, ExitFailed, nil, "all of 2 targets ended badly"},
 		{"failed", []string{progressOf(1, "failed", `"reason":"5% of wave 1 failed","total":{"size":2,"failed":1,"canceled":1}`)}, ExitFailed, nil, "5% of wave 1 failed"},
 		{"canceled", []string{progressOf(1, "canceled", `"total":{"size":2,"canceled":2}`)}, ExitCancelled, nil, "canceled"},
-		{"deleted", []string{progressOf(1, "running", first), "event: end\ndata: {\"code\":\"deleted\",\"reason\":\"the job was deleted\"}\n\n"}, ExitConnect, nil, "deleted"},
+		{"deleted", []string{progressOf(1, "running", first), "event: end\ndata: {\"code\":\"deleted\",\"reason\":\"the job was deleted\"}\n\n"}, ExitNotFound, nil, "deleted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := streamHub(t, c.events...)

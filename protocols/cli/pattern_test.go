@@ -523,7 +523,7 @@ func TestRunWatch(t *testing.T) {
 		{"badly", []string{going, runProgress("c2", "ended", "failed", `,"final":true,"fault":{"code":"timeout","message":"not in time"}`)}, ExitFailed, []string{"failed  2 steps  timeout: not in time"}, "muster run trace r-1"},
 		{"uncertain", []string{runProgress("c1", "ended", "uncertain", `,"final":true,"fault":{"code":"uncertain","message":"perhaps"}`)}, ExitFailed, nil, "nobody knows"},
 		{"canceled", []string{runProgress("c1", "ended", "canceled", `,"final":true,"fault":{"code":"canceled","message":"enough"}`)}, ExitCancelled, nil, "enough"},
-		{"gone", []string{going, "event: end\ndata: {\"code\":\"deleted\",\"reason\":\"the run is kept no longer\"}\n\n"}, ExitConnect, nil, "kept no longer"},
+		{"gone", []string{going, "event: end\ndata: {\"code\":\"deleted\",\"reason\":\"the run is kept no longer\"}\n\n"}, ExitNotFound, nil, "kept no longer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := streamHub(t, c.events...)

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -86,5 +88,32 @@ func TestLiveRows(t *testing.T) {
 		if got := strings.Join(l.take(e), ";"); got != step.want {
 			t.Errorf("%s %s %s: got %q, want %q", step.kind, step.id, step.row, got, step.want)
 		}
+	}
+}
+
+// Why a stream ended is told, and the answer to the request that follows.
+func TestQueryLiveEnds(t *testing.T) {
+	const refusal = `{"code":"ArgumentInvalid","detail":"the query can't be followed: the path tags.odd has no column","next":"Ask for paths that have a column.","query":{"column":8,"caret":"SELECT tags.odd\n       ^"}}`
+	asked := 0
+	dir := fakeHub(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked > 2 {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, refusal)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		code, why := "slow", "read too slowly"
+		if asked == 2 {
+			code, why = "closing", "the hub is shutting down"
+		}
+		_, _ = fmt.Fprintf(w, "id: c%d\nevent: row\ndata: {\"cursor\":\"c%d\",\"kind\":\"row\",\"deviceId\":\"d%d\",\"row\":{}}\n\nevent: end\ndata: {\"code\":%q,\"reason\":%q}\n\n", asked, asked, asked, code, why)
+	}))
+	got := call{args: []string{"query", "--live", "SELECT tags.odd FROM devices", "--data", dir}}.run(t)
+	const notes = "The hub ended the stream: read too slowly; asking again.\n" +
+		"The hub does not answer; going on when it is back.\n" +
+		"muster: the query can't be followed: the path tags.odd has no column\n  SELECT tags.odd\n         ^\n"
+	if got.code != ExitFailed || got.out != "+ d1  {}\n+ d2  {}\n" || !strings.HasPrefix(got.err, notes) || !strings.Contains(got.err, "next: Ask for paths that have a column.\n") {
+		t.Errorf("exit code %d:\n%s%s", got.code, got.out, got.err)
 	}
 }

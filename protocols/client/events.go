@@ -173,9 +173,13 @@ func (s *Service) follow(ctx context.Context, path string, values url.Values, se
 			kind = string(value)
 		case "data":
 			if kind == "end" {
-				var why struct{ Code, Reason string }
+				var why struct{ Code, Reason, Next string }
 				_ = json.Unmarshal(value, &why) // an odd reason is none
-				return cursor, &Error{Status: http.StatusServiceUnavailable, Code: why.Code, Message: "the hub ended the stream: " + why.Reason}
+				status := http.StatusServiceUnavailable
+				if why.Code == "deleted" {
+					status = http.StatusNotFound
+				}
+				return cursor, &Error{Status: status, Code: why.Code, Message: "the hub ended the stream: " + why.Reason, Next: why.Next}
 			}
 			next, err := see(bytes.Clone(value))
 			if err != nil {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -131,8 +132,9 @@ func (s *eventSource) finish(why closing, cursor string) {
 	err := s.say(fmt.Sprintf("%sevent: end\ndata: %s\n\n", text, encode(struct {
 		Code   string `json:"code"`
 		Reason string `json:"reason"`
+		Next   string `json:"next,omitempty"`
 		Cursor string `json:"cursor,omitempty"`
-	}{why.code, why.text, cursor})))
+	}{why.code, cmp.Or(why.detail, why.text), why.next, cursor})))
 	if err == nil && s.gzip {
 		_ = s.write(s.sum.trailer()) // it ends either way
 	}

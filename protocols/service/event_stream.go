@@ -55,7 +55,9 @@ func (h *Handler) Drain(ctx context.Context) {
 type closing struct {
 	code   string // stable
 	status int    // of a WebSocket
-	text   string
+	text   string // short: a WebSocket has room for 123 bytes, the cursor's among them
+	detail string // all there is to say of it, in server-sent events instead of text
+	next   string // and what to do
 }
 
 // sink is the client's end of a stream, in one of the two forms.
@@ -230,25 +232,14 @@ func (s *eventStream) run(life context.Context) {
 			return
 		}
 		if err != nil {
-			why := closing{"error", wire.CloseInternal, "the events cannot be read"}
-			switch engine.AsError(err).Code {
-			case engine.CodeClosed:
-				why = closing{"closing", wire.CloseGoingAway, "the hub is shutting down"}
-			case engine.CodeJobNotFound:
-				why = closing{"deleted", wire.ClosePolicy, "the job was deleted"}
-			case engine.CodeRunNotFound:
-				why = closing{"deleted", wire.ClosePolicy, "the run is kept no longer"}
-			case engine.CodeArgumentInvalid:
-				why = closing{"query", wire.ClosePolicy, "the query can't be followed any more; ask again to hear why"}
-			}
-			s.sink.finish(why, s.sub.Cursor())
+			s.sink.finish(closingOf(engine.AsError(err)), s.sub.Cursor())
 			return
 		}
 		// A token that ran out, or whose policy is gone, ends its stream.
 		now := time.Now()
 		if now.Sub(asked) >= streamHeartbeat {
 			if s.known() != nil {
-				s.sink.finish(closing{"unauthorized", wire.ClosePolicy, "the token or its policy is no longer valid"}, s.sub.Cursor())
+				s.sink.finish(closing{code: "unauthorized", status: wire.ClosePolicy, text: "the token or its policy is no longer valid"}, s.sub.Cursor())
 				return
 			}
 			asked = now
@@ -262,7 +253,7 @@ func (s *eventStream) run(life context.Context) {
 		switch {
 		case err == nil && took >= streamSlow:
 			s.slow.Add(1)
-			s.sink.finish(closing{"slow", wire.CloseTryLater, "read too slowly"}, s.sub.Cursor())
+			s.sink.finish(closing{code: "slow", status: wire.CloseTryLater, text: "read too slowly"}, s.sub.Cursor())
 			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			s.slow.Add(1)
@@ -271,6 +262,22 @@ func (s *eventStream) run(life context.Context) {
 			s.sink.cut()
 			return
 		}
+	}
+}
+
+// closingOf is how a stream ends that can't go on.
+func closingOf(e *engine.Error) closing {
+	switch e.Code {
+	case engine.CodeClosed:
+		return closing{code: "closing", status: wire.CloseGoingAway, text: "the hub is shutting down"}
+	case engine.CodeJobNotFound:
+		return closing{code: "deleted", status: wire.ClosePolicy, text: "the job was deleted"}
+	case engine.CodeRunNotFound:
+		return closing{code: "deleted", status: wire.ClosePolicy, text: "the run is kept no longer"}
+	case engine.CodeArgumentInvalid:
+		return closing{"query", wire.ClosePolicy, "the query can't be followed any more; ask again to hear why", e.Message, e.NextStep()}
+	default:
+		return closing{code: "error", status: wire.CloseInternal, text: "the events cannot be read"}
 	}
 }
 

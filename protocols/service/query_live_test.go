@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -163,6 +165,31 @@ func TestLiveQueryStreamRefuses(t *testing.T) {
 		if res.StatusCode != http.StatusBadRequest || err != nil || !strings.Contains(p.Detail, tc.want) {
 			t.Errorf("%s: %d, %+v, %v; want %q", tc.query, res.StatusCode, p, err, tc.want)
 		}
+		if marked := p.Query != nil && strings.HasSuffix(p.Query.Caret, "^"); marked != strings.Contains(p.Detail, "column ") {
+			t.Errorf("%s: where is it wrong? %+v", tc.query, p)
+		}
+		if strings.Contains(p.Detail, "can't be followed") && !strings.Contains(p.Next, "--watch") {
+			t.Errorf("%s: the next step is %q", tc.query, p.Next)
+		}
+	}
+}
+
+// A query that can't be followed any more ends its stream with all that a request
+// would be told.
+func TestLiveQueryStreamEnds(t *testing.T) {
+	const text = "the query can't be followed: the path tags.odd has no column"
+	why := closingOf(&engine.Error{Code: engine.CodeArgumentInvalid, Message: text, Next: "Ask for others."})
+	here, there := net.Pipe()
+	defer func() { _ = there.Close() }()
+	s := &eventSource{conn: here, room: &newStreamPages().gatherings, left: func() {}}
+	go s.finish(why, "c1")
+	got, err := io.ReadAll(there)
+	if want := "id: c1\nevent: end\n" + `data: {"code":"query","reason":"` + text + `","next":"Ask for others.","cursor":"c1"}` + "\n\n"; err != nil || string(got) != want {
+		t.Errorf("got\n%s, %v, want\n%s", got, err, want)
+	}
+	// A WebSocket's reason has room for less, and for the cursor.
+	if len(why.text) > 60 {
+		t.Errorf("%q is too long", why.text)
 	}
 }
 
