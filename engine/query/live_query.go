@@ -258,7 +258,7 @@ func (p *projection) render(rows liveRows, n uint32, turn uint64) []byte {
 			v, all = rows.whole(n, it.path)
 			p.partly = p.partly || !all
 		}
-		if v.kind == Undefined || p.repeats(i) {
+		if v.kind == Undefined {
 			continue
 		}
 		if len(b) > 1 {
@@ -269,16 +269,6 @@ func (p *projection) render(rows liveRows, n uint32, turn uint64) []byte {
 	}
 	p.text = append(b, '}')
 	return p.text
-}
-
-// repeats reports whether a later item has the same key: the last one counts.
-func (p *projection) repeats(i int) bool {
-	for j := i + 1; j < len(p.items); j++ {
-		if p.items[j].key == p.items[i].key {
-			return true
-		}
-	}
-	return false
 }
 
 // liveRow is a row as conditions read it. What was looked up is remembered,

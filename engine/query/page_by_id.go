@@ -1,9 +1,6 @@
 package query
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // output makes a page's rows.
 type output struct {
@@ -57,28 +54,14 @@ func (o *output) document(doc Value) []byte {
 	return renderRow(o.run.query.items, func(i int) Value { return doc.Value(o.run.query.items[i].path) })
 }
 
-// renderRow makes a row's JSON. Of items with one key the last that has a value
-// counts; undefined ones are left out.
+// renderRow makes a row's JSON, of items that have a value. No two have one key:
+// the parser sees to that.
 func renderRow(items []item, value func(i int) Value) []byte {
-	type column struct {
-		key   string
-		value Value
-	}
-	list := make([]column, 0, len(items))
+	members := make([]Member, 0, len(items))
 	for i := range items {
-		v := value(i)
-		if v.kind == Undefined {
-			continue
+		if v := value(i); v.kind != Undefined {
+			members = append(members, Member{items[i].key, v})
 		}
-		if k := slices.IndexFunc(list, func(c column) bool { return c.key == items[i].key }); k >= 0 {
-			list[k].value = v
-			continue
-		}
-		list = append(list, column{items[i].key, v})
-	}
-	members := make([]Member, len(list))
-	for i, c := range list {
-		members[i] = Member{c.key, c.value}
 	}
 	return ObjectValue(members).AppendJSON(nil)
 }
