@@ -32,6 +32,7 @@ type SchemaReport struct {
 // SchemaPath is a path of a report.
 type SchemaPath struct {
 	Path     string         // as a query is written: "tags.site", "reported.battery"
+	Bare     string         // as a bare predicate is written: tags["a-b"] where a query has tags.[[a-b]]
 	Rows     int            // twins that have it; 0 without a column: it is not known
 	Types    map[string]int // twins by the type that they have there; nil without a column
 	Examples []json.RawMessage
@@ -55,15 +56,15 @@ func (h *Hub) SchemaReport(ctx context.Context, c Caller, a SchemaAsk) (SchemaRe
 	report := SchemaReport{Rows: whole.Rows, Truncated: whole.Truncated, Paths: []SchemaPath{}}
 	full := h.limits.Profile == ProfileAzure || len(a.Prefix) > 0 && (beginsWith("properties.", a.Prefix) || beginsWith(a.Prefix, "properties."))
 	for _, p := range whole.Paths {
-		name := p.Path
+		name, bare := p.Path, p.Bare
 		if !full {
-			name = shortPath(name)
+			name, bare = shortPath(name), shortPath(bare)
 		}
 		if !beginsWith(unquotedPath(name), unquotedPath(a.Prefix)) {
 			continue
 		}
 		report.Paths = append(report.Paths, SchemaPath{
-			Path: name, Rows: p.Rows, Types: p.Types, Examples: p.Examples, Column: p.Why == "", Why: p.Why,
+			Path: name, Bare: bare, Rows: p.Rows, Types: p.Types, Examples: p.Examples, Column: p.Why == "", Why: p.Why,
 		})
 	}
 	slices.SortFunc(report.Paths, func(x, y SchemaPath) int { return strings.Compare(x.Path, y.Path) })

@@ -287,6 +287,14 @@ func TestPathsAreReadAgain(t *testing.T) {
 		if err != nil || !samePath(q.items[0].path, path) || !samePath(q.where.(*binary).left.(*ref).path, path) {
 			t.Errorf("%q: %v", text, err)
 		}
+		text = path.Bare() + " == 1"
+		p, err := ParsePredicate(text)
+		if err != nil || !samePath(p.where.(*binary).left.(*ref).path, path) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for _, word := range []string{"and", "or", "not", "in", "if", "else", "let", "matches", "contains", "startsWith", "endsWith", "nil", "null", "true", "false", "Infinity", "1st", "group", "AND", "IN", "LIKE", "all", "filter", "map", "now", "connected", "tags", "len"} {
+		check(word, word)
 	}
 	for n := range 13 {
 		brackets := strings.Repeat("]", n)

@@ -4,6 +4,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+
+	"github.com/muster-hub/muster/engine/twin"
 )
 
 // String returns the path as a query has it.
@@ -20,6 +23,32 @@ func (p Path) String() string {
 		}
 	}
 	return b.String()
+}
+
+// Bare returns the path as a bare predicate has it, which knows no [[ ]].
+func (p Path) Bare() string {
+	var b []byte
+	for i, s := range p {
+		switch {
+		case i == 0:
+			b = append(b, s...)
+		case bareName(s):
+			b = append(append(b, '.'), s...)
+		default:
+			b = append(twin.AppendString(append(b, '['), s), ']')
+		}
+	}
+	return string(b)
+}
+
+// bareName reports whether a key needs no quotes in a bare predicate.
+func bareName(key string) bool {
+	for i, r := range key {
+		if r != '_' && r != '$' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r)) {
+			return false
+		}
+	}
+	return !slices.Contains([]string{"", "and", "or", "not", "in", "if", "else", "let", "matches", "contains", "startsWith", "endsWith"}, key)
 }
 
 // bracketed returns a name in [[ ]], as the lexer reads it.

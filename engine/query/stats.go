@@ -45,6 +45,7 @@ type Schema struct {
 // the rest is not known.
 type SchemaPath struct {
 	Path     string            `json:"path"`
+	Bare     string            `json:"bare"`            // as a bare predicate has it
 	Types    map[string]int    `json:"types,omitempty"` // rows by type
 	Rows     int               `json:"rows"`            // that have the path
 	Examples []json.RawMessage `json:"examples,omitempty"`
@@ -81,7 +82,7 @@ func (c *Columns) Schema(limit int) Schema {
 		nodes, out.Truncated = nodes[:max(limit, 0)], true
 	}
 	for _, n := range nodes {
-		p := SchemaPath{Path: n.path().String(), Why: n.why}
+		p := SchemaPath{Path: n.path().String(), Bare: n.path().Bare(), Why: n.why}
 		if n.column != nil {
 			p.Types = map[string]int{}
 			for kind := Null; kind <= Object; kind++ {

@@ -138,13 +138,13 @@ func (a *app) liveCandidates(ctx context.Context, w wanted, values map[string]st
 			}
 		})
 	case w.arg == "prefix":
-		return pathCandidates(ctx, s, sqlTyped(w.last), sqlPath)
+		return pathCandidates(ctx, s, sqlTyped(w.last), inSQL)
 	case w.arg == "query":
 		text := strings.TrimLeft(w.last, "'\"") // a shell leaves the quote there
 		if ask, err := askFor(text, false); err != nil || ask.Query != "" {
-			return pathCandidates(ctx, s, sqlTyped(text), sqlPath)
+			return pathCandidates(ctx, s, sqlTyped(text), inSQL)
 		}
-		return pathCandidates(ctx, s, bareTyped(text), barePath)
+		return pathCandidates(ctx, s, bareTyped(text), inPredicate)
 	case w.arg == "method":
 		return methodCandidates(ctx, s, w.last)
 	case w.arg == "path=value":
@@ -326,8 +326,8 @@ func bareTyped(text string) typed {
 	return typed{text[:place[0]], path}
 }
 
-// pathCandidates completes a path, which spell writes.
-func pathCandidates(ctx context.Context, s *client.Service, t typed, spell func(path string) string) []string {
+// pathCandidates completes a path, which the hub spells in both languages.
+func pathCandidates(ctx context.Context, s *client.Service, t typed, spelled func(client.SchemaPathName) string) []string {
 	list, err := s.SchemaPaths(ctx, "", t.path, completionMost)
 	if err != nil {
 		return nil
@@ -338,47 +338,11 @@ func pathCandidates(ctx context.Context, s *client.Service, t typed, spell func(
 		if len(p.Types) > 0 {
 			text = fmt.Sprintf("%s, %d twins", strings.Join(p.Types, " or "), p.Twins)
 		}
-		out = append(out, t.before+spell(p.Path)+"\t"+text)
+		out = append(out, t.before+spelled(p)+"\t"+text)
 	}
 	return out
 }
 
-// sqlPath is a path as SQL has it, and the hub's report.
-func sqlPath(path string) string { return path }
+func inSQL(p client.SchemaPathName) string { return p.Path }
 
-// barePath is a path of the report as a bare predicate has it: [[a-b]] is SQL alone.
-func barePath(path string) string {
-	var b strings.Builder
-	for rest := path; rest != ""; {
-		var key string
-		if inner, quoted := strings.CutPrefix(rest, "[["); quoted {
-			// A key may have brackets of its own, but no dot.
-			key, rest, quoted = strings.Cut(inner, "]].")
-			if !quoted {
-				key = strings.TrimSuffix(key, "]]")
-			}
-			key = strings.ReplaceAll(key, "]]]]", "]]")
-		} else {
-			key, rest, _ = strings.Cut(rest, ".")
-		}
-		switch {
-		case b.Len() > 0 && !bareName(key):
-			b.WriteString("[" + string(quoteJSON(key)) + "]")
-		case b.Len() > 0:
-			b.WriteString("." + key)
-		default:
-			b.WriteString(key)
-		}
-	}
-	return b.String()
-}
-
-// bareName reports whether a key needs no quotes in a bare predicate.
-func bareName(key string) bool {
-	for i, r := range key {
-		if r != '_' && r != '$' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r)) {
-			return false
-		}
-	}
-	return !slices.Contains([]string{"", "and", "or", "not", "in", "if", "else", "let", "matches", "contains", "startsWith", "endsWith"}, key)
-}
+func inPredicate(p client.SchemaPathName) string { return p.Bare }

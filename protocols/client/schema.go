@@ -12,6 +12,7 @@ import (
 // SchemaPath is a path that twins have.
 type SchemaPath struct {
 	Path     string            `json:"path"`  // as it is written in a query
+	Bare     string            `json:"bare"`  // and in a bare predicate
 	Twins    int               `json:"twins"` // that have it
 	Types    map[string]int    `json:"types"` // twins by type
 	Examples []json.RawMessage `json:"examples"`
@@ -50,7 +51,8 @@ func (s *Service) Schema(ctx context.Context, source, prefix string) iter.Seq2[S
 
 // SchemaPathName is a path as a completion shows it.
 type SchemaPathName struct {
-	Path  string   `json:"path"`
+	Path  string   `json:"path"`  // as it is written in a query
+	Bare  string   `json:"bare"`  // and in a bare predicate
 	Types []string `json:"types"` // the most frequent first
 	Twins int      `json:"twins"`
 }

@@ -220,9 +220,10 @@ func TestSchemaRoutes(t *testing.T) {
 	f.do("GET", "/api/v1/schema?prefix=properties.&cursor="+cursor, "").want(400)
 	f.do("GET", "/api/v1/schema?source=jobs", "").want(400)
 	f.do("GET", "/api/v1/schema", "", f.as("registryRead")).want(401)
-	f.do("GET", "/api/v1/schema/paths?prefix=tags.a", "").want(200).is("items", `[{"path":"tags.at","twins":3,"types":["object"]},{"path":"tags.at.room","twins":3,"types":["string"]}]`)
+	f.do("GET", "/api/v1/schema/paths?prefix=tags.a", "").want(200).is("items", `[{"bare":"tags.at","path":"tags.at","twins":3,"types":["object"]},{"bare":"tags.at.room","path":"tags.at.room","twins":3,"types":["string"]}]`)
 	f.do("PATCH", "/twins/d0000", `{"tags":{"group":{"a-b":1}}}`).want(200)
-	f.do("GET", "/api/v1/schema/paths?prefix=tags.gr", "").want(200).is("items.0.path", `"tags.[[group]]"`).is("items.1.path", `"tags.[[group]].[[a-b]]"`)
+	f.do("GET", "/api/v1/schema/paths?prefix=tags.gr", "").want(200).is("items.0.path", `"tags.[[group]]"`).is("items.1.path", `"tags.[[group]].[[a-b]]"`).is("items.1.bare", `"tags.group[\"a-b\"]"`)
+	f.do("GET", "/api/v1/schema?prefix=properties.desired.$v", "").want(200).is("items.0.bare", `"properties.desired.$version"`)
 	f.do("GET", "/api/v1/schema/paths?prefix=TAGS.s", "").want(200).is("items.0.path", `"tags.site"`)
 
 	f.do("GET", "/api/v1/schema/declared", "").want(404).is("code", `"SchemaNotFound"`)

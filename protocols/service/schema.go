@@ -21,6 +21,7 @@ type schemaDocument struct {
 
 type schemaPathRecord struct {
 	Path     string            `json:"path" doc:"As it is written in a query."`
+	Bare     string            `json:"bare" doc:"As it is written in a bare predicate."`
 	Twins    int               `json:"twins" doc:"That have it; 0 without a column: it is not known."`
 	Types    map[string]int    `json:"types,omitempty" doc:"Twins by the type that they have there."`
 	Examples []json.RawMessage `json:"examples,omitempty" doc:"Up to three values."`
@@ -33,7 +34,8 @@ type schemaPaths struct {
 }
 
 type schemaPathName struct {
-	Path  string   `json:"path"`
+	Path  string   `json:"path" doc:"As it is written in a query."`
+	Bare  string   `json:"bare" doc:"As it is written in a bare predicate."`
 	Types []string `json:"types" doc:"The most frequent first."`
 	Twins int      `json:"twins"`
 }
@@ -86,7 +88,7 @@ func getSchema(c *call) (answer, error) {
 	return answer{body: schemaDocument{
 		Source: sourceName(a.Source), Twins: r.Rows, Cursor: makeCursor("schema", filter, r.Next), Truncated: r.Truncated,
 		Items: show(r.Paths, func(p engine.SchemaPath) schemaPathRecord {
-			return schemaPathRecord{p.Path, p.Rows, p.Types, p.Examples, p.Column, p.Why}
+			return schemaPathRecord{p.Path, p.Bare, p.Rows, p.Types, p.Examples, p.Column, p.Why}
 		}),
 	}}, err
 }
@@ -107,6 +109,6 @@ func listSchemaPaths(c *call) (answer, error) {
 			}
 			return 1
 		})
-		return schemaPathName{p.Path, types, p.Rows}
+		return schemaPathName{p.Path, p.Bare, types, p.Rows}
 	})}}, err
 }
