@@ -246,7 +246,18 @@ func (c *demoCleanCmd) Run(a *app) error {
 	}
 	ctx, stop := a.with(c.HubFlags)
 	defer stop()
-	n, err := simulator.Clean(ctx, s, simulator.DefaultPrefix)
+	return a.clean(ctx, s, simulator.DefaultPrefix, simulator.DemoTag)
+}
+
+// clean removes simulated devices, and tells every five seconds how far it is.
+func (a *app) clean(ctx context.Context, s *client.Service, prefix, tag string) error {
+	told := time.Now()
+	n, err := simulator.Clean(ctx, s, prefix, tag, func(removed, all int) {
+		if time.Since(told) > 5*time.Second {
+			told = time.Now()
+			a.note("  removed %d of %d", removed, all)
+		}
+	})
 	if err != nil {
 		return err
 	}

@@ -90,6 +90,12 @@ func TestAgainstHub(t *testing.T) {
 		{"doctor", ExitOK, "https", "fail"},
 		{"demo --devices 4 --duration 1s --interval 100ms", ExitOK, "made 4 identities", "failures"},
 		{"demo --devices 4 --duration 300ms --quiet", ExitOK, "found 4", ""},
+		{"simulate --devices 2 --prefix one- --duration 300ms", ExitOK, "--clean --prefix 'one-'` removes them", ""},
+		{"simulate --devices 2 --prefix two- --duration 300ms --quiet", ExitOK, "Connects", "stay"},
+		{"simulate --clean --prefix one-", ExitUsage, "--yes", ""},
+		{"simulate --clean --prefix one- --yes", ExitOK, "Removed 2", ""},
+		{"simulate --clean --prefix demo- --yes", ExitOK, "Removed 0", ""},
+		{"device list --prefix two-", ExitOK, "two-000002", "one-"},
 		{"demo clean --yes", ExitOK, "Removed 4", ""},
 	} {
 		got := call{args: words(s.args), env: env}.run(t)
@@ -204,5 +210,41 @@ func TestOverHTTPS(t *testing.T) {
 				t.Error("the output shows the key")
 			}
 		})
+	}
+}
+
+// Two runs with the same devices do not fight in silence: the second is refused,
+// and with --force it says what happens.
+func TestSimulateTwice(t *testing.T) {
+	h := clienttest.Start(t)
+	env := map[string]string{"MUSTER_DATA": h.Dir}
+	ctx, stop := context.WithCancel(t.Context())
+	first := make(chan string, 1)
+	go func() {
+		var out, notes strings.Builder
+		a := newApp(ctx, IO{In: strings.NewReader(""), Out: &out, Err: &notes, Env: func(name string) string { return env[name] }}, Hooks{})
+		a.run(words("simulate --devices 3"))
+		first <- notes.String()
+	}()
+	for connected := 0; connected < 3; {
+		connected = 0
+		for d, err := range h.Service.Devices(t.Context(), "sim-") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.ConnectionState == "Connected" {
+				connected++
+			}
+		}
+	}
+	got := call{args: words("simulate --devices 3"), env: env}.run(t)
+	if got.code != ExitConflict || !strings.Contains(got.err, "3 of the devices are connected already") || !strings.Contains(got.err, "next: Give another --prefix") {
+		t.Errorf("exit code %d: %s", got.code, got.err)
+	}
+	got = call{args: words("simulate --devices 3 --force --duration 8s --quiet"), env: env}.run(t)
+	stop()
+	const fight = "Another program connects as the same devices"
+	if notes := <-first; strings.Count(notes, fight) != 1 || strings.Count(got.err, fight) != 1 || got.code != ExitOK {
+		t.Errorf("exit code %d: %s\nthe other: %s", got.code, got.err, notes)
 	}
 }

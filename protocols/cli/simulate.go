@@ -28,6 +28,9 @@ type simulateCmd struct {
 	Spread    time.Duration `help:"Time over which the devices start; 0 takes 4 ms each." default:"0s"`
 	Rate      float64       `help:"Messages per second of the whole fleet, instead of the behaviour's interval." default:"0"`
 	Quiet     bool          `help:"Print no status lines."`
+	Force     bool          `help:"Start although devices of the prefix are connected already."`
+	Clean     bool          `help:"Remove the identities that runs with this --prefix have made, instead of a run."`
+	Yes       bool          `short:"y" help:"Don't ask, with --clean."`
 	List      bool          `help:"List the built-in behaviours."`
 	Show      string        `help:"Print a behaviour." placeholder:"NAME"`
 }
@@ -45,6 +48,9 @@ func (c *simulateCmd) Run(a *app) error {
 		_, err = a.io.Out.Write(text)
 		return err
 	}
+	if c.Clean {
+		return c.clean(a)
+	}
 	b, err := c.behaviour()
 	if err != nil {
 		return err
@@ -55,6 +61,24 @@ func (c *simulateCmd) Run(a *app) error {
 	}
 	defer s.Close()
 	return c.simulate(a, s, b)
+}
+
+// clean removes what runs with the prefix have made.
+func (c *simulateCmd) clean(a *app) error {
+	if c.Prefix == "" {
+		return usage("--prefix is empty", "Leave it out, or give the one that the run had.")
+	}
+	s, err := a.service(c.HubFlags)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := a.confirm(c.Yes, "Delete the devices whose id begins with "+printable(c.Prefix)+" and whose tags say "+simulator.LoadTag+"?"); err != nil {
+		return err
+	}
+	ctx, stop := a.with(c.HubFlags)
+	defer stop()
+	return a.clean(ctx, s, c.Prefix, simulator.LoadTag)
 }
 
 func (c *simulateCmd) list(a *app) error {
@@ -137,7 +161,7 @@ func (c *simulateCmd) simulate(a *app, s *client.Service, b simulator.Behaviour)
 	if err != nil {
 		return &problem{exit: ExitConnect, what: "the devices cannot connect", why: err.Error(), next: "Start the hub with the listener of --transport."}
 	}
-	made, err := load.Prepare(ctx)
+	made, err := c.prepare(ctx, load)
 	if err != nil {
 		return err
 	}
@@ -148,7 +172,58 @@ func (c *simulateCmd) simulate(a *app, s *client.Service, b simulator.Behaviour)
 		a.note("  %d of them are %s.", len(cohorts[name]), printable(name))
 	}
 	c.watch(a, load)
-	return c.print(a, load.Report())
+	if err := c.print(a, load.Report()); err != nil {
+		return err
+	}
+	if !c.Quiet {
+		a.note("The identities stay for the next run; `muster simulate --clean%s` removes them.", c.otherPrefix())
+	}
+	return nil
+}
+
+// otherPrefix is the flag that names the run's devices; empty for the usual ones.
+func (c *simulateCmd) otherPrefix() string {
+	if c.Prefix == "sim-" {
+		return ""
+	}
+	return " --prefix " + shellWord(printable(c.Prefix))
+}
+
+// prepare makes the identities. Two runs with the same devices would take each
+// other's connections over for ever; one that was stopped a moment ago may still
+// be leaving, and is waited for.
+func (c *simulateCmd) prepare(ctx context.Context, load *simulator.Load) (made int, err error) {
+	made, err = load.Prepare(ctx)
+	others := func() bool { return load.Connected() > 0 && !c.Force }
+	for wait := demoLeaves; err == nil && others() && wait > 0; wait -= demoLook {
+		select {
+		case <-ctx.Done():
+			return made, ctx.Err()
+		case <-time.After(demoLook):
+		}
+		_, err = load.Prepare(ctx)
+	}
+	if err == nil && others() {
+		err = &problem{
+			exit: ExitConflict, what: fmt.Sprintf("%d of the devices are connected already", load.Connected()),
+			why: "two runs with the same ids would take each other's connections over", next: "Give another --prefix, stop the other `muster simulate`, or add --force.",
+		}
+	}
+	return made, err
+}
+
+// tellFight says once that another run has the same devices; it began at the
+// same moment, or with --force.
+func (c *simulateCmd) tellFight(a *app, load *simulator.Load, told *bool) {
+	if *told || load.Report().Reconnects == 0 {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(a.ctx), 2*time.Second)
+	defer stop()
+	if fought, err := load.Fought(ctx); err == nil && fought { // a hub that is away is told elsewhere
+		*told = true
+		a.note("Another program connects as the same devices, so that they lose their connections again and again: stop it, or give one of the two another --prefix.")
+	}
 }
 
 // collectAt is the growth of the heap in percent at which garbage is collected:
@@ -176,14 +251,17 @@ func (c *simulateCmd) watch(a *app, load *simulator.Load) {
 	})
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
+	told := false
 	for {
 		select {
 		case <-tick.C:
+			c.tellFight(a, load, &told)
 			if r := load.Report(); !c.Quiet {
 				a.note("  online %d of %d  messages %d  twin patches %d  methods %d  reconnects %d  unanswered %d",
 					r.Online, r.Devices, r.Messages, r.TwinPatches, r.Methods, r.Reconnects, r.Unknown)
 			}
 		case <-ctx.Done():
+			c.tellFight(a, load, &told)
 			return
 		}
 	}

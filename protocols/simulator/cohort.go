@@ -148,7 +148,7 @@ func (b *Behaviour) cohortsOf(n int, seed uint64) []*Cohort {
 // values has one after the other, each tag at a pace of its own, so that all
 // combinations come.
 func (b *Behaviour) tagsOf(i int, c *Cohort) (json.RawMessage, error) {
-	tags := map[string]any{"simulated": true}
+	tags := map[string]any{LoadTag: true}
 	pace := 1
 	for _, name := range slices.Sorted(maps.Keys(b.Tags)) {
 		values := b.Tags[name]

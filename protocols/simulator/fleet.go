@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -220,30 +221,40 @@ func (f *Fleet) Story() map[Trouble]int {
 	return m
 }
 
-// Clean removes the devices of a demo: those whose id begins with prefix and
-// whose twin carries the demo's tag. It returns how many.
-func Clean(ctx context.Context, s *client.Service, prefix string) (int, error) {
+// Tags of what a demo and a load made: Clean knows them by these.
+const (
+	DemoTag = "demo"
+	LoadTag = "simulated"
+)
+
+// Clean removes simulated devices: those whose id begins with prefix and whose
+// tag of this name is true. It returns how many, and tells before each step how
+// many are removed so far, of how many.
+func Clean(ctx context.Context, s *client.Service, prefix, tag string, tell func(removed, all int)) (int, error) {
 	var items []client.BulkItem
-	for i, err := range s.Devices(ctx, prefix) {
+	ask := client.QueryAsk{Query: "SELECT deviceId FROM devices WHERE tags." + tag + " = true", Limit: cleanPage}
+	for {
+		page, err := s.Query(ctx, ask)
 		if err != nil {
 			return 0, err
 		}
-		t, err := s.Twin(ctx, i.DeviceID, "")
-		if client.IsNotFound(err) {
-			continue
+		for _, raw := range page.Items {
+			var row struct{ DeviceID string }
+			if err := json.Unmarshal(raw, &row); err != nil {
+				return 0, fmt.Errorf("read the hub's row: %w", err)
+			}
+			if strings.HasPrefix(row.DeviceID, prefix) {
+				items = append(items, client.BulkItem{ID: row.DeviceID, ImportMode: "delete"})
+			}
 		}
-		if err != nil {
-			return 0, err
-		}
-		var tags struct {
-			Demo bool `json:"demo"`
-		}
-		if json.Unmarshal(t.Tags, &tags) == nil && tags.Demo {
-			items = append(items, client.BulkItem{ID: i.DeviceID, ImportMode: "delete"})
+		if ask.Cursor = page.Cursor; ask.Cursor == "" {
+			break
 		}
 	}
+	all := len(items)
 	removed := 0
 	for len(items) > 0 {
+		tell(removed, all)
 		n := min(len(items), client.MaxBulk)
 		r, err := s.Bulk(ctx, items[:n])
 		if err != nil {
@@ -259,6 +270,9 @@ func Clean(ctx context.Context, s *client.Service, prefix string) (int, error) {
 	}
 	return removed, nil
 }
+
+// cleanPage is how many ids one request asks for.
+const cleanPage = 500
 
 // wait pauses; false when ctx ended first.
 func wait(ctx context.Context, d time.Duration) bool {

@@ -180,13 +180,13 @@ func TestFleet(t *testing.T) {
 	if _, err := h.Service.CreateIdentity(ctx, client.Identity{DeviceID: "demo-not-ours"}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := simulator.Clean(ctx, h.Service, simulator.DefaultPrefix); err != nil || n != 5 {
+	if n, err := simulator.Clean(ctx, h.Service, simulator.DefaultPrefix, simulator.DemoTag, func(int, int) {}); err != nil || n != 5 {
 		t.Errorf("cleaned %d: %v", n, err)
 	}
 	if _, err := h.Service.Identity(ctx, "demo-not-ours", ""); err != nil {
 		t.Errorf("a device of the user is gone: %v", err)
 	}
-	if n, err := simulator.Clean(ctx, h.Service, simulator.DefaultPrefix); err != nil || n != 0 {
+	if n, err := simulator.Clean(ctx, h.Service, simulator.DefaultPrefix, simulator.DemoTag, func(int, int) {}); err != nil || n != 0 {
 		t.Errorf("cleaned again %d: %v", n, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +58,8 @@ type Load struct {
 	o       LoadOptions
 	run     string // in the ids of its messages
 	keys    map[string]auth.Secret
-	cohorts []*Cohort // of each device; nil for none
+	cohorts []*Cohort       // of each device; nil for none
+	online  map[string]bool // before the load; by device
 	started time.Time
 	marks   int64 // asked for
 	uploads *client.Uploads
@@ -147,7 +149,7 @@ func (l *Load) Prepare(ctx context.Context) (int, error) {
 }
 
 func (l *Load) readKeys(ctx context.Context) error {
-	l.keys = make(map[string]auth.Secret, l.o.Devices)
+	l.keys, l.online = make(map[string]auth.Secret, l.o.Devices), map[string]bool{}
 	for i, err := range l.o.Service.Devices(ctx, l.o.Prefix) {
 		if err != nil {
 			return fmt.Errorf("list the identities: %w", err)
@@ -157,8 +159,54 @@ func (l *Load) readKeys(ctx context.Context) error {
 			key = auth.Secret(i.Authentication.SymmetricKey.Primary)
 		}
 		l.keys[i.DeviceID] = key
+		if i.ConnectionState == "Connected" {
+			l.online[i.DeviceID] = true
+		}
 	}
 	return nil
+}
+
+// Connected returns how many of the load's devices were connected at the last
+// Prepare: another load runs, as it seems.
+func (l *Load) Connected() (n int) {
+	for i := range l.o.Devices {
+		if l.online[l.id(i)] {
+			n++
+		}
+	}
+	return n
+}
+
+const (
+	foughtLooked = 5 // devices that stand for all
+	foughtEnds   = 2 // taken over so often, and nobody else's connection is meant
+)
+
+// Fought reports whether connections of the load's devices are taken over again
+// and again, as two loads do to each other that have the same devices.
+func (l *Load) Fought(ctx context.Context) (bool, error) {
+	l.mu.Lock()
+	devices := l.devices[:min(len(l.devices), foughtLooked)]
+	l.mu.Unlock()
+	fought := 0
+	for _, d := range devices {
+		ends := 0
+		for e, err := range l.o.Service.Connections(ctx, d.id, "") {
+			if err != nil {
+				return false, err
+			}
+			if ends == foughtEnds || e.Ended.Before(l.started) {
+				break
+			}
+			if strings.Contains(e.Reason, "took over") {
+				ends++
+			}
+		}
+		if ends == foughtEnds {
+			fought++
+		}
+	}
+	return 2*fought > len(devices), nil
 }
 
 // Run keeps all devices going until ctx ends; it returns when all have stopped.

@@ -96,7 +96,7 @@ func troubleOf(i, n int) Trouble {
 // desired properties.
 func (p *profile) identity() (client.BulkItem, error) {
 	tags, err := json.Marshal(map[string]any{
-		"demo":     true,
+		DemoTag:    true,
 		"site":     p.site.name,
 		"country":  p.site.country,
 		"kind":     p.kind,
