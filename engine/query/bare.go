@@ -26,6 +26,7 @@ func ParsePredicate(text string) (*Predicate, error) {
 }
 
 func parseBare(b bare) (*Predicate, error) {
+	b.faults.bare = true
 	e := b.parse()
 	if err := b.failure(); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -23,9 +24,11 @@ func (e *Error) Error() string {
 }
 
 // Caret returns the part of the text around the error, and a line below it with
-// a caret under its place.
+// a caret under its place. Dots stand for text that is left out, so that nobody
+// takes what is left for what was asked.
 func (e *Error) Caret() string {
 	const around = 40
+	dots := []rune("...")
 	text := []rune(strings.Map(func(r rune) rune {
 		if r < ' ' {
 			return ' '
@@ -34,5 +37,12 @@ func (e *Error) Caret() string {
 	}, e.Text))
 	at := min(e.Column()-1, len(text))
 	from, to := max(0, at-around), min(len(text), at+around)
-	return string(text[from:to]) + "\n" + strings.Repeat(" ", at-from) + "^"
+	part := slices.Clone(text[from:to])
+	if from > 0 {
+		copy(part, dots)
+	}
+	if to < len(text) {
+		copy(part[len(part)-len(dots):], dots)
+	}
+	return string(part) + "\n" + strings.Repeat(" ", at-from) + "^"
 }

@@ -13,6 +13,7 @@ import (
 type faults struct {
 	text   string
 	strict bool
+	bare   bool // a predicate, in which durations stand in quotes
 	err    *Error
 	steps  int // that the patterns so far take for a character
 }

@@ -223,6 +223,24 @@ func TestStrictClauses(t *testing.T) {
 	checkError(t, "SELECT tags.a FROM devices GROUP BY tags.a ‸WHERE x", `"WHERE"`, "each clause once and in its order: WHERE, GROUP BY", func(text string) error { _, err := Parse(text, Options{Strict: true}); return err })
 }
 
+// TestCaretOfLongText: what is left out of a long text is seen to be, and the caret
+// stands where it would.
+func TestCaretOfLongText(t *testing.T) {
+	t.Parallel()
+	before, after := strings.Repeat("é", 60), strings.Repeat("z", 60)
+	for _, c := range []struct{ before, after, want string }{
+		{"", "", "x\n^"},
+		{before[:40*2], after[:39], before[:40*2] + "x" + after[:39] + "\n" + strings.Repeat(" ", 40) + "^"},
+		{before, after, "..." + before[:37*2] + "x" + after[:36] + "...\n" + strings.Repeat(" ", 40) + "^"},
+		{before, "", "..." + before[:37*2] + "x\n" + strings.Repeat(" ", 40) + "^"},
+	} {
+		e := &Error{Text: c.before + "x" + c.after, At: len(c.before)}
+		if got := e.Caret(); got != c.want {
+			t.Errorf("got\n%s\nwant\n%s", got, c.want)
+		}
+	}
+}
+
 // TestTextLength bounds what is read, and what the error holds on to.
 func TestTextLength(t *testing.T) {
 	t.Parallel()
@@ -281,7 +299,7 @@ func TestBareErrors(t *testing.T) {
 		{"tags.a matches ‸\"(\"", "a regular expression that can't be used", "RE2's syntax: error parsing regexp: missing closing ): `(`"},
 		{"tags.a in [1, ‸tags.b]", "what is no constant", "a constant: a number, a string, true, false or nil"},
 		{"tags.a in ‸5", "what is no list", "a list, as in [1, 2], or the path of an array"},
-		{"‸now() == 5", "now()", "it in a comparison with <, <=, > or >= and a path on the other side, as in lastActivityTime < now() - 15m"},
+		{"‸now() == 5", "now()", `it in a comparison with <, <=, > or >= and a path on the other side, as in lastActivityTime < now() - "15m"`},
 		{"lastActivityTime < now() - ‸5", "what is no duration", durationExpected + `, in quotes: now() - "15m"`},
 		{"lastActivityTime < now() - ‸\"5x\"", `the string "5x"`, durationExpected},
 		{"tags.a == ‸b\"x\"", "a string of bytes", "a string without the b before its quote"},

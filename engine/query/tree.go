@@ -173,7 +173,11 @@ func (f *faults) check(e expr) {
 		}
 	case *call:
 		if e.name == nowName {
-			f.fail(e.offset(), "now()", "it in a comparison with <, <=, > or >= and a path on the other side, as in lastActivityTime < now() - 15m")
+			before := "15m"
+			if f.bare {
+				before = `"15m"`
+			}
+			f.fail(e.offset(), "now()", "it in a comparison with <, <=, > or >= and a path on the other side, as in lastActivityTime < now() - "+before)
 			return
 		}
 		for _, a := range e.args {
