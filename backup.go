@@ -33,7 +33,13 @@ func summary(file string, i storage.BackupInfo) cli.BackupSummary {
 
 // backupPlan is the schedule that the flags ask for.
 func backupPlan(f cli.ServeFlags) engine.BackupPlan {
-	p := engine.BackupPlan{Dir: f.BackupDir, Every: f.BackupEvery, At: f.BackupAt, Keep: f.BackupKeep}
+	p := engine.BackupPlan{Dir: f.BackupDir, At: f.BackupAt}
+	if f.BackupEvery != nil {
+		p.Every = *f.BackupEvery
+	}
+	if f.BackupKeep != nil {
+		p.Keep = *f.BackupKeep
+	}
 	if f.BackupPassphrase != "" {
 		p.Passphrase = func() ([]byte, error) { return cli.Passphrase(f.BackupPassphrase) }
 	}

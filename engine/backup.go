@@ -99,6 +99,7 @@ type backups struct {
 	last    *BackupRun // made in this epoch
 	bad     *BackupRun // failed, newer than last
 	inRow   int        // failures since last
+	lost    bool       // last was not in the directory at the start: it was made elsewhere, or is gone
 }
 
 // begin takes the place of the one backup.

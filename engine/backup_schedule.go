@@ -90,10 +90,11 @@ func (p BackupPlan) next(last time.Time) time.Time {
 
 // due is when the next backup is to begin; the caller holds mu. The first one
 // is due at once: then there is one from the first day on, and a directory
-// that does not work shows while somebody looks.
+// that does not work shows while somebody looks. So is one that is to take the
+// place of a last one that the directory does not hold.
 func (b *backups) due(now time.Time) time.Time {
 	due := now
-	if b.last != nil {
+	if b.last != nil && !b.lost {
 		due = b.plan.next(b.last.Started)
 		if b.last.Started.After(now) { // the clock was set back
 			due = b.plan.next(now)
@@ -154,7 +155,7 @@ func (b *backups) note(run BackupRun) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if run.Error == "" {
-		b.last, b.bad, b.inRow = &run, nil, 0
+		b.last, b.bad, b.inRow, b.lost = &run, nil, 0, false
 		return
 	}
 	b.bad = &run
@@ -167,6 +168,9 @@ func (h *Hub) runBackups(ctx context.Context) {
 	if err := h.adoptBackup(ctx); err != nil && ctx.Err() == nil {
 		h.log.Warn("the directory of backups can't be read", slog.String("dir", b.plan.Dir), slog.Any("error", err))
 	}
+	b.mu.Lock()
+	b.lost = b.last != nil && !h.holdsBackup(b.last.File)
+	b.mu.Unlock()
 	for ctx.Err() == nil {
 		now := time.Now()
 		b.mu.Lock()
@@ -359,10 +363,18 @@ func (h *Hub) recordBackup(ctx context.Context, run BackupRun) error {
 	})
 }
 
+// holdsBackup reports whether the directory of backups has the file. Only one
+// that is surely missing counts as that.
+func (h *Hub) holdsBackup(file string) bool {
+	_, err := os.Lstat(h.backupPath(file))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // doctorBackup looks at whether there is a backup that can be relied on.
 func (h *Hub) doctorBackup(now time.Time) Finding {
 	s := h.backupState(now)
 	f := Finding{Check: "backup", Level: "ok"}
+	unusable := storage.CheckBackupDir(s.Plan.Dir)
 	switch {
 	case s.Plan.Dir == "":
 		return Finding{"backup", "warn", "no backups are made by schedule", "start the hub with --backup-dir DIR, on another disk; `muster backup create FILE` makes one now"}
@@ -372,12 +384,20 @@ func (h *Hub) doctorBackup(now time.Time) Finding {
 		return f
 	case s.Last == nil && s.Running != nil:
 		f.Text = "the first backup is being made"
+	case unusable != nil:
+		f.Level, f.Next = "fail", "give the directory to the hub's user, or mount its disk for writing; `muster backup run` tries it"
+		f.Text = fmt.Sprintf("the next backup will fail: %v", unusable)
+		return f
 	case s.Last == nil:
 		f.Level, f.Text, f.Next = "warn", "no backup has been made yet", "`muster backup run` makes one now"
 		return f
 	case now.Sub(s.Next) > max(s.Plan.Every/4, time.Hour) && s.Running == nil:
 		f.Level, f.Next = "fail", "look at the hub's log; `muster backup run` makes one now"
 		f.Text = fmt.Sprintf("a backup is overdue since %s; the last one is of %s", s.Next.Format(time.RFC3339), s.Last.Started.Format(time.RFC3339))
+		return f
+	case !h.holdsBackup(s.Last.File) && s.Running == nil:
+		f.Level, f.Next = "warn", "`muster backup run` makes one now"
+		f.Text = fmt.Sprintf("the last backup, %s of %s, is not in %s", s.Last.File, s.Last.Started.Format(time.RFC3339), s.Plan.Dir)
 		return f
 	default:
 		f.Text = fmt.Sprintf("the last one is of %s, up to change %d, and was read back; the next is due %s", s.Last.Started.Format(time.RFC3339), s.Last.Sequence, s.Next.UTC().Format(time.RFC3339))

@@ -247,6 +247,50 @@ func TestBackupBetweenNameAndRecord(t *testing.T) {
 	})
 }
 
+// TestBackupInAnotherDirectory: what was made elsewhere doesn't count for a
+// directory that is new, and doctor looks whether the last one is still there,
+// and whether there can be a next one.
+func TestBackupInAnotherDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, first, second := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "other")
+		_, stop := scheduled(t, data, engine.BackupPlan{Dir: first})
+		time.Sleep(5 * time.Second)
+		stop()
+		h, stop := scheduled(t, data, engine.BackupPlan{Dir: second})
+		time.Sleep(5 * time.Second)
+		if one, two := backupFiles(t, first), backupFiles(t, second); len(one) != 1 || len(two) != 1 {
+			t.Fatalf("files %v and %v, want one in each", one, two)
+		}
+		if s := backupState(t, h); s.Next.Sub(s.Last.Started) != 24*time.Hour {
+			t.Errorf("the next is due %s, the last one is of %s", s.Next, s.Last.Started)
+		}
+		stop()
+		h, stop = scheduled(t, data, engine.BackupPlan{Dir: second})
+		defer stop()
+		time.Sleep(5 * time.Second)
+		names := backupFiles(t, second)
+		if len(names) != 1 {
+			t.Fatalf("made again at a restart: %v", names)
+		}
+
+		if err := os.Remove(filepath.Join(second, names[0])); err != nil {
+			t.Fatal(err)
+		}
+		if f := backupFinding(t, h); f.Level != "warn" || !strings.Contains(f.Text, names[0]+" of ") || !strings.Contains(f.Text, "is not in "+second) || f.Next == "" {
+			t.Errorf("doctor of one that is gone: %+v", f)
+		}
+		if err := os.Remove(second); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(second, nil, 0o600); err != nil { // nobody may enter it, root neither
+			t.Fatal(err)
+		}
+		if f := backupFinding(t, h); f.Level != "fail" || !strings.Contains(f.Text, "the next backup will fail: write to "+second) || f.Next == "" {
+			t.Errorf("doctor of a directory that takes nothing: %+v", f)
+		}
+	})
+}
+
 // TestBackupDirectoryThatIsAway: the hub starts and serves, and says what is wrong.
 func TestBackupDirectoryThatIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

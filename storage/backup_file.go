@@ -234,6 +234,17 @@ func SameFileSystem(a, b string) (bool, error) {
 	return x.Dev == y.Dev, nil
 }
 
+// CheckBackupDir tells why no backup could be begun in a directory that is there, without writing to
+// it; nil for one that is not there, which the first backup makes. What else ails a disk shows only at
+// a write.
+func CheckBackupDir(dir string) error {
+	err := unix.Access(dir, unix.W_OK|unix.X_OK)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return &os.PathError{Op: "write to", Path: dir, Err: err}
+}
+
 // A directory of backups holds files that BackupName named. Other files in it are nobody's business.
 const (
 	backupPrefix = "muster-"

@@ -87,6 +87,9 @@ func TestUsage(t *testing.T) {
 		{"serve --https 8443 --print-config", ExitUsage, "HOST:PORT"},
 		{"serve --memory lots --print-config", ExitUsage, "2GiB"},
 		{"serve --cert c.pem --print-config", ExitUsage, "both or neither"},
+		{"serve --backup-dir d --backup-keep 0 --print-config", ExitUsage, "1 or more"},
+		{"serve --backup-dir d --backup-every 0s --print-config", ExitUsage, "such as 24h"},
+		{"serve --backup-keep 3 --print-config", ExitUsage, "expected --backup-dir"},
 		{"serve --config none.yaml", ExitUsage, "none.yaml"},
 		{"help devise", ExitUsage, "muster device"},
 		{"completion tcsh", ExitUsage, "bash"},
@@ -142,7 +145,7 @@ func TestEmptyArguments(t *testing.T) {
 func TestPrecedence(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	if err := os.WriteFile("muster.yaml", []byte("data: from-file\nlog-level: warn\nhost: [a.example, b.example]\ndrain: 3s\nlimits: azure\nmemory: 1GiB\nquiet: true\nhttps: ':443'\n"), 0o600); err != nil {
+	if err := os.WriteFile("muster.yaml", []byte("data: from-file\nlog-level: warn\nhost: [a.example, b.example]\ndrain: 3s\nlimits: azure\nmemory: 1GiB\nquiet: true\nhttps: ':443'\nbackup-dir: d\nbackup-keep: 3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	env := map[string]string{"MUSTER_DATA": "from-env", "MUSTER_LOG_LEVEL": "error", "MUSTER_MQTTS": ":8883, :8884"}
@@ -156,7 +159,7 @@ func TestPrecedence(t *testing.T) {
 		`host: ["a.example", "b.example"]`, "# file muster.yaml",
 		`mqtts: [":8883", ":8884"]`, "# environment MUSTER_MQTTS",
 		`https: [":443"]`, "drain: 3s", `limits: "azure"`, "memory: 1GiB", "quiet: true",
-		`log-format: "text"`, "# default",
+		`log-format: "text"`, "# default", "backup-keep: 3", "# backup-every:",
 	} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("the settings lack %q:\n%s", want, got.out)

@@ -49,7 +49,12 @@ func (a *app) printConfig(f ServeFlags) error {
 		if origin == "" {
 			origin = "default"
 		}
-		line := name + ": " + yamlValue(v.Field(i).Interface())
+		field, line := v.Field(i), "# "+name+":" // absent, which no value says
+		if field.Kind() != reflect.Pointer {
+			line = name + ": " + yamlValue(field.Interface())
+		} else if !field.IsNil() {
+			line = name + ": " + yamlValue(field.Elem().Interface())
+		}
 		lines = append(lines, [2]string{line, origin})
 		wide = max(wide, displayWidth(line))
 	}

@@ -19,34 +19,34 @@ import (
 // flags, environment and config file. The zero value is not useful: the
 // parser fills the defaults.
 type ServeFlags struct {
-	Data             string        `help:"Data directory; made when it is absent." default:"./muster-data" placeholder:"DIR" group:"Store"`
-	Memory           Bytes         `help:"Memory the hub may use, such as 2GiB; 0 takes 70 % of the machine's or the cgroup's." default:"0" placeholder:"SIZE" group:"Store"`
-	Reserve          Bytes         `help:"Free disk space below which changes are refused; 0 computes it." default:"0" placeholder:"SIZE" group:"Store"`
-	MasterKeyFile    string        `help:"File with the key that seals secrets; default DATA/master.key, made at first start." placeholder:"FILE" group:"Store"`
-	Host             []string      `help:"Name of the hub, repeatable: the first is printed, all are in the certificate and accepted in tokens." default:"localhost" sep:"none" placeholder:"NAME" group:"Network"`
-	HTTPS            []string      `name:"https" help:"Address for REST, status page and WebSocket, repeatable." default:"127.0.0.1:8443" sep:"none" placeholder:"ADDR" group:"Network"`
-	MQTTS            []string      `name:"mqtts" help:"Address for MQTT over TLS, repeatable." default:"127.0.0.1:8883" sep:"none" placeholder:"ADDR" group:"Network"`
-	HTTP             []string      `name:"http" help:"Plain HTTP address for loopback or behind a proxy, repeatable; none by default." sep:"none" placeholder:"ADDR" group:"Network"`
-	Cert             string        `help:"Certificate chain file (PEM); reloaded on change." placeholder:"FILE" group:"TLS"`
-	Key              string        `help:"Private key file (PEM) for --cert." placeholder:"FILE" group:"TLS"`
-	ACMEEmail        string        `name:"acme-email" help:"Contact for an ACME account." placeholder:"EMAIL" group:"TLS"`
-	ACMEDirectory    string        `name:"acme-directory" help:"Directory of another ACME authority than Let's Encrypt." placeholder:"URL" group:"TLS"`
-	ACMEHost         []string      `name:"acme-host" help:"Name to get a certificate for by ACME, repeatable; needs an --https address that the Internet reaches on 443." sep:"none" placeholder:"NAME" group:"TLS"`
-	WebhookAllow     []string      `help:"Address, prefix or host name that webhooks and patterns may reach although it is private, repeatable." sep:"none" placeholder:"PREFIX" group:"Network"`
-	WebhookCA        string        `name:"webhook-ca" help:"File with CA certificates (PEM) that webhooks and patterns trust besides the system's." placeholder:"FILE" group:"Network"`
-	BackupDir        string        `help:"Directory for backups that the hub makes by itself, best on another disk; none by default." placeholder:"DIR" group:"Backup"`
-	BackupEvery      time.Duration `help:"How long after a backup the next one begins; 24h when absent." placeholder:"DURATION" group:"Backup"`
-	BackupAt         string        `help:"Instead make them daily at this time of day, such as 03:30, in the machine's zone." placeholder:"HH:MM" group:"Backup"`
-	BackupKeep       int           `help:"How many backups stay; older ones go once a newer one was read back; 7 when absent." placeholder:"N" group:"Backup"`
-	BackupPassphrase string        `name:"backup-passphrase-file" help:"Include the master key in them, encrypted with the passphrase in this file." placeholder:"FILE" group:"Backup"`
-	FileNotes        bool          `name:"file-notifications" help:"Keep a notification for applications of each file that a device uploads." group:"Operation"`
-	Workers          int           `help:"Processes that run patterns, 1 to 64; 0 takes two, or one on a machine with one processor. Each may take 64 MiB." default:"0" placeholder:"N" group:"Operation"`
-	Limits           string        `help:"Limits profile: default, or azure for IoT Hub's quotas." enum:"default,azure" default:"default" group:"Operation"`
-	Drain            time.Duration `help:"How long sessions get to leave at shutdown." default:"10s" group:"Operation"`
-	MetricsToken     string        `name:"metrics-token-file" help:"File with the bearer token that /metrics asks of callers beyond loopback." placeholder:"FILE" group:"Operation"`
-	LogLevel         string        `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" group:"Operation"`
-	LogFormat        string        `help:"Log format: text or json. Without a terminal the line that says ready is JSON in either." enum:"text,json" default:"text" group:"Operation"`
-	Quiet            bool          `help:"Print no banner." group:"Operation"`
+	Data             string         `help:"Data directory; made when it is absent." default:"./muster-data" placeholder:"DIR" group:"Store"`
+	Memory           Bytes          `help:"Memory the hub may use, such as 2GiB; 0 takes 70 % of the machine's or the cgroup's." default:"0" placeholder:"SIZE" group:"Store"`
+	Reserve          Bytes          `help:"Free disk space below which changes are refused; 0 computes it." default:"0" placeholder:"SIZE" group:"Store"`
+	MasterKeyFile    string         `help:"File with the key that seals secrets; default DATA/master.key, made at first start." placeholder:"FILE" group:"Store"`
+	Host             []string       `help:"Name of the hub, repeatable: the first is printed, all are in the certificate and accepted in tokens." default:"localhost" sep:"none" placeholder:"NAME" group:"Network"`
+	HTTPS            []string       `name:"https" help:"Address for REST, status page and WebSocket, repeatable." default:"127.0.0.1:8443" sep:"none" placeholder:"ADDR" group:"Network"`
+	MQTTS            []string       `name:"mqtts" help:"Address for MQTT over TLS, repeatable." default:"127.0.0.1:8883" sep:"none" placeholder:"ADDR" group:"Network"`
+	HTTP             []string       `name:"http" help:"Plain HTTP address for loopback or behind a proxy, repeatable; none by default." sep:"none" placeholder:"ADDR" group:"Network"`
+	Cert             string         `help:"Certificate chain file (PEM); reloaded on change." placeholder:"FILE" group:"TLS"`
+	Key              string         `help:"Private key file (PEM) for --cert." placeholder:"FILE" group:"TLS"`
+	ACMEEmail        string         `name:"acme-email" help:"Contact for an ACME account." placeholder:"EMAIL" group:"TLS"`
+	ACMEDirectory    string         `name:"acme-directory" help:"Directory of another ACME authority than Let's Encrypt." placeholder:"URL" group:"TLS"`
+	ACMEHost         []string       `name:"acme-host" help:"Name to get a certificate for by ACME, repeatable; needs an --https address that the Internet reaches on 443." sep:"none" placeholder:"NAME" group:"TLS"`
+	WebhookAllow     []string       `help:"Address, prefix or host name that webhooks and patterns may reach although it is private, repeatable." sep:"none" placeholder:"PREFIX" group:"Network"`
+	WebhookCA        string         `name:"webhook-ca" help:"File with CA certificates (PEM) that webhooks and patterns trust besides the system's." placeholder:"FILE" group:"Network"`
+	BackupDir        string         `help:"Directory for backups that the hub makes by itself, best on another disk; none by default." placeholder:"DIR" group:"Backup"`
+	BackupEvery      *time.Duration `help:"How long after a backup the next one begins; 24h when absent." placeholder:"DURATION" group:"Backup"`
+	BackupAt         string         `help:"Instead make them daily at this time of day, such as 03:30, in the machine's zone." placeholder:"HH:MM" group:"Backup"`
+	BackupKeep       *int           `help:"How many backups stay; older ones go once a newer one was read back; 7 when absent." placeholder:"N" group:"Backup"`
+	BackupPassphrase string         `name:"backup-passphrase-file" help:"Include the master key in them, encrypted with the passphrase in this file." placeholder:"FILE" group:"Backup"`
+	FileNotes        bool           `name:"file-notifications" help:"Keep a notification for applications of each file that a device uploads." group:"Operation"`
+	Workers          int            `help:"Processes that run patterns, 1 to 64; 0 takes two, or one on a machine with one processor. Each may take 64 MiB." default:"0" placeholder:"N" group:"Operation"`
+	Limits           string         `help:"Limits profile: default, or azure for IoT Hub's quotas." enum:"default,azure" default:"default" group:"Operation"`
+	Drain            time.Duration  `help:"How long sessions get to leave at shutdown." default:"10s" group:"Operation"`
+	MetricsToken     string         `name:"metrics-token-file" help:"File with the bearer token that /metrics asks of callers beyond loopback." placeholder:"FILE" group:"Operation"`
+	LogLevel         string         `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" group:"Operation"`
+	LogFormat        string         `help:"Log format: text or json. Without a terminal the line that says ready is JSON in either." enum:"text,json" default:"text" group:"Operation"`
+	Quiet            bool           `help:"Print no banner." group:"Operation"`
 }
 
 const workersMost = 64 // processes that run patterns
@@ -83,11 +83,15 @@ func (f *ServeFlags) Validate() error {
 	if f.Drain < 0 {
 		return fmt.Errorf("--drain is %s, expected 0 or more", f.Drain)
 	}
-	if f.BackupDir == "" && (f.BackupEvery != 0 || f.BackupAt != "" || f.BackupKeep != 0 || f.BackupPassphrase != "") {
+	if f.BackupDir == "" && (f.BackupEvery != nil || f.BackupAt != "" || f.BackupKeep != nil || f.BackupPassphrase != "") {
 		return fmt.Errorf("backups are described but have no directory; expected --backup-dir")
 	}
-	if f.BackupEvery < 0 || f.BackupKeep < 0 {
-		return fmt.Errorf("--backup-every and --backup-keep must not be negative")
+	// Absent is the default; a 0 that is written is meant, and nothing that the hub does fits it.
+	if f.BackupEvery != nil && *f.BackupEvery <= 0 {
+		return fmt.Errorf("--backup-every is %s, expected how long after a backup the next one begins, such as 24h; without --backup-dir none is made", *f.BackupEvery)
+	}
+	if f.BackupKeep != nil && *f.BackupKeep <= 0 {
+		return fmt.Errorf("--backup-keep is %d, expected how many backups stay, 1 or more", *f.BackupKeep)
 	}
 	if f.BackupAt != "" {
 		if _, err := time.Parse("15:04", f.BackupAt); err != nil {
