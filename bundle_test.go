@@ -176,7 +176,7 @@ func TestBundleHoldsNoSecret(t *testing.T) {
 	parts := readBundle(t, file)
 	for name, holds := range map[string]string{
 		"doctor.json": `"open files"`, "version.json": "GOOS", "hub.json": "listeners", "status.json": "twin.desired", "metrics.txt": "muster_ready 1",
-		"config.json": "MetricsToken", "log.txt": "level=", "goroutines.txt": "goroutine ", "heap.pprof": "", "files.txt": "master.key", "connections.json": "[",
+		"config.json": `"metrics-token-file":"[redacted]"`, "log.txt": "level=", "goroutines.txt": "goroutine ", "heap.pprof": "", "files.txt": "master.key", "connections.json": "[",
 	} {
 		if part, ok := parts[name]; !ok || !bytes.Contains(part, []byte(holds)) {
 			t.Errorf("%s lacks %q: %.200s", name, holds, part)

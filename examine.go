@@ -35,7 +35,7 @@ func insideHandlers(f cli.ServeFlags, listeners []protocols.Listener, log http.H
 	}
 	return map[string]http.Handler{
 		"log":      log,
-		"config":   answer(func(context.Context) any { return f }),
+		"config":   answer(func(context.Context) any { return f.Settings() }),
 		"findings": answer(func(ctx context.Context) any { return examineHub(ctx, f, listeners) }),
 	}
 }

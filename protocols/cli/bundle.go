@@ -107,14 +107,25 @@ func (b *bundle) learn(ctx context.Context, s *client.Service, h HubFlags) {
 			b.clean.learn([]byte(p.SecondaryKey))
 		}
 	}
-	var config struct{ MetricsToken, MasterKeyFile, Key, BackupPassphrase string }
-	if h.Hub == "" && s.Do(ctx, client.Request{Method: http.MethodGet, Path: "/debug/config"}, &config) == nil {
-		for _, file := range []string{config.MetricsToken, config.MasterKeyFile, config.Key, config.BackupPassphrase} {
-			if file != "" {
-				b.clean.learnFile(file)
-			}
+	if h.Hub != "" {
+		return
+	}
+	config := hubSettings(ctx, s)
+	for _, flag := range []string{"metrics-token-file", "master-key-file", "key", "backup-passphrase-file"} {
+		if file, ok := config[flag].(string); ok && file != "" {
+			b.clean.learnFile(file)
 		}
 	}
+}
+
+// hubSettings are the settings that the hub on this machine runs with, by flag;
+// nil when it does not tell.
+func hubSettings(ctx context.Context, s *client.Service) map[string]any {
+	var config map[string]any
+	if err := s.Do(ctx, client.Request{Method: http.MethodGet, Path: "/debug/config"}, &config); err != nil {
+		return nil
+	}
+	return config
 }
 
 func (b *bundle) version() any {

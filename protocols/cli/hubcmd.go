@@ -66,6 +66,31 @@ func (a *app) printConfig(f ServeFlags) error {
 	return err
 }
 
+// Settings are the flags by name, with values in the form that flags take; nil
+// stands for one that is absent.
+func (f *ServeFlags) Settings() map[string]any {
+	v := reflect.ValueOf(f).Elem()
+	list := map[string]any{}
+	for i := range v.NumField() {
+		field := v.Field(i)
+		if field.Kind() == reflect.Pointer {
+			if field.IsNil() {
+				list[fieldFlag(v.Type().Field(i))] = nil
+				continue
+			}
+			field = field.Elem()
+		}
+		value := field.Interface()
+		if text, ok := value.(fmt.Stringer); ok {
+			value = text.String()
+		} else if field.Kind() == reflect.Slice && field.IsNil() {
+			value = []string{}
+		}
+		list[fieldFlag(v.Type().Field(i))] = value
+	}
+	return list
+}
+
 func yamlValue(v any) string {
 	switch v := v.(type) {
 	case []string:

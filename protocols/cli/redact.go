@@ -35,7 +35,7 @@ func newRedactor() *redactor {
 		p(`(?i)(SharedAccessKey|SharedAccessKeyValue)(=|%3D)[^;&\s"'\\]+`, "${1}${2}"+redacted),
 		p(`(?i)\b(sig|signature|password|passwd|passphrase|secret|token|access_token|api_?key)(=|%3D)[^&;\s"'\\]+`, "${1}${2}"+redacted),
 		p(`(?i)\b(bearer|basic)(\s+|%20|\+)[A-Za-z0-9+/=._~%-]{6,}`, "${1}${2}"+redacted),
-		p(`(?i)("[a-z_-]*(?:primaryKey|secondaryKey|sharedAccessKey|password|passphrase|secret|token|authorization|credential|privateKey|apiKey)[a-z_-]*"\s*:\s*)"(?:[^"\\]|\\.)*"`, "${1}\""+redacted+"\""),
+		p(`(?i)("[a-z_-]*(?:primaryKey|secondaryKey|sharedAccessKey|password|passphrase|secret|token|authorization|credential|privateKey|apiKey)[a-z_-]*"\s*:\s*)"(?:[^"\\]|\\.)+"`, "${1}\""+redacted+"\""),
 		p(`([a-z][a-z0-9+.-]*://)[^/\s@"'\\]+@`, "${1}"+redacted+"@"),
 		p(`whsec_[A-Za-z0-9+/=_-]+`, redacted),
 		// Keys of devices and policies are base64 of 32 or 64 bytes.

@@ -22,6 +22,7 @@ func TestRedact(t *testing.T) {
 		{`Authorization: Basic dXNlcjpwYXNz`, "dXNlcjpwYXNz", "Basic"},
 		{`{"symmetricKey":{"primaryKey":"short","secondaryKey":"also \"short"},"etag":"x"}`, "short", `"etag":"x"`},
 		{`{"webhookSecret": "abc", "secretFile":"/etc/x", "name":"n"}`, "abc", `"name":"n"`},
+		{`{"metrics-token-file":"/etc/x","backup-passphrase-file":""}`, "/etc/x", `"backup-passphrase-file":""`},
 		{`dial https://user:pa55word@example.net/path`, "pa55word", "example.net/path"},
 		{`post https://example.net/in?token=abcdef&x=1`, "abcdef", "x=1"},
 		{`whsec_AJW2mLOxhUf8oNR1jS4SaWCrK71TJZuWigB6qRQb1l8= is the secret`, "AJW2mLOx", "is the secret"},
