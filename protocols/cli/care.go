@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/muster-hub/muster/protocols/client"
@@ -179,6 +180,9 @@ func (a *app) printFindings(o OutputFlags, list []Finding) error {
 	for _, f := range list {
 		text := f.Text
 		if f.Next != "" && f.Level != "ok" && o.Output == "table" {
+			if !strings.ContainsAny(text[max(len(text)-1, 0):], ".!?") { // texts of errors have no end
+				text += "."
+			}
 			text += " Next: " + f.Next
 		}
 		sh.add(f, f.Level, f.Check, text)

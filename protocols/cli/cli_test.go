@@ -243,7 +243,7 @@ func TestHooks(t *testing.T) {
 			return Report{OK: true, Findings: []Finding{{"journal", "warn", "cut 12 bytes.", ""}}}, nil
 		},
 		CheckConfig: func(context.Context, ServeFlags, IO) ([]Finding, error) {
-			return []Finding{{"cert", "fail", "no such file.", "Check --cert."}}, nil
+			return []Finding{{"cert", "fail", "no such file.", "Check --cert."}, {"key", "warn", "open k.pem: no such file", "Check --key."}}, nil
 		},
 		DoctorOffline: func(context.Context, StoreFlags, IO) ([]Finding, error) {
 			return []Finding{{"disk", "ok", "enough space.", ""}}, nil
@@ -263,7 +263,8 @@ func TestHooks(t *testing.T) {
 		{"verify --data bad", ExitFailed, "damaged"},
 		{"repair", ExitUsage, "--yes"},
 		{"repair --yes", ExitOK, "cut 12 bytes."},
-		{"check-config", ExitUsage, "Check --cert."},
+		{"check-config", ExitUsage, "no such file. Next: Check --cert."},
+		{"check-config", ExitUsage, "open k.pem: no such file. Next: Check --key."},
 		{"doctor", ExitOK, "enough space."},
 		{"version", ExitOK, "Muster 1.2.3"},
 	} {
