@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +28,7 @@ import (
 // are made by the command, since a unit's sandbox hides some of it.
 
 // insideHandlers are served below /debug/ on the unix socket.
-func insideHandlers(f cli.ServeFlags, listeners []protocols.Listener, log http.Handler) map[string]http.Handler {
+func insideHandlers(f cli.ServeFlags, s *protocols.Server, log http.Handler) map[string]http.Handler {
 	answer := func(v func(ctx context.Context) any) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
@@ -36,18 +38,51 @@ func insideHandlers(f cli.ServeFlags, listeners []protocols.Listener, log http.H
 	return map[string]http.Handler{
 		"log":      log,
 		"config":   answer(func(context.Context) any { return f.Settings() }),
-		"findings": answer(func(ctx context.Context) any { return examineHub(ctx, f, listeners) }),
+		"findings": answer(func(ctx context.Context) any { return examineHub(ctx, f, s.Listeners(), s.CertificateTroubles()) }),
 	}
 }
 
-// examineHub looks at the process and its settings.
-func examineHub(ctx context.Context, f cli.ServeFlags, listeners []protocols.Listener) []cli.Finding {
-	list := []cli.Finding{checkFiles(), checkUse(f)}
+// examineHub looks at the process and its settings. troubles are those of the
+// certificates, as the server tells them.
+func examineHub(ctx context.Context, f cli.ServeFlags, listeners []protocols.Listener, troubles map[string]string) []cli.Finding {
+	list := append([]cli.Finding{checkFiles(), checkUse(f)}, checkSecrets(f)...)
+	for _, name := range slices.Sorted(maps.Keys(troubles)) {
+		list = append(list, checkTrouble(name, troubles[name]))
+	}
 	public := publicListeners(listeners)
 	for _, h := range f.Host {
 		list = append(list, checkName(ctx, h, public))
 	}
 	return append(list, checkPorts(listeners, public))
+}
+
+// checkTrouble tells of a certificate that could not be renewed or reloaded.
+func checkTrouble(name, why string) cli.Finding {
+	switch name {
+	case "file":
+		return cli.Finding{Check: "certificate", Level: "fail", Text: "The files of --cert and --key can't be used, and the former certificate stays in use: " + why + ".",
+			Next: "Correct the files: the hub takes them up by itself. `muster check-config` tells whether they are well."}
+	case "own":
+		return cli.Finding{Check: "certificate", Level: "fail", Text: "The hub can't renew its own certificates: " + why + ".",
+			Next: "See that the hub's user may write to tls in the data directory; it is tried again every hour."}
+	}
+	return cli.Finding{Check: "certificate", Level: "warn", Text: "ACME gave no certificate for " + name + ": " + why + ".",
+		Next: "See that port 443 of " + name + " reaches this hub from the Internet; it is tried again by itself."}
+}
+
+// checkSecrets looks at the keys that a hub with these settings makes and uses.
+// The key of --cert is whoever's it is: often one for several services.
+func checkSecrets(f cli.ServeFlags) (list []cli.Finding) {
+	const missing = "Restore it from your copy of it, before the hub is started again."
+	if f.MasterKeyFile != "" {
+		list = append(list, checkSecret(f.MasterKeyFile, 0o007, missing)) // a credential of systemd shows rights of the group
+	} else {
+		list = append(list, checkSecret(filepath.Join(f.Data, "master.key"), 0o077, missing))
+	}
+	if f.Cert == "" {
+		list = append(list, checkSecret(filepath.Join(f.Data, "tls", "ca.key"), 0o077, missing))
+	}
+	return list
 }
 
 // checkUse compares the memory that the hub has with what it may have.
@@ -114,12 +149,7 @@ func checkPorts(listeners, public []protocols.Listener) cli.Finding {
 // examineMachine looks at what is under and around the data directory, whether
 // the hub runs or not.
 func examineMachine(_ context.Context, f cli.StoreFlags, _ cli.IO) ([]cli.Finding, error) {
-	list := []cli.Finding{checkFileSystem(f.Data), checkClock(), checkTimeSync()}
-	for _, name := range []string{"master.key", filepath.Join("tls", "ca.key")} {
-		found := checkSecret(filepath.Join(f.Data, name))
-		list = append(list, found)
-	}
-	return list, nil
+	return []cli.Finding{checkFileSystem(f.Data), checkClock(), checkTimeSync()}, nil
 }
 
 // fileSystems are those whose behavior at a power cut is known, and what others

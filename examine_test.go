@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,7 +37,7 @@ func TestExamineHub(t *testing.T) {
 		{"open files", "hub", here, "open files", "", "are open"},
 	} {
 		found := false
-		for _, f := range examineHub(t.Context(), cli.ServeFlags{Host: []string{test.host}}, test.listeners) {
+		for _, f := range examineHub(t.Context(), cli.ServeFlags{Host: []string{test.host}}, test.listeners, nil) {
 			if f.Level != "ok" && f.Next == "" {
 				t.Errorf("%s: no next step for %s", test.name, f.Text)
 			}
@@ -64,12 +67,62 @@ func TestExamineMachine(t *testing.T) {
 			t.Errorf("no next step for %s", f.Text)
 		}
 	}
-	if levels["file system"] != "warn" || levels["clock"] == "" || levels["time"] == "" || levels["secrets"] == "" {
+	if levels["file system"] != "warn" || levels["clock"] == "" || levels["time"] == "" {
 		t.Errorf("got %v", levels)
 	}
 	list, err = examineMachine(context.Background(), cli.StoreFlags{Data: "/nothing/here"}, cli.IO{})
 	if err := errors.Join(err, nil); err != nil || list[0].Level != "fail" {
 		t.Errorf("without a directory: %v %v", list, err)
+	}
+}
+
+// What doctor says of keys and certificates depends on which of them the hub uses.
+func TestExamineKeys(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	shared := filepath.Join(data, "credential")
+	if err := os.WriteFile(shared, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(shared, 0o440); err != nil { // as systemd shows a credential
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		flags cli.ServeFlags
+		files []string // that it speaks of, with the level
+	}{
+		"own keys":           {cli.ServeFlags{Data: data}, []string{"warn master.key", "warn ca.key"}},
+		"with --cert":        {cli.ServeFlags{Data: data, Cert: "c.pem", Key: "k.pem"}, []string{"warn master.key"}},
+		"with --acme-host":   {cli.ServeFlags{Data: data, ACMEHost: []string{"hub.example.net"}}, []string{"warn master.key", "warn ca.key"}},
+		"with a key's place": {cli.ServeFlags{Data: data, MasterKeyFile: shared}, []string{"ok credential", "warn ca.key"}},
+	} {
+		var got []string
+		for _, f := range examineHub(t.Context(), test.flags, nil, nil) {
+			if f.Check == "secrets" {
+				file, _, _ := strings.Cut(f.Text, " ")
+				got = append(got, f.Level+" "+filepath.Base(file))
+			}
+		}
+		if !slices.Equal(got, test.files) {
+			t.Errorf("%s: %q, want %q", name, got, test.files)
+		}
+	}
+	troubles := map[string]string{"file": "no PEM", "own": "read-only file system", "hub.example.net": "connection refused"}
+	var got []string
+	for _, f := range examineHub(t.Context(), cli.ServeFlags{Data: data}, nil, troubles) {
+		if f.Check == "certificate" {
+			got = append(got, f.Level+": "+f.Text)
+			if f.Next == "" {
+				t.Errorf("no next step for %s", f.Text)
+			}
+		}
+	}
+	if want := []string{
+		"fail: The files of --cert and --key can't be used, and the former certificate stays in use: no PEM.",
+		"warn: ACME gave no certificate for hub.example.net: connection refused.",
+		"fail: The hub can't renew its own certificates: read-only file system.",
+	}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 

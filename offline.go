@@ -211,6 +211,9 @@ func doctorOffline(_ context.Context, f cli.StoreFlags, _ cli.IO) ([]cli.Finding
 		{Check: "hub", Level: "warn", Text: "No hub answers at " + filepath.Join(f.Data, "muster.sock") + ".", Next: "Start it with `muster serve`; what follows was seen without it."},
 		checkData(f.Data), checkSpace(f.Data), checkFiles(),
 	}
+	for _, name := range []string{"master.key", filepath.Join("tls", "ca.key")} {
+		list = append(list, checkSecret(filepath.Join(f.Data, name), 0o077, "With --master-key-file or --cert this is right; else restore it from your copy of it."))
+	}
 	return list, nil
 }
 
@@ -249,15 +252,16 @@ func checkClock() cli.Finding {
 	return cli.Finding{Check: "clock", Level: "ok", Text: "The clock says " + time.Now().UTC().Format(time.RFC3339) + "."}
 }
 
-// checkSecret looks at the rights of a key file.
-func checkSecret(file string) cli.Finding {
+// checkSecret looks at the rights of a key file: nobody may have those of
+// others. missing is what to do when there is no such file.
+func checkSecret(file string, others fs.FileMode, missing string) cli.Finding {
 	st, err := os.Stat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return cli.Finding{Check: "secrets", Level: "warn", Text: file + " is not there.", Next: "With --master-key-file or --cert this is right; else restore it from a backup."}
+		return cli.Finding{Check: "secrets", Level: "warn", Text: file + " is not there.", Next: missing}
 	case err != nil:
-		return cli.Finding{Check: "secrets", Level: "fail", Text: err.Error()}
-	case st.Mode().Perm()&0o077 != 0:
+		return cli.Finding{Check: "secrets", Level: "fail", Text: err.Error(), Next: "Check the rights of the directory."}
+	case st.Mode().Perm()&others != 0:
 		return cli.Finding{Check: "secrets", Level: "fail", Text: fmt.Sprintf("%s can be read by others (%v).", file, st.Mode().Perm()), Next: "chmod 600 " + file}
 	}
 	return cli.Finding{Check: "secrets", Level: "ok", Text: file + " is private."}

@@ -104,9 +104,7 @@ func serve(ctx context.Context, f cli.ServeFlags, std cli.IO, b build, started t
 		return err
 	}
 	options.LogLevel, options.Workers = level, workerStats(scripts)
-	options.Inside = func(listeners []protocols.Listener) map[string]http.Handler {
-		return insideHandlers(f, listeners, tail)
-	}
+	options.Inside = func(s *protocols.Server) map[string]http.Handler { return insideHandlers(f, s, tail) }
 	server, err := protocols.Listen(ctx, hub, options)
 	if err != nil {
 		return err

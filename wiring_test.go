@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -142,6 +143,30 @@ func TestCare(t *testing.T) {
 			t.Errorf("doctor without a hub lacks %q:\n%s", want, out)
 		}
 	}
+	// What the hub does not use is nobody's trouble.
+	pem := filepath.Join(b.dir, "given.pem")
+	text, err := os.ReadFile(filepath.Join(b.dir, "muster-data", "tls", "server-ecdsa.pem"))
+	if err == nil {
+		err = errors.Join(os.WriteFile(pem, text, 0o600), os.Remove(filepath.Join(b.dir, "muster-data", "tls", "ca.key")))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := b.run("doctor"); !strings.Contains(out, "ca.key is not there. Next: With --master-key-file or --cert this is right") {
+		t.Errorf("doctor without a hub and without the CA's key:\n%s", out)
+	}
+	hub = b.serve("--cert", pem, "--key", pem)
+	if out, code := b.run("doctor"); code != 0 || strings.Contains(out, "ca.key") || strings.Contains(out, "server-") || !strings.Contains(out, "master.key is private") {
+		t.Errorf("doctor with --cert: %d\n%s", code, out)
+	}
+	if err := os.WriteFile(pem, []byte("nothing"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hub.wait("certificate not renewed")
+	if out, code := b.run("doctor"); code == 0 || !strings.Contains(out, "The files of --cert and --key can't be used") {
+		t.Errorf("doctor with --cert and files that can't be used: %d\n%s", code, out)
+	}
+	hub.stop(syscall.SIGTERM)
 	if err := os.Chmod(filepath.Join(b.dir, "muster-data", "master.key"), 0o644); err != nil {
 		t.Fatal(err)
 	}

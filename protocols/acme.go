@@ -47,6 +47,7 @@ type acmeSlot struct {
 	rsa    bool
 	wanted atomic.Bool // the RSA one only when a client knows nothing else
 	cert   atomic.Pointer[tls.Certificate]
+	failed atomic.Pointer[string] // why the last try failed; nil while all is well
 
 	next  time.Time     // when it is looked at again; run's own
 	retry time.Duration // 0 while all is well; run's own
@@ -179,10 +180,13 @@ func (a *acmeCertificates) look(ctx context.Context, s *acmeSlot) {
 		s.retry = min(max(2*s.retry, a.retryFirst), acmeRetryMost)
 		s.next = time.Now().Add(s.retry)
 		a.failed.Add(1)
+		why := r.err.Error()
+		s.failed.Store(&why)
 		a.log.Error("no certificate by ACME; the former one stays in use, or the hub's own", slog.String("host", s.host), slog.Duration("again_in", s.retry), slog.Any("error", r.err))
 		return
 	}
 	s.retry, s.next = 0, time.Now().Add(a.lookEvery)
+	s.failed.Store(nil)
 	if old := s.cert.Swap(r.cert); old == nil || !slices.EqualFunc(old.Certificate, r.cert.Certificate, slices.Equal[[]byte]) {
 		a.log.Info("certificate by ACME", slog.String("host", s.host), slog.Bool("rsa", s.rsa), slog.Time("ends", r.cert.Leaf.NotAfter))
 	}
@@ -207,6 +211,17 @@ func (a *acmeCertificates) ends(to map[string]time.Time) {
 				to[s.host] = cert.Leaf.NotAfter
 			}
 		}
+	}
+}
+
+// troubles adds why the last try for each name failed.
+func (a *acmeCertificates) troubles(to map[string]string) {
+	for _, s := range a.slots {
+		why := to[s.host]
+		if p := s.failed.Load(); p != nil {
+			why = *p
+		}
+		to[s.host] = why
 	}
 }
 

@@ -102,6 +102,7 @@ func TestACME(t *testing.T) {
 	d, dir := newACMEDirectory(t), t.TempDir()
 	r := startACME(t, d, dir)
 	until(t, "a certificate by ACME", func() bool { return d.signed(served(t, r.address("https"))) })
+	until(t, "no trouble", func() bool { return len(r.CertificateTroubles()) == 0 })
 	cert := served(t, r.address("mqtts"))
 	if !d.signed(cert) || keyKind(cert) != "ecdsa" || cert.VerifyHostname(acmeHostName) != nil {
 		t.Errorf("on the MQTT port: %v", cert)
@@ -196,6 +197,12 @@ func TestACMEFails(t *testing.T) {
 				until(t, "failures to be counted", func() bool { return r.certs.failures() >= 3 })
 				if s := r.certs.acme.slots[0]; r.certs.acme.slots[1].wanted.Load() || s.cert.Load() != nil {
 					t.Error("there is a certificate")
+				}
+				if why := r.CertificateTroubles(); len(why) != 1 || why[acmeHostName] == "" {
+					t.Errorf("the troubles are %q", why)
+				}
+				if _, text := get(t, r.client(t), "https://"+r.address("https")+"/metrics", "Host", "localhost"); !strings.Contains(text, `muster_certificate_failing{certificate="`+acmeHostName+`"} 1`) || !strings.Contains(text, `muster_certificate_failing{certificate="own"} 0`) {
+					t.Error("no metric tells that it fails")
 				}
 			}
 			began := time.Now()

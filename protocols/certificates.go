@@ -34,7 +34,10 @@ type certificates struct {
 
 	current   atomic.Pointer[[]tls.Certificate]
 	authority atomic.Pointer[authority] // nil with given files
-	stamp     fileStamp                 // of the given files; owned by load and watch
+	stamp     fileStamp                 // of the given files that are in use; owned by load and watch
+	tried     fileStamp                 // of the given files at the last try; watch's own
+	told      toldTrouble               // watch's own
+	trouble   atomic.Pointer[string]    // why the last try failed; nil while all is well
 	failed    atomic.Int64              // renewals and reloads that failed
 	again     chan chan error           // asks watch to look now, whatever the stamps say
 }
@@ -42,6 +45,12 @@ type certificates struct {
 type fileStamp struct {
 	certTime, keyTime time.Time
 	certSize, keySize int64
+}
+
+// toldTrouble is a failure that was logged.
+type toldTrouble struct {
+	files fileStamp
+	why   string
 }
 
 // openCertificates loads or makes the certificates.
@@ -96,7 +105,11 @@ func (c *certificates) loadFiles() error {
 	if err != nil {
 		return err
 	}
-	if now := time.Now(); now.After(pair.Leaf.NotAfter) {
+	now, used := time.Now(), c.current.Load()
+	if now.After(pair.Leaf.NotAfter) && used != nil && now.Before((*used)[0].Leaf.NotAfter) {
+		return fmt.Errorf("the certificate %s ended on %s, while the one in use is still good", c.certFile, pair.Leaf.NotAfter.UTC().Format(time.DateOnly))
+	}
+	if now.After(pair.Leaf.NotAfter) {
 		c.log.Warn("the certificate has ended; clients will refuse it", slog.String("file", c.certFile), slog.Time("ended", pair.Leaf.NotAfter))
 	}
 	for _, h := range c.hosts {
@@ -132,21 +145,33 @@ func (c *certificates) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			c.complain(c.refresh(time.Now()))
+			c.settle(c.refresh(time.Now()))
 		case answer := <-c.again:
-			c.stamp = fileStamp{}
+			c.stamp, c.told = fileStamp{}, toldTrouble{}
 			err := c.refresh(time.Now())
-			c.complain(err)
+			c.settle(err)
 			answer <- err
 		}
 	}
 }
 
-func (c *certificates) complain(err error) {
-	if err != nil {
-		c.failed.Add(1)
-		c.log.Error("certificate not renewed; the former one stays in use", slog.Any("error", err))
+// settle remembers how a try ended. One that fails as the last did, with the
+// same files, is neither logged nor counted again. It is made all the same: what
+// is wrong may be mended without a change that shows, such as by chmod.
+func (c *certificates) settle(err error) {
+	if err == nil {
+		c.told = toldTrouble{}
+		c.trouble.Store(nil)
+		return
 	}
+	now := toldTrouble{c.tried, err.Error()}
+	if now == c.told {
+		return
+	}
+	c.told = now
+	c.trouble.Store(&now.why)
+	c.failed.Add(1)
+	c.log.Error("certificate not renewed; the former one stays in use", slog.Any("error", err))
 }
 
 // reload has watch look at the certificates now.
@@ -168,6 +193,7 @@ func (c *certificates) refresh(now time.Time) error {
 		return c.loadAuthority(now)
 	}
 	stamp, err := c.look()
+	c.tried = stamp
 	if err != nil || stamp == c.stamp {
 		return err
 	}
@@ -252,6 +278,24 @@ func (c *certificates) ends() map[string]time.Time {
 	}
 	if c.acme != nil {
 		c.acme.ends(list)
+	}
+	return list
+}
+
+// troubles says of each certificate that is renewed or reloaded, by its name in
+// ends, why the last try failed; "" while all is well.
+func (c *certificates) troubles() map[string]string {
+	list := map[string]string{}
+	name, why := "file", ""
+	if c.certFile == "" {
+		name = "own"
+	}
+	if p := c.trouble.Load(); p != nil {
+		why = *p
+	}
+	list[name] = why
+	if c.acme != nil {
+		c.acme.troubles(list)
 	}
 	return list
 }

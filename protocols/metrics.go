@@ -61,7 +61,8 @@ type figures struct {
 	workers  WorkerStats
 	renewAt  float64 // unix time; 0 with given files
 	certs    map[string]time.Time
-	failures int64 // of certificates
+	troubles map[string]string // of certificates, as troubles gives them
+	failures int64             // of certificates
 	trouble  string
 	stalled  time.Duration
 }
@@ -294,7 +295,16 @@ func metricRows() []metricRow {
 				emit(float64(f.certs[name].Unix()), name)
 			}
 		}},
-		counter("muster_certificate_failures_total", "Renewals and reloads of certificates that failed; the former one stayed in use.", func(f *figures) int64 { return f.failures }),
+		counter("muster_certificate_failures_total", "Renewals and reloads of certificates that failed, given files that stay as they are once; the former one stayed in use.", func(f *figures) int64 { return f.failures }),
+		{MetricInfo{"muster_certificate_failing", "gauge", "1 while the last renewal or reload of a certificate failed, so that the former one stays in use: file (of --cert), own, or a name that ACME covers.", []string{"certificate"}}, func(f *figures, emit func(float64, ...string)) {
+			for name, why := range f.troubles {
+				v := 0.0
+				if why != "" {
+					v = 1
+				}
+				emit(v, name)
+			}
+		}},
 		gauge("muster_certificate_renewal_time_seconds", "When the hub renews its own server certificates, unix time; 0 with given certificate files.", func(f *figures) float64 { return f.renewAt }),
 
 		{MetricInfo{"muster_store_trouble", "gauge", "1 for the reason for which the store does not do everything it should: read_only, damaged, clock, space, other.", []string{"reason"}}, func(f *figures, emit func(float64, ...string)) {
@@ -356,7 +366,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	f := &figures{
 		ready: s.hub.Ready() == nil, totals: s.hub.Totals(), storage: s.hub.StorageStats(), device: s.device.Stats(), web: s.web.Requests(), webPaced: s.web.Paced(), gate: s.gate.snapshot(),
-		certs: s.certs.ends(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(), queries: s.hub.QueryStats(), jobs: s.hub.JobStats(), runs: s.hub.RunStats(),
+		certs: s.certs.ends(), troubles: s.certs.troubles(), failures: s.certs.failures(), trouble: s.hub.StoreTrouble(), stalled: s.hub.Stalled(), backups: s.hub.BackupStats(), files: s.hub.FileTotals(), queries: s.hub.QueryStats(), jobs: s.hub.JobStats(), runs: s.hub.RunStats(),
 	}
 	if s.o.Workers != nil {
 		f.workers = s.o.Workers()

@@ -31,13 +31,13 @@ type Options struct {
 	GraceTime    time.Duration // how long running requests may take after that; 0 = 5 s
 	Socket       string        // "" = DATA/muster.sock
 
-	Logger   *slog.Logger                                       // nil = discard
-	Inside   func(listeners []Listener) map[string]http.Handler // served as GET /debug/NAME on the unix socket; nil = none
-	LogLevel *slog.LevelVar                                     // the Logger's, to be changed at run time; nil = fixed
-	Registry *prometheus.Registry                               // where metrics are registered and read; nil = one of its own
-	Notify   string                                             // socket of the service manager (NOTIFY_SOCKET); "" = none
-	Watchdog time.Duration                                      // how often it wants to hear that the hub lives; 0 = never
-	Workers  func() WorkerStats                                 // the processes that run patterns, for metrics; nil = none
+	Logger   *slog.Logger                            // nil = discard
+	Inside   func(s *Server) map[string]http.Handler // served as GET /debug/NAME on the unix socket; nil = none
+	LogLevel *slog.LevelVar                          // the Logger's, to be changed at run time; nil = fixed
+	Registry *prometheus.Registry                    // where metrics are registered and read; nil = one of its own
+	Notify   string                                  // socket of the service manager (NOTIFY_SOCKET); "" = none
+	Watchdog time.Duration                           // how often it wants to hear that the hub lives; 0 = never
+	Workers  func() WorkerStats                      // the processes that run patterns, for metrics; nil = none
 }
 
 // WorkerStats are figures of the processes that run patterns. Alive, Busy and

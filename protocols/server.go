@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -102,7 +103,7 @@ func Listen(ctx context.Context, hub *engine.Hub, o Options) (*Server, error) {
 	o.Registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.debug = newDebugHandler(o.LogLevel, o.Logger)
 	if o.Inside != nil {
-		for name, h := range o.Inside(s.Listeners()) {
+		for name, h := range o.Inside(s) {
 			s.debug.mux.Handle("GET /debug/"+name, h)
 		}
 	}
@@ -137,6 +138,15 @@ func (s *Server) Authority() (file, fingerprint string) {
 		return "", ""
 	}
 	return filepath.Join(s.certs.dir, authorityCert), a.fingerprint()
+}
+
+// CertificateTroubles says of which certificate the last renewal or reload
+// failed, and why: "file" of --cert, "own" of those that the hub signs, else a
+// name that ACME is asked for. The former certificate of each stays in use.
+func (s *Server) CertificateTroubles() map[string]string {
+	list := s.certs.troubles()
+	maps.DeleteFunc(list, func(_, why string) bool { return why == "" })
+	return list
 }
 
 func (s *Server) closeListeners() error {

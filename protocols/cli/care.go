@@ -46,7 +46,9 @@ func (c *doctorCmd) Run(a *app) error {
 			if findings, err = a.examineMachine(findings, c.Data); err != nil {
 				return err
 			}
-			findings = append(findings, checkCertificates(c.Data, time.Now())...)
+			if cert, _ := hubSettings(ctx, s)["cert"].(string); cert == "" { // else its own, if it has any, are not in use
+				findings = append(findings, checkCertificates(c.Data, time.Now())...)
+			}
 		}
 		findings = append(findings, a.checkListeners(ctx, s, c.HubFlags)...)
 		return a.finishDoctor(c, s, findings)
