@@ -149,7 +149,7 @@ func openMessages(db *DB, m mode) (l *MessageLog, err error) {
 		return 1
 	})
 	if m.repair {
-		if err := l.setDamagedAside(m); err != nil {
+		if err := l.mendOlder(m); err != nil {
 			return l, err
 		}
 	}
@@ -157,31 +157,6 @@ func openMessages(db *DB, m mode) (l *MessageLog, err error) {
 		err = l.openNewest(l.segments[n-1], m)
 	}
 	return l, err
-}
-
-// setDamagedAside reads every segment but the newest and takes those out that cannot be read to
-// their end: a reader would stop there forever.
-func (l *MessageLog) setDamagedAside(m mode) error {
-	var whole []*messageSegment
-	for i, s := range l.segments {
-		var bad error
-		if i < len(l.segments)-1 {
-			l.readSegment(s, 0, func(_ Entry, err error) bool { bad = err; return err == nil })
-		}
-		if bad == nil {
-			whole = append(whole, s)
-			continue
-		}
-		if !errors.Is(bad, ErrCorrupt) {
-			return bad
-		}
-		m.report.act("a segment of the message log was damaged (%v): it was set aside, and its messages are lost", bad)
-		if err := l.db.setAside(l.path(s.first)); err != nil {
-			return err
-		}
-	}
-	l.segments = whole
-	return nil
 }
 
 func (l *MessageLog) openNewest(s *messageSegment, m mode) error {
@@ -197,15 +172,11 @@ func (l *MessageLog) openNewest(s *messageSegment, m mode) error {
 		err = l.readNewest(f, s, scan)
 	}
 	if m.repair && errors.Is(err, ErrCorrupt) {
-		// What is left of the segment stays to be looked at; positions go on behind all of it.
-		m.report.act("the newest segment of the message log was damaged (%v): it was set aside and its messages are lost", err)
-		l.last += uint64(s.size) / messageRecord
-		l.segments = l.segments[:len(l.segments)-1]
 		l.active = nil
-		if err = errors.Join(f.Close(), l.db.setAside(name)); err == nil {
-			_, err = l.begin(l.last + 1)
+		if err := f.Close(); err != nil {
+			return err
 		}
-		return err
+		return l.mendNewest(m, s)
 	}
 	return err
 }
