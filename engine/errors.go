@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 )
 
 // Code says what went wrong, in IoT Hub's words where IoT Hub has one. The
@@ -211,6 +213,17 @@ func (e *Error) Error() string { return e.Code.String() + ": " + e.Message }
 
 // Unwrap returns the cause, if there is one.
 func (e *Error) Unwrap() error { return e.cause }
+
+// LogValue returns what Error does and the cause, which nobody but the log gets.
+func (e *Error) LogValue() slog.Value {
+	text := e.Error()
+	if e.cause != nil {
+		if cause := e.cause.Error(); !strings.Contains(text, cause) {
+			text += ": " + cause
+		}
+	}
+	return slog.StringValue(text)
+}
 
 // NextStep returns what the caller can do about it.
 func (e *Error) NextStep() string {

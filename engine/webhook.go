@@ -106,10 +106,17 @@ type webhooks struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed when a webhook was stored or deleted
 	running map[string]*webhookPump
+	trouble map[string]webhookTrouble // of those that can't go on for a reason of the hub's own
+}
+
+// webhookTrouble says since when a webhook is interrupted, and why.
+type webhookTrouble struct {
+	since, last time.Time
+	text        string
 }
 
 func newWebhooks(d Deliver) *webhooks {
-	return &webhooks{deliver: d, changed: make(chan struct{}), running: map[string]*webhookPump{}}
+	return &webhooks{deliver: d, changed: make(chan struct{}), running: map[string]*webhookPump{}, trouble: map[string]webhookTrouble{}}
 }
 
 func (w *webhooks) wake() {
@@ -121,6 +128,24 @@ func (w *webhooks) wake() {
 func (w *webhooks) wakeLocked() {
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+// interrupted remembers why a webhook can't go on, until goesOn.
+func (w *webhooks) interrupted(id string, why *Error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.trouble[id]
+	t.last, t.text = time.Now().UTC(), clip(why.Message)
+	if t.since.IsZero() {
+		t.since = t.last
+	}
+	w.trouble[id] = t
+}
+
+func (w *webhooks) goesOn(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.trouble, id)
 }
 
 // webhookVersion is another after each change of a webhook, but for what its worker

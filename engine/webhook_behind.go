@@ -109,6 +109,7 @@ func (p *webhookPump) feed(ctx context.Context, now time.Time) {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
+			p.state.LastFailure, p.state.LastError, p.dirty = now.UTC(), clip(AsError(err).Message), true
 			h.log.Warn("the events of a device whose webhook is behind can't be read; it will be tried again", slog.String("webhook", p.id), slog.String("device", q.device), slog.Any("error", err))
 		}
 		p.starved = now.Add(webhookPause)

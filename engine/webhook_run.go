@@ -46,15 +46,17 @@ func (h *Hub) runWebhooks(ctx context.Context) {
 				if !ok || item.Value.Disabled {
 					continue
 				}
-				state, err := webhookStateTable.Get(r, item.Key)
-				if err != nil {
-					return err
-				}
+				// One whose state can't be read is begun like the others: it says so
+				// itself, and holds up none of them.
+				state, _ := webhookStateTable.Get(r, item.Key)
 				wanted[id], versions[id] = item.Value, item.Value.version(&state)
 			}
 			return nil
 		})
 		if err != nil {
+			if ctx.Err() == nil {
+				h.log.Warn("the webhooks can't be read; it will be tried again", slog.Any("error", err))
+			}
 			retry = time.After(webhookPause)
 		} else {
 			for id, w := range running {
@@ -89,12 +91,14 @@ func (h *Hub) runWebhooks(ctx context.Context) {
 
 // runWebhook delivers until ctx ends, beginning again after errors of the store.
 func (h *Hub) runWebhook(ctx context.Context, id string, r webhookRecord) {
+	defer h.webhooks.goesOn(id)
 	for ctx.Err() == nil {
 		err := h.pumpWebhook(ctx, id, r)
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
+			h.webhooks.interrupted(id, AsError(err))
 			h.log.Warn("a webhook is interrupted; it goes on in a few seconds", slog.String("webhook", id), slog.Any("error", err))
 		}
 		select {
@@ -243,6 +247,7 @@ func (p *webhookPump) read(ctx context.Context, gap bool) error {
 		if err != nil {
 			return p.ended(ctx, err)
 		}
+		h.webhooks.goesOn(p.id)
 		page := webhookPage{at: s.at}
 		for _, e := range list {
 			if p.record.wants(e) {

@@ -104,18 +104,16 @@ func (h *Hub) openWebhooks(ctx context.Context) error {
 	})
 }
 
-// showWebhook joins what is stored with what the running webhook knows.
+// showWebhook joins what is stored with what the running webhook knows. What
+// can't be read of it is its last error: the others are shown all the same.
 func (h *Hub) showWebhook(r storage.Reader, id string, record webhookRecord) (Webhook, error) {
 	w := record.show(id)
-	state, err := webhookStateTable.Get(r, storage.Tuple(id))
-	if err != nil {
-		return w, err
-	}
+	state, unread := webhookStateTable.Get(r, storage.Tuple(id))
 	h.webhooks.mu.Lock()
-	pump := h.webhooks.running[id]
+	pump, trouble := h.webhooks.running[id], h.webhooks.trouble[id]
 	h.webhooks.mu.Unlock()
 	if pump != nil {
-		if live := pump.show(); live.Moves == state.Moves {
+		if live := pump.show(); unread == nil && live.Moves == state.Moves {
 			live.DeadNext, live.DeadKept, live.DeadBytes = state.DeadNext, state.DeadKept, state.DeadBytes
 			state = live
 		}
@@ -133,33 +131,47 @@ func (h *Hub) showWebhook(r storage.Reader, id string, record webhookRecord) (We
 		state.Message = h.db.Messages().Last() // those before are not its business
 	}
 	state.Cursor = state.place().cursor(h.db.Epoch().ID)
-	if state.Lag > 0 && (pump == nil || len(state.Behind) > 0) {
-		state.LagTime, err = h.oldestAfter(r, oldest, record.wantsTelemetry())
+	if unread == nil && state.Lag > 0 && (pump == nil || len(state.Behind) > 0) {
+		state.LagTime, unread = h.oldestAfter(r, oldest, record.wantsTelemetry())
+	}
+	switch {
+	case errors.Is(unread, storage.ErrClosed), errors.Is(unread, context.Canceled), errors.Is(unread, context.DeadlineExceeded):
+		return w, unread
+	case unread != nil:
+		state.LastError = clip(AsError(storeError(unread, "read the webhook's events")).Message)
+	}
+	if !trouble.since.IsZero() {
+		state.LastFailure, state.LastError = trouble.last, trouble.text
+		if state.FailingSince.IsZero() {
+			state.FailingSince = trouble.since
+		}
+		state.LagTime = max(state.LagTime, time.Since(trouble.since)) // at least
 	}
 	w.State = state
-	return w, err
+	return w, nil
 }
 
-// oldestAfter is the age of the oldest entry after a place.
+// oldestAfter is the age of the oldest entry after a place: of those that can
+// be read, beside an error.
 func (h *Hub) oldestAfter(r storage.Reader, at place, telemetry bool) (age time.Duration, err error) {
 	now := time.Now()
 	for e, err := range changeLog.Read(r, at.change) {
 		if err != nil {
 			return 0, err
 		}
-		age = now.Sub(e.Time)
+		age = max(age, now.Sub(e.Time))
 		break
 	}
 	if telemetry {
 		for e, err := range h.db.Messages().Read(at.message) {
 			if err != nil {
-				return 0, err
+				return age, err
 			}
 			age = max(age, now.Sub(e.Time))
 			break
 		}
 	}
-	return max(age, 0), nil
+	return age, nil
 }
 
 // WebhookStats returns the webhooks with their state, for metrics.
@@ -171,32 +183,42 @@ func (h *Hub) doctorWebhooks(ctx context.Context) Finding {
 	if err != nil {
 		return Finding{"webhooks", "fail", err.Error(), "run `muster doctor` again; if it stays, look at the hub's log"}
 	}
-	var paused, failing, dead []string
+	var gaveUp, failing, dead, paused []string
 	enabled := 0
 	for _, w := range list {
 		switch {
 		case w.Paused != "":
+			gaveUp = append(gaveUp, w.ID)
+		case !w.Enabled:
 			paused = append(paused, w.ID)
-		case w.Enabled:
+		default:
 			enabled++
-			if !w.State.FailingSince.IsZero() && time.Since(w.State.FailingSince) > time.Minute {
-				failing = append(failing, w.ID)
+			if !w.State.FailingSince.IsZero() {
+				failing = append(failing, fmt.Sprintf("%s for %s (%s)", w.ID, max(time.Since(w.State.FailingSince), 0).Round(time.Second), w.State.LastError))
 			}
 		}
 		if w.State.DeadKept > 0 {
 			dead = append(dead, w.ID)
 		}
 	}
-	slices.Sort(paused)
-	switch {
-	case len(paused) > 0:
-		return Finding{"webhooks", "fail", "paused by the hub because they failed: " + strings.Join(paused, ", "), "`muster webhook show NAME` tells why, `muster webhook test NAME` tries it, `muster webhook enable NAME` lets it go on where it stood"}
-	case len(failing) > 0:
-		return Finding{"webhooks", "warn", "not delivering for over a minute: " + strings.Join(failing, ", "), "`muster webhook test NAME` shows what the endpoint answers"}
-	case len(dead) > 0:
-		return Finding{"webhooks", "warn", "with dead letters: " + strings.Join(dead, ", "), "`muster webhook dead-letters list NAME` shows them; retry or delete them"}
+	f := Finding{"webhooks", "ok", fmt.Sprintf("%d of %d are enabled", enabled, len(list)), ""}
+	if enabled > 0 && len(failing) == 0 {
+		f.Text += ", and none of them fails"
 	}
-	return Finding{"webhooks", "ok", fmt.Sprintf("%d of %d are enabled, and all deliver", enabled, len(list)), ""}
+	add := func(level, what string, names []string, next string) {
+		if len(names) == 0 {
+			return
+		}
+		slices.Sort(names)
+		if f.Text += "; " + what + ": " + strings.Join(names, ", "); f.Level == "ok" {
+			f.Level, f.Next = level, next
+		}
+	}
+	add("fail", "paused by the hub because they failed", gaveUp, "`muster webhook show NAME` tells why, `muster webhook test NAME` tries it, `muster webhook enable NAME` lets it go on where it stood")
+	add("warn", "failing", failing, "`muster webhook test NAME` shows what the endpoint answers; what the hub can't read, it tells of in its log and above")
+	add("warn", "with dead letters", dead, "`muster webhook dead-letters list NAME` shows them; retry or delete them")
+	add("ok", "paused by whoever runs them", paused, "")
+	return f
 }
 
 // pauseWebhook disables a webhook that does not work, and says so: an event,
