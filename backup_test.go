@@ -238,11 +238,16 @@ func TestBackupLife(t *testing.T) {
 			t.Errorf("%s does not say that the hub is paused:\n%s", command, out)
 		}
 	}
+	if out := b.must("message", "send", "d1", "hello", "--data", "restored"); strings.Count(out, "held back until `muster resume") != 1 {
+		t.Errorf("a message for later does not say so:\n%s", out)
+	}
 	hub.stop(syscall.SIGTERM)
 	b.must("resume", "--data", "restored")
 	b.serve("--data", "restored")
-	if out := b.must("status", "--data", "restored"); strings.Contains(out, "not resumed") {
-		t.Errorf("after the resume:\n%s", out)
+	for _, command := range [][]string{{"status"}, {"message", "send", "d1", "hello"}} {
+		if out := b.must(append(command, "--data", "restored")...); strings.Contains(out, "not resumed") {
+			t.Errorf("after the resume:\n%s", out)
+		}
 	}
 }
 

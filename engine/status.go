@@ -40,6 +40,10 @@ func (h *Hub) Info(context.Context) Info {
 	return i
 }
 
+// Paused reports whether the hub was restored from a backup and not resumed:
+// what is queued in it is held back.
+func (h *Hub) Paused() bool { return h.db.Paused() }
+
 // Statistics counts identities and sessions.
 type Statistics struct {
 	Devices   int64

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/muster-hub/muster/engine/auth"
@@ -43,7 +44,7 @@ func (a *app) service(h HubFlags) (*client.Service, error) {
 		return nil, usage("--data and --hub name two hubs", "Give one of them.")
 	}
 	if h.Hub == "" || dataByFlag {
-		return client.NewService(client.ServiceOptions{Socket: filepath.Join(h.Data, socketName), UserAgent: a.userAgent()})
+		return client.NewService(client.ServiceOptions{Socket: filepath.Join(h.Data, socketName), UserAgent: a.userAgent(), Held: a.held()})
 	}
 	text, err := a.hubText(h.Hub)
 	if err != nil {
@@ -60,7 +61,13 @@ func (a *app) service(h HubFlags) (*client.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.NewService(client.ServiceOptions{ConnectionString: c, Port: h.Port, RootCAs: pool, UserAgent: a.userAgent()})
+	return client.NewService(client.ServiceOptions{ConnectionString: c, Port: h.Port, RootCAs: pool, UserAgent: a.userAgent(), Held: a.held()})
+}
+
+// held tells once that the hub holds back what the command gave it.
+func (a *app) held() func(why string) {
+	var once sync.Once
+	return func(why string) { once.Do(func() { a.note("Note: %s.", printable(why)) }) }
 }
 
 // connect is service with the context that bounds the command's calls; the

@@ -39,6 +39,7 @@ type ServiceOptions struct {
 	Port             int                   // of https; 0 = 443
 	RootCAs          *x509.CertPool        // nil = the system's
 	UserAgent        string
+	Held             func(why string) // told that a hub, which is paused, holds back what it was given; nil = nobody is
 }
 
 // Service is a client of a hub's REST. It is safe for concurrent use.
@@ -48,6 +49,7 @@ type Service struct {
 	target    string // for people
 	userAgent string
 	policy    *auth.ConnectionString // nil over the socket
+	held      func(why string)
 
 	mu    sync.Mutex
 	token string
@@ -61,7 +63,7 @@ func NewService(o ServiceOptions) (*Service, error) {
 		IdleConnTimeout:       30 * time.Second,
 		ResponseHeaderTimeout: 0, // a direct method may wait ten minutes; the context bounds it
 	}
-	s := &Service{http: &http.Client{Transport: t}, userAgent: firstOf(o.UserAgent, "muster")}
+	s := &Service{http: &http.Client{Transport: t}, userAgent: firstOf(o.UserAgent, "muster"), held: o.Held}
 	if o.Socket != "" {
 		s.base, s.target = "http://muster", o.Socket
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -152,6 +154,9 @@ func (s *Service) exchange(ctx context.Context, r Request) ([]byte, error) {
 			return body, e
 		}
 		return nil, e
+	}
+	if why := res.Header.Get("Muster-Held"); why != "" && s.held != nil {
+		s.held(why)
 	}
 	return body, nil
 }

@@ -90,7 +90,7 @@ func configurationRoutes() []*route {
 		{
 			method: http.MethodPut, pattern: path, operation: "putConfiguration", tag: tagConfigurations, permission: connect, ifMatch: optional,
 			summary: "Creates a configuration, or changes it when If-Match is there. Under the azure limits the content of one that exists stays as it is, as in IoT Hub.",
-			request: configurationBody{}, response: configurationDocument{}, handle: putConfiguration,
+			request: configurationBody{}, response: configurationDocument{}, held: true, handle: putConfiguration,
 		},
 		{
 			method: http.MethodDelete, pattern: path, operation: "deleteConfiguration", tag: tagConfigurations, permission: connect, ifMatch: optional,

@@ -69,7 +69,7 @@ func ownConfigurationRoutes() []*route {
 		{
 			method: http.MethodPut, pattern: path, operation: "putConfigurationRecord", tag: tagConfigurations, permission: connect, ifMatch: optional,
 			summary: "Creates a configuration, or with If-Match makes a new revision of one. A member that is not known is refused.",
-			request: ownConfigurationBody{}, response: configurationRecord{}, handle: putConfigurationRecord,
+			request: ownConfigurationBody{}, response: configurationRecord{}, held: true, handle: putConfigurationRecord,
 		},
 		{
 			method: http.MethodDelete, pattern: path, operation: "deleteConfigurationRecord", tag: tagConfigurations, permission: connect, ifMatch: optional,
@@ -81,7 +81,7 @@ func ownConfigurationRoutes() []*route {
 		},
 		{
 			method: http.MethodPost, pattern: path + "/rollback", operation: "rollBackConfiguration", tag: tagConfigurations, permission: connect, ifMatch: optional, idempotent: true,
-			summary: "Makes a new revision that is as an earlier one was.", request: rollbackBody{}, response: configurationRecord{}, handle: rollBackConfiguration,
+			summary: "Makes a new revision that is as an earlier one was.", request: rollbackBody{}, response: configurationRecord{}, held: true, handle: rollBackConfiguration,
 		},
 		{
 			method: http.MethodGet, pattern: path + "/metrics", operation: "getConfigurationMetrics", tag: tagConfigurations, permission: connect,

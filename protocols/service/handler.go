@@ -24,6 +24,13 @@ const (
 	auditTime  = 10 * time.Minute // for the walk through the whole audit chain
 )
 
+// What a hub that was restored and not resumed adds to the answers of the routes
+// whose work it holds back: they succeed, and nothing happens.
+const (
+	heldField = "Muster-Held"
+	heldText  = "the hub was restored and is not resumed: it is stored and held back until `muster resume --data DIR`, while deadlines and expiry times go on"
+)
+
 // Options configure a Handler. The zero value is usable.
 type Options struct {
 	Logger    *slog.Logger          // nil = discard
@@ -213,6 +220,9 @@ func (c *call) serve() error {
 	}
 	if c.route.later != "" {
 		return c.notBuilt()
+	}
+	if c.route.held && c.hub.Paused() {
+		c.w.Header().Set(heldField, heldText)
 	}
 	if c.route.idempotent {
 		return c.serveOnce()

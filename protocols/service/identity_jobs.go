@@ -94,7 +94,7 @@ func identityJobRoutes() []*route {
 	const read, write = auth.RegistryRead, auth.RegistryWrite
 	table := []*route{
 		{method: http.MethodPost, pattern: "/jobs/create", operation: "createImportExportJob", tag: tagBulk, permission: write,
-			summary: "Makes an import or export job of device identities.", request: jobRequest{}, response: jobProperties{}, handle: createJobProperties},
+			summary: "Makes an import or export job of device identities.", request: jobRequest{}, response: jobProperties{}, held: true, handle: createJobProperties},
 		{method: http.MethodGet, pattern: "/jobs", operation: "listImportExportJobs", tag: tagBulk, permission: read,
 			summary: "Lists import and export jobs, the newest first.", response: []jobProperties{}, handle: listJobProperties},
 		{method: http.MethodGet, pattern: "/jobs/{id}", operation: "getImportExportJob", tag: tagBulk, permission: read,
@@ -107,7 +107,7 @@ func identityJobRoutes() []*route {
 		{method: http.MethodGet, pattern: all, operation: "listIdentityJobs", tag: tagBulk, permission: read, query: listQuery("jobs"),
 			summary: "Lists imports and exports of identities, the newest first.", response: page[identityJobDocument]{}, handle: listIdentityJobs},
 		{method: http.MethodPost, pattern: all, operation: "createIdentityJob", tag: tagBulk, permission: write, idempotent: true,
-			summary: "Makes an import or export of identities between the hub and a container of it.", request: identityJobBody{}, response: identityJobDocument{}, status: http.StatusCreated, handle: createIdentityJob},
+			summary: "Makes an import or export of identities between the hub and a container of it.", request: identityJobBody{}, response: identityJobDocument{}, status: http.StatusCreated, held: true, handle: createIdentityJob},
 		{method: http.MethodGet, pattern: all + "/{id}", operation: "getIdentityJob", tag: tagBulk, permission: read,
 			summary: "Returns an import or export with its counts.", response: identityJobDocument{}, handle: getIdentityJob},
 		{method: http.MethodPost, pattern: all + "/{id}/cancel", operation: "cancelIdentityJob", tag: tagBulk, permission: write, idempotent: true,

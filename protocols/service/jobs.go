@@ -18,7 +18,7 @@ func hubJobRoutes() []*route {
 	return []*route{
 		{
 			method: http.MethodPut, pattern: "/jobs/v2/{job}", operation: "createJob", tag: tagJobs, permission: need,
-			summary: "Makes a job that changes twins or calls a direct method.", request: hubJobBody{}, response: hubJobDocument{}, handle: putHubJob,
+			summary: "Makes a job that changes twins or calls a direct method.", request: hubJobBody{}, response: hubJobDocument{}, held: true, handle: putHubJob,
 		},
 		{
 			method: http.MethodGet, pattern: "/jobs/v2/{job}", operation: "getJob", tag: tagJobs, permission: need,

@@ -31,7 +31,7 @@ func ownJobRoutes() []*route {
 		{
 			method: http.MethodPost, pattern: root, operation: "postJob", tag: tagJobs, permission: need, idempotent: true, status: http.StatusCreated,
 			summary: "Makes a job. With a preview's token it is refused when its targets are no longer those of the preview.",
-			request: jobBody{}, response: jobDocument{}, maxBody: jobBytes, handle: postJob,
+			request: jobBody{}, response: jobDocument{}, maxBody: jobBytes, held: true, handle: postJob,
 		},
 		{
 			method: http.MethodPost, pattern: root + "/preview", operation: "previewJob", tag: tagJobs, permission: need, reads: true,
@@ -52,7 +52,7 @@ func ownJobRoutes() []*route {
 		},
 		{
 			method: http.MethodPost, pattern: one + "/resume", operation: "resumeJob", tag: tagJobs, permission: need, ifMatch: optional, idempotent: true,
-			summary: "Lets a paused job go on, and accepts the outcomes that made it pause.", response: jobDocument{}, handle: resumeJob,
+			summary: "Lets a paused job go on, and accepts the outcomes that made it pause.", response: jobDocument{}, held: true, handle: resumeJob,
 		},
 		{
 			method: http.MethodPost, pattern: one + "/cancel", operation: "stopJob", tag: tagJobs, permission: need, ifMatch: optional, idempotent: true,
@@ -60,20 +60,20 @@ func ownJobRoutes() []*route {
 		},
 		{
 			method: http.MethodPost, pattern: one + "/undo", operation: "undoJob", tag: tagJobs, permission: need, ifMatch: optional, idempotent: true,
-			summary: "Takes back what the runs of a job did, by the undo of its pattern: those under way are canceled first, and so is the job. It goes on by itself; undo in the job shows how far it is.", request: jobReason{}, response: jobDocument{}, handle: undoJob,
+			summary: "Takes back what the runs of a job did, by the undo of its pattern: those under way are canceled first, and so is the job. It goes on by itself; undo in the job shows how far it is.", request: jobReason{}, response: jobDocument{}, held: true, handle: undoJob,
 		},
 		{
 			method: http.MethodPost, pattern: one + "/approve", operation: "approveJob", tag: tagJobs, permission: need, ifMatch: optional, idempotent: true,
-			summary: "Lets a wave begin that waits for approval, or will.", request: jobApproval{}, response: jobDocument{}, handle: approveJob,
+			summary: "Lets a wave begin that waits for approval, or will.", request: jobApproval{}, response: jobDocument{}, held: true, handle: approveJob,
 		},
 		{
 			method: http.MethodPost, pattern: one + "/retry", operation: "retryJob", tag: tagJobs, permission: need, ifMatch: optional, idempotent: true,
-			summary: "Lets executions that ended badly begin again. A job that had ended runs again.", request: jobOutcomes{}, response: jobRetried{}, handle: retryJob,
+			summary: "Lets executions that ended badly begin again. A job that had ended runs again.", request: jobOutcomes{}, response: jobRetried{}, held: true, handle: retryJob,
 		},
 		{
 			method: http.MethodPost, pattern: one + "/clone", operation: "cloneJob", tag: tagJobs, permission: need, idempotent: true, status: http.StatusCreated,
 			summary: "Makes a job of what another one was made with. Members of the body stand over it; null takes one away.",
-			request: jobBody{}, response: jobDocument{}, maxBody: jobBytes, handle: postJob,
+			request: jobBody{}, response: jobDocument{}, maxBody: jobBytes, held: true, handle: postJob,
 		},
 	}
 	for _, r := range table {

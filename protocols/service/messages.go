@@ -61,7 +61,7 @@ func messageRoutes() []*route {
 	own := "/api/v1/devices/{id}/messages/devicebound"
 	table := []*route{
 		{method: http.MethodPost, pattern: own, operation: "sendMessage", tag: tagMessages, permission: connect, idempotent: true,
-			summary: "Puts a message into the device's queue.", request: messageBody{}, response: messageDocument{}, handle: sendMessage},
+			summary: "Puts a message into the device's queue.", request: messageBody{}, response: messageDocument{}, held: true, handle: sendMessage},
 		{method: http.MethodGet, pattern: own, operation: "listMessages", tag: tagMessages, permission: connect,
 			summary: "Lists the device's waiting messages in order.", response: page[messageDocument]{}, handle: listMessages,
 			query: []parameter{{name: "limit", kind: "integer", text: "At most so many, 1 to 50; 50 when absent."}, {name: "cursor", kind: "string", text: "The cursor of the page before."}}},

@@ -70,7 +70,7 @@ func queuedMethodRoutes() []*route {
 			&route{
 				method: http.MethodPost, pattern: calls, operation: "queue" + of.name + "MethodCall", tag: tagMethods, permission: need, idempotent: true,
 				summary: "Queues a direct method call until " + of.what + " takes methods or the wait has passed.", status: http.StatusAccepted,
-				request: queuedBody{}, response: queuedDocument{}, maxBody: methodBytes, handle: queueMethod,
+				request: queuedBody{}, response: queuedDocument{}, maxBody: methodBytes, held: true, handle: queueMethod,
 			},
 			&route{
 				method: http.MethodGet, pattern: calls, operation: "list" + of.name + "MethodCalls", tag: tagMethods, permission: need, query: filters,

@@ -39,6 +39,8 @@ The OpenAPI 3.1 document of both is at ` + "`/api/v1/openapi.json`" + `; it is m
 - POSTs of Muster's own API take an ` + "`Idempotency-Key`" + ` of at most 255 visible characters. The same request with the same key
   gets the first answer again, with the header ` + "`Idempotency-Replayed: true`" + `. Answers are kept sealed in the
   store for 24 hours, the newest 10,000 at most. The same key with another body is refused.
+- A hub that was restored and not resumed takes messages, queued methods, jobs, runs and configurations, and does nothing about them yet:
+  those answers have the header ` + "`" + heldField + "`" + `, which says so.
 
 ## Worth knowing beside IoT Hub's documentation
 - A PUT of a device without ` + "`authentication`" + ` makes new keys, also on an update. IoT Hub does the same.

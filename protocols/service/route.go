@@ -27,6 +27,7 @@ type route struct {
 	maxBody    int64  // bytes; 0: maxBody
 	idempotent bool   // takes an Idempotency-Key
 	reads      bool   // changes nothing, though it is a POST
+	held       bool   // stores what a restored hub does nothing about until it is resumed
 	content    string // media type of an answer that is streamed; empty: JSON
 	later      string
 	handle     func(*call) (answer, error)

@@ -33,7 +33,7 @@ func runRoutes() []*route {
 		},
 		{
 			method: http.MethodPost, pattern: root, operation: "startRun", tag: tagRuns, permission: need, idempotent: true, status: http.StatusCreated,
-			summary: "Starts a run of a pattern: on a device, or of scope fleet. Over many devices a job starts them.", request: runBody{}, response: runDocument{}, handle: startRun,
+			summary: "Starts a run of a pattern: on a device, or of scope fleet. Over many devices a job starts them.", request: runBody{}, response: runDocument{}, held: true, handle: startRun,
 		},
 		{
 			method: http.MethodGet, pattern: root + "/counts", operation: "countRuns", tag: tagRuns, permission: need, query: runsQuery(),
@@ -46,7 +46,7 @@ func runRoutes() []*route {
 		},
 		{
 			method: http.MethodPost, pattern: root + "/decide", operation: "decideRuns", tag: tagRuns, permission: need, idempotent: true,
-			summary: "Answers what runs ask, all that the filter selects.", request: runsDecision{}, response: runsDecided{}, handle: decideRuns,
+			summary: "Answers what runs ask, all that the filter selects.", request: runsDecision{}, response: runsDecided{}, held: true, handle: decideRuns,
 		},
 		{
 			method: http.MethodPost, pattern: root + "/cancel", operation: "cancelRuns", tag: tagRuns, permission: need, idempotent: true,
@@ -66,15 +66,15 @@ func runRoutes() []*route {
 		},
 		{
 			method: http.MethodPost, pattern: one + "/undo", operation: "undoRun", tag: tagRuns, permission: need, idempotent: true,
-			summary: "Has a run that has ended take back what it did.", response: runDocument{}, handle: undoRun,
+			summary: "Has a run that has ended take back what it did.", response: runDocument{}, held: true, handle: undoRun,
 		},
 		{
 			method: http.MethodPost, pattern: one + "/retry", operation: "retryRun", tag: tagRuns, permission: need, idempotent: true, status: http.StatusCreated,
-			summary: "Begins a run again that has ended, as a new run: from its start, or from a step if its pattern is resumable.", request: runRetry{}, response: runDocument{}, handle: retryRun,
+			summary: "Begins a run again that has ended, as a new run: from its start, or from a step if its pattern is resumable.", request: runRetry{}, response: runDocument{}, held: true, handle: retryRun,
 		},
 		{
 			method: http.MethodPost, pattern: one + "/decide", operation: "decideRun", tag: tagRuns, permission: need, idempotent: true,
-			summary: "Answers what a run asks.", request: runDecision{}, response: runDocument{}, handle: decideRun,
+			summary: "Answers what a run asks.", request: runDecision{}, response: runDocument{}, held: true, handle: decideRun,
 		},
 	}
 	for _, r := range table {
