@@ -124,7 +124,7 @@ var codeTable = [...]CodeInfo{
 	{CodeModuleAlreadyExists, "ModuleAlreadyExistsOnDevice", "A module identity with this id exists on the device.", "Choose another id, or update the one that exists with If-Match.", false},
 	{CodeSystemModule, "SystemModuleModifyUnauthorizedAccess", "A system module of an edge device stays as long as its device is one.", "Delete the device, or set its capability iotEdge to false: its system modules go with it.", false},
 	{CodeDeviceDefinedMultipleTimes, "DeviceDefinedMultipleTimes", "The same identity appears more than once in one bulk request.", "Send each identity once.", false},
-	{CodeInvalidDeviceScope, "InvalidDeviceScope", "The device scope does not name a parent that can have children.", "Use the deviceScope of an existing edge device.", false},
+	{CodeInvalidDeviceScope, "InvalidDeviceScope", "The device scope does not name a parent that the device can have.", "Use the deviceScope of an existing edge device that is not the device itself or below it.", false},
 	{CodePreconditionFailed, "PreconditionFailed", "The record has changed since the caller read it, or If-Match is missing.", "Read it again and send its current ETag, or * to overwrite.", false},
 	{CodeDeviceDisabled, "DeviceDisabled", "The device identity is disabled.", "Enable it, after looking at its statusReason.", false},
 	{CodeDeviceNotOnline, "DeviceNotOnline", "The device is not connected, or has not subscribed to methods.", "Wait for the device, or allow for that with connectTimeoutInSeconds.", true},

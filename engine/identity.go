@@ -160,7 +160,7 @@ func (h *Hub) createWithTwinTx(tx *storage.Tx, c Caller, i Identity, fill func(t
 	if i.Edge && !(i.imported && isEdgeScope(i.DeviceScope, i.DeviceID)) {
 		r.DeviceScope = edgeScope(i.DeviceID, now)
 	}
-	if err := h.fillRecordTx(tx, &r, i); err != nil {
+	if err := h.fillRecordTx(tx, &r, i, identityRecord{}); err != nil {
 		return identityRecord{}, err
 	}
 	t := newTwinRecord(r.GenerationID)
@@ -261,7 +261,7 @@ func (h *Hub) updateIdentityTx(tx *storage.Tx, c Caller, i Identity, m IfMatch) 
 	case before.Edge:
 		next.DeviceScope, i.ParentScopes = "", nil
 	}
-	if err := h.fillRecordTx(tx, &next, i); err != nil {
+	if err := h.fillRecordTx(tx, &next, i, before); err != nil {
 		return identityRecord{}, err
 	}
 	if i.ModuleID == "" && before.Disabled != next.Disabled {
@@ -307,8 +307,8 @@ func (h *Hub) deleteSystemModulesTx(tx *storage.Tx, c Caller, deviceID string) e
 	return nil
 }
 
-// fillRecordTx takes over what a caller may set.
-func (h *Hub) fillRecordTx(tx *storage.Tx, r *identityRecord, i Identity) error {
+// fillRecordTx takes over what a caller may set; before is the record so far.
+func (h *Hub) fillRecordTx(tx *storage.Tx, r *identityRecord, i Identity, before identityRecord) error {
 	now := tx.Now()
 	if i.Disabled != r.Disabled || i.StatusReason != r.StatusReason {
 		r.StatusUpdated = now
@@ -330,8 +330,11 @@ func (h *Hub) fillRecordTx(tx *storage.Tx, r *identityRecord, i Identity) error 
 		return nil
 	}
 	parents, err := parentScopesTx(tx, r, i)
+	if err != nil {
+		return err
+	}
 	r.ParentScopes = parents
-	return err
+	return h.checkLayersTx(tx, i, before, r)
 }
 
 func sealContext(id TwinID) string { return "identity:" + id.String() }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -372,6 +373,27 @@ func withoutETags(t *testing.T, text string) string {
 		out.Write(append(b, '\n'))
 	}
 	return out.String()
+}
+
+// A parent may come after its children, and then closes no circle and makes no
+// tree too high.
+func TestImportOfEdgeParents(t *testing.T) {
+	t.Parallel()
+	m := newImporter(t, Options{})
+	scope := func(id string) string { return edgeScopePrefix + id + "-637503999671234567" }
+	edge := func(id, parent string) string {
+		return `{"id":"` + id + `","status":"enabled","capabilities":{"iotEdge":true},"deviceScope":"` + scope(id) + `","parentScopes":["` + scope(parent) + `"]}`
+	}
+	lines := []string{edge("self", "self"), edge("a", "b"), edge("b", "c"), edge("c", "a")}
+	most := m.limits.EdgeLayers
+	for i := range most + 1 {
+		lines = append(lines, edge("d"+strconv.Itoa(i), "d"+strconv.Itoa(i+1)))
+	}
+	lines = append(lines, `{"id":"d`+strconv.Itoa(most+1)+`","status":"enabled","capabilities":{"iotEdge":true},"deviceScope":"`+scope("d"+strconv.Itoa(most+1))+`"}`)
+	m.importText(strings.Join(lines, "\n"))
+	if got, want := m.faults(), []string{"1 self 400028", "4 c 400028", strconv.Itoa(most+5) + " d" + strconv.Itoa(most) + " 400028"}; !slices.Equal(got, want) {
+		t.Errorf("refused %q, want %q", got, want)
+	}
 }
 
 // An export as Azure IoT Hub writes it.

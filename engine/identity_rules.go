@@ -116,51 +116,6 @@ func fillKeys(i *Identity) {
 	}
 }
 
-// parentScopesTx applies IoT Hub's rules for parents: a leaf names its parent
-// by deviceScope, an edge device by parentScopes; a leaf's parentScopes alone
-// attach nothing.
-func parentScopesTx(tx *storage.Tx, r *identityRecord, i Identity) ([]string, error) {
-	parent := r.DeviceScope
-	if r.Edge {
-		parent = ""
-		if len(i.ParentScopes) == 1 {
-			parent = i.ParentScopes[0]
-		}
-	}
-	if parent == "" {
-		return nil, nil
-	}
-	if len(r.ParentScopes) == 1 && r.ParentScopes[0] == parent {
-		// Unchanged, also when the parent was deleted: who reads an identity can
-		// write it back, for example to disable it.
-		return r.ParentScopes, nil
-	}
-	id, ok := strings.CutPrefix(parent, edgeScopePrefix)
-	if !ok {
-		return nil, errf(CodeInvalidDeviceScope, "device scope %q does not begin with %s", parent, edgeScopePrefix)
-	}
-	// The scope holds the parent's id, followed by -ticks unless it became an
-	// edge device later; ids may themselves hold dashes.
-	known := false
-	for _, candidate := range []string{id[:max(0, strings.LastIndexByte(id, '-'))], id} {
-		if candidate == "" || candidate == i.DeviceID {
-			continue
-		}
-		p, err := deviceTable.Get(tx, deviceKey(candidate))
-		known = known || err == nil
-		if err == nil && p.Edge && p.DeviceScope == parent {
-			return []string{parent}, nil
-		}
-		if err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return nil, err
-		}
-	}
-	if i.imported && !known && id != "" && len(id) < 2*len(i.DeviceID)+256 {
-		return []string{parent}, nil // as when the parent was deleted
-	}
-	return nil, errf(CodeInvalidDeviceScope, "device scope %q is not that of an edge device on this hub", parent)
-}
-
 // storeIdentityTx writes a record with its history, change-log entry and
 // audit entry, and ends the session that the change makes void.
 func (h *Hub) storeIdentityTx(tx *storage.Tx, c Caller, op operation, kind string, id TwinID, before identityRecord, next *identityRecord) error {
@@ -239,12 +194,6 @@ func (h *Hub) identityDelta(id TwinID, before, next identityRecord) (patch, undo
 			return "enabled"
 		}
 	}
-	first := func(s []string) string {
-		if len(s) == 0 {
-			return ""
-		}
-		return s[0]
-	}
 	// In the order of their names.
 	put("authenticationType", string(before.Type), string(next.Type))
 	put("deviceScope", before.DeviceScope, next.DeviceScope)
@@ -262,7 +211,7 @@ func (h *Hub) identityDelta(id TwinID, before, next identityRecord) (patch, undo
 		}
 	}
 	put("managedBy", before.ManagedBy, next.ManagedBy)
-	put("parentScope", first(before.ParentScopes), first(next.ParentScopes))
+	put("parentScope", before.parent(), next.parent())
 	put("primaryThumbprint", before.Thumbprints[0], next.Thumbprints[0])
 	put("secondaryThumbprint", before.Thumbprints[1], next.Thumbprints[1])
 	put("status", status(before), status(next))

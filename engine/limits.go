@@ -32,6 +32,7 @@ type Limits struct {
 
 	IdentityIDBytes   int
 	ModulesPerDevice  int
+	EdgeLayers        int
 	BulkIdentities    int
 	ListIdentities    int
 	StatusReasonBytes int
@@ -257,6 +258,7 @@ var limitTable = [...]LimitRow{
 
 	count("identity_id_bytes", "Length of a device id or module id.", "bytes", 128, 128, func(l *Limits) *int { return &l.IdentityIDBytes }),
 	count("modules_per_device", "Module identities on one device.", "", 50, 50, func(l *Limits) *int { return &l.ModulesPerDevice }),
+	count("edge_layers", "Layers of edge devices below one that has no parent.", "", 5, 5, func(l *Limits) *int { return &l.EdgeLayers }),
 	count("bulk_identities", "Identities in one bulk request.", "", 100, 100, func(l *Limits) *int { return &l.BulkIdentities }),
 	count("list_identities", "Identities in one answer to a list.", "", 1000, 1000, func(l *Limits) *int { return &l.ListIdentities }),
 	count("status_reason_bytes", "Length of a statusReason.", "bytes", 128, 128, func(l *Limits) *int { return &l.StatusReasonBytes }),
