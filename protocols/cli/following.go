@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -46,9 +47,13 @@ func (f *following) wait(err error) error {
 		f.app.note("The hub does not answer; going on when it is back.")
 	}
 	f.pause = min(max(2*f.pause, 500*time.Millisecond), backoffMost)
+	pause := f.pause
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		pause = max(pause, e.RetryAfter)
+	}
 	select {
 	case <-f.app.ctx.Done():
-	case <-time.After(f.pause):
+	case <-time.After(pause):
 	}
 	return nil
 }
@@ -59,11 +64,19 @@ func isAway(e *client.Error) bool {
 	return e.Code == "closing" || e.Code == "ServiceUnavailable" || e.Code == "ServerShuttingDown"
 }
 
-// comesBack reports whether an error is one that passes by itself.
+// comesBack reports whether an error is one that passes by itself. A hub that
+// fails (500) answers, and would fail for ever.
 func comesBack(err error) bool {
 	if _, ok := errors.AsType[*client.ConnectError](err); ok {
 		return true
 	}
 	e, ok := errors.AsType[*client.Error](err)
-	return ok && (e.Status >= 500 || e.Status == 429)
+	if !ok {
+		return false
+	}
+	switch e.Status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
 }

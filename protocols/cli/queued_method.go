@@ -20,16 +20,21 @@ func (c *methodInvokeCmd) queue(a *app, s *client.Service, device, module string
 		return err
 	}
 	a.note("Queued as %s until %s. Ctrl-C stops the waiting, not the call.", q.ID, a.cell(q.Deadline))
+	keep := following{app: a, reached: true}
 	for last := q.Status; !q.Final(); {
 		ctx, stop := context.WithTimeout(a.ctx, 75*time.Second)
 		next, err := s.QueuedMethod(ctx, device, module, q.ID, 60*time.Second)
 		stop()
+		if late := time.Now().After(q.Deadline.Add(c.Timeout)); err != nil && !late && keep.wait(err) == nil && a.ctx.Err() == nil {
+			continue // the call outlives the hub's restart
+		}
 		if err != nil {
 			return &problem{
 				exit: ExitCancelled, what: "the waiting for the call " + q.ID + " has ended; in the hub it goes on", why: err.Error(),
 				next: fmt.Sprintf("muster method show %s %s tells what became of it; muster method cancel %s %s takes it back.", c.ID, q.ID, c.ID, q.ID),
 			}
 		}
+		keep.heard()
 		if q = next; q.Status != last {
 			last = q.Status
 			a.note("%s is %s.", q.ID, last)

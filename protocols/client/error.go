@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Error is the hub's refusal of a request, whichever of its error bodies it
@@ -19,6 +20,8 @@ type Error struct {
 	RequestID string
 	Query     *QueryFault // of a query that can't be read
 	Faults    []JobFault  // of a job: all that is wrong with it
+
+	RetryAfter time.Duration // how long the hub asks to wait; 0: it does not say
 }
 
 // QueryFault says where a query is wrong.
@@ -132,6 +135,9 @@ type problem struct {
 // parseError makes an Error of an answer whose status is not 2xx.
 func parseError(status int, h http.Header, body []byte) *Error {
 	e := &Error{Status: status, Code: h.Get("Iothub-Errorcode"), RequestID: h.Get("X-Ms-Request-Id")}
+	if n, err := strconv.Atoi(h.Get("Retry-After")); err == nil && n > 0 {
+		e.RetryAfter = time.Duration(min(n, 3600)) * time.Second
+	}
 	var p problem
 	if json.Unmarshal(body, &p) != nil {
 		e.Message = plainText(body, status)

@@ -176,8 +176,11 @@ func (s *Service) follow(ctx context.Context, path string, values url.Values, se
 				var why struct{ Code, Reason, Next string }
 				_ = json.Unmarshal(value, &why) // an odd reason is none
 				status := http.StatusServiceUnavailable
-				if why.Code == "deleted" {
+				switch why.Code {
+				case "deleted":
 					status = http.StatusNotFound
+				case "error": // the hub can't read on, and could not the next time
+					status = http.StatusInternalServerError
 				}
 				return cursor, &Error{Status: status, Code: why.Code, Message: "the hub ended the stream: " + why.Reason, Next: why.Next}
 			}
