@@ -42,7 +42,8 @@ var feedbackQueue = serviceQueue[feedbackRecord, *feedbackRecord]{feedbackTable,
 func putFeedbackTx(tx *storage.Tx, deviceID string, sequence uint64, r deviceboundRecord, status string) error {
 	now := tx.Now().UTC()
 	return feedbackTable.Put(tx, storage.Tuple(now, deviceID, r.Generation, sequence), feedbackRecord{Feedback: Feedback{
-		MessageID: r.MessageID, Time: now, Status: status, Description: status, DeviceID: deviceID, GenerationID: r.Generation,
+		MessageID: r.MessageID, Time: now.Truncate(100 * time.Nanosecond), // as fine as IoT Hub's
+		Status: status, Description: status, DeviceID: deviceID, GenerationID: r.Generation,
 	}})
 }
 

@@ -50,7 +50,7 @@ const (
 
 // show returns false for what IoT Hub has no event for.
 func (h iotHub) show(e *engine.Event) (iotHubEvent, bool) {
-	d := iotHubEvent{Cursor: e.Cursor, Enqueued: e.Time, System: map[string]any{}, Props: map[string]string{}, Encoding: "json"}
+	d := iotHubEvent{Cursor: e.Cursor, Enqueued: ticks(e.Time), System: map[string]any{}, Props: map[string]string{}, Encoding: "json"}
 	module := e.ID.ModuleID != ""
 	pick := func(device, ofModule string) string {
 		if module {

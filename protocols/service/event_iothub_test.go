@@ -18,7 +18,7 @@ import (
 // TestIoTHubShapes compares each of IoT Hub's events with its golden file.
 func TestIoTHubShapes(t *testing.T) {
 	h := iotHub{name: "contoso", epoch: "0123456789abcdef0123456789abcdef", ordinal: 1, fresh: enginetest.New(t).NewTwin()}
-	at := time.Date(2026, 11, 23, 8, 15, 30, 123456700, time.UTC)
+	at := time.Date(2026, 11, 23, 8, 15, 30, 123456789, time.UTC)
 	device, module := engine.TwinID{DeviceID: "pump-1"}, engine.TwinID{DeviceID: "pump-1", ModuleID: "control"}
 	whole := json.RawMessage(`{"etag":"AAAAAAAAAAQ=","version":9,"tags":{"site":"A"},"properties":{"desired":{"speed":3,"$metadata":{"$lastUpdated":"2026-11-23T08:15:30.1234567Z","$lastUpdatedVersion":5,"speed":{"$lastUpdated":"2026-11-23T08:15:30.1234567Z","$lastUpdatedVersion":5}},"$version":5},"reported":{"$metadata":{"$lastUpdated":"0001-01-01T00:00:00Z"},"$version":1}}}`)
 	for name, e := range map[string]engine.Event{

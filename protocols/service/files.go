@@ -161,7 +161,7 @@ func (c *call) showNotice(n engine.FileNotification) fileNotice {
 	return fileNotice{
 		DeviceID: n.DeviceID, BlobName: n.DeviceID + "/" + n.Name, BlobSizeInBytes: n.Size, SHA256: n.Digest,
 		BlobURI:         scheme + "://" + c.r.Host + "/api/v1/devices/" + url.PathEscape(n.DeviceID) + "/files/" + url.PathEscape(n.Name) + "/content",
-		LastUpdatedTime: n.Updated.UTC(), EnqueuedTimeUTC: n.Time.UTC(),
+		LastUpdatedTime: n.Updated.UTC(), EnqueuedTimeUTC: ticks(n.Time),
 	}
 }
 

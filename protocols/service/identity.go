@@ -32,6 +32,10 @@ func identityTime(t time.Time) string {
 // twinTime writes a time of a twin; the one that never was has a zone there.
 func twinTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
+// ticks is a time in whole units of IoT Hub's clock, 100 ns: with at most seven
+// digits of a second.
+func ticks(t time.Time) time.Time { return t.UTC().Truncate(100 * time.Nanosecond) }
+
 type keyPair struct {
 	Primary   *string `json:"primaryKey" doc:"Base64 of 16 to 64 bytes; null unless type is sas."`
 	Secondary *string `json:"secondaryKey"`
