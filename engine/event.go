@@ -82,7 +82,7 @@ func (p place) covers(q place) bool { return p.change >= q.change && p.message >
 
 // parsePlace reads a cursor. current is false for one of another epoch.
 func parsePlace(cursor, epoch string) (p place, current bool, err error) {
-	bad := errf(CodeArgumentInvalid, "the cursor %.80q is not one that this hub gave; send one from an event, %q, or none to begin now", cursor, CursorStart)
+	bad := errf(CodeArgumentInvalid, "the cursor %.80q is not one that this hub gave; send one from an event, a time such as 2026-01-31T08:00:00Z, %q, or none to begin now", cursor, CursorStart)
 	parts := strings.Split(cursor, ".")
 	if len(parts) != 3 || len(parts[0]) != len(epoch) || strings.Trim(parts[0], "0123456789abcdef") != "" {
 		return p, false, bad
@@ -125,7 +125,8 @@ func matchesAny(patterns []string, s string) bool {
 
 // ReadEvents returns what happened after cursor and passes the filter, at most
 // limit events, without waiting: fewer or none does not mean the end, which
-// Subscribe waits at. "" begins now, CursorStart with the oldest event.
+// Subscribe waits at. "" begins now, CursorStart with the oldest event, a time
+// (RFC 3339) with the first event of then or later.
 // Changes come in commit order and messages in the order in which they were
 // stored; between the two the order is that of time. It needs ServiceConnect.
 func (h *Hub) ReadEvents(ctx context.Context, c Caller, f EventFilter, cursor string, limit int) (list []Event, next string, err error) {
@@ -178,6 +179,10 @@ func (h *Hub) findPlace(r storage.Reader, cursor, epoch string) (at place, gap b
 		return newest, false, nil
 	case CursorStart:
 		return oldest, false, nil
+	}
+	if moment, err := time.Parse(time.RFC3339, cursor); err == nil {
+		at, err = h.placeAt(r, moment)
+		return at, false, err
 	}
 	at, current, err := parsePlace(cursor, epoch)
 	switch {

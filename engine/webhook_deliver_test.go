@@ -526,6 +526,13 @@ func TestWebhookReplay(t *testing.T) {
 				t.Errorf("from %s: %v, want %v", row.from, got, want)
 			}
 		}
+		// A reader of events may begin at a time, too.
+		for _, at := range []time.Time{middle, middle.In(time.FixedZone("", 7200))} {
+			list, _, err := h.ReadEvents(t.Context(), enginetest.Owner(), engine.EventFilter{Kinds: []string{"identity.*"}}, at.Format(time.RFC3339), 10)
+			if err != nil || len(list) != 2 || list[0].ID.DeviceID != "a" || list[1].ID.DeviceID != "after" {
+				t.Errorf("events from %s: %+v, %v", at, list, err)
+			}
+		}
 		for _, from := range []string{"", "yesterday", "0.0.0"} {
 			if _, err := h.ReplayWebhook(t.Context(), enginetest.Owner(), "hook", from); engine.AsError(err).Code != engine.CodeArgumentInvalid {
 				t.Errorf("from %q: %v", from, err)

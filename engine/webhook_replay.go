@@ -18,8 +18,7 @@ func (h *Hub) ReplayWebhook(ctx context.Context, c Caller, id, from string) (Web
 	if err := h.authorize(ctx, c, opWebhookReplay, id); err != nil {
 		return Webhook{}, err
 	}
-	moment, timeErr := time.Parse(time.RFC3339, from)
-	if timeErr != nil && from == "" {
+	if from == "" {
 		return Webhook{}, errf(CodeArgumentInvalid, "from is empty; expected the cursor of an event, %q, or a time such as 2026-01-31T08:00:00Z", CursorStart)
 	}
 	var out Webhook
@@ -28,12 +27,7 @@ func (h *Hub) ReplayWebhook(ctx context.Context, c Caller, id, from string) (Web
 		if err != nil {
 			return err
 		}
-		var at place
-		if timeErr == nil {
-			at, err = h.placeAt(tx, moment)
-		} else {
-			at, _, err = h.findPlace(tx, from, h.db.Epoch().ID)
-		}
+		at, _, err := h.findPlace(tx, from, h.db.Epoch().ID)
 		if err != nil {
 			return err
 		}

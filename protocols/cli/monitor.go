@@ -22,7 +22,7 @@ type monitorCmd struct {
 	WhichHub
 	Device    []string `help:"Only this device and its modules; repeatable; PREFIX* for many." placeholder:"ID"`
 	Kind      []string `help:"Only this kind, such as telemetry or twin.reported; repeatable; twin.* for many."`
-	From      string   `help:"Where to begin: now, start (the oldest kept), or a cursor." default:"now"`
+	From      string   `help:"Where to begin: now, start (the oldest kept), a time (RFC 3339), how long ago (90m, 24h), or a cursor." default:"now"`
 	Count     int      `help:"End after so many events; 0 goes on." default:"0"`
 	Schema    string   `help:"muster, or iothub: as IoT Hub's own endpoint tells events." enum:"muster,iothub" default:"muster"`
 	Transport string   `help:"stream, or pages: one request after the other, where something between holds streams back." enum:"stream,pages" default:"stream"`
@@ -39,7 +39,7 @@ func (c *monitorCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	q := client.EventQuery{Devices: c.Device, Kinds: c.Kind, Schema: c.Schema, Cursor: c.From, Wait: monitorWait, Limit: monitorLimit}
+	q := client.EventQuery{Devices: c.Device, Kinds: c.Kind, Schema: c.Schema, Cursor: moment(c.From), Wait: monitorWait, Limit: monitorLimit}
 	if q.Cursor == "now" {
 		// The first page says where now is, so that a stream that breaks before
 		// its first event misses nothing.

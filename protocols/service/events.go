@@ -17,7 +17,7 @@ func eventRoutes() []*route {
 		method: http.MethodGet, pattern: "/api/v1/events", operation: "readEvents", tag: tagEvents, permission: auth.ServiceConnect, shape: shapeProblem,
 		summary: "Reads changes and telemetry in order. With Accept: text/event-stream a stream of server-sent events, as a WebSocket a stream of pages, that go on until the client leaves; else a page.",
 		query: []parameter{
-			{name: "cursor", kind: "string", text: "Resume right after this one; start for the oldest event kept; absent: from now. A stream also takes it as Last-Event-ID."},
+			{name: "cursor", kind: "string", text: "Resume right after this one; start for the oldest event kept; a time such as 2026-01-31T08:00:00Z for the first event of then or later; absent: from now. A stream also takes it as Last-Event-ID."},
 			{name: "device", kind: "string", text: "Only this device and its modules; repeatable; PREFIX* for many."},
 			{name: "kind", kind: "string", text: "Only this kind, such as telemetry or twin.reported; repeatable; twin.* for many."},
 			{name: "schema", kind: "string", text: "muster (when absent) or iothub: IoT Hub's messages, with their system and application properties; kinds that IoT Hub does not have are left out."},

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -239,7 +241,10 @@ func (c *call) serve() error {
 // gives way to the refusal that the engine would have made.
 func (c *call) handle() (answer, error) {
 	var a answer
-	err := c.takeEpoch()
+	err := c.checkQuery()
+	if err == nil {
+		err = c.takeEpoch()
+	}
 	if err == nil {
 		a, err = c.route.handle(c)
 	}
@@ -252,6 +257,33 @@ func (c *call) handle() (answer, error) {
 		}
 	}
 	return a, err
+}
+
+// checkQuery refuses a parameter that a route of Muster's own does not take: a
+// filter that is misspelled would let everything pass. IoT Hub's paths ignore it,
+// as IoT Hub does.
+func (c *call) checkQuery() error {
+	if c.route.shape != shapeProblem {
+		return nil
+	}
+	_, lists := c.route.response.(paged)
+	for _, name := range slices.Sorted(maps.Keys(c.query)) {
+		if lists && (name == "limit" || name == "cursor") { // also of those that are short, and given whole
+			continue
+		}
+		if slices.ContainsFunc(c.route.query, func(p parameter) bool { return p.name == name }) {
+			continue
+		}
+		known := make([]string, len(c.route.query))
+		for i, p := range c.route.query {
+			known[i] = p.name
+		}
+		if len(known) == 0 {
+			return invalid("the query parameter %.80q is not known; there is none here", name)
+		}
+		return invalid("the query parameter %.80q is not known; expected one of %s", name, strings.Join(known, ", "))
+	}
+	return nil
 }
 
 func refused() error {

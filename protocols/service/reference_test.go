@@ -35,7 +35,9 @@ The OpenAPI 3.1 document of both is at ` + "`/api/v1/openapi.json`" + `; it is m
 - ` + "`If-Match`" + ` takes an ETag with or without quotes, or ` + "`*`" + `. A PUT of an identity without it creates, with it updates. A DELETE needs it.
 - Every answer carries ` + "`x-ms-request-id`" + `: the request's ` + "`Request-Id`" + ` or ` + "`x-ms-client-request-id`" + `, if it is at most 64 plain characters, else a new one.
   The audit log and the twin history show the same id.
-- Lists of Muster's own API take ` + "`limit`" + ` and ` + "`cursor`" + ` and answer ` + "`{items, cursor}`" + `; the cursor is empty at the end.
+- Lists of Muster's own API take ` + "`limit`" + ` and ` + "`cursor`" + ` and answer ` + "`{items, cursor}`" + `; the cursor is empty at the end. Short ones,
+  such as policies and modules, are given whole.
+- Muster's own API refuses a query parameter that a request does not take, with 400; IoT Hub's paths ignore it, as IoT Hub does.
 - POSTs of Muster's own API take an ` + "`Idempotency-Key`" + ` of at most 255 visible characters. The same request with the same key
   gets the first answer again, with the header ` + "`Idempotency-Replayed: true`" + `. Answers are kept sealed in the
   store for 24 hours, the newest 10,000 at most. The same key with another body is refused.
