@@ -55,7 +55,7 @@ func (h *Hub) ApplyConfigurationContent(ctx context.Context, c Caller, deviceID 
 			switch {
 			case errors.Is(err, storage.ErrNotFound):
 				if !c.Permissions.Has(auth.RegistryWrite) {
-					return errf(CodeUnauthorized, "the device has no module %q, and to make it needs the permission %s, which %s does not have", module, auth.RegistryWrite, c.Principal)
+					return errf(CodeForbidden, "the device has no module %q, and to make it needs the permission %s, which %s does not have", module, auth.RegistryWrite, c.Principal)
 				}
 				_, err = h.createIdentityTx(tx, c, made[module], TwinUpdate{Desired: whole[module]})
 			case err == nil:

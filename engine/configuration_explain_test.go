@@ -94,7 +94,7 @@ func TestExplainDevice(t *testing.T) {
 		_, err = f.hub.WhatIf(ctx, enginetest.Owner(), twinID("nobody"), []byte(`{}`))
 		wantCode(t, err, engine.CodeDeviceNotFound)
 		_, err = f.hub.ExplainDevice(ctx, engine.Caller{}, twinID("d1"))
-		wantCode(t, err, engine.CodeUnauthorized)
+		wantCode(t, err, engine.CodeForbidden)
 	})
 }
 

@@ -397,7 +397,7 @@ func TestApplyConfigurationContent(t *testing.T) {
 		service := enginetest.Owner()
 		service.Permissions = auth.ServiceConnect
 		content.Modules = json.RawMessage(`{"$edgeAgent":{"properties.desired":{"a":1}},"m2":{"properties.desired":{"x":1}}}`)
-		wantCode(t, f.hub.ApplyConfigurationContent(ctx, service, "e1", content), engine.CodeUnauthorized)
+		wantCode(t, f.hub.ApplyConfigurationContent(ctx, service, "e1", content), engine.CodeForbidden)
 		f.want("e1/$edgeAgent", `{"modules":{}}`) // all or nothing
 		content.Modules = json.RawMessage(`{"$edgeAgent":{"properties.desired":{"a":1}},"m":{"properties.desired":{"x":2}}}`)
 		if err := f.hub.ApplyConfigurationContent(ctx, service, "e1", content); err != nil {

@@ -155,10 +155,10 @@ func TestConfigurationsAreRefused(t *testing.T) {
 	stranger := engine.Caller{Principal: auth.Principal{Kind: auth.Policy, Name: "read", Permissions: auth.RegistryRead}}
 	g := engine.Configuration{ID: "g", Content: deviceContent(`{"properties.desired.a":1}`)}
 	_, err := h.PutConfiguration(t.Context(), stranger, g, engine.IfMatch{})
-	wantCode(t, err, engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
 	_, err = h.Configuration(t.Context(), stranger, "g")
-	wantCode(t, err, engine.CodeUnauthorized)
-	wantCode(t, h.DeleteConfiguration(t.Context(), stranger, "g", engine.IfMatch{}), engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
+	wantCode(t, h.DeleteConfiguration(t.Context(), stranger, "g", engine.IfMatch{}), engine.CodeForbidden)
 }
 
 func TestConfigurationQueries(t *testing.T) {

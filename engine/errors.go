@@ -110,7 +110,7 @@ var codeTable = [...]CodeInfo{
 	{CodeArgumentInvalid, "ArgumentInvalid", "A field of the request has a value that is not allowed.", "Correct what the message names.", false},
 	{CodeArgumentNull, "ArgumentNull", "A field that is required is missing.", "Add the field that the message names.", false},
 	{CodeFormat, "IotHubFormatError", "The body is not the JSON that this operation takes.", "Send one JSON value of the documented shape.", false},
-	{CodeUnauthorized, "IotHubUnauthorizedAccess", "The caller is not known, its token is not valid, or its policy lacks the permission.", "Check the policy name, the key, the token's expiry and the host name in its scope.", false},
+	{CodeUnauthorized, "IotHubUnauthorizedAccess", "The caller is not known, or its token is not valid.", "Check the policy name, the key, the token's expiry and the host name in its scope.", false},
 	{CodeForbidden, "OperationNotAllowed", "The caller is known, but may not do this here.", "Use a principal with the permission that the message names.", false},
 	{CodeDeviceNotFound, "DeviceNotFound", "There is no such device identity.", "Check the device id; `muster device list` shows what exists.", false},
 	{CodeModuleNotFound, "ModuleNotFound", "There is no such module identity.", "Check the module id; `muster module list DEVICE` shows what exists.", false},

@@ -95,7 +95,7 @@ func TestReadEventsRefuses(t *testing.T) {
 	if _, _, err := h.ReadEvents(t.Context(), enginetest.Owner(), engine.EventFilter{Kinds: make([]string, 101)}, "", 1); engine.AsError(err).Code != engine.CodeArgumentInvalid {
 		t.Errorf("a huge filter: %v", err)
 	}
-	if _, _, err := h.ReadEvents(t.Context(), engine.Caller{}, engine.EventFilter{}, "", 1); engine.AsError(err).Code != engine.CodeUnauthorized {
+	if _, _, err := h.ReadEvents(t.Context(), engine.Caller{}, engine.EventFilter{}, "", 1); engine.AsError(err).Code != engine.CodeForbidden {
 		t.Errorf("nobody: %v", err)
 	}
 }

@@ -45,7 +45,7 @@ func TestFaults(t *testing.T) {
 	}
 	weak := c
 	weak.Permissions = auth.ServiceConnect
-	if _, err := h.AddFault(t.Context(), weak, Fault{Target: id, Drop: 1}, 0); AsError(err) == nil || AsError(err).Code != CodeUnauthorized {
+	if _, err := h.AddFault(t.Context(), weak, Fault{Target: id, Drop: 1}, 0); AsError(err) == nil || AsError(err).Code != CodeForbidden {
 		t.Errorf("without permission: %v", err)
 	}
 	if _, ok := h.Fault(id); ok {

@@ -204,7 +204,7 @@ func TestSubscriptionLimits(t *testing.T) {
 		s.Close()
 	}
 	s := subscribe(t, h, EventFilter{}, "")
-	if _, err := h.Subscribe(t.Context(), Caller{}, EventFilter{}, ""); AsError(err).Code != CodeUnauthorized {
+	if _, err := h.Subscribe(t.Context(), Caller{}, EventFilter{}, ""); AsError(err).Code != CodeForbidden {
 		t.Errorf("nobody: %v", err)
 	}
 	h.Drain()

@@ -547,7 +547,7 @@ func TestFileNotifications(t *testing.T) {
 	u.want(CodeForbidden, func() error { _, _, err := u.ReceiveFileNotifications(ctx, u.c, 1); return err }())
 	u.files.notify = true
 	receive(64, "")
-	u.want(CodeUnauthorized, func() error { _, _, err := u.ReceiveFileNotifications(ctx, Caller{}, 1); return err }())
+	u.want(CodeForbidden, func() error { _, _, err := u.ReceiveFileNotifications(ctx, Caller{}, 1); return err }())
 }
 
 func TestFilePages(t *testing.T) {
@@ -577,7 +577,7 @@ func TestFilePages(t *testing.T) {
 	}
 	u.want(CodeFileNotFound, second(u.File(t.Context(), u.c, "d", "b")))
 	u.want(CodeDeviceNotFound, second(u.File(t.Context(), u.c, "none", "b")))
-	u.want(CodeUnauthorized, u.DeleteFile(t.Context(), Caller{}, "d", "a"))
+	u.want(CodeForbidden, u.DeleteFile(t.Context(), Caller{}, "d", "a"))
 	if err := u.DeleteFile(t.Context(), u.c, "d", "a"); err != nil {
 		t.Fatal(err)
 	}

@@ -596,7 +596,7 @@ func TestIdentityJobControl(t *testing.T) {
 	code(CodeArgumentInvalid, bad(func(s *IdentityJobSpec) { s.Type = "" }))
 	code(CodeArgumentInvalid, bad(func(s *IdentityJobSpec) { s.Type, s.Output, s.Where = IdentityExport, s.Input, "tags." }))
 	_, err := m.CreateIdentityJob(m.ctx(), Caller{}, in)
-	code(CodeUnauthorized, err)
+	code(CodeForbidden, err)
 
 	j := m.create(in)
 	if j.Status != IdentityJobEnqueued || j.ID == "" {

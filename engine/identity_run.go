@@ -171,10 +171,10 @@ func (h *Hub) mayGoOn(o identityJobOwner, op operation) error {
 	policy, ok := (*h.policies.Load())[o.Name]
 	need := op.info().Permission
 	if !ok {
-		return errf(CodeUnauthorized, "the job acts for %s, which is gone", p)
+		return errf(CodeForbidden, "the job acts for %s, which is gone", p)
 	}
 	if !policy.Permissions.Has(need) {
-		return errf(CodeUnauthorized, "the job acts for %s, which no longer has the permission %s", p, need)
+		return errf(CodeForbidden, "the job acts for %s, which no longer has the permission %s", p, need)
 	}
 	return nil
 }

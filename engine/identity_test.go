@@ -330,14 +330,14 @@ func TestPermissions(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = h.CreateIdentity(t.Context(), reader, engine.Identity{DeviceID: "e"})
-	wantCode(t, err, engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
 	_, err = h.Twin(t.Context(), caller(auth.RegistryWrite), id)
-	wantCode(t, err, engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
 	if _, err := h.Twin(t.Context(), service, id); err != nil {
 		t.Error(err)
 	}
 	_, err = h.Policies(t.Context(), service)
-	wantCode(t, err, engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
 	if _, err := h.CreateIdentity(t.Context(), enginetest.Owner(), engine.Identity{DeviceID: "flush"}); err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func TestPermissions(t *testing.T) {
 	}
 	refused := 0
 	for _, e := range entries {
-		if e.Outcome == "refused" && e.Code == "IotHubUnauthorizedAccess" {
+		if e.Outcome == "refused" && e.Code == "OperationNotAllowed" {
 			refused++
 		}
 	}

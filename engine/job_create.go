@@ -140,7 +140,7 @@ func (h *Hub) prepareJob(ctx context.Context, c Caller, s JobSpec, now time.Time
 	}
 	checked.pattern = runs
 	if op := checked.action.operation(); !c.Permissions.Has(op.info().Permission) {
-		e := errf(CodeUnauthorized, "a job of the kind %s needs the permission %s, which %s does not have", checked.action.kind(), op.info().Permission, c.Principal)
+		e := errf(CodeForbidden, "a job of the kind %s needs the permission %s, which %s does not have", checked.action.kind(), op.info().Permission, c.Principal)
 		h.auditRefused(c, opJobCreate, s.ID, e)
 		return nil, e
 	}

@@ -96,7 +96,7 @@ func TestJobRefusals(t *testing.T) {
 	weak := everybody()
 	weak.Permissions = auth.RegistryRead
 	_, err = h.CreateJob(t.Context(), weak, twinJob("*"), "")
-	refusal(t, err, CodeUnauthorized)
+	refusal(t, err, CodeForbidden)
 }
 
 func TestJobIsMadeOnce(t *testing.T) {

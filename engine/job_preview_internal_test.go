@@ -308,7 +308,7 @@ func TestPreviewRefusals(t *testing.T) {
 	weak := everybody()
 	weak.Permissions = 0
 	_, err := h.PreviewJob(t.Context(), weak, twinJob("*"), 0)
-	refusal(t, err, CodeUnauthorized, "job.read")
+	refusal(t, err, CodeForbidden, "job.read")
 }
 
 // The token outlives a restart, and no other hub takes it.

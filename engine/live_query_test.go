@@ -114,7 +114,7 @@ func TestLiveQueryRefuses(t *testing.T) {
 		}
 	}
 	var nobody engine.Caller
-	if _, err := h.LiveQuery(t.Context(), nobody, engine.QueryRequest{Text: "SELECT * FROM devices"}); engine.AsError(err).Code != engine.CodeUnauthorized {
+	if _, err := h.LiveQuery(t.Context(), nobody, engine.QueryRequest{Text: "SELECT * FROM devices"}); engine.AsError(err).Code != engine.CodeForbidden {
 		t.Errorf("nobody: %v", err)
 	}
 	s := follow(t, h, "SELECT * FROM devices", "")

@@ -238,7 +238,7 @@ func (t *throttles) wait(ctx context.Context, k throttle, name string) error {
 func (h *Hub) authorize(ctx context.Context, c Caller, op operation, target string) error {
 	info := op.info()
 	if !c.Permissions.Has(info.Permission) {
-		e := errf(CodeUnauthorized, "%s needs the permission %s, which %s does not have", info.Name, info.Permission, c.Principal)
+		e := errf(CodeForbidden, "%s needs the permission %s, which %s does not have", info.Name, info.Permission, c.Principal)
 		h.auditRefused(c, op, target, e)
 		return e
 	}

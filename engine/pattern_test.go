@@ -146,7 +146,7 @@ func TestPatternInstall(t *testing.T) {
 	weak := owner
 	weak.Permissions = auth.ServiceConnect
 	_, err := h.InstallPattern(t.Context(), weak, engine.PatternInstall{Bundle: b, Unsigned: true, Grant: needs})
-	wantCode(t, err, engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
 	seen, err := h.InspectPattern(t.Context(), owner, engine.PatternInstall{Bundle: b})
 	if err != nil || seen.Manifest.Name != "asks" || len(seen.Manifest.Needs) != 3 || seen.Origin != engine.PatternUnsigned {
 		t.Errorf("%+v, %v", seen, err)
@@ -255,7 +255,7 @@ func TestPatternSecretsAreKept(t *testing.T) {
 	weak := owner
 	weak.Permissions = auth.ServiceConnect
 	_, err = h.PatternSecrets(t.Context(), weak)
-	wantCode(t, err, engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
 	if err := h.DeletePatternSecret(t.Context(), owner, "smtp"); err != nil {
 		t.Fatal(err)
 	}

@@ -284,7 +284,7 @@ func TestQueryBudgetAndSlowLog(t *testing.T) {
 func TestQueryRefusals(t *testing.T) {
 	h := queryHub(t)
 	_, err := h.Query(t.Context(), Caller{Principal: auth.Principal{Kind: auth.Local, Name: "x", Permissions: auth.RegistryRead}}, QueryRequest{Text: "SELECT * FROM devices"})
-	refusal(t, err, CodeUnauthorized, "ServiceConnect")
+	refusal(t, err, CodeForbidden, "ServiceConnect")
 	_, err = h.Query(t.Context(), everybody(), QueryRequest{Text: " "})
 	refusal(t, err, CodeArgumentNull)
 	_, err = h.Query(t.Context(), everybody(), QueryRequest{Text: "SELECT * FROM devices WHERE", Where: "tags.a == 1"})

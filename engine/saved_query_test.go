@@ -143,11 +143,11 @@ func TestSavedQueriesNeedPermission(t *testing.T) {
 	h := enginetest.New(t)
 	nobody := engine.Caller{Principal: auth.Principal{Kind: auth.Policy, Name: "r", Permissions: auth.RegistryRead | auth.RegistryWrite}}
 	_, err := h.SavedQueries(t.Context(), nobody)
-	wantCode(t, err, engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
 	_, err = h.PutSavedQuery(t.Context(), nobody, engine.SavedQuery{Name: "x", Text: "connected"}, "")
-	wantCode(t, err, engine.CodeUnauthorized)
-	wantCode(t, h.DeleteSavedQuery(t.Context(), nobody, "x", ""), engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
+	wantCode(t, h.DeleteSavedQuery(t.Context(), nobody, "x", ""), engine.CodeForbidden)
 	service := engine.Caller{Principal: auth.Principal{Kind: auth.Policy, Name: "s", Permissions: auth.ServiceConnect}}
 	_, err = h.DeclareSchema(t.Context(), service, engine.DeclaredSchema{Tags: []byte(`{}`)}, "")
-	wantCode(t, err, engine.CodeUnauthorized)
+	wantCode(t, err, engine.CodeForbidden)
 }

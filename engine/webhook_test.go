@@ -252,7 +252,7 @@ func TestWebhookRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want CodeArgumentInvalid", name, err)
 		}
 	}
-	if _, err := h.PutWebhook(t.Context(), engine.Caller{}, engine.Webhook{ID: "hook", URL: "https://example.com/x"}, ""); engine.AsError(err).Code != engine.CodeUnauthorized {
+	if _, err := h.PutWebhook(t.Context(), engine.Caller{}, engine.Webhook{ID: "hook", URL: "https://example.com/x"}, ""); engine.AsError(err).Code != engine.CodeForbidden {
 		t.Errorf("nobody: %v", err)
 	}
 }

@@ -329,6 +329,7 @@ func TestExitCodes(t *testing.T) {
 		{"nested", `{"Message":"{\"errorCode\":404103,\"message\":\"not online\"}","ExceptionMessage":""}`, "", 404, ExitConnect, "--connect-timeout"},
 		{"gateway timeout", `{"Message":"{\"errorCode\":504101,\"message\":\"too slow\"}","ExceptionMessage":""}`, "", 504, ExitTimeout, "twin show"},
 		{"unauthorized", `{"Message":"ErrorCode:IotHubUnauthorizedAccess;Unauthorized"}`, "", 401, ExitForbidden, "policy"},
+		{"not allowed", `{"code":"OperationNotAllowed","detail":"policy.read needs the permission PolicyManage"}`, "", 403, ExitForbidden, "PolicyManage"},
 		{"exists", `{"Message":"ErrorCode:DeviceAlreadyExists;d1"}`, "", 409, ExitConflict, "another id"},
 		{"etag", `{"Message":"ErrorCode:PreconditionFailed;d1"}`, "", 412, ExitConflict, "ETag"},
 		{"throttled", `{"Message":"ErrorCode:ThrottlingException;slow down"}`, "", 429, ExitLimited, "Wait"},

@@ -48,8 +48,8 @@ func TestBackupStream(t *testing.T) {
 		{"manager", ``, 200},
 		{"manager", `{}`, 200},
 		{"manager", `{"passphrase":"x"}`, 403}, // it would open keys that the policy may not read
-		{"viewer", ``, 401},
-		{"device", `{"passphrase":""}`, 401},
+		{"viewer", ``, 403},
+		{"device", `{"passphrase":""}`, 403},
 		{"iothubowner", `{"passphrase":""}`, 400},
 		{"iothubowner", `{"passphrase":7}`, 400},
 		{"iothubowner", `{"passphrase":"` + strings.Repeat("x", passphraseMax+1) + `"}`, 400},
@@ -61,8 +61,8 @@ func TestBackupStream(t *testing.T) {
 		}
 	}
 	f.do("GET", "/api/v1/backups", "", f.as("viewer")).want(200)
-	f.do("GET", "/api/v1/backups", "", f.as("device")).want(401)
-	f.do("POST", "/api/v1/backups", "", f.as("viewer")).want(401)
+	f.do("GET", "/api/v1/backups", "", f.as("device")).want(403)
+	f.do("POST", "/api/v1/backups", "", f.as("viewer")).want(403)
 	f.do("POST", "/api/v1/backups", "", f.as("manager")).want(403) // this hub has no directory
 	// Refusals are audited a moment later.
 	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {

@@ -72,7 +72,7 @@ func bulkDevices(c *call) (answer, error) {
 			bad = append(bad, failed{e.ID, e.Operation, e.Err})
 		}
 	} else if !c.caller.Permissions.Has(c.route.permission) {
-		return answer{}, refused()
+		return answer{}, c.refused()
 	}
 	result := bulkResult{Successful: len(bad) == 0, Errors: []bulkError{}, Warnings: []bulkWarning{}}
 	slices.SortStableFunc(bad, func(a, b failed) int { return order[a.id] - order[b.id] })

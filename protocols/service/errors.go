@@ -52,7 +52,8 @@ type wireRow struct {
 }
 
 // wireTable maps every engine code once; a test checks that none is missing.
-// Authorization failures are 401, never 403: clients read 403 as a quota.
+// Without the permission it is 401 on IoT Hub's paths, as IoT Hub answers:
+// clients read its 403 as a quota. On Muster's own paths it is 403.
 var wireTable = [...]wireRow{
 	{code: engine.CodeInternal, status: 500, number: 500001, name: "ServerError"},
 	{code: engine.CodeArgumentInvalid, status: 400, number: 400004, name: "ArgumentInvalid"},

@@ -43,8 +43,8 @@ func TestFaults(t *testing.T) {
 		"for ever":         {"PUT", "/api/v1/devices/d/fault", `{"drop":1,"forSeconds":86401}`, "iothubowner", 400, "ArgumentInvalid"},
 		"unknown device":   {"PUT", "/api/v1/devices/e/fault", `{"drop":1}`, "iothubowner", 404, "DeviceNotFound"},
 		"delete unknown":   {"DELETE", "/api/v1/devices/e/fault", "", "iothubowner", 404, "DeviceNotFound"},
-		"not by a service": {"PUT", "/api/v1/devices/d/fault", `{"drop":1}`, "service", 401, "IotHubUnauthorizedAccess"},
-		"nor its end":      {"DELETE", "/api/v1/devices/d/fault", "", "service", 401, "IotHubUnauthorizedAccess"},
+		"not by a service": {"PUT", "/api/v1/devices/d/fault", `{"drop":1}`, "service", 403, "OperationNotAllowed"},
+		"nor its end":      {"DELETE", "/api/v1/devices/d/fault", "", "service", 403, "OperationNotAllowed"},
 	} {
 		a := f.do(c.method, c.path, c.body, f.as(c.policy))
 		if a.status != c.status || a.at("code") != `"`+c.code+`"` {

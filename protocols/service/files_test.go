@@ -36,7 +36,7 @@ func TestFiles(t *testing.T) {
 	f.do("GET", "/api/v1/devices/d/files?prefix=logs/&limit=1", "").want(200).is("items.0.name", `"logs/b"`)
 	f.do("GET", "/api/v1/devices/d/files?prefix=z&limit=2&cursor="+a.text("cursor"), "").want(400)
 	f.do("GET", "/api/v1/devices/none/files", "").want(404).is("code", `"DeviceNotFound"`)
-	f.do("GET", "/api/v1/devices/d/files", "", f.as("registryReadWrite")).want(401)
+	f.do("GET", "/api/v1/devices/d/files", "", f.as("registryReadWrite")).want(403)
 	f.do("GET", one, "").want(200).is("sha256", `"`+digest+`"`).is("size", "25").is("contentType", `"text/html"`)
 	f.do("GET", "/api/v1/devices/d/files/logs", "").want(404).is("code", `"FileNotFound"`)
 	f.do("GET", "/api/v1/devices/d/files/logs/b", "").want(404)
@@ -63,7 +63,7 @@ func TestFiles(t *testing.T) {
 		content string
 	}{
 		{header("Range", "bytes=1-6"), 206, "script"}, {header("Range", "bytes=-7"), 206, "script>"}, {header("Range", "bytes=25-"), 416, ""},
-		{header("If-None-Match", head.Get("ETag")), 304, ""}, {f.as("registryRead"), 401, ""},
+		{header("If-None-Match", head.Get("ETag")), 304, ""}, {f.as("registryRead"), 403, ""},
 	} {
 		status, _, got := f.download(one+"/content", c.option)
 		if status != c.status || c.content != "" && got != c.content {
@@ -71,7 +71,7 @@ func TestFiles(t *testing.T) {
 		}
 	}
 
-	f.do("DELETE", one, "", f.as("device")).want(401)
+	f.do("DELETE", one, "", f.as("device")).want(403)
 	f.do("DELETE", one, "").want(204)
 	f.do("DELETE", one, "").want(404)
 	f.do("GET", "/api/v1/audit?limit=1", "").want(200).is("items.0.operation", `"file.delete"`).is("items.0.target", `"d"`)
@@ -102,7 +102,7 @@ func TestFileNotices(t *testing.T) {
 	lock = strings.Trim(f.do("GET", hub, "").want(200).is("blobName", `"d/a"`).header.Get("ETag"), `"`)
 	f.do("DELETE", hub+"/"+lock, "").want(204)
 	f.do("POST", own+"none/abandon", "").want(412)
-	f.do("POST", own+"receive", "", f.as("registryRead")).want(401)
+	f.do("POST", own+"receive", "", f.as("registryRead")).want(403)
 
 	silent := newFixture(t)
 	silent.do("GET", hub, "").refused(401, "IotHubUnauthorizedAccess")

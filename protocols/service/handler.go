@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -252,8 +253,8 @@ func (c *call) handle() (answer, error) {
 		a.body = p.inEpoch(c.cursorPrefix())
 	}
 	if err != nil && c.route.permission != 0 && !c.caller.Permissions.Has(c.route.permission) {
-		if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.CodeUnauthorized {
-			return a, refused()
+		if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.CodeForbidden {
+			return a, c.refused()
 		}
 	}
 	return a, err
@@ -286,8 +287,9 @@ func (c *call) checkQuery() error {
 	return nil
 }
 
-func refused() error {
-	return &engine.Error{Code: engine.CodeUnauthorized, Message: "Unauthorized"}
+// refused says that the caller lacks the route's permission.
+func (c *call) refused() error {
+	return &engine.Error{Code: engine.CodeForbidden, Message: fmt.Sprintf("%s needs the permission %s, which %s does not have", c.route.label(), c.route.permission, c.caller.Principal)}
 }
 
 // authenticate returns who asks: by the Authorization header, or by the local
@@ -311,7 +313,7 @@ func (c *call) authenticate() (auth.Principal, error) {
 // permission is checked here, since there is no engine call that would.
 func (c *call) notBuilt() error {
 	if !c.caller.Permissions.Has(c.route.permission) {
-		return refused()
+		return c.refused()
 	}
 	return &failure{status: http.StatusNotFound, number: 404000, name: "GenericNotFound", code: "NotBuiltYet",
 		text: "this hub does not serve " + c.route.later + " yet",

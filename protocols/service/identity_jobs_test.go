@@ -223,7 +223,7 @@ func TestBlobs(t *testing.T) {
 		t.Error("the own list lacks the blob")
 	}
 	f.do("GET", "/api/v1/containers/box", "").want(200)
-	f.do("GET", "/api/v1/containers/box/blobs", "", f.as("registryRead")).want(401)
+	f.do("GET", "/api/v1/containers/box/blobs", "", f.as("registryRead")).want(403)
 	f.do("POST", "/api/v1/containers", `{"name":"box"}`).want(409)
 	f.do("POST", "/api/v1/containers", `{"name":"B"}`).want(400)
 	f.do("POST", "/api/v1/containers/box/access", `{"expiresIn":"9000h"}`).want(400)

@@ -211,7 +211,7 @@ func TestJobControl(t *testing.T) {
 	}
 	for _, operation := range []string{"pause", "resume", "cancel", "approve", "retry"} {
 		f.do("POST", "/api/v1/jobs/none/"+operation, "").want(404).is("code", `"JobNotFound"`)
-		f.do("POST", job+"/"+operation, "", f.as("registryRead")).want(401)
+		f.do("POST", job+"/"+operation, "", f.as("registryRead")).want(403)
 	}
 }
 
@@ -316,7 +316,7 @@ func TestJobTemplates(t *testing.T) {
 			t.Errorf("%s: %s, want %q", body, a.body, want)
 		}
 	}
-	f.do("DELETE", path, "", f.as("registryRead")).want(401)
+	f.do("DELETE", path, "", f.as("registryRead")).want(403)
 	f.do("DELETE", path, "").want(204)
 	f.do("DELETE", path, "").want(404)
 }
@@ -417,5 +417,5 @@ func TestJobRefused(t *testing.T) {
 		f.do("GET", "/api/v1/jobs/none/executions"+query, "").want(400)
 	}
 	f.do("GET", "/api/v1/jobs", "").want(200).is("items", "[]")
-	f.do("POST", "/api/v1/jobs", `{"targets":{"where":"true"},`+action+`}`, f.as("registryRead")).want(401)
+	f.do("POST", "/api/v1/jobs", `{"targets":{"where":"true"},`+action+`}`, f.as("registryRead")).want(403)
 }

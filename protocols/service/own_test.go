@@ -27,7 +27,7 @@ func TestHubAndStatus(t *testing.T) {
 			t.Errorf("%s is missing in %s", path, a.body)
 		}
 	}
-	f.do("GET", "/api/v1/status", "", f.as("registryRead")).want(401)
+	f.do("GET", "/api/v1/status", "", f.as("registryRead")).want(403)
 	f.do("GET", "/api/v1/hub", "", func(r *http.Request) { r.Header.Del("Authorization") }).want(401).is("code", `"IotHubUnauthorizedAccess"`)
 	f.do("GET", "/api/v1/doctor", "").want(200)
 	if a := f.do("GET", "/api/v1/openapi.json", "").want(200); !strings.Contains(string(a.body), `"/twins/{id}/methods"`) {
@@ -76,7 +76,7 @@ func TestConnectionStrings(t *testing.T) {
 		t.Error("not the secondary key")
 	}
 	f.do("GET", "/api/v1/devices/d/connection-string?key=third", "").want(400)
-	f.do("GET", "/api/v1/devices/d/connection-string", "", f.as("registryRead")).want(401)
+	f.do("GET", "/api/v1/devices/d/connection-string", "", f.as("registryRead")).want(403)
 	f.do("PUT", "/devices/d/modules/m", "{}").want(200)
 	if a := f.do("GET", "/api/v1/devices/d/modules/m/connection-string", "").want(200); !strings.Contains(a.text("connectionString"), ";ModuleId=m;") {
 		t.Errorf("%s", a.body)
@@ -148,7 +148,7 @@ func TestPolicies(t *testing.T) {
 	f.do("DELETE", "/api/v1/policies/mine", "").want(204)
 	f.do("GET", "/api/v1/policies/mine", "").want(404).is("code", `"PolicyNotFound"`).golden("problem-policy")
 	f.do("DELETE", "/api/v1/policies/iothubowner", "").want(403).is("code", `"OperationNotAllowed"`)
-	f.do("GET", "/api/v1/policies", "", f.as("service")).want(401)
+	f.do("GET", "/api/v1/policies", "", f.as("service")).want(403)
 }
 
 func TestAudit(t *testing.T) {
@@ -180,7 +180,7 @@ func TestLocalPrincipal(t *testing.T) {
 	r.Header.Set("Authorization", f.token("registryRead", enginetest.HostName))
 	w = httptest.NewRecorder()
 	f.handler.ServeHTTP(w, r.WithContext(WithLocal(r.Context(), auth.Principal{Kind: auth.Local, Name: "uid=0", Permissions: auth.AllPermissions})))
-	if w.Code != 401 {
+	if w.Code != 403 {
 		t.Errorf("with a token: %d", w.Code)
 	}
 }
@@ -295,4 +295,35 @@ func TestFeedbackBatchSaysWhatItIs(t *testing.T) {
 	if got := w.Header.Get("Content-Type"); got != "application/vnd.microsoft.iothub.feedback.json" || !strings.Contains(string(body), `"Purged"`) {
 		t.Errorf("content type %q: %s", got, body)
 	}
+}
+
+// Who is known and may not do it is told 403 on Muster's own paths, with the
+// permission that it takes, also when the request is wrong beside that; IoT
+// Hub's paths answer 401, as IoT Hub does.
+func TestPermissionIsNamed(t *testing.T) {
+	f := newFixture(t)
+	names := func(a *reply, permission string) {
+		t.Helper()
+		if !strings.Contains(string(a.body), "needs the permission "+permission+", which policy:") {
+			t.Errorf("%s: %s does not name %s", a.what, a.body, permission)
+		}
+	}
+	for _, c := range []struct{ method, path, body string }{
+		{"GET", "/api/v1/policies", ""},
+		{"PUT", "/api/v1/policies/p", `{`},
+		{"PUT", "/api/v1/policies/p", `{"permissions":["PolicyManage"]}`},
+	} {
+		names(f.do(c.method, c.path, c.body, f.as("service")).want(403).is("code", `"OperationNotAllowed"`), "PolicyManage")
+	}
+	names(f.do("POST", "/devices", `[{"id":"d"}]`, f.as("service")).refused(401, "IotHubUnauthorizedAccess"), "RegistryWrite")
+	names(f.do("PUT", "/devices/d", `{`, f.as("service")).refused(401, "IotHubUnauthorizedAccess"), "RegistryWrite")
+	// Allowed later, the same request with the same key is done.
+	f.do("PUT", "/api/v1/policies/mine", `{"permissions":["ServiceConnect"]}`).want(200)
+	f.learnKeys()
+	verify := func() *reply {
+		return f.do("POST", "/api/v1/audit/verify", "", f.as("mine"), header("Idempotency-Key", "k1"))
+	}
+	verify().want(403)
+	f.do("PUT", "/api/v1/policies/mine", `{"permissions":["ServiceConnect","AuditRead"]}`, ifMatch("*")).want(200)
+	verify().want(200)
 }

@@ -54,10 +54,10 @@ func TestPatternForms(t *testing.T) {
 
 	// The permission is that of the status page, and gives no more.
 	for _, path := range []string{root, root + "/reboot"} {
-		f.do("GET", path, "", f.as("service")).want(401)
+		f.do("GET", path, "", f.as("service")).want(403)
 	}
-	f.do("POST", root+"/reboot/check", "{}", f.as("service")).want(401)
-	f.do("GET", "/api/v1/patterns/reboot", "", status).want(401)
+	f.do("POST", root+"/reboot/check", "{}", f.as("service")).want(403)
+	f.do("GET", "/api/v1/patterns/reboot", "", status).want(403)
 }
 
 func TestPatternFormChecks(t *testing.T) {

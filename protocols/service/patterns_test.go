@@ -123,12 +123,12 @@ func TestPatternUploadsRefused(t *testing.T) {
 	}
 	f.do("POST", root, strings.Repeat("x", archiveBytes+1)).want(413)
 	f.do("POST", root+"?unsigned=perhaps", "x").want(400)
-	f.do("POST", root+"?grant=all", "x", f.as("service")).want(401)
+	f.do("POST", root+"?grant=all", "x", f.as("service")).want(403)
 	for _, path := range []string{"/patterns/x/enable", "/patterns/x/disable", "/patterns/x/default"} {
-		f.do("POST", "/api/v1"+path, "", f.as("service")).want(401)
+		f.do("POST", "/api/v1"+path, "", f.as("service")).want(403)
 	}
-	f.do("DELETE", root+"/x", "", f.as("service")).want(401)
-	f.do("GET", root, "", f.as("registryRead")).want(401)
+	f.do("DELETE", root+"/x", "", f.as("service")).want(403)
+	f.do("GET", root, "", f.as("registryRead")).want(403)
 	// The query is a part of what an Idempotency-Key stands for.
 	f.do("POST", root+"?inspect=true", "-- x", header("Idempotency-Key", "k")).want(400)
 	f.do("POST", root+"?inspect=true", "-- x", header("Idempotency-Key", "k")).want(400)
@@ -161,9 +161,9 @@ func TestPatternKeysAndSecrets(t *testing.T) {
 	f.do("DELETE", secrets+"/smtp", "").want(204)
 	f.do("DELETE", secrets+"/smtp", "").want(404).is("code", `"SecretNotFound"`)
 	for _, path := range []string{keys, secrets} {
-		f.do("GET", path, "", f.as("service")).want(401)
-		f.do("PUT", path+"/x", `{"key":"k","value":"v"}`, f.as("service")).want(401)
-		f.do("DELETE", path+"/x", "", f.as("service")).want(401)
+		f.do("GET", path, "", f.as("service")).want(403)
+		f.do("PUT", path+"/x", `{"key":"k","value":"v"}`, f.as("service")).want(403)
+		f.do("DELETE", path+"/x", "", f.as("service")).want(403)
 	}
 }
 

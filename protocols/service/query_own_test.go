@@ -114,7 +114,7 @@ func TestOwnQuery(t *testing.T) {
 			t.Errorf("%s: %s, want %q", body, a.text("detail"), want)
 		}
 	}
-	f.do("POST", "/api/v1/query", `{"where":"tags.n > 1"}`, f.as("registryRead")).want(401)
+	f.do("POST", "/api/v1/query", `{"where":"tags.n > 1"}`, f.as("registryRead")).want(403)
 	f.do("POST", "/api/v1/query", strings.Repeat(" ", queryBodyBytes)+`{"where":"x"}`).want(413)
 }
 
@@ -165,7 +165,7 @@ func TestQueryExport(t *testing.T) {
 	f.do("POST", "/api/v1/query?format=xml", `{"where":"true"}`).want(400)
 	f.do("POST", "/api/v1/query?format=csv", `{"where":"true","explain":true}`).want(400)
 	f.do("POST", "/api/v1/query?format=csv", `{"where":"tags.site =="}`).want(400).is("query.column", "13")
-	f.do("POST", "/api/v1/query?format=csv", `{"where":"true"}`, f.as("registryRead")).want(401)
+	f.do("POST", "/api/v1/query?format=csv", `{"where":"true"}`, f.as("registryRead")).want(403)
 }
 
 func TestSavedQueryRoutes(t *testing.T) {
@@ -181,7 +181,7 @@ func TestSavedQueryRoutes(t *testing.T) {
 	f.do("PUT", "/api/v1/queries/modules", `{"where":"true","source":"modules"}`).want(200).is("source", `"modules"`)
 	f.do("PUT", "/api/v1/queries/bad%2Fname", `{"where":"true"}`).want(400)
 	f.do("PUT", "/api/v1/queries/x", `{"where":"true","name":"x"}`).want(400)
-	f.do("PUT", "/api/v1/queries/x", `{"where":"true"}`, f.as("registryRead")).want(401)
+	f.do("PUT", "/api/v1/queries/x", `{"where":"true"}`, f.as("registryRead")).want(403)
 
 	f.do("GET", "/api/v1/queries/site-a/result?limit=1", "").want(200).is("items", `[{"deviceId":"d0000"}]`)
 	cursor := f.do("GET", "/api/v1/queries/site-a/result?limit=1&explain=true", "").want(200).text("cursor")
@@ -219,7 +219,7 @@ func TestSchemaRoutes(t *testing.T) {
 	f.do("GET", "/api/v1/schema?prefix=tags.&limit=1&cursor="+cursor, "").want(200).is("items.0.path", `"tags.at.room"`)
 	f.do("GET", "/api/v1/schema?prefix=properties.&cursor="+cursor, "").want(400)
 	f.do("GET", "/api/v1/schema?source=jobs", "").want(400)
-	f.do("GET", "/api/v1/schema", "", f.as("registryRead")).want(401)
+	f.do("GET", "/api/v1/schema", "", f.as("registryRead")).want(403)
 	f.do("GET", "/api/v1/schema/paths?prefix=tags.a", "").want(200).is("items", `[{"bare":"tags.at","path":"tags.at","twins":3,"types":["object"]},{"bare":"tags.at.room","path":"tags.at.room","twins":3,"types":["string"]}]`)
 	f.do("PATCH", "/twins/d0000", `{"tags":{"group":{"a-b":1}}}`).want(200)
 	f.do("GET", "/api/v1/schema/paths?prefix=tags.gr", "").want(200).is("items.0.path", `"tags.[[group]]"`).is("items.1.path", `"tags.[[group]].[[a-b]]"`).is("items.1.bare", `"tags.group[\"a-b\"]"`)
@@ -237,7 +237,7 @@ func TestSchemaRoutes(t *testing.T) {
 	f.do("PUT", "/api/v1/schema/declared", declared, ifMatch("wrong")).want(412)
 	f.do("PUT", "/api/v1/schema/declared", `{"reported":{"$ref":"https://example.com/x"}}`, ifMatch(a.text("etag"))).want(400)
 	f.do("PUT", "/api/v1/schema/declared", `{"twins":{}}`).want(400)
-	f.do("PUT", "/api/v1/schema/declared", declared, f.as("service")).want(401)
+	f.do("PUT", "/api/v1/schema/declared", declared, f.as("service")).want(403)
 	f.do("DELETE", "/api/v1/schema/declared", "").want(204)
 	f.do("PATCH", "/twins/d0001", `{"tags":{"n":"x"}}`).want(200)
 }

@@ -70,8 +70,8 @@ func TestQueuedMethodCallsRefuse(t *testing.T) {
 		"unknown status":     {"GET", calls + "?status=lost", "", "service", 400, "ArgumentInvalid"},
 		"cursor":             {"GET", calls + "?cursor=x", "", "service", 400, "ArgumentInvalid"},
 		"long poll":          {"GET", calls + "/x?wait=61", "", "service", 400, "ArgumentInvalid"},
-		"without permission": {"POST", calls, queueCall, "registryReadWrite", 401, "IotHubUnauthorizedAccess"},
-		"list without":       {"GET", "/api/v1/method-calls", "", "registryReadWrite", 401, "IotHubUnauthorizedAccess"},
+		"without permission": {"POST", calls, queueCall, "registryReadWrite", 403, "OperationNotAllowed"},
+		"list without":       {"GET", "/api/v1/method-calls", "", "registryReadWrite", 403, "OperationNotAllowed"},
 	} {
 		a := f.do(c.method, c.path, c.body, f.as(c.policy))
 		if a.status != c.status || a.at("code") != `"`+c.code+`"` || a.text("detail") == "" {

@@ -119,7 +119,7 @@ func (c *call) serveOnce() error {
 	switch s := kept.status; {
 	case uncertain:
 		// The note stays.
-	case s >= http.StatusInternalServerError, s == http.StatusUnauthorized, s == http.StatusTooManyRequests:
+	case s >= http.StatusInternalServerError, s == http.StatusUnauthorized, s == http.StatusForbidden, s == http.StatusTooManyRequests:
 		// What may succeed later, or for another reason, must not stick.
 		err = c.hub.DropAnswer(c.r.Context(), c.caller, k.operation, k.key)
 	default:

@@ -50,7 +50,7 @@ func TestRestoreTwin(t *testing.T) {
 		"no section":         {"d", `{"to":"` + then + `","sections":[]}`, "service", 400, "ArgumentInvalid"},
 		"many sections":      {"d", `{"to":"` + then + `","sections":["tags","tags","tags"]}`, "service", 400, "ArgumentInvalid"},
 		"unknown device":     {"e", `{"to":"` + then + `"}`, "service", 404, "DeviceNotFound"},
-		"without permission": {"d", `{"to":"` + then + `"}`, "registryReadWrite", 401, "IotHubUnauthorizedAccess"},
+		"without permission": {"d", `{"to":"` + then + `"}`, "registryReadWrite", 403, "OperationNotAllowed"},
 	} {
 		a := f.do("POST", "/api/v1/twins/"+c.path+"/restore", c.body, f.as(c.policy))
 		if a.status != c.status || a.at("code") != `"`+c.code+`"` {

@@ -202,9 +202,9 @@ func TestRunsRefused(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/api/v1/runs", "/api/v1/runs/counts", "/api/v1/runs/export", "/api/v1/runs/r-1", "/api/v1/runs/r-1/trace"} {
-		f.do("GET", path, "", f.as("registryRead")).want(401)
+		f.do("GET", path, "", f.as("registryRead")).want(403)
 	}
 	for _, path := range []string{"/api/v1/runs", "/api/v1/runs/cancel", "/api/v1/runs/decide", "/api/v1/runs/r-1/cancel", "/api/v1/runs/r-1/decide"} {
-		f.do("POST", path, `{"filter":{"jobId":"j"},"approve":true}`, f.as("registryRead")).want(401)
+		f.do("POST", path, `{"filter":{"jobId":"j"},"approve":true}`, f.as("registryRead")).want(403)
 	}
 }
