@@ -50,11 +50,19 @@ func (s *Server) newRoutes() http.Handler {
 			s.web.ServeHTTP(&vouched{ResponseWriter: w, server: s, request: r}, r)
 		case path == "/healthz":
 			s.public(r)
-			healthz(w)
+			if onlyRead(w, r) {
+				healthz(w)
+			}
 		case path == "/readyz":
 			s.public(r)
-			s.readyz(w)
+			if onlyRead(w, r) {
+				s.readyz(w)
+			}
 		case path == "/metrics":
+			if !onlyRead(w, r) {
+				s.public(r)
+				return
+			}
 			if !s.mayReadMetrics(r) {
 				w.Header().Set("WWW-Authenticate", "Bearer")
 				http.Error(w, "/metrics needs a bearer token (--metrics-token-file) or a token of a policy with StatusRead", http.StatusUnauthorized)
@@ -152,6 +160,17 @@ func (v *vouched) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (v *vouched) Unwrap() http.ResponseWriter { return v.ResponseWriter }
+
+// onlyRead refuses a request that is no read of a document. A probe with the
+// wrong method is a mistake, which a 200 would hide.
+func onlyRead(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return true
+	}
+	w.Header().Set("Allow", "GET, HEAD")
+	http.Error(w, r.URL.Path+" is only read; use GET or HEAD", http.StatusMethodNotAllowed)
+	return false
+}
 
 func healthz(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

@@ -102,6 +102,28 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+func TestProbesAreOnlyRead(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	c := r.client(t)
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		for method, want := range map[string]int{"GET": 200, "HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405, "OPTIONS": 405} {
+			req, err := http.NewRequestWithContext(t.Context(), method, "https://"+r.address("https")+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != want || want == 405 && resp.Header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("%s %s: %d, Allow %q; want %d", method, path, resp.StatusCode, resp.Header.Get("Allow"), want)
+			}
+		}
+	}
+}
+
 func TestMetricsAccess(t *testing.T) {
 	t.Parallel()
 	r := start(t, func(o *Options) { o.MetricsToken = "secret" })
