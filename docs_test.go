@@ -178,7 +178,7 @@ func figure(v float64) string {
 
 func errorsPage() string {
 	var b strings.Builder
-	b.WriteString("# Errors\n\nThe list is closed. On Muster's own paths an error is `application/problem+json` with `code`, `detail`, `next` and `requestId`; on IoT Hub's paths it has IoT Hub's body, and the code is in the header `iothub-errorcode`. Names are IoT Hub's where it has one.\n\n" +
+	b.WriteString("# Errors\n\nWhat an operation answers is one of these codes. On Muster's own paths an error is `application/problem+json` with `code`, `detail`, `next` and `requestId`. On IoT Hub's paths it has IoT Hub's body, and IoT Hub's name in it and in the header `iothub-errorcode`: that is the code itself where IoT Hub has this error, else the nearest that it has, by the table in [REST](rest.md#errors).\n\n" +
 		"| Code | What it means | What to do | Again? |\n|---|---|---|---|\n")
 	for _, c := range engine.Codes() {
 		again := "no"
@@ -187,7 +187,9 @@ func errorsPage() string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c.Name, cell(c.Text), cell(c.Next), again)
 	}
-	b.WriteString("\n*Again* says whether the same call may succeed later without a change.\n")
+	b.WriteString("\n*Again* says whether the same call may succeed later without a change.\n\n" +
+		"A request that becomes no operation has a `code` of its own: `PathNotFound` and `NotBuiltYet` (404), `MethodNotAllowed` (405, with Allow), `UnsupportedMediaType` (415), `CrossOrigin` (403), and by its Idempotency-Key `IdempotencyKeyInUse`, `IdempotencyOutcomeUnknown` and `IdempotencyAnswerNotKept` (409) or `IdempotencyKeyReused` (422).\n\n" +
+		"Plain text, without a code, are the answers of Go's HTTP server to what it can't read as a request (400), to headers that are too large (431) and to a version of HTTP or an encoding that it does not know (505, 501), after which it closes the connection; those of `/healthz`, `/readyz`, `/metrics` and the page, such as 405; and 426 of the paths for WebSockets. [Bad input](bad-input.md) has them all.\n")
 	return b.String()
 }
 
@@ -488,4 +490,27 @@ func checkCommand(root commandInfo, words []string) string {
 		}
 	}
 	return ""
+}
+
+// The codes of requests that become no operation are in the page of errors too.
+func TestDocumentedRequestErrors(t *testing.T) {
+	files, err := filepath.Glob("protocols/service/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, found := errorsPage(), 0
+	for _, name := range files {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`[, ]code: "([A-Za-z]+)"`).FindAllSubmatch(source, -1) {
+			if found++; !strings.Contains(page, "`"+string(m[1])+"`") {
+				t.Errorf("%s answers %s, which docs/reference/errors.md does not have", name, m[1])
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("found no code")
+	}
 }

@@ -71,6 +71,15 @@ func TestBulk(t *testing.T) {
 		f.do("GET", "/devices/ok", "").want(200)
 		f.do("POST", "/devices", `[{"id":"bad","importMode":"x"}]`, f.as("registryRead")).refused(401, "IotHubUnauthorizedAccess")
 	})
+	t.Run("an item that can't be named", func(t *testing.T) {
+		for _, item := range []string{`{"importMode":"create"}`, `{"id":7}`, `7`} {
+			a := f.do("POST", "/devices", `[{"id":"before","importMode":"create"},`+item+`]`).want(400)
+			if !strings.Contains(a.text("Message"), "[1]") || a.at("errors") != "" {
+				t.Errorf("%s does not say which item", a.body)
+			}
+		}
+		f.do("GET", "/devices/before", "").want(404)
+	})
 	t.Run("51 regenerate keys", func(t *testing.T) {
 		a := f.create("k")
 		b := f.do("POST", "/devices/keys/regenerate?api-version=2024-03-31", `{"policyKey":"primaryKey","devices":[{"id":"k"},{"id":"nope"}]}`).want(207).golden("keys-regenerated")

@@ -49,7 +49,8 @@ The OpenAPI 3.1 document of both is at ` + "`/api/v1/openapi.json`" + `; it is m
 - A module of a device that does not exist is 404, where IoT Hub answers 401 under SAS.
 - ` + "`null`" + ` for ` + "`tags`" + ` or ` + "`properties.desired`" + ` counts as absent in a PATCH, and as empty in a PUT.
 - ` + "`errorCode`" + ` in the result of a bulk request is IoT Hub's number, not its name.
-- An unknown ` + "`importMode`" + ` or a wrong value in one item of a bulk request is that item's error; the others are applied.
+- An unknown ` + "`importMode`" + ` or a wrong value in one item of a bulk request is that item's error; the others are applied. An item without a readable id
+  refuses the whole request, with its place: the result could not name it.
 - Not served yet, and answered with 404: %s.
 
 ## Operations
