@@ -141,6 +141,19 @@ func TestParsePublish(t *testing.T) {
 			t.Errorf("%s publishes to %q: %+v, %v, want %+v, bad %t", test.id, test.topic, got, err, test.want, test.bad)
 		}
 	}
+	// The connection's end says what was nearly right.
+	for topic, want := range map[string]string{
+		"$iothub/methods/res/99999999999/?$rid=1":                 `status "99999999999", expected an integer of 32 bits`,
+		"$iothub/methods/res//?$rid=1":                            `status "", expected an integer`,
+		"$iothub/methods/res/200":                                 "$iothub/methods/res/{status}/?$rid={rid}",
+		"$iothub/twin/GET/?rid=1":                                 "has no $rid",
+		"$iothub/methods/res/1/?$rid=" + strings.Repeat("x", 257): "$rid of 257 bytes, at most 256",
+		"devices/d2/messages/events/":                             "none that this device may publish to",
+	} {
+		if _, err := parsePublish(topic, device); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v does not say %q", topic, err, want)
+		}
+	}
 }
 
 func FuzzPublishTopic(f *testing.F) {

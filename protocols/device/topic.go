@@ -100,23 +100,36 @@ func (t *publishTopic) query(topic, query string) error {
 		}
 	}
 	// Without an id the answer could not be told from others.
-	if !found || len(t.rid) > maxRequestID {
-		return topicError(topic)
+	if !found {
+		return topicFault(topic, "has no $rid")
+	}
+	return t.checkRequestID(topic)
+}
+
+func (t *publishTopic) checkRequestID(topic string) error {
+	if len(t.rid) > maxRequestID {
+		return topicFault(topic, "has a $rid of %d bytes, at most %d are allowed", len(t.rid), maxRequestID)
 	}
 	return nil
 }
 
 func (t *publishTopic) methodResponse(topic, rest string) error {
 	status, rid, ok := strings.Cut(rest, "/?$rid=")
-	if !ok || len(rid) > maxRequestID {
-		return topicError(topic)
+	if !ok {
+		return topicFault(topic, "is not $iothub/methods/res/{status}/?$rid={rid}")
 	}
+	// Who called reads the status as an int: C#, Java and Go's clients have 32 bits.
 	n, err := strconv.ParseInt(status, 10, 32)
 	if err != nil {
-		return topicError(topic)
+		return topicFault(topic, "has the status %q, expected an integer of 32 bits", clip(status, 40))
 	}
 	t.rid, t.status = rid, int(n)
-	return nil
+	return t.checkRequestID(topic)
+}
+
+// topicFault says what is wrong with a topic that is nearly one of a device's.
+func topicFault(topic, format string, args ...any) error {
+	return fmt.Errorf("the topic %q "+format, append([]any{clip(topic, 200)}, args...)...)
 }
 
 func topicError(topic string) error {
