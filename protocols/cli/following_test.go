@@ -80,7 +80,9 @@ func TestQueuedCallOutlivesTheHub(t *testing.T) {
 			w.WriteHeader(202)
 			_, _ = io.WriteString(w, `{"id":"c1","deviceId":"d","status":"queued","deadlineTime":"`+deadline+`"}`)
 		case n == 2:
+			w.Header().Set("Content-Type", "application/problem+json")
 			w.WriteHeader(503)
+			_, _ = io.WriteString(w, `{"code":"ServerShuttingDown","detail":"the hub is shutting down"}`)
 		default:
 			_, _ = io.WriteString(w, `{"id":"c1","deviceId":"d","status":"succeeded","deadlineTime":"`+deadline+`","response":{"status":200,"payload":1}}`)
 		}
