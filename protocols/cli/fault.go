@@ -18,9 +18,9 @@ type faultGroup struct {
 type faultAddCmd struct {
 	HubFlags
 	OutputFlags
-	Drop            string        `help:"Share of messages lost in each direction, such as 10%." default:"0%" placeholder:"PERCENT"`
+	Drop            string        `help:"Share of messages lost in each direction, such as 10%; of requests over HTTPS." default:"0%" placeholder:"PERCENT"`
 	Delay           time.Duration `help:"How long what the device sends is held back, up to 30s." default:"0s"`
-	DisconnectEvery time.Duration `help:"How old a connection gets before it is cut." default:"0s"`
+	DisconnectEvery time.Duration `help:"How old an MQTT connection gets before it is cut." default:"0s"`
 	For             time.Duration `help:"How long the fault lasts, up to 24h." default:"10m"`
 	ID              string        `arg:"" name:"id" help:"DEVICE, or DEVICE/MODULE."`
 }

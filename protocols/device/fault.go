@@ -1,6 +1,11 @@
 package device
 
-import "time"
+import (
+	"net/http"
+	"time"
+
+	"github.com/muster-hub/muster/engine"
+)
 
 // loses tosses whether an injected fault takes a message of this connection,
 // in either direction. Acknowledgements are never lost: their message is.
@@ -45,6 +50,31 @@ func (s *session) linger(d time.Duration) error {
 		if err := s.out.failure(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// disturb does to a request what an injected fault wants: it holds it back, or
+// loses it before anything is done, as a network does: the connection ends
+// without an answer.
+func (h *HTTPHandler) disturb(w http.ResponseWriter, r *http.Request, id engine.TwinID) error {
+	f, ok := h.hub.Fault(id)
+	if !ok {
+		return nil
+	}
+	if f.Delay > 0 {
+		timer := time.NewTimer(f.Delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+			return r.Context().Err()
+		}
+		giveTime(http.NewResponseController(w)) // what was held back is not late
+	}
+	if f.Drop > 0 && h.chance() < f.Drop {
+		h.hub.FaultLost()
+		panic(http.ErrAbortHandler)
 	}
 	return nil
 }

@@ -1,7 +1,11 @@
 package device
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/muster-hub/muster/engine"
@@ -62,6 +66,35 @@ func TestFaultDelay(t *testing.T) {
 		c.want(wire.TypePuback)
 		if d := time.Since(began); d != 2*time.Second {
 			t.Errorf("the PUBACK came after %s, want 2s", d)
+		}
+	})
+}
+
+// TestFaultOverHTTPS loses requests without an answer and before anything is
+// done, and holds back those that it does not lose.
+func TestFaultOverHTTPS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := &webHub{fault: engine.Fault{Drop: 0.5, Delay: 20 * time.Second}}
+		h := NewHTTPHandler(hub, nil)
+		dice := []float64{0.4, 0.6}
+		h.chance = func() float64 {
+			v := dice[0]
+			dice = dice[1:]
+			return v
+		}
+		post := func() (status int, lost bool, took time.Duration) {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/devices/d/messages/events?api-version=2021-04-12", strings.NewReader("x"))
+			r.Header.Set("Authorization", "token")
+			w, began := httptest.NewRecorder(), time.Now()
+			defer func() { lost, took = recover() == http.ErrAbortHandler, time.Since(began) }() //nolint:errorlint // the value itself is the signal
+			h.ServeHTTP(w, r)
+			return w.Code, false, 0
+		}
+		if _, lost, took := post(); !lost || took != 20*time.Second || len(hub.sent) != 0 || hub.lost != 1 {
+			t.Errorf("lost %t after %s, %d sent, %d counted", lost, took, len(hub.sent), hub.lost)
+		}
+		if status, lost, took := post(); lost || status != http.StatusNoContent || took != 20*time.Second || len(hub.sent) != 1 || hub.lost != 1 {
+			t.Errorf("status %d, lost %t after %s, %d sent, %d counted", status, lost, took, len(hub.sent), hub.lost)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -39,6 +40,8 @@ type HTTPHub interface {
 	PutUpload(ctx context.Context, g engine.UploadGrant, b engine.UploadBody) (engine.Stored, error)
 	CommitBlocks(ctx context.Context, g engine.UploadGrant, ids []string, kind, encoding string) (engine.Stored, error)
 	Limits() engine.Limits
+	Fault(id engine.TwinID) (engine.Fault, bool)
+	FaultLost()
 }
 
 // HTTPHandler serves IoT Hub's HTTPS device API, and the blobs that devices
@@ -51,6 +54,8 @@ type HTTPHandler struct {
 	count requestCounter
 	pace  httpPace
 	paced atomic.Int64
+
+	chance func() float64 // as a Handler's
 }
 
 // NewHTTPHandler returns a handler of the hub's HTTPS device API; a nil logger
@@ -59,7 +64,7 @@ func NewHTTPHandler(h HTTPHub, log *slog.Logger) *HTTPHandler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &HTTPHandler{hub: h, codes: wireCodes(), blobs: blobCodes(), log: log}
+	return &HTTPHandler{hub: h, codes: wireCodes(), blobs: blobCodes(), log: log, chance: rand.Float64}
 }
 
 // Requests returns how many requests were answered, by operation and status.
@@ -114,8 +119,7 @@ func ServesHTTPPath(escaped string) bool {
 func (h *HTTPHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(httpTime)) // not supported by test recorders
-	_ = control.SetWriteDeadline(time.Now().Add(2 * httpTime))
+	giveTime(control)
 	counted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	var operation string
 	if servesBlobPath(r.URL.EscapedPath()) {
@@ -128,6 +132,12 @@ func (h *HTTPHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.count.add(operation, counted.status)
 	_ = control.SetReadDeadline(time.Time{})
+}
+
+// giveTime bounds from now on how long a client may take.
+func giveTime(control *http.ResponseController) {
+	_ = control.SetReadDeadline(time.Now().Add(httpTime)) // not supported by test recorders
+	_ = control.SetWriteDeadline(time.Now().Add(2 * httpTime))
 }
 
 // serve answers one request, or returns what is wrong with it. The operation is
@@ -146,6 +156,9 @@ func (h *HTTPHandler) serve(w http.ResponseWriter, r *http.Request) (operation s
 			// The reason is for the log: a stranger does not learn what exists.
 			return operation, &engine.Error{Code: e.Code, Message: "Unauthorized"}
 		}
+		return operation, err
+	}
+	if err := h.disturb(w, r, g.ID); err != nil {
 		return operation, err
 	}
 	query := r.URL.Query()

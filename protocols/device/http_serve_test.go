@@ -24,7 +24,14 @@ type webHub struct {
 	settled   []string
 	fileBytes int64 // limit; 0: 1 KiB
 	byteRate  float64
+	fault     engine.Fault
+	lost      int
 }
+
+func (h *webHub) Fault(engine.TwinID) (engine.Fault, bool) {
+	return h.fault, h.fault != engine.Fault{}
+}
+func (h *webHub) FaultLost() { h.lost++ }
 
 func (h *webHub) AuthenticateDevice(_ context.Context, cr engine.Credentials) (engine.Grant, error) {
 	if cr.Token != "token" || cr.ID.DeviceID != "d" {
