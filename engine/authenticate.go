@@ -42,7 +42,7 @@ func (h *Hub) AuthenticateDevice(ctx context.Context, cr Credentials) (Grant, er
 	g, err := h.authenticateDevice(ctx, cr)
 	if err != nil {
 		h.count.connectsRefused.Add(1)
-		h.recordRefusal(cr, AsError(err))
+		h.RecordRefusal(cr, AsError(err))
 	}
 	return g, err
 }

@@ -62,10 +62,17 @@ const (
 	refusedBurst     = 100
 )
 
-// recordRefusal stores that an identity's credentials were refused. Refusals
-// in a row share one entry, so that they can't push out what ended before.
-func (h *Hub) recordRefusal(cr Credentials, cause *Error) {
-	if cause.Code != CodeUnauthorized || !h.sessions.refused.Allow() {
+// RecordRefusal stores that a device was turned away for what it is, shows or
+// does: not for the hub's own state, which passes and is the same for all.
+// AuthenticateDevice and Connect do so themselves; it is for edges that refuse before.
+// Refusals in a row share one entry, so that they can't push out what ended before.
+func (h *Hub) RecordRefusal(cr Credentials, cause *Error) {
+	switch cause.Code {
+	case CodeUnauthorized, CodeForbidden, CodeArgumentInvalid, CodeDeviceDisabled, CodeThrottled, CodeQuotaExceeded, CodeTooLarge:
+	default:
+		return
+	}
+	if !h.sessions.refused.Allow() {
 		return
 	}
 	now := time.Now().UTC()
@@ -85,32 +92,45 @@ func (h *Hub) appendConnection(id TwinID, generation string, r connectionRecord)
 		if err != nil {
 			return err
 		}
-		n, err := connectionHead.Get(tx, id.key())
-		if err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return err
-		}
-		if r.Refused > 0 && n > 0 {
-			last, err := connectionTable.Get(tx, connectionKey(id, n))
-			if err != nil {
-				return err
-			}
-			if last.Refused > 0 {
-				row := r
-				row.Began, row.Refused = last.Began, last.Refused+1
-				return connectionTable.Put(tx, connectionKey(id, n), row)
-			}
-		}
-		n++
-		if n > connectionsKept {
-			if err := connectionTable.Delete(tx, connectionKey(id, n-connectionsKept)); err != nil {
-				return err
-			}
-		}
-		return errors.Join(connectionHead.Put(tx, id.key(), n), connectionTable.Put(tx, connectionKey(id, n), r))
+		return appendConnectionTx(tx, id, r)
 	})
 	if err != nil {
 		h.count.presenceLost.Add(1)
 	}
+}
+
+func appendConnectionTx(tx *storage.Tx, id TwinID, r connectionRecord) error {
+	n, err := connectionHead.Get(tx, id.key())
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	if r.Refused > 0 && n > 0 {
+		last, err := connectionTable.Get(tx, connectionKey(id, n))
+		if err != nil {
+			return err
+		}
+		if last.Refused > 0 {
+			row := r
+			row.Began, row.Refused = last.Began, last.Refused+1
+			return connectionTable.Put(tx, connectionKey(id, n), row)
+		}
+	}
+	n++
+	if n > connectionsKept {
+		if err := connectionTable.Delete(tx, connectionKey(id, n-connectionsKept)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(connectionHead.Put(tx, id.key(), n), connectionTable.Put(tx, connectionKey(id, n), r))
+}
+
+// formerConnectionTx stores the end of a connection that the hub did not live to
+// store: with its presence, so that it costs no write of its own. Protocol and
+// address went with the hub.
+func formerConnectionTx(tx *storage.Tx, id TwinID, p presenceRecord) error {
+	return appendConnectionTx(tx, id, connectionRecord{
+		Began: p.Updated, Ended: tx.Now().UTC(), Code: CodeClosed.String(), Reason: "the hub stopped without notice; this is when it was found",
+	})
 }
 
 // dropConnectionsTx deletes the log of an identity that goes.

@@ -311,6 +311,12 @@ func TestFormerSessionsEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, id := range []string{"d001", "d002", "d299"} {
+		list, _, err := h.Connections(t.Context(), owner, TwinID{DeviceID: id}, "", 0)
+		if err != nil || len(list) != 1 || list[0].Code != "ServerShuttingDown" || !strings.HasPrefix(list[0].Reason, "the hub stopped without notice") || !list[0].Began.Before(list[0].Ended) {
+			t.Errorf("the connections of %s: %+v, %v", id, list, err)
+		}
+	}
 	if err := h.DeleteIdentity(t.Context(), owner, TwinID{DeviceID: "d001"}, IfMatch{Present: true, Any: true}); err != nil {
 		t.Fatal(err)
 	}

@@ -153,11 +153,10 @@ func (h *Hub) leftTx(tx *storage.Tx, id TwinID, p presenceRecord, reason string)
 	if p.Run == "" {
 		return nil
 	}
-	c := Caller{}
-	if p.Run != h.about.run() {
-		c, reason = hubCaller("restart"), "the hub was restarted"
+	if p.Run == h.about.run() {
+		return appendLeft(tx, Caller{}, id, reason)
 	}
-	return appendLeft(tx, c, id, reason)
+	return errors.Join(appendLeft(tx, hubCaller("restart"), id, "the hub was restarted"), formerConnectionTx(tx, id, p))
 }
 
 // leaveTx is leftTx of an identity that goes; the caller deletes its presence.

@@ -103,6 +103,7 @@ func (h *Hub) Connect(ctx context.Context, cn Connection) (*Session, error) {
 		return nil, errf(CodeClosed, "the hub is shutting down")
 	}
 	if err := h.throttles.wait(ctx, throttleConnect, "connect"); err != nil {
+		h.RecordRefusal(Credentials{ID: cn.Grant.ID, Protocol: cn.Protocol, Address: cn.Address}, AsError(err))
 		return nil, err
 	}
 	s := &Session{hub: h, id: cn.Grant.ID, connection: cn, since: time.Now().UTC(), subs: NoSubscriptions(), delivery: newDelivery()}

@@ -90,32 +90,26 @@ func (s *session) attach(c *wire.Connect) *refusal {
 		return refuse(wire.ConnackBadCredentials, 400004, err)
 	}
 	s.id = u.id
-	if c.ClientID != u.id.String() {
-		return refuse(wire.ConnackBadClientID, 400004, fmt.Errorf("the client id %q is not the identity of the user name", clip(c.ClientID, 300)))
-	}
-	if r := s.checkWill(c.Will); r != nil {
-		return r
-	}
-	if c.Password != "" {
-		if _, err := auth.ParseToken(c.Password); err != nil {
-			return refuse(wire.ConnackBadCredentials, 401003, err)
-		}
-	}
-	if s.h.isDraining() {
-		return refuse(wire.ConnackUnavailable, 503001, errDraining)
-	}
 	protocol := protocolMQTT
 	if s.st.WebSocket() {
 		protocol = protocolMQTTWS
 	}
-	grant, err := s.h.hub.AuthenticateDevice(s.h.ctx, engine.Credentials{
+	credentials := engine.Credentials{
 		ID:           u.id,
 		Host:         u.host,
 		Token:        c.Password,
 		Certificates: s.st.PeerCertificates(),
 		Protocol:     protocol,
 		Address:      s.st.RemoteAddr().String(),
-	})
+	}
+	if r := s.checkConnect(c); r != nil {
+		s.h.hub.RecordRefusal(credentials, &engine.Error{Code: r.code(), Message: r.err.Error()})
+		return r
+	}
+	if s.h.isDraining() {
+		return refuse(wire.ConnackUnavailable, 503001, errDraining)
+	}
+	grant, err := s.h.hub.AuthenticateDevice(s.h.ctx, credentials)
 	if err != nil {
 		return s.refusalOf(err)
 	}
@@ -140,6 +134,31 @@ func (s *session) attach(c *wire.Connect) *refusal {
 	}
 	s.es = es
 	return nil
+}
+
+// checkConnect refuses a CONNECT that contradicts itself, or holds what nobody
+// could read.
+func (s *session) checkConnect(c *wire.Connect) *refusal {
+	if c.ClientID != s.id.String() {
+		return refuse(wire.ConnackBadClientID, 400004, fmt.Errorf("the client id %q is not the identity of the user name", clip(c.ClientID, 300)))
+	}
+	if r := s.checkWill(c.Will); r != nil {
+		return r
+	}
+	if c.Password != "" {
+		if _, err := auth.ParseToken(c.Password); err != nil {
+			return refuse(wire.ConnackBadCredentials, 401003, err)
+		}
+	}
+	return nil
+}
+
+// code is what the connection log calls a refusal of checkConnect.
+func (r *refusal) code() engine.Code {
+	if r.connack == wire.ConnackBadCredentials {
+		return engine.CodeUnauthorized
+	}
+	return engine.CodeArgumentInvalid
 }
 
 func (s *session) refusalOf(err error) *refusal {

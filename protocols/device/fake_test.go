@@ -20,6 +20,8 @@ type fakeHub struct {
 	lost       atomic.Int64
 }
 
+func (f *fakeHub) RecordRefusal(engine.Credentials, *engine.Error) {}
+
 func newFakeHub() *fakeHub {
 	limits, err := engine.LimitsFor(engine.ProfileDefault)
 	if err != nil {

@@ -66,6 +66,7 @@ type hub interface {
 	AuthenticateDevice(ctx context.Context, cr engine.Credentials) (engine.Grant, error)
 	Connect(ctx context.Context, cn engine.Connection) (engineSession, error)
 	Limits() engine.Limits
+	RecordRefusal(cr engine.Credentials, cause *engine.Error)
 	Fault(id engine.TwinID) (engine.Fault, bool)
 	FaultLost()
 }

@@ -122,11 +122,25 @@ func TestRefusedAttempts(t *testing.T) {
 	if e := log(); e.Refused != 1 || e.Protocol != "mqtt" || e.Address == "" {
 		t.Errorf("by MQTT: %+v", e)
 	}
+	for _, row := range []struct {
+		change func(*wire.Connect)
+		code   string
+	}{
+		{func(c *wire.Connect) { c.Password = "no token" }, "IotHubUnauthorizedAccess"},
+		{func(c *wire.Connect) { c.ClientID = "another" }, "ArgumentInvalid"},
+	} {
+		before := log().Refused
+		c, _ := open(t, hub, h, id, row.change)
+		c.wantEnd()
+		if e := log(); e.Refused != before+1 || e.Code != row.code {
+			t.Errorf("a CONNECT that can't be right: %+v", e)
+		}
+	}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/devices/abc/messages/events?api-version=2021-04-12", nil)
 	r.Header.Set("Authorization", wrong)
 	w := httptest.NewRecorder()
 	NewHTTPHandler(hub, nil).ServeHTTP(w, r)
-	if e := log(); w.Code != http.StatusUnauthorized || e.Refused != 2 || e.Protocol != "https" || e.Address != r.RemoteAddr {
+	if e := log(); w.Code != http.StatusUnauthorized || e.Refused != 4 || e.Protocol != "https" || e.Address != r.RemoteAddr {
 		t.Errorf("by HTTPS, %d: %+v", w.Code, e)
 	}
 }
