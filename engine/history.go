@@ -244,6 +244,9 @@ func (h *Hub) TwinDifference(ctx context.Context, c Caller, id TwinID, from, to 
 // twinKinds are the sections of a twin.
 var twinKinds = [...]twin.Kind{twin.Tags, twin.Desired, twin.Reported}
 
+// clockAhead is how far a moment may lie in the future to count as now.
+const clockAhead = time.Minute
+
 // moment is a place in a twin's history.
 type moment struct {
 	time    time.Time
@@ -319,6 +322,11 @@ func (h *Hub) parseMoment(r storage.Reader, id TwinID, identity identityRecord, 
 	t, err := time.Parse(time.RFC3339, at)
 	if err != nil {
 		return moment{}, errf(CodeArgumentInvalid, "%q is not a moment: expected now, an RFC 3339 time, or the id of a history entry", at)
+	}
+	// A caller's clock may be a little ahead of the hub's; what is yet to come
+	// has no twin, and must not look like one.
+	if now := time.Now(); t.After(now.Add(clockAhead)) {
+		return moment{}, errf(CodeArgumentInvalid, "%s is in the future: the hub's clock says %s", at, now.UTC().Format(time.RFC3339))
 	}
 	return moment{time: t}, nil
 }

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/muster-hub/muster/engine"
 	"github.com/muster-hub/muster/engine/enginetest"
@@ -39,6 +40,7 @@ func TestRestoreTwin(t *testing.T) {
 		{"yesterday", engine.CodeArgumentInvalid},
 		{"desired:99", engine.CodeHistoryNotFound},
 		{"2001-01-01T00:00:00Z", engine.CodeHistoryNotFound},
+		{time.Now().Add(time.Hour).Format(time.RFC3339), engine.CodeArgumentInvalid},
 	} {
 		_, err := h.TwinAsOf(t.Context(), enginetest.Owner(), id, c.to)
 		wantCode(t, err, c.want)
@@ -79,4 +81,14 @@ func TestRestoreTwin(t *testing.T) {
 	}
 	_, _, err = h.RestoreTwin(t.Context(), enginetest.Owner(), id, restore, engine.IfMatch{Present: true, ETag: "old"})
 	wantCode(t, err, engine.CodePreconditionFailed)
+}
+
+// A caller's clock may be ahead of the hub's: its now is one here.
+func TestMomentJustAhead(t *testing.T) {
+	h := enginetest.New(t)
+	mustCreate(t, h, engine.Identity{DeviceID: "d"})
+	id := engine.TwinID{DeviceID: "d"}
+	if _, err := h.TwinAsOf(t.Context(), enginetest.Owner(), id, time.Now().Add(30*time.Second).Format(time.RFC3339)); err != nil {
+		t.Error(err)
+	}
 }
