@@ -262,7 +262,8 @@ func explainConnect(e *client.ConnectError) *problem {
 }
 
 func explainParse(e *kong.ParseError) *problem {
-	p := &problem{exit: ExitUsage, what: chosen(e.Error()), next: "`muster --help` shows the commands."}
+	what, first := plainParse(e.Error())
+	p := &problem{exit: ExitUsage, what: what, next: strings.TrimSpace(first + " `muster --help` shows the commands.")}
 	if e.Context == nil {
 		return p
 	}
@@ -270,7 +271,7 @@ func explainParse(e *kong.ParseError) *problem {
 	if node == nil {
 		return p
 	}
-	p.next = "`" + commandLine(node) + " --help` shows the usage."
+	p.next = strings.TrimSpace(first + " `" + commandLine(node) + " --help` shows the usage.")
 	if word, what := dashedWord(e, node); word != "" {
 		p.what = what
 		p.why = fmt.Sprintf("%q begins with -, as flags do", word)

@@ -61,7 +61,7 @@ func TestAgainstHub(t *testing.T) {
 		{"twin patch pump-1 tags.$bad=1", ExitFailed, "why:", ""},
 		{"twin history pump-1 --section desired", ExitOK, `{"fan":{"speed":4.50}}`, "lyon"},
 		{"twin diff pump-1", ExitOK, "+ desired.fan.speed = 4.50", "tags"},
-		{"twin diff pump-1 --from nonsense", ExitFailed, "next:", ""},
+		{"twin diff pump-1 --from nonsense", ExitUsage, "90m or 2d", ""},
 		{"twin replace pump-1 -f doc.json --yes", ExitOK, `"mode": "eco"`, "fan"},
 		{"twin show pump-1 --section tags -o json", ExitOK, `"line": 7`, "lyon"},
 		{"method invoke pump-1 ping", ExitConnect, "--connect-timeout", ""},

@@ -91,8 +91,8 @@ type span string
 
 // UnmarshalText checks the text, so that a typing error is told as one of usage.
 func (s *span) UnmarshalText(text []byte) error {
-	if !validSpan(string(text)) {
-		return fmt.Errorf("%q is not a span of time, expected such as 90s, 1h30m or 2d", text)
+	if _, err := readSpan(string(text)); err != nil {
+		return err
 	}
 	*s = span(text)
 	return nil
@@ -451,7 +451,10 @@ func spanOf(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q has a sign", text)
 	}
 	d, err := time.ParseDuration(rest)
-	return time.Duration(days)*24*time.Hour + d, err //nolint:gosec // of 16 bits
+	if d += time.Duration(days) * 24 * time.Hour; d < 0 { //nolint:gosec // of 16 bits
+		return 0, fmt.Errorf("%q is too long", text)
+	}
+	return d, err
 }
 
 func (f *PolicyFlags) ends(p *client.JobPolicy) error {

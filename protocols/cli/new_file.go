@@ -99,6 +99,8 @@ func notMade(to string, err error) *problem {
 	in := printable(filepath.Dir(to))
 	p := &problem{exit: ExitFailed, what: printable(to) + " can't be made", why: cause(err), next: "Say another place."}
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && isFolder(filepath.Dir(to)): // such as /proc
+		p.exit, p.why = ExitUsage, in+" takes no new files or folders"
 	case errors.Is(err, fs.ErrNotExist):
 		p.exit, p.why, p.next = ExitUsage, "there is no folder "+in, "Make the folder, or say another place."
 	case errors.Is(err, syscall.ENOTDIR):
@@ -109,6 +111,11 @@ func notMade(to string, err error) *problem {
 		p.next = "Make room on the disk, or say another place."
 	}
 	return p
+}
+
+func isFolder(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // cause is the text of an error of the file system without the names in it.

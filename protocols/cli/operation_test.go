@@ -77,7 +77,7 @@ func TestFaultsAndRestore(t *testing.T) {
 		{"twin restore pump-1 --to THEN --section tags --yes -o jsonl", ExitOK, `"tags.site"`, "desired"},
 		{"twin show pump-1", ExitOK, "attic", "cellar"},
 		{"twin restore pump-1 --to THEN --section tags --yes", ExitOK, "nothing to restore", ""},
-		{"twin restore pump-1 --to nonsense --yes", ExitFailed, "next:", ""},
+		{"twin restore pump-1 --to nonsense --yes", ExitUsage, "90m or 2d", ""},
 		{"twin restore nobody --to THEN --yes", ExitNotFound, "nobody", ""},
 		{"twin restore pump-1 --to THEN --section reported --yes", ExitUsage, "tags", ""},
 	} {

@@ -47,7 +47,7 @@ func (a *app) printTwinAsOf(o OutputFlags, t client.PastTwin, section string) er
 type twinRestoreCmd struct {
 	HubFlags
 	OutputFlags
-	To      string   `required:"" help:"A change's id from the history (the twin right after it), a time (RFC 3339), or how long ago (90m, 24h)." placeholder:"WHEN"`
+	To      string   `required:"" help:"A change's id from the history (the twin right after it), a time (RFC 3339), or how long ago (90m, 2d)." placeholder:"WHEN"`
 	Section []string `help:"Only this section: tags or desired." enum:"tags,desired" placeholder:"SECTION"`
 	DryRun  bool     `help:"Only show what would change."`
 	ETag    string   `name:"etag" help:"Restore it only if the twin still has this ETag." placeholder:"ETAG"`
@@ -65,7 +65,10 @@ func (c *twinRestoreCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	to := moment(c.To)
+	to, err := moment("--to", c.To)
+	if err != nil {
+		return err
+	}
 	if !c.DryRun {
 		if err := a.confirm(c.Yes, fmt.Sprintf("Take the twin of %s back to %s? --dry-run shows what changes.", printable(c.ID), printable(to))); err != nil {
 			return err

@@ -120,7 +120,7 @@ func (a *app) run(args []string) int {
 type exitRequest int
 
 func newParser(grammar any, out, errOut io.Writer) (*kong.Kong, error) {
-	return kong.New(grammar,
+	return kong.New(grammar, append(valueMappers(),
 		kong.Name("muster"),
 		kong.Description("Muster is a device hub in one program: devices connect by MQTT as to Azure IoT Hub, you manage them here. Every flag is also an environment variable: --log-level is MUSTER_LOG_LEVEL."),
 		kong.Writers(out, errOut),
@@ -133,7 +133,7 @@ func newParser(grammar any, out, errOut io.Writer) (*kong.Kong, error) {
 			{Key: "Job", Title: "Job:"}, {Key: "Targets", Title: "Targets:"}, {Key: "Action", Title: "Action:"}, {Key: "Policy", Title: "Policy:"},
 			{Key: "Operation", Title: "Operation:"}, {Key: "Which hub", Title: "Which hub:"},
 		}),
-	)
+	)...)
 }
 
 func (a *app) dispatch(args []string) (code int, err error) {

@@ -27,7 +27,7 @@ type twinShowCmd struct {
 	OutputFlags
 	Section  string `help:"Only one section: tags, desired or reported." enum:",tags,desired,reported" default:"" placeholder:"SECTION"`
 	Metadata bool   `help:"With $metadata: when each property changed."`
-	AsOf     string `help:"The twin as it was: a change's id from the history (right after it), a time (RFC 3339), or how long ago (90m, 24h)." placeholder:"WHEN"`
+	AsOf     string `help:"The twin as it was: a change's id from the history (right after it), a time (RFC 3339), or how long ago (90m, 2d)." placeholder:"WHEN"`
 	ID       string `arg:"" name:"id" help:"DEVICE, or DEVICE/MODULE."`
 }
 
@@ -46,7 +46,11 @@ func (c *twinShowCmd) Run(a *app) error {
 		if c.Metadata {
 			return usage("--metadata and --as-of are both given", "The history keeps values, not their $metadata: leave --metadata out.")
 		}
-		t, err := s.TwinAsOf(ctx, device, module, moment(c.AsOf))
+		at, err := moment("--as-of", c.AsOf)
+		if err != nil {
+			return err
+		}
+		t, err := s.TwinAsOf(ctx, device, module, at)
 		if err != nil {
 			return err
 		}
@@ -324,7 +328,7 @@ func (c *twinHistoryCmd) Run(a *app) error {
 type twinDiffCmd struct {
 	HubFlags
 	OutputFlags
-	From string `help:"A change's id from the history (the twin right after it), a time (RFC 3339), or how long ago (90m, 24h). Without it the twin before its newest change." placeholder:"WHEN"`
+	From string `help:"A change's id from the history (the twin right after it), a time (RFC 3339), or how long ago (90m, 2d). Without it the twin before its newest change." placeholder:"WHEN"`
 	To   string `help:"As --from, or now." default:"now" placeholder:"WHEN"`
 	ID   string `arg:"" name:"id" help:"DEVICE, or DEVICE/MODULE."`
 }
@@ -340,7 +344,14 @@ func (c *twinDiffCmd) Run(a *app) error {
 		return err
 	}
 	defer stop()
-	from := moment(c.From)
+	from, err := moment("--from", c.From)
+	if err != nil {
+		return err
+	}
+	to, err := moment("--to", c.To)
+	if err != nil {
+		return err
+	}
 	if from == "" {
 		var ids []string
 		for e, err := range s.TwinHistory(ctx, device, module, "") {
@@ -360,7 +371,7 @@ func (c *twinDiffCmd) Run(a *app) error {
 		}
 		from = ids[1]
 	}
-	changes, err := s.TwinDiff(ctx, device, module, from, moment(c.To))
+	changes, err := s.TwinDiff(ctx, device, module, from, to)
 	if err != nil {
 		return err
 	}
@@ -379,12 +390,17 @@ func (c *twinDiffCmd) Run(a *app) error {
 	return err
 }
 
-// moment turns "how long ago" into a time; other texts stay.
-func moment(s string) string {
-	if d, err := time.ParseDuration(s); err == nil {
-		return time.Now().Add(-d).UTC().Format(time.RFC3339Nano)
+// moment turns "how long ago" into a time; a time, now and the id of a change
+// stay. What it can be none of the hub would refuse without naming spans.
+func moment(flag, text string) (string, error) {
+	if d, err := spanOf(text); err == nil {
+		return time.Now().Add(-d).UTC().Format(time.RFC3339Nano), nil
 	}
-	return s
+	if text == "" || text == "now" || strings.Contains(text, ":") { // ids of changes have one, and times
+		return text, nil
+	}
+	return "", usage(fmt.Sprintf("%s is %q", flag, text),
+		"Write how long ago, such as 90m or 2d, a time as 2026-12-01T22:00:00+01:00, or the id of a change from `muster twin history`.")
 }
 
 // diffText shows what was with a minus and what is with a plus.
