@@ -39,7 +39,10 @@ func (c *monitorCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	q := client.EventQuery{Devices: c.Device, Kinds: c.Kind, Schema: c.Schema, Cursor: moment(c.From), Wait: monitorWait, Limit: monitorLimit}
+	q := client.EventQuery{Devices: c.Device, Kinds: c.Kind, Schema: c.Schema, Cursor: c.From, Wait: monitorWait, Limit: monitorLimit}
+	if at, ok := ago(c.From); ok {
+		q.Cursor = at
+	}
 	if q.Cursor == "now" {
 		// The first page says where now is, so that a stream that breaks before
 		// its first event misses nothing.

@@ -393,14 +393,23 @@ func (c *twinDiffCmd) Run(a *app) error {
 // moment turns "how long ago" into a time; a time, now and the id of a change
 // stay. What it can be none of the hub would refuse without naming spans.
 func moment(flag, text string) (string, error) {
-	if d, err := spanOf(text); err == nil {
-		return time.Now().Add(-d).UTC().Format(time.RFC3339Nano), nil
+	if at, ok := ago(text); ok {
+		return at, nil
 	}
 	if text == "" || text == "now" || strings.Contains(text, ":") { // ids of changes have one, and times
 		return text, nil
 	}
 	return "", usage(fmt.Sprintf("%s is %q", flag, text),
 		"Write how long ago, such as 90m or 2d, a time as 2026-12-01T22:00:00+01:00, or the id of a change from `muster twin history`.")
+}
+
+// ago turns "how long ago" into a time.
+func ago(text string) (at string, ok bool) {
+	d, err := spanOf(text)
+	if err != nil {
+		return "", false
+	}
+	return time.Now().Add(-d).UTC().Format(time.RFC3339Nano), true
 }
 
 // diffText shows what was with a minus and what is with a plus.
