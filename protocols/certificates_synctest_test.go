@@ -8,10 +8,29 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// lockedText is a log that is read while it is written.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
 
 // Files that can't be used are told of once for each change, shown until they
 // are well, and taken up when they are, also when nothing but their content shows it.
@@ -29,7 +48,7 @@ func TestCertificateFilesThatCannotBeUsed(t *testing.T) {
 		}
 		first := writeCertificate(t, cert, key, "localhost")
 		touch()
-		var log bytes.Buffer
+		var log lockedText
 		c, err := openCertificates(Options{DataDir: dir, Hosts: []string{"localhost"}, CertFile: cert, KeyFile: key, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
