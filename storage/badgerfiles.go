@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -27,10 +28,11 @@ import (
 // manifest is what Badger's MANIFEST says.
 type manifest struct {
 	tables  map[uint64]manifestTable
-	length  int64 // bytes up to the end of the last whole record
-	size    int64 // bytes of the file
-	badAt   int64 // offset of a record that is not whole although more follows, or has a wrong checksum; -1: none
-	badLast bool  // no whole record follows the bad one: it was torn
+	first   string // length and checksum of the first record; another after each time that Badger wrote the file anew
+	length  int64  // bytes up to the end of the last whole record
+	size    int64  // bytes of the file
+	badAt   int64  // offset of a record that is not whole although more follows, or has a wrong checksum; -1: none
+	badLast bool   // no whole record follows the bad one: it was torn
 }
 
 type manifestTable struct {
@@ -79,6 +81,9 @@ func readManifest(fs fsys, name string) (manifest, error) {
 				continue
 			}
 			m.tables[c.GetId()] = manifestTable{level: int(c.GetLevel()), compression: options.CompressionType(c.GetCompression())}
+		}
+		if m.first == "" {
+			m.first = hex.EncodeToString(b[at : at+8])
 		}
 		at += 8 + n
 	}

@@ -25,6 +25,7 @@ type checkpoint struct {
 	Clean     bool       `json:"clean"`    // Badger was closed: no .mem holds anything
 	MemTable  int64      `json:"memtable"` // Badger's memtable size, fixed while not clean
 	Inode     uint64     `json:"manifestInode"`
+	First     string     `json:"manifestFirst,omitempty"` // see manifest; absent from records of older programs
 	Manifest  int64      `json:"manifestLength"`
 	Tables    []uint64   `json:"tables,omitempty"` // of a clean directory: exactly these
 	Memtables []memState `json:"memtables,omitempty"`
@@ -245,7 +246,7 @@ func (db *DB) lookAtManifest() (manifestState, error) {
 func (db *DB) writeCheckpoint(seq uint64, m manifestState, mems []memState, clean bool) error {
 	c := checkpoint{
 		Sequence: seq, Newest: db.newest.Load(), Epoch: db.format.EpochID, Clean: clean,
-		MemTable: db.tune.memTable, Inode: m.inode, Manifest: m.length, Memtables: mems, Segments: db.journal.names(),
+		MemTable: db.tune.memTable, Inode: m.inode, First: m.first, Manifest: m.length, Memtables: mems, Segments: db.journal.names(),
 	}
 	if clean {
 		for id := range m.tables {
