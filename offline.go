@@ -286,6 +286,7 @@ func exitCode(err error) (code int, next string, ok bool) {
 		next string
 	}{
 		{storage.ErrLocked, "Use the hub that runs, stop it, or give another directory with --data."},
+		{storage.ErrMasterKey, "Put the key back from your copy of it, or name its file with --master-key-file; a repair would give up all that it has sealed."},
 		{storage.ErrCorrupt, "Copy the data directory. Then run `muster repair --data DIR`, which says what is lost, or restore a backup."},
 		{storage.ErrBackup, "Take another backup, or restore an older one."},
 		{storage.ErrRestoring, "Run `muster restore` into the directory again."},

@@ -88,6 +88,29 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
+// TestMissingMasterKey: nobody is led to give up what is sealed for want of a key that lies elsewhere.
+func TestMissingMasterKey(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	open := func() error {
+		db, err := storage.Open(t.Context(), storage.Options{Dir: dir, Memory: storeLeast})
+		if err == nil {
+			err = db.Close()
+		}
+		return err
+	}
+	if err := open(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "master.key")); err != nil {
+		t.Fatal(err)
+	}
+	err := open()
+	if code, next, _ := exitCode(err); code != cli.ExitConnect || !errors.Is(err, storage.ErrCorrupt) || !strings.Contains(next, "--master-key-file") || strings.Contains(next, "muster repair") {
+		t.Errorf("%v: exit code %d, %q", err, code, next)
+	}
+}
+
 // TestCare runs the commands that look after a data directory without a hub.
 func TestCare(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,9 @@ var (
 	ErrClosed = errors.New("storage is closed")
 	// ErrCorrupt: bytes on disk are not what was written. The text names file and offset.
 	ErrCorrupt = errors.New("storage is damaged")
+	// ErrMasterKey: the master key is missing, or is not the one that sealed. It is an ErrCorrupt, too,
+	// but what mends that would give up all that is sealed.
+	ErrMasterKey = fmt.Errorf("%w", ErrCorrupt)
 	// ErrReadOnly: an earlier write or sync failed; nothing is written until a restart.
 	ErrReadOnly = errors.New("storage is read-only after a failed write")
 	// ErrReserve: the file system is nearly full; only deletes, or only reads, are allowed.

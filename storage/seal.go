@@ -52,14 +52,14 @@ func loadMasterKey(fs fsys, name string, create bool) (*sealer, error) {
 		err = writeDurably(fs, name, b, 0o600)
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: the master key %s is missing; put it back from where you keep it, or give its place with --master-key-file (only if it is lost for good, and the sealed secrets with it, does `muster repair` make a new one)", ErrCorrupt, name)
+		return nil, fmt.Errorf("%w: the master key %s is missing; put it back from where you keep it, or give its place with --master-key-file (only if it is lost for good, and the sealed secrets with it, does `muster repair` make a new one)", ErrMasterKey, name)
 	}
 	if err != nil {
 		return nil, err
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(b)))
 	if err != nil || len(key) != 32 {
-		return nil, fmt.Errorf("%w: %s does not hold a master key (32 bytes in base64); put it back from where you keep it", ErrCorrupt, name)
+		return nil, fmt.Errorf("%w: %s does not hold a master key (32 bytes in base64); put it back from where you keep it", ErrMasterKey, name)
 	}
 	return newSealer(key)
 }
@@ -69,7 +69,7 @@ func (s *sealer) id() string { return hex.EncodeToString(s.fingerprint[:]) }
 // check refuses a key that is not the one the directory was made with.
 func (s *sealer) check(want, name string) error {
 	if want != s.id() {
-		return fmt.Errorf("%w: %s is another master key (fingerprint %s) than this directory's (%s); put the right one back", ErrCorrupt, name, s.id(), want)
+		return fmt.Errorf("%w: %s is another master key (fingerprint %s) than this directory's (%s); put the right one back", ErrMasterKey, name, s.id(), want)
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (db *DB) Unseal(sealed []byte, context string) ([]byte, error) {
 	case sealed[0] != sealVersion:
 		return nil, fmt.Errorf("%w: a sealed value of %q has version %d, this program knows %d", ErrNewerFormat, context, sealed[0], sealVersion)
 	case string(sealed[1:5]) != string(s.fingerprint[:4]):
-		return nil, fmt.Errorf("%w: a sealed value of %q was sealed with another master key; put that key back", ErrCorrupt, context)
+		return nil, fmt.Errorf("%w: a sealed value of %q was sealed with another master key; put that key back", ErrMasterKey, context)
 	}
 	plain, err := s.aead.Open(nil, sealed[5:sealHeader], sealed[sealHeader:], []byte(context))
 	if err != nil {
