@@ -13,6 +13,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -190,28 +191,21 @@ func (db *DB) Backup(ctx context.Context, w io.Writer, o BackupOptions) (info Ba
 
 // logs names every log with its newest position.
 func (s *snapshot) logs() ([]BackupLog, error) {
-	var list []BackupLog
-	end := successor([]byte(prefixLog))
-	for lo := []byte(prefixLog); len(list) < maxBackupLogs; {
-		name := ""
-		for p, err := range s.scan(lo, end, false) {
+	newest := map[string]uint64{}
+	for _, place := range logPlaces {
+		for p, err := range newestOfLogs(s, place) {
 			if err != nil {
 				return nil, err
 			}
-			name, _, _ = splitLogKey(p.key)
-			break
+			name, last, _ := splitLogKey(p.key)
+			newest[name] = max(newest[name], last)
 		}
-		if name == "" {
-			break
-		}
-		_, last, err := NewLog(name, LogOptions{}).Bounds(s)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, BackupLog{name, last})
-		lo = successor(logPrefix(name))
 	}
-	return list, nil
+	var list []BackupLog
+	for _, name := range slices.Sorted(maps.Keys(newest)) {
+		list = append(list, BackupLog{name, newest[name]})
+	}
+	return list[:min(len(list), maxBackupLogs)], nil
 }
 
 // backupBlob adds a blob in parts, and fails when it is not what its name says.

@@ -131,7 +131,9 @@ func (c *recordCache) fill(e cachedValue, hash, since uint64, written *recent) b
 }
 
 // scannedOnly tells keys that nobody reads one by one.
-func scannedOnly(key []byte) bool { return key[0] == prefixIndex[0] || key[0] == prefixLog[0] }
+func scannedOnly(key []byte) bool {
+	return key[0] == prefixIndex[0] || key[0] == prefixFront[0] || key[0] == prefixLog[0]
+}
 
 // spare reports whether half of the shard is free even with e in it.
 func (s *cacheShard) spare(e *cachedValue) bool { return s.bytes+e.size() <= s.most/2 }

@@ -112,6 +112,9 @@ func (db *DB) Close() error {
 
 // shut closes the files, after a clean checkpoint when nothing has failed.
 func (db *DB) shut() error {
+	if db.merging() {
+		db.opt.Logger.Info("waiting for a merge of level 0, which cannot be broken off and takes seconds; a kill would lose nothing, and the next start would take a little longer")
+	}
 	var errs []error
 	errs = append(errs, closeBadger(db.badger))
 	if db.failure() == nil && errs[0] == nil {

@@ -15,6 +15,7 @@ import (
 var ladder = [...]string{
 	1: "journal-1",
 	2: "packs-2", // values may hold several log entries
+	3: "front-3", // logs that are not chained lie in front of all other keys
 }
 
 const currentRung = len(ladder) - 1

@@ -24,6 +24,9 @@ func goldenSteps(db *DB) error {
 		errs = append(errs, db.Update(context.Background(), func(tx *Tx) error {
 			tx.Add("n", 1)
 			tx.SetCursor("c", uint64(i))
+			if err := changes().Append(tx, fmt.Appendf(nil, "change %d", i+1)); err != nil {
+				return err
+			}
 			for n := i; i%2 == 0 && n < i+2; n++ { // in pairs, so that values hold several
 				if err := auditLog().Append(tx, fmt.Appendf(nil, "entry %d", n)); err != nil {
 					return err
@@ -52,6 +55,9 @@ func TestGolden(t *testing.T) {
 				for range 2 {
 					db := mustOpen(t, o, osFS{}, goldenTuning())
 					checkGolden(t, db)
+					if rung >= 3 {
+						checkChanges(t, db, 1, 60)
+					}
 					mustClose(t, db)
 				}
 			})

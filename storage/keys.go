@@ -11,7 +11,8 @@ import (
 //
 //	t/<table>\x00<key>                      a record (table.go)
 //	i/<table>/<index>\x00<index key><key>   an index entry (index.go); its value says where <key> begins
-//	l/<log>\x00<position, 8 bytes>          log entries, the last one has this position (logpack.go)
+//	a/<log>\x00<position, 8 bytes>          log entries, the last one has this position (logpack.go)
+//	l/<log>\x00<position, 8 bytes>          those of a chained log, and older ones of any (Log.place)
 //	c/<name>                                a counter (counter.go)
 //	u/<name>                                a cursor into a log (counter.go)
 //
@@ -20,10 +21,14 @@ import (
 const (
 	prefixTable   = "t/"
 	prefixIndex   = "i/"
+	prefixFront   = "a/"
 	prefixLog     = "l/"
 	prefixCounter = "c/"
 	prefixCursor  = "u/"
 )
+
+// logPlaces are where the entries of a log may lie, the older ones first.
+var logPlaces = [...]string{prefixLog, prefixFront}
 
 // checkName panics on a name that cannot stand in a raw key: names are constants of the program.
 func checkName(what, name string) {
@@ -38,10 +43,10 @@ func indexPrefix(table, index string) []byte {
 	return []byte(prefixIndex + table + "/" + index + "\x00")
 }
 
-func logPrefix(log string) []byte { return []byte(prefixLog + log + "\x00") }
+func logPrefix(place, log string) []byte { return []byte(place + log + "\x00") }
 
-func logKey(log string, position uint64) []byte {
-	return binary.BigEndian.AppendUint64(logPrefix(log), position)
+func logKey(prefix []byte, position uint64) []byte {
+	return binary.BigEndian.AppendUint64(bytes.Clone(prefix), position)
 }
 
 func counterKey(name string) []byte { return []byte(prefixCounter + name) }
@@ -50,7 +55,10 @@ func cursorKey(name string) []byte { return []byte(prefixCursor + name) }
 
 // splitLogKey returns the log's name and the position of a raw log key.
 func splitLogKey(key []byte) (name string, position uint64, ok bool) {
-	rest, ok := bytes.CutPrefix(key, []byte(prefixLog))
+	rest, ok := bytes.CutPrefix(key, []byte(prefixFront))
+	if !ok {
+		rest, ok = bytes.CutPrefix(key, []byte(prefixLog))
+	}
 	if !ok || len(rest) < 9 || rest[len(rest)-9] != 0 {
 		return "", 0, false
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"sync"
 	"time"
 )
@@ -73,7 +74,7 @@ func (l *Log) Read(r Reader, after uint64) iter.Seq2[Entry, error] {
 		if after == math.MaxUint64 {
 			return
 		}
-		for p, err := range r.scan(logKey(l.name, max(after+1, l.firstHint(r))), successor(logPrefix(l.name)), false) {
+		for p, err := range l.scan(r, after+1, false) {
 			if err != nil {
 				yield(Entry{}, err)
 				return
@@ -99,8 +100,7 @@ func (l *Log) Read(r Reader, after uint64) iter.Seq2[Entry, error] {
 
 // Bounds returns the positions of the first live entry and of the newest; 0, 0 for an empty log.
 func (l *Log) Bounds(r Reader) (first, last uint64, err error) {
-	hi := successor(logPrefix(l.name))
-	for p, err := range r.scan(logKey(l.name, l.firstHint(r)), hi, false) {
+	for p, err := range l.scan(r, 0, false) {
 		if err != nil {
 			return 0, 0, err
 		}
@@ -110,7 +110,7 @@ func (l *Log) Bounds(r Reader) (first, last uint64, err error) {
 		}
 		break
 	}
-	for p, err := range r.scan(logPrefix(l.name), hi, true) {
+	for p, err := range l.scan(r, 0, true) {
 		if err != nil {
 			return 0, 0, err
 		}
@@ -191,11 +191,14 @@ func (l *Log) Trim(ctx context.Context, db *DB, p TrimPolicy) (n int, err error)
 func (l *Log) trimKeys(ctx context.Context, db *DB, first, limit uint64) (keys [][]byte, next uint64, err error) {
 	next = first
 	err = db.View(ctx, func(r Reader) error {
-		for p, err := range r.scan(logKey(l.name, first), logKey(l.name, limit+1), false) {
+		for p, err := range l.scan(r, first, false) {
 			if err != nil {
 				return err
 			}
 			_, last, _ := splitLogKey(p.key)
+			if last > limit {
+				break
+			}
 			keys, next = append(keys, bytes.Clone(p.key)), last+1
 			if len(keys) == trimBatch {
 				break
@@ -233,7 +236,7 @@ func (l *Log) trimRange(ctx context.Context, r Reader, pace *pacer, p TrimPolicy
 	}
 	if p.MaxBytes > 0 {
 		var sum int64
-		for q, err := range r.scan(logKey(l.name, first), successor(logPrefix(l.name)), true) {
+		for q, err := range l.scan(r, first, true) {
 			if err != nil {
 				return 0, 0, err
 			}
@@ -258,7 +261,7 @@ func (l *Log) trimRange(ctx context.Context, r Reader, pace *pacer, p TrimPolicy
 func (l *Log) Verify(ctx context.Context, r Reader) (n uint64, bad uint64, err error) {
 	var before []byte
 	var position uint64
-	for p, err := range r.scan(logPrefix(l.name), successor(logPrefix(l.name)), false) {
+	for p, err := range l.scan(r, 0, false) {
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -306,9 +309,10 @@ type tails struct {
 }
 
 type tail struct {
-	last  uint64
-	first uint64 // nothing lives below; a hint that spares reading over deleted entries
-	watch chan struct{}
+	last   uint64
+	first  uint64 // nothing lives below; a hint that spares reading over deleted entries
+	behind uint64 // entries up to here were written by an older format
+	watch  chan struct{}
 }
 
 func (t *tails) get(name string) *tail {
@@ -348,7 +352,36 @@ func (t *tails) trimmed(name string, first uint64) {
 	l.first = max(l.first, first)
 }
 
-func (l *Log) firstHint(r Reader) uint64 {
+// behind says that the entries up to a position lie where they did before logs had a place in front.
+func (t *tails) behind(name string, last uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.get(name).behind = last
+}
+
+// hints returns the first position that may live, and the last one behind.
+func (t *tails) hints(name string) (first, behind uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.get(name)
+	return l.first, l.behind
+}
+
+// place is where the log's entries are written. A log that is not chained lies in front of all other
+// keys. Badger merges its level 0 into those tables of the level below whose keys lie between
+// the least and the greatest of level 0, whatever lies there in between. It has some of each kind of
+// key, and of a log the newest: so the tables of older entries lie outside of that only when no other
+// keys come before them. Of several such logs that holds for the first; and a chained one, which is
+// kept for long and grows slowly, is none of them. A merge that a trim falls into spans the whole log.
+func (l *Log) place() string {
+	if l.chained {
+		return prefixLog
+	}
+	return prefixFront
+}
+
+// scan yields the values with entries at a position or above in the order of these.
+func (l *Log) scan(r Reader, from uint64, reverse bool) iter.Seq2[pair, error] {
 	var db *DB
 	switch r := r.(type) {
 	case *Tx:
@@ -356,7 +389,49 @@ func (l *Log) firstHint(r Reader) uint64 {
 	case *snapshot:
 		db = r.db
 	}
-	db.tails.mu.Lock()
-	defer db.tails.mu.Unlock()
-	return db.tails.get(l.name).first
+	first, behind := db.tails.hints(l.name)
+	from = max(from, 1)
+	if !reverse { // an older snapshot may still have its newest entry below
+		from = max(from, first)
+	}
+	places := []string{l.place()}
+	if from <= behind {
+		places = slices.Clone(logPlaces[:])
+	}
+	if reverse {
+		slices.Reverse(places)
+	}
+	return func(yield func(pair, error) bool) {
+		for _, place := range places {
+			prefix := logPrefix(place, l.name)
+			for p, err := range r.scan(logKey(prefix, from), successor(prefix), reverse) {
+				if !yield(p, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// newestOfLogs yields the value with the newest entry of each log that has any in a place.
+func newestOfLogs(r Reader, place string) iter.Seq2[pair, error] {
+	return func(yield func(pair, error) bool) {
+		for hi := successor([]byte(place)); ; {
+			found := false
+			for p, err := range r.scan([]byte(place), hi, true) {
+				name, _, ok := splitLogKey(p.key)
+				if err == nil && !ok {
+					err = badValue(p.key, "this is no key of a log entry")
+				}
+				hi, found = logPrefix(place, name), true
+				if !yield(p, err) || err != nil {
+					return
+				}
+				break
+			}
+			if !found {
+				return
+			}
+		}
+	}
 }

@@ -65,7 +65,7 @@ func (p *logPack) add(position uint64, e logEntry) {
 
 // pair encodes the value.
 func (p *logPack) pair() pair {
-	key := logKey(p.log.name, p.last)
+	key := logKey(logPrefix(p.log.place(), p.log.name), p.last)
 	version := byte(logSingle)
 	if len(p.entries) > 1 {
 		version = logPacked

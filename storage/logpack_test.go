@@ -87,7 +87,7 @@ func TestLogPacks(t *testing.T) {
 	check()
 	values := 0
 	view(t, db, func(r Reader) error {
-		for range r.scan(logPrefix("changes"), successor(logPrefix("changes")), false) {
+		for range r.scan(logPrefix(prefixFront, "changes"), successor(logPrefix(prefixFront, "changes")), false) {
 			values++
 		}
 		return nil
@@ -121,7 +121,7 @@ func TestLogPacks(t *testing.T) {
 }
 
 func FuzzUnpack(f *testing.F) {
-	key := logKey("log", 9)
+	key := logKey(logPrefix(prefixLog, "log"), 9)
 	for _, n := range []int{1, 3} {
 		p := logPack{log: NewLog("log", LogOptions{Chained: n == 3}), last: 9}
 		for i := range n {

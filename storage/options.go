@@ -3,6 +3,8 @@ package storage
 import (
 	"log/slog"
 	"time"
+
+	"github.com/dgraph-io/badger/v4"
 )
 
 // Options say where a store lives and how much it may use. The zero value of each field but Dir
@@ -74,6 +76,7 @@ type tuning struct {
 	scanPause      time.Duration // the background scan's pause after each MiB
 
 	beforeSettle func(seq uint64) error // of tests: may hold groups up, or fail in Badger's place
+	opened       func(b *badger.DB)     // of tests: sees Badger each time it was opened
 }
 
 func (t tuning) withDefaults(memory int64) tuning {
@@ -98,10 +101,11 @@ func (t tuning) withDefaults(memory int64) tuning {
 	// then takes 14 MiB, where one of 1 MiB takes 30. Each is a mapped file, of which a process may
 	// have some 65,000 as Linux is usually set, so they are no smaller than that.
 	set(&t.tableSize, 768<<10)
-	// The first level below level 0 is rewritten with each compaction of level 0, so less than what
-	// level 0 holds saves little, and costs another level, through which everything passes: a level
-	// of 64 MiB under a full level 0 of 320 took half of an update's processor time.
-	set(&t.baseLevelSize, int64(t.levelZero)*t.memTable*4/5)
+	// The first level below level 0 is rewritten with each compaction of level 0, but for logs
+	// (Log.place), so less than what level 0 holds, whose memtables shrink to a third, saves little, and
+	// costs another level, through which everything passes: a level of 64 MiB under 320 MiB of memtables
+	// took half of an update's processor time. More needs a larger reserve (space.go).
+	set(&t.baseLevelSize, int64(t.levelZero)*t.memTable*2/5)
 	set(&t.blockCache, memory/16)
 	set(&t.recordCache, memory/2)
 	set(&t.indexCache, memory/16)

@@ -257,7 +257,11 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 	if err := db.checkBadgerFiles(ctx, c, m); err != nil {
 		return nil, err
 	}
-	if err := db.openSettled(dir, m); err != nil {
+	// After a crash Badger is closed again before anything is served, and to close it would wait for the
+	// merge of level 0 that it begins when one is due: for as long as that takes, ten seconds and more.
+	// A merge that the crash ended is due.
+	settled := c.Clean
+	if err := db.openSettled(dir, settled, m); err != nil {
 		return nil, err
 	}
 	maxBatch, maxOps := db.badger.MaxBatchSize(), db.badger.MaxBatchCount()
@@ -317,13 +321,13 @@ func (db *DB) settle(ctx context.Context, c checkpoint, m mode) (map[string]*log
 			m.report.act("%d writes after sequence %d were taken back, since their journal records are damaged", undone, end.seq)
 		}
 	}
-	if end.records > 0 || undone > 0 {
+	if !settled || end.records > 0 || undone > 0 {
 		// What was replayed lies in memtables a second time, out of order. Tables put that right.
 		if err := closeBadger(db.badger); err != nil {
 			db.badger = nil
 			return nil, fmt.Errorf("%w: settling the replayed journal: %w", ErrCorrupt, err)
 		}
-		if err := db.openSettled(dir, m); err != nil {
+		if err := db.openSettled(dir, true, m); err != nil {
 			return nil, err
 		}
 	}
@@ -372,18 +376,21 @@ func (db *DB) journalStart() (uint64, error) {
 	return start, nil
 }
 
-func (db *DB) openSettled(dir string, m mode) error {
+func (db *DB) openSettled(dir string, merges bool, m mode) error {
 	log := &badgerLog{log: db.opt.Logger}
 	listed, err := listedTables(db.fs, dir)
 	if err != nil && !m.repair {
 		return err
 	}
-	b, err := openBadger(dir, db.tune, log)
+	b, err := openBadger(dir, db.tune, merges, log)
 	if err != nil {
 		db.badger = nil
 		return fmt.Errorf("%w: %s: %w; restore a backup, or run `muster repair --data DIR`", ErrCorrupt, dir, err)
 	}
 	db.badger, db.builders = b, newBuilders(b, db.tune)
+	if f := db.tune.opened; f != nil {
+		f(b)
+	}
 	// Badger goes on without a table that it cannot open.
 	if text := log.errors.Load(); text != nil && !m.repair {
 		return fmt.Errorf("%w: %s: Badger says: %s; restore a backup, or run `muster repair --data DIR`", ErrCorrupt, dir, *text)
@@ -682,32 +689,28 @@ func (db *DB) readHeads() (map[string]*logHead, error) {
 		return nil, err
 	}
 	defer snap.end()
-	for hi := successor([]byte(prefixLog)); ; {
-		found := false
-		for p, err := range snap.scan([]byte(prefixLog), hi, true) {
+	for _, place := range logPlaces { // the newer head stays
+		for p, err := range newestOfLogs(snap, place) {
 			if err != nil {
 				return nil, err
 			}
 			h := &logHead{}
+			chained := false
 			err := unpack(p.key, p.value, func(e Entry) bool {
-				h.position, h.time = e.Position, e.Time.UnixNano()
+				h.position, h.time, chained = e.Position, e.Time.UnixNano(), e.Hash != nil
 				copy(h.hash[:], e.Hash)
 				return true
 			})
 			if err != nil {
 				return nil, err
 			}
-			name, _, ok := splitLogKey(p.key)
-			if !ok {
-				return nil, badValue(p.key, "this is no key of a log entry")
-			}
+			name, _, _ := splitLogKey(p.key)
 			heads[name] = h
 			db.tails.publish(name, h.position)
-			hi, found = logPrefix(name), true
-			break
-		}
-		if !found {
-			return heads, nil
+			if place == prefixLog && !chained {
+				db.tails.behind(name, h.position)
+			}
 		}
 	}
+	return heads, nil
 }

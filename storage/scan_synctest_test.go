@@ -38,6 +38,11 @@ func TestBackgroundScan(t *testing.T) {
 		if s := db.Stats(); s.DamagedTables == 0 || !errors.Is(db.Health(), ErrCorrupt) {
 			t.Errorf("a damaged store: %d damaged, %v", s.DamagedTables, db.Health())
 		}
+		time.Sleep(scanRest + time.Minute)
+		synctest.Wait()
+		if s := db.Stats(); s.DamagedTables != 1 {
+			t.Errorf("one damaged table that was met twice counts as %d", s.DamagedTables)
+		}
 		mustClose(t, db)
 		if _, err := openWith(context.Background(), o, osFS{}, small()); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("open: %v", err)

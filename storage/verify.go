@@ -80,6 +80,8 @@ func (db *DB) audit(ctx context.Context, r *Report, bad func(key []byte, why err
 	type tally struct{ entries, sum uint32 }
 	tables := map[string]tally{}
 	var logName string
+	var logInFront bool
+	fronts, behind := map[string]uint64{}, map[string]uint64{} // by log: first of the newer, last of the older entries
 	var position uint64
 	var before []byte
 	return db.View(ctx, func(reader Reader) error {
@@ -128,14 +130,18 @@ func (db *DB) audit(ctx context.Context, r *Report, bad func(key []byte, why err
 				}
 				t := tables[table]
 				tables[table] = tally{t.entries - 1, t.sum - crc32.Checksum(p.key, castagnoli)}
-			case strings.HasPrefix(key, prefixLog):
-				name, _, _ := splitLogKey(p.key)
+			case strings.HasPrefix(key, prefixFront), strings.HasPrefix(key, prefixLog):
+				name, last, _ := splitLogKey(p.key)
+				inFront := strings.HasPrefix(key, prefixFront)
 				err := unpack(p.key, p.value, func(e Entry) bool {
 					r.Logs++
-					if name != logName {
-						logName, position, before = name, e.Position-1, nil
+					if name != logName || inFront != logInFront {
+						logName, logInFront, position, before = name, inFront, e.Position-1, nil
 						if e.Position == 1 {
 							before = make([]byte, sha256.Size)
+						}
+						if inFront {
+							fronts[name] = e.Position
 						}
 					}
 					if e.Position != position+1 {
@@ -153,6 +159,14 @@ func (db *DB) audit(ctx context.Context, r *Report, bad func(key []byte, why err
 				if err != nil {
 					report(p.key, err)
 				}
+				if !inFront {
+					behind[name] = last
+				}
+			}
+		}
+		for name, last := range behind {
+			if first, ok := fronts[name]; ok && first != last+1 {
+				r.problem(fmt.Errorf("%w: the older entries of the log %s end with %d, the newer ones begin with %d", ErrCorrupt, name, last, first))
 			}
 		}
 		for table, t := range tables {
@@ -191,6 +205,7 @@ func (db *DB) scanTables() {
 		read = 0
 		return wait(db.tune.scanPause)
 	}
+	damaged := map[uint64]bool{} // each counts once, however often it is met
 	for wait(scanRest) == nil {
 		m, err := readManifest(db.fs, filepath.Join(dir, "MANIFEST"))
 		if err != nil {
@@ -203,7 +218,8 @@ func (db *DB) scanTables() {
 			}
 			db.count.scannedTables.Add(1)
 			if err != nil && !errors.Is(err, os.ErrNotExist) && db.hasTable(id) {
-				db.count.damagedTable.Add(1)
+				damaged[id] = true
+				db.count.damagedTable.Store(uint64(len(damaged)))
 				db.raise(err)
 				db.opt.Logger.Error("the background scan found a damaged table", "error", err)
 			}

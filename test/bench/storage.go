@@ -60,11 +60,14 @@ func (l *stringList) Set(s string) error {
 
 func (l *stringList) has(s string) bool { return slices.Contains(*l, s) }
 
+// allStores are what can be measured.
+var allStores = stringList{"muster", "pebble", "badger", "packaged", "postgresql"}
+
 // storageCommand compares the stores. The points of a round follow one another
 // (each store with each number of writers), and rounds repeat that, so that a
 // slow minute of the machine hits all of them.
 func storageCommand(ctx context.Context, args []string, stdout io.Writer) error {
-	o := storageOptions{writers: intList{1, 16, 64, 256}, clients: intList{16, 32, 64}, stores: stringList{"muster", "pebble", "badger", "packaged", "postgresql"}}
+	o := storageOptions{writers: intList{1, 16, 64, 256}, clients: intList{16, 32, 64}, stores: allStores}
 	f := flag.NewFlagSet("storage", flag.ContinueOnError)
 	f.DurationVar(&o.duration, "duration", time.Minute, "length of one measurement")
 	f.Int64Var(&o.updates, "updates", 0, "end a measurement of an embedded store after so many updates, before its time; 0: no bound")
@@ -79,6 +82,11 @@ func storageCommand(ctx context.Context, args []string, stdout io.Writer) error 
 	f.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile of Muster's largest measurement")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	for _, name := range o.stores {
+		if !slices.Contains(allStores, name) {
+			return fmt.Errorf("-stores: %q is none of %s", name, &allStores)
+		}
 	}
 	dir, clean, err := workDirectory(o.dir)
 	if err != nil {
