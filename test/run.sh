@@ -20,7 +20,11 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 began=$SECONDS
 
-say() { printf '\n== %s\n' "$*"; }
+say() { printf '\n== %s (after %s s)\n' "$*" $((SECONDS - began)); }
+
+# remember: keeps what an output says of failed tests, for the end, where
+# whoever sees only the last lines finds it.
+remember() { grep -hE -A 4 '^(FAIL|console: FAIL|sdk: (FAILED|SKIPPED|NO TEST)) ' "$tmp/output" | cut -c 1-300 >> "$tmp/details"; }
 
 # step NAME COMMAND...: one check that passes or fails as a whole.
 step() {
@@ -47,7 +51,10 @@ tests() {
   : > "$tmp/counts"
   local strict=()
   $ci && strict=(-no-skips)
-  bin/gotest -counts "$tmp/counts" -helpers "$helpers" "${strict[@]}" -- "$@" || failures+=("$name")
+  bin/gotest -counts "$tmp/counts" -helpers "$helpers" "${strict[@]}" -- "$@" 2>&1 | tee "$tmp/output" || {
+    failures+=("$name")
+    remember
+  }
   read -r p f s < "$tmp/counts" || true
   [ "$s" -gt 0 ] && skips+=("$name: $s tests, named above with their reason")
   $ci && f=$((f + s))
@@ -76,7 +83,10 @@ counted() {
   fi
   [ "$code" -ne 0 ] && [ "$f" -eq 0 ] && f=1
   passed=$((passed + p)) failed=$((failed + f))
-  [ "$f" -eq 0 ] || failures+=("$name")
+  [ "$f" -eq 0 ] || {
+    failures+=("$name")
+    remember
+  }
   return 0
 }
 
@@ -114,7 +124,7 @@ install() {
 }
 
 finish() {
-  say "done in $((SECONDS - began)) s"
+  say done
   [ -f muster ] && echo "The binary has $(wc -c < muster) bytes."
   if [ ${#skips[@]} -gt 0 ]; then
     echo 'Skipped:'
@@ -123,6 +133,7 @@ finish() {
   if [ ${#failures[@]} -gt 0 ]; then
     echo 'Failed:'
     printf '  %s\n' "${failures[@]}"
+    [ -s "$tmp/details" ] && echo 'What was said of it:' && head -60 "$tmp/details" | sed 's/^/  /'
   fi
   echo "$passed passed, $failed failed"
   [ "$failed" -eq 0 ]

@@ -10,7 +10,7 @@ import { Wire, resource, userName } from './lib/wire.mjs';
 import { abusing, events, lonely, median, memory, raw } from './lib/abuse.mjs';
 import { assert, eventually, newDevice, newKey, path, sleep, twinPath, uniqueId, within } from './lib/fixture.mjs';
 
-suite('abuse', { timeout: 120_000 }, ({ test }) => {
+suite('abuse', {}, ({ test }) => {
   const { abuse, last } = abusing(test);
 
   abuse('unknown device, wrong key, expired token and disabled device: CONNACK 5 and a closed socket, 200 times', async ({ service }) => {

@@ -5,7 +5,7 @@ import { suite } from './lib/suite.mjs';
 import { alias, host } from './lib/hub.mjs';
 import { inSeconds, lowerEscapes, signature, slashesKept, token } from './lib/sas.mjs';
 import { Wire, resource, userName } from './lib/wire.mjs';
-import { assert, eventually, modulePath, newDevice, newKey, newModule, openClient, transports, twinPath, uniqueId, within } from './lib/fixture.mjs';
+import { assert, eventually, modulePath, newDevice, newKey, newModule, openClient, patience, transports, twinPath, uniqueId, within } from './lib/fixture.mjs';
 import { selfSigned } from './lib/certificates.mjs';
 
 // answer is what a CONNECT gets: the CONNACK code, or 'closed'. After a refusal
@@ -46,7 +46,7 @@ suite('device: CONNECT and authentication', { concurrency: 6 }, ({ test }) => {
     for (const url of [`mqtts://${host}:8883`, `wss://${host}/$iothub/websocket`]) {
       const client = mqtt.connect(url, { clientId: one.deviceId, username: userName(one.identity), password: one.token(), protocolVersion: 4, clean: true, reconnectPeriod: 0 });
       defer(() => client.endAsync(true));
-      await within(5000, `mqtt package over ${url}`, Promise.race([once(client, 'connect'), once(client, 'error').then(([error]) => { throw error; })]));
+      await within(patience, `mqtt package over ${url}`, Promise.race([once(client, 'connect'), once(client, 'error').then(([error]) => { throw error; })]));
       await client.publishAsync(`devices/${one.deviceId}/messages/events/`, 'hello', { qos: 1 });
       await client.endAsync();
     }
@@ -217,7 +217,7 @@ suite('device: CONNECT and authentication', { concurrency: 6 }, ({ test }) => {
     test(`device 23: the unmodified SDK over ${name} reports a wrong key as unauthorized`, async ({ service }) => {
       const one = await newDevice(service);
       one.primaryKey = newKey();
-      const error = await within(10_000, 'open with a wrong key', openClient(one, transports[name]).then(() => null, (e) => e));
+      const error = await within(patience, 'open with a wrong key', openClient(one, transports[name]).then(() => null, (e) => e));
       assert.equal(error?.name, 'UnauthorizedError', String(error));
     });
   }
@@ -264,7 +264,7 @@ suite('device: CONNECT and authentication', { concurrency: 6 }, ({ test }) => {
     const one = await newDevice(service);
     const client = mqtt.connect(`mqtts://${host}:8883`, { clientId: one.deviceId, username: userName(one.identity), password: one.token(), protocolVersion: 5, reconnectPeriod: 0 });
     defer(() => client.endAsync(true));
-    const connected = await within(5000, 'an answer to protocol level 5', Promise.race([
+    const connected = await within(patience, 'an answer to protocol level 5', Promise.race([
       once(client, 'connect').then(() => true),
       new Promise((resolve) => { client.on('error', () => resolve(false)); client.on('close', () => resolve(false)); }),
     ]));

@@ -54,7 +54,7 @@ async function refusedXml(reply, status, code) {
   assert.match(reply.headers['x-ms-request-id'], /./);
 }
 
-suite('device: files', { concurrency: 4, timeout: 120_000, extra: ['--file-notifications'] }, ({ test }) => {
+suite('device: files', { concurrency: 4, extra: ['--file-notifications'] }, ({ test }) => {
   test('device 99: /files and /files/ answer all five members, and nothing that is no JSON object or no name', async ({ service }) => {
     const one = await newDevice(service);
     for (const tail of ['/files', '/files/', '//files']) {
@@ -252,7 +252,7 @@ suite('device: files', { concurrency: 4, timeout: 120_000, extra: ['--file-notif
   });
 });
 
-suite('device: files and a killed hub', { timeout: 120_000 }, ({ test }) => {
+suite('device: files and a killed hub', {}, ({ test }) => {
   test('device 99: after kill -9 the blocks and files that were acknowledged are there', async ({ service, hub }) => {
     const one = await newDevice(service);
     const [whole, parts] = [await begun(one, 'whole'), await begun(one, 'parts')];

@@ -5,7 +5,7 @@ import common from 'azure-iot-common';
 import httpTransport from 'azure-iot-device-http';
 import { suite } from './lib/suite.mjs';
 import { rest } from './lib/rest.mjs';
-import { assert, eventually, newDevice, newModule, path, modulePath, within } from './lib/fixture.mjs';
+import { assert, eventually, newDevice, newModule, path, modulePath, patience, within } from './lib/fixture.mjs';
 
 const { Http } = httpTransport;
 const version = 'api-version=2021-04-12';
@@ -105,6 +105,16 @@ suite('device: HTTPS', { concurrency: 4 }, ({ test }) => {
     const none = await receive(one);
     assert.equal(none.status, 204);
     assert.equal(none.text, '');
+  });
+
+  test('device 95: the names of headers are written as IoT Hub writes them, a property as it was sent', async ({ service }) => {
+    const one = await newDevice(service);
+    await send(service, one.deviceId, 'hello', { messageId: 'm1', correlationId: 'c1', contentType: 'text/x', contentEncoding: 'utf-8', properties: [{ name: 'MyProp', value: 'v' }] });
+    const { rawHeaders } = await receive(one);
+    const names = rawHeaders.filter((_, i) => i % 2 === 0);
+    for (const name of ['ETag', 'iothub-messageid', 'iothub-correlationid', 'iothub-app-MyProp', 'iothub-ack', 'iothub-deliverycount', 'Content-Type', 'ContentType', 'ContentEncoding']) {
+      assert.ok(names.includes(name), `no ${name} among ${names.join(', ')}`);
+    }
   });
 
   test('device 96: DELETE completes, DELETE with reject dead-letters, POST abandon redelivers, each with 204', async ({ service }) => {
@@ -229,7 +239,7 @@ suite('device: HTTPS', { concurrency: 4 }, ({ test }) => {
     const stranger = device.Client.fromConnectionString(one.connectionString.replace(/SharedAccessKey=.*/, `SharedAccessKey=${Buffer.alloc(32).toString('base64')}`), Http);
     stranger.setRetryPolicy(new common.NoRetry());
     defer(() => stranger.close());
-    await assert.rejects(within(10_000, 'refusal', stranger.sendEvent(new common.Message('x'))), { name: 'UnauthorizedError' });
+    await assert.rejects(within(patience, 'refusal', stranger.sendEvent(new common.Message('x'))), { name: 'UnauthorizedError' });
     const client = device.Client.fromConnectionString(one.connectionString, Http);
     client.setRetryPolicy(new common.NoRetry());
     defer(() => client.close());

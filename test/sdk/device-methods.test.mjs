@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { suite } from './lib/suite.mjs';
 import { Wire } from './lib/wire.mjs';
-import { assert, eventually, nested, newDevice, newModule, openClient, serviceClient, sleep, transports, twinPath, updateReported, within } from './lib/fixture.mjs';
+import { assert, eventually, nested, newDevice, newModule, openClient, patience, serviceClient, sleep, transports, twinPath, updateReported, within } from './lib/fixture.mjs';
 
 const prefix = '$iothub/methods/POST/';
 const filter = `${prefix}#`;
@@ -62,7 +62,7 @@ suite('device: direct methods and modules', { concurrency: 8 }, ({ test }) => {
     const { one, wire } = await listening(service, defer);
     const called = invoke(service, one, { methodName: 'm' });
     await answer(wire, await wire.publishOn(prefix), 200, '{broken');
-    const reply = await within(3000, 'answer to the caller', called);
+    const reply = await within(patience, 'answer to the caller', called);
     assert.ok(reply.status >= 400, reply.text);
     assert.ok(reply.json, reply.text);
     await wire.ping();
@@ -114,7 +114,7 @@ suite('device: direct methods and modules', { concurrency: 8 }, ({ test }) => {
     const request = await wire.publishOn(prefix);
     assert.equal(request.payload.toString(), '"p"');
     await answer(wire, request, 200, '"done"');
-    const reply = await within(3000, 'answer to the caller', called);
+    const reply = await within(patience, 'answer to the caller', called);
     assert.deepEqual(reply.json, { status: 200, payload: 'done' }, reply.text);
     assert.ok(performance.now() - started < 8000);
   });
@@ -143,7 +143,7 @@ suite('device: direct methods and modules', { concurrency: 8 }, ({ test }) => {
     const called = invoke(service, one, { methodName: 'gone', responseTimeoutInSeconds: 30 });
     await wire.publishOn(prefix);
     await wire.cut();
-    const reply = await within(5000, 'answer to the caller', called);
+    const reply = await within(patience, 'answer to the caller', called);
     assert.ok([404, 504].includes(reply.status), reply.text);
     assert.ok([404103, 404104, 504101].includes(nested(reply).errorCode), reply.text);
   });
@@ -239,12 +239,12 @@ suite('device: direct methods and modules', { concurrency: 8 }, ({ test }) => {
       const client = await openClient(module, transports[name]);
       defer(() => client.close());
       client.onMethod('ping', (request, response) => response.send(200, request.payload, () => {}));
-      const twin = await within(5000, 'getTwin', client.getTwin());
+      const twin = await within(patience, 'getTwin', client.getTwin());
       await updateReported(twin, { from: 'module' });
       assert.equal((await service.get(twinPath(one.deviceId, 'm1'))).json.properties.reported.from, 'module');
       assert.equal((await service.get(twinPath(one.deviceId))).json.properties.reported.from, undefined);
       const admin = serviceClient(hub);
-      const { result } = await within(5000, 'invokeDeviceMethod of a module', admin.invokeDeviceMethod(one.deviceId, 'm1', { methodName: 'ping', payload: 'x', responseTimeoutInSeconds: 5 }));
+      const { result } = await within(patience, 'invokeDeviceMethod of a module', admin.invokeDeviceMethod(one.deviceId, 'm1', { methodName: 'ping', payload: 'x', responseTimeoutInSeconds: 5 }));
       assert.deepEqual(result, { status: 200, payload: 'x' });
     });
   }

@@ -4,13 +4,13 @@ import { suite } from './lib/suite.mjs';
 import { inSeconds, token } from './lib/sas.mjs';
 import { Wire, resource } from './lib/wire.mjs';
 import { host } from './lib/hub.mjs';
-import { assert, newDevice, openClient, sleep, transports, within } from './lib/fixture.mjs';
+import { assert, newDevice, openClient, patience, sleep, transports, within } from './lib/fixture.mjs';
 
 // token_expiry_grace of docs/reference/limits: how long a session may outlive
 // its token.
 const graceSeconds = 10;
 
-suite('device: patience', { concurrency: 32, timeout: 120_000 }, ({ test }) => {
+suite('device: patience', { concurrency: 32 }, ({ test }) => {
   for (const via of ['tls', 'ws']) {
     test(`device 30: without CONNECT the socket is closed at 30 s over ${via}`, async () => {
       const wire = await Wire.dial({ via });
@@ -113,7 +113,7 @@ suite('device: patience', { concurrency: 32, timeout: 120_000 }, ({ test }) => {
     client.on('disconnect', () => disconnected++);
     await sleep(41_000);
     assert.equal(disconnected, 0);
-    const twin = await within(5000, 'getTwin', client.getTwin());
+    const twin = await within(patience, 'getTwin', client.getTwin());
     assert.equal(twin.properties.desired.$version, 1);
   });
 });

@@ -6,7 +6,7 @@ import { suite } from './lib/suite.mjs';
 import { Hub, scratch } from './lib/hub.mjs';
 import { rest } from './lib/rest.mjs';
 import { Wire } from './lib/wire.mjs';
-import { assert, eventually, newDevice, newModule, openClient, path, serviceClient, sleep, transports, twinPath, updateReported, within } from './lib/fixture.mjs';
+import { assert, eventually, newDevice, newModule, openClient, path, patience, serviceClient, sleep, transports, twinPath, updateReported, within } from './lib/fixture.mjs';
 import common from 'azure-iot-common';
 
 const filters = ['$iothub/twin/res/#', '$iothub/twin/PATCH/properties/desired/#', '$iothub/methods/POST/#'];
@@ -23,7 +23,7 @@ function buildDated(date) {
   return binary;
 }
 
-suite('device: the server restarts', { timeout: 90_000 }, ({ test, context }) => {
+suite('device: the server restarts', {}, ({ test, context }) => {
   for (const signal of ['SIGTERM', 'SIGKILL']) {
     test(`device 37: after ${signal} and a restart, a reconnect without SUBSCRIBE still receives desired patches, methods and twin answers`, async ({ service, hub, defer }) => {
       const one = await newDevice(service);
@@ -69,11 +69,11 @@ suite('device: the server restarts', { timeout: 90_000 }, ({ test, context }) =>
       await updateReported(twin, { before: 1 });
       await hub.restart(signal);
       await eventually('the SDK has come back', async () => (await service.get(path(one.deviceId))).json.connectionState === 'Connected', 30_000, 200);
-      const { result } = await within(10_000, 'method after the restart', serviceClient(hub).invokeDeviceMethod(one.deviceId, { methodName: 'ping', responseTimeoutInSeconds: 8, connectTimeoutInSeconds: 8 }));
+      const { result } = await within(patience, 'method after the restart', serviceClient(hub).invokeDeviceMethod(one.deviceId, { methodName: 'ping', responseTimeoutInSeconds: 8, connectTimeoutInSeconds: 8 }));
       assert.deepEqual(result, { status: 200, payload: 'pong' });
       await service.patch(twinPath(one.deviceId), { properties: { desired: { after: signal } } });
       await eventually('the desired change', () => seen.some((delta) => delta.after === signal));
-      await within(5000, 'report', updateReported(twin, { after: 1 }));
+      await within(patience, 'report', updateReported(twin, { after: 1 }));
     });
   }
 
@@ -85,7 +85,7 @@ suite('device: the server restarts', { timeout: 90_000 }, ({ test, context }) =>
       while (connecting) {
         let code;
         try {
-          const { wire, connack } = await within(5000, 'an answer', Wire.connect(one, { clean: true }));
+          const { wire, connack } = await within(patience, 'an answer', Wire.connect(one, { clean: true }));
           code = connack ? connack.returnCode : 'closed';
           wire.destroy();
         } catch (error) {

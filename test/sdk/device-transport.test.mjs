@@ -9,7 +9,7 @@ import { WebSocket } from 'ws';
 import { suite } from './lib/suite.mjs';
 import { address, host, httpsPort, mqttsPort } from './lib/hub.mjs';
 import { Wire, userName, websocketPath } from './lib/wire.mjs';
-import { assert, newDevice, openClient, transports, within } from './lib/fixture.mjs';
+import { assert, newDevice, openClient, patience, transports, within } from './lib/fixture.mjs';
 import { chained, selfSigned } from './lib/certificates.mjs';
 import { token } from './lib/sas.mjs';
 import device from 'azure-iot-device';
@@ -31,7 +31,7 @@ function upgrade(path, headers, method = 'GET') {
 
 async function handshake(port, options) {
   const socket = tls.connect({ host: address, port, servername: host, ...options });
-  await within(5000, `TLS handshake on ${port}`, once(socket, 'secureConnect'));
+  await within(patience, `TLS handshake on ${port}`, once(socket, 'secureConnect'));
   return socket;
 }
 
@@ -168,7 +168,7 @@ suite('device: transport and TLS', { concurrency: 4 }, ({ test }) => {
   test('device 8: the unmodified SDK sends 200 KiB through MqttWs', async ({ service, defer }) => {
     const client = await openClient(await newDevice(service), transports.MqttWs);
     defer(() => client.close());
-    await within(10_000, 'sendEvent of 200 KiB', client.sendEvent(new device.Message(randomBytes(200 * 1024))));
+    await within(patience, 'sendEvent of 200 KiB', client.sendEvent(new device.Message(randomBytes(200 * 1024))));
   });
 
   test('device 9: the 101 names no extension that the server does not implement', async ({ service, defer }) => {
@@ -188,7 +188,7 @@ suite('device: transport and TLS', { concurrency: 4 }, ({ test }) => {
     defer(() => socket.terminate());
     await once(socket, 'open');
     socket.send(mqttPacket.generate({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clientId: one.deviceId, clean: true, keepalive: 60, username: userName(one.deviceId), password: Buffer.from(token(encodeURIComponent(`${host}/devices/${one.deviceId}`), one.primaryKey)) }));
-    const [data] = await within(5000, 'CONNACK', once(socket, 'message'));
+    const [data] = await within(patience, 'CONNACK', once(socket, 'message'));
     assert.deepEqual([...data], [0x20, 2, 0, 0]);
   });
 

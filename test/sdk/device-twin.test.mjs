@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { suite } from './lib/suite.mjs';
 import { Wire } from './lib/wire.mjs';
-import { assert, eventually, newDevice, openClient, registry, sleep, transports, twinPath, updateReported, within } from './lib/fixture.mjs';
+import { assert, eventually, newDevice, openClient, patience, registry, sleep, transports, twinPath, updateReported, within } from './lib/fixture.mjs';
 
 const desiredTopic = '$iothub/twin/PATCH/properties/desired/';
 
@@ -129,11 +129,11 @@ suite('device: twins', { concurrency: 6 }, ({ test }) => {
       const one = await newDevice(service);
       const client = await openClient(one, transports[name]);
       defer(() => client.close());
-      const twin = await within(5000, 'getTwin', client.getTwin());
-      const error = await within(5000, 'refusal', updateReported(twin, { 'a b': 1 }).then(() => null, (e) => e));
+      const twin = await within(patience, 'getTwin', client.getTwin());
+      const error = await within(patience, 'refusal', updateReported(twin, { 'a b': 1 }).then(() => null, (e) => e));
       assert.ok(error instanceof Error, 'the update of a key with a space was not refused');
       assert.ok(error.message.length > 0);
-      await within(5000, 'update', updateReported(twin, { fine: true }));
+      await within(patience, 'update', updateReported(twin, { fine: true }));
       assert.deepEqual((await service.get(twinPath(one.deviceId))).json.properties.reported.fine, true);
     });
   }
@@ -223,7 +223,7 @@ suite('device: twins', { concurrency: 6 }, ({ test }) => {
       const one = await newDevice(service);
       const client = await openClient(one, transports[name]);
       defer(() => client.close());
-      const twin = await within(5000, 'getTwin', client.getTwin());
+      const twin = await within(patience, 'getTwin', client.getTwin());
       const seen = [];
       twin.on('properties.desired', (delta) => seen.push(delta));
       await eventually('the first event, which holds the present state', () => seen.length === 1);
@@ -329,7 +329,7 @@ suite('device: twins', { concurrency: 6 }, ({ test }) => {
       const one = await newDevice(service);
       const client = await openClient(one, transports[name]);
       defer(() => client.close());
-      const twin = await within(5000, 'getTwin', client.getTwin());
+      const twin = await within(patience, 'getTwin', client.getTwin());
       await updateReported(twin, { fw: '1.0', n: { x: 1, y: 2 }, list: [1] });
       await updateReported(twin, { n: { x: null }, list: [2, 3] });
       const { responseBody } = await registry(hub).getTwin(one.deviceId);

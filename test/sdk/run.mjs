@@ -141,7 +141,14 @@ async function runSuite(place, file, tmp, binary, template) {
   try {
     results = readFileSync(join(dir, 'results.jsonl'), 'utf8').split('\n').filter(Boolean).map((line) => ({ suite: name, ...JSON.parse(line) }));
   } catch { /* the suite did not come that far; its code tells */ }
-  return { name, code, output, seconds, results };
+  return { name, code, output, seconds, results, log: code === 0 ? '' : warnings(join(dir, 'hub.log')) };
+}
+
+// warnings are the last lines of a hub's log that are worth a look.
+function warnings(log) {
+  if (!existsSync(log)) return '';
+  const lines = readFileSync(log, 'utf8').split('\n').filter((line) => /\b(WARN|ERROR)\b|panic/.test(line)).slice(-20);
+  return lines.length === 0 ? '' : `the hub's last warnings:\n${lines.join('\n')}\n`;
 }
 
 async function main() {
@@ -182,7 +189,8 @@ async function main() {
         const failed = done.results.filter((result) => result.state !== 'passed').length;
         say(`${done.code === 0 ? 'ok  ' : 'FAIL'} ${done.name}: ${done.results.length - failed} passed, ${failed} failed, ${done.seconds.toFixed(1)} s`);
         // Of a suite that passed only what its tests measured.
-        const shown = done.code === 0 ? done.output.split('\n').filter((line) => line.startsWith('  ℹ ')).map((line) => `       ${line.slice(4)}\n`).join('').trimEnd() : done.output;
+        // Of one that failed also what its hub had to say last.
+        const shown = done.code === 0 ? done.output.split('\n').filter((line) => line.startsWith('  ℹ ')).map((line) => `       ${line.slice(4)}\n`).join('').trimEnd() : `${done.output}${done.log}`;
         if (shown) console.log(shown);
       }
     };
@@ -208,10 +216,11 @@ function conclude(finished, complete, seconds) {
     say(`${list} checklist: ${count('passed')} of ${of.length} items proved, ${count('failed')} failed, ${count('excepted')} excepted${complete ? `, ${count('missing')} without a test` : ''}`);
   }
   const bad = results.filter((result) => result.state !== 'passed');
-  for (const one of bad) say(`${one.state.toUpperCase()} ${one.suite}: ${one.name}`);
+  for (const one of bad) say(`${one.state.toUpperCase()} ${one.suite}: ${one.name}${one.error ? `, ${one.error.split('\n')[0]}` : ''}`);
   const missing = items.filter((item) => item.state === 'missing');
   if (complete) for (const one of missing) say(`NO TEST for ${one.item}`);
   const broken = finished.filter((suite) => suite.code !== 0);
+  for (const one of broken) if (one.results.every((result) => result.state === 'passed')) say(`FAILED ${one.name}: the suite ended with ${one.code}`);
   say(`${results.length} tests in ${finished.length} suites, ${bad.length} not passed, ${seconds.toFixed(0)} s`);
   return bad.length === 0 && broken.length === 0 && (!complete || missing.length === 0) ? 0 : 1;
 }

@@ -30,7 +30,7 @@ const ended = (client, id) => eventually(`the end of job ${id}`, async () => {
 // free waits until no job is under way: the hub runs one at a time here.
 const free = (client) => eventually('no job under way', async () => (await promised((done) => client.listJobs(done))).every(over), 30_000);
 
-suite('service: import and export', { timeout: 60_000 }, ({ test }) => {
+suite('service: import and export', {}, ({ test }) => {
   test('service 99: an export writes devices.txt with modules on lines of their own; excludeKeys nulls keys', async ({ service, hub }) => {
     const one = await newDevice(service);
     await newModule(service, one, 'm1');

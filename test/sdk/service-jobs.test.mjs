@@ -2,7 +2,7 @@
 // and devices that connect by azure-iot-device-mqtt.
 import iothub from 'azure-iothub';
 import { suite } from './lib/suite.mjs';
-import { assert, assertError, eventually, newDevice, openClient, sleep, timestamp, twinPath, uniqueId, within } from './lib/fixture.mjs';
+import { assert, assertError, eventually, newDevice, openClient, patience, sleep, timestamp, twinPath, uniqueId, within } from './lib/fixture.mjs';
 
 const jobPath = (id) => `/jobs/v2/${encodeURIComponent(id)}`;
 const jobClient = (hub, policy = 'iothubowner') => iothub.JobClient.fromConnectionString(hub.connectionStrings[policy]);
@@ -42,7 +42,7 @@ function nulls(value, at = '$') {
   return Object.entries(value).flatMap(([key, member]) => nulls(member, `${at}.${key}`));
 }
 
-suite('service: jobs', { timeout: 120_000 }, ({ test }) => {
+suite('service: jobs', {}, ({ test }) => {
   test('service 86: a job is queued with its id, and the same id again gets 409 JobAlreadyExists', async ({ service, hub }) => {
     const { where } = await fleet(service, 1);
     const jobs = jobClient(hub);
@@ -122,7 +122,7 @@ suite('service: jobs', { timeout: 120_000 }, ({ test }) => {
     const told = new Promise((resolve) => { twin.on('properties.desired', (delta) => { if (delta.interval === 7) resolve(delta); }); });
     const id = uniqueId('job');
     await jobClient(hub).scheduleTwinUpdate(id, where, { etag: '*', properties: { desired: { interval: 7 } } });
-    await within(10_000, 'desired properties', told);
+    await within(patience, 'desired properties', told);
     assert.equal((await ended(jobClient(hub), id)).status, 'completed');
   });
 

@@ -1,7 +1,7 @@
 // Service checklist: direct methods, items 78 to 83.
 import { suite } from './lib/suite.mjs';
 import { Wire } from './lib/wire.mjs';
-import { assert, nested, newDevice, newModule, openClient, serviceClient, sleep, transports, twinPath, uniqueId, within } from './lib/fixture.mjs';
+import { assert, nested, newDevice, newModule, openClient, patience, serviceClient, sleep, transports, twinPath, uniqueId, within } from './lib/fixture.mjs';
 
 const prefix = '$iothub/methods/POST/';
 
@@ -58,7 +58,7 @@ suite('service: direct methods', { concurrency: 6 }, ({ test }) => {
     client.onDeviceMethod('m', (request, response) => { seen.push(request.payload); response.send(200, null, () => {}); });
     await sleep(500);
     for (const payload of [undefined, null, '', 0, [1], { a: 1 }]) {
-      await within(5000, 'invoke', serviceClient(hub).invokeDeviceMethod(one.deviceId, { methodName: 'm', payload, responseTimeoutInSeconds: 5 }));
+      await within(patience, 'invoke', serviceClient(hub).invokeDeviceMethod(one.deviceId, { methodName: 'm', payload, responseTimeoutInSeconds: 5 }));
     }
     assert.deepEqual(seen, [null, null, '', 0, [1], { a: 1 }]);
   });
@@ -89,7 +89,7 @@ suite('service: direct methods', { concurrency: 6 }, ({ test }) => {
     const client = await openClient(one, transports.Mqtt);
     defer(() => client.close());
     client.onDeviceMethod('m', (request, response) => response.send(200, request.payload, () => {}));
-    const { result } = await within(5000, 'answer', called);
+    const { result } = await within(patience, 'answer', called);
     assert.deepEqual(result, { status: 200, payload: 7 });
   });
 

@@ -7,7 +7,7 @@ import { Mqtt, MqttWs } from 'azure-iot-device-mqtt';
 import common from 'azure-iot-common';
 import iothub from 'azure-iothub';
 import { host } from './hub.mjs';
-import { deviceToken } from './wire.mjs';
+import { deviceToken, patience } from './wire.mjs';
 
 export const transports = { Mqtt, MqttWs };
 
@@ -74,7 +74,7 @@ export const updateReported = (twin, patch) => new Promise((resolve, reject) => 
 });
 
 // eventually asks again until `probe` gives a truthy value.
-export async function eventually(what, probe, timeout = 5000, pause = 20) {
+export async function eventually(what, probe, timeout = patience, pause = 20) {
   const end = Date.now() + timeout;
   for (;;) {
     const value = await probe();
@@ -113,4 +113,4 @@ export function assertError(reply, status, name) {
 export const never = /^0001-01-01T00:00:00Z?$/;
 export const timestamp = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,7})?Z$/;
 
-export { assert, sleep };
+export { assert, patience, sleep };

@@ -12,7 +12,7 @@ const endSoon = () => { ending = setTimeout(() => process.exit(), 20_000).unref(
 // owner's Service and defer(), which undoes things in reverse order at its end.
 // concurrency: how many run at a time; each makes its own devices, so they
 // don't meet.
-export function suite(name, { concurrency = 1, timeout = 60_000, ...hubOptions } = {}, define) {
+export function suite(name, { concurrency = 1, timeout = 120_000, ...hubOptions } = {}, define) {
   const context = {};
   describe(name, { concurrency }, () => {
     before(async () => {
