@@ -62,16 +62,22 @@ func backupState(t *testing.T, h *engine.Hub) engine.BackupState {
 
 func backupFinding(t *testing.T, h *engine.Hub) engine.Finding {
 	t.Helper()
+	return findingOf(t, h, "backup")
+}
+
+// findingOf returns doctor's line on something.
+func findingOf(t *testing.T, h *engine.Hub, check string) engine.Finding {
+	t.Helper()
 	list, err := h.Doctor(t.Context(), enginetest.Owner())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range list {
-		if f.Check == "backup" {
+		if f.Check == check {
 			return f
 		}
 	}
-	t.Fatal("doctor says nothing of backups")
+	t.Fatalf("doctor says nothing of %s", check)
 	return engine.Finding{}
 }
 

@@ -63,6 +63,31 @@ func TestFencedWhileItsPatchWasHeldBack(t *testing.T) {
 	}
 }
 
+// TestThrottledConnectIsRecorded: a device that came too soon finds in its log why it was turned away.
+func TestThrottledConnectIsRecorded(t *testing.T) {
+	h := openHub(t)
+	id := TwinID{DeviceID: "d"}
+	if _, err := h.CreateIdentity(t.Context(), owner, Identity{DeviceID: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	h.throttles[throttleConnect] = rate.NewLimiter(0.1, 1) // the next turn is later than anybody waits
+	s := connect(t, h, id)
+	s.Close(errf(CodeConnectionClosed, "keep_alive_timeout"))
+	_, err := h.Connect(t.Context(), Connection{Grant: s.connection.Grant, Protocol: "test", Address: "192.0.2.1:1", Outbox: deaf{}})
+	if err == nil || AsError(err).Code != CodeThrottled {
+		t.Fatalf("the second connect: %v", err)
+	}
+	// A change that is waited for is behind all that was submitted before it.
+	if _, err := h.PatchTwin(t.Context(), owner, id, TwinUpdate{Tags: []byte(`{"a":1}`)}, IfMatch{}); err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := h.Connections(t.Context(), owner, id, "", 0)
+	if err != nil || len(list) != 2 || list[0].Refused != 1 || list[0].Code != CodeThrottled.String() || list[0].Protocol != "test" ||
+		list[0].Address != "192.0.2.1:1" || list[1].Refused != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
 func TestSubscriptionsOfADeletedIdentityAreNotKept(t *testing.T) {
 	h := openHub(t)
 	id := TwinID{DeviceID: "d"}

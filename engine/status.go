@@ -229,23 +229,26 @@ func (h *Hub) connected(limit int) []SessionInfo {
 	return list
 }
 
-func (h *Hub) doctorStore() []Finding {
-	s := h.db.Stats()
+func (h *Hub) doctorStore() []Finding { return storeFindings(h.db.Stats(), h.db.Health()) }
+
+func storeFindings(s storage.Stats, health error) []Finding {
+	const mend = "stop the hub, copy the data directory, run `muster repair`"
+	damaged := storeTrouble(health) == "damaged"
 	store := Finding{"store", "ok", "the store takes writes; " + strconv.FormatUint(s.Commits, 10) + " transactions since the start", ""}
-	if err := h.db.Health(); err != nil {
-		store = Finding{"store", "fail", err.Error(), "free disk space, correct the clock, or restart the hub after a disk failure; then run `muster doctor` again"}
+	if health != nil {
+		store = Finding{"store", "fail", health.Error(), "free disk space, correct the clock, or restart the hub after a disk failure; then run `muster doctor` again"}
 	}
 	disk := Finding{"disk", "ok", fmt.Sprintf("%d MiB free, %d MiB are kept in reserve", s.FreeBytes>>20, s.ReserveBytes>>20), ""}
 	if s.FreeBytes < 2*s.ReserveBytes {
 		disk.Level, disk.Next = "warn", "free disk space: below the reserve the hub takes no writes"
 	}
 	scan := Finding{"damage", "ok", fmt.Sprintf("the background scan has checked %d tables and found no damage", s.ScannedTables), ""}
-	const mend = "stop the hub, copy the data directory, run `muster repair`"
-	switch {
-	case s.DamagedTables > 0:
-		scan = Finding{"damage", "fail", fmt.Sprintf("%d of the store's tables are damaged", s.DamagedTables), mend}
-	case h.StoreTrouble() == "damaged":
+	if damaged {
+		store.Next = mend // no restart helps
 		scan = Finding{"damage", "fail", "something that was read is damaged: see the line on the store", mend}
+	}
+	if s.DamagedTables > 0 {
+		scan = Finding{"damage", "fail", fmt.Sprintf("%d of the store's tables are damaged", s.DamagedTables), mend}
 	}
 	return []Finding{store, disk, scan}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -259,7 +260,8 @@ func TestWebhookSecretRotation(t *testing.T) {
 	})
 }
 
-// TestWebhookAdvice: what is known to do about a failure comes with it.
+// TestWebhookAdvice: what is known to do about a failure comes with it, and the URL, whose path may
+// be a secret, does not.
 func TestWebhookAdvice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{}
@@ -269,6 +271,12 @@ func TestWebhookAdvice(t *testing.T) {
 			return engine.WebhookAnswer{Next: "Allow it."}, errors.New("the address is private")
 		})
 		if try, err := h.TestWebhook(t.Context(), enginetest.Owner(), "hook"); err != nil || try.Error != "the address is private" || try.Next != "Allow it." {
+			t.Errorf("%+v, %v", try, err)
+		}
+		s.set(func(context.Context, posted) (engine.WebhookAnswer, error) {
+			return engine.WebhookAnswer{}, fmt.Errorf("send: %w", &url.Error{Op: "Post", URL: "https://chat.example/services/SECRET", Err: errors.New("connection refused")})
+		})
+		if try, err := h.TestWebhook(t.Context(), enginetest.Owner(), "hook"); err != nil || try.Error != "connection refused" {
 			t.Errorf("%+v, %v", try, err)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -104,7 +105,7 @@ func (h *Hub) postWebhook(ctx context.Context, t webhookTarget, list []cloudEven
 	case err != nil && errors.Is(limited.Err(), context.DeadlineExceeded):
 		r.class, r.status, r.text = webhookAway, 0, fmt.Sprintf("no answer within %s", t.timeout)
 	case err != nil:
-		r.class, r.status, r.text, r.next = webhookAway, 0, clip(err.Error()), answer.Next
+		r.class, r.status, r.text, r.next = webhookAway, 0, clip(withoutURL(err).Error()), answer.Next
 	default:
 		if r.class = classifyWebhook(answer.Status); r.class != webhookTaken {
 			r.text = fmt.Sprintf("the endpoint answered %d; expected 200 to 299", answer.Status)
@@ -114,6 +115,15 @@ func (h *Hub) postWebhook(ctx context.Context, t webhookTarget, list []cloudEven
 		}
 	}
 	return r
+}
+
+// withoutURL is what lies behind an error that names a request's URL. The path of a webhook's
+// may be a secret, as of those that chat services give out, and the error is shown in doctor's bundle.
+func withoutURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 const (

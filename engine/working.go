@@ -32,8 +32,9 @@ func StoreTroubles() []string { return []string{"read_only", "damaged", "clock",
 
 // StoreTrouble names why the store does not do everything it should; "" when it
 // does, or is about to close.
-func (h *Hub) StoreTrouble() string {
-	err := h.db.Health()
+func (h *Hub) StoreTrouble() string { return storeTrouble(h.db.Health()) }
+
+func storeTrouble(err error) string {
 	switch {
 	case err == nil, errors.Is(err, storage.ErrClosed):
 		return ""

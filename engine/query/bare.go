@@ -124,6 +124,28 @@ var foreignWords = map[string]string{
 	"REGEXP": "matches", "IS": "== nil, or IS_DEFINED(path)", "BETWEEN": "two comparisons joined by and",
 }
 
+// statements are the words that begin a query or a part of one, and what to write instead. Behind one of
+// them stands a word, or the * of SELECT; behind a path's name, an operator.
+var statements = map[string]string{
+	"SELECT": "a condition, as stands behind WHERE", "FROM": "a condition, as stands behind WHERE",
+	"WHERE": "the condition alone", "WITH": "a condition", "EXPLAIN": "a condition",
+}
+
+// statement refuses a text that is no condition from its first word on.
+func (b *bare) statement(list []exprlexer.Token) {
+	if !list[0].Is(exprlexer.Identifier) || !list[1].Is(exprlexer.Identifier) && !list[1].Is(exprlexer.Operator, "*") {
+		return
+	}
+	word := strings.ToUpper(list[0].Value)
+	expected, ok := statements[word]
+	if changes(word) {
+		expected, ok = "a condition: "+changesNothing, true
+	}
+	if ok && (list[1].Is(exprlexer.Identifier) || word == "SELECT") {
+		b.fail(b.place(list[0].From), quoted(list[0].Value), expected)
+	}
+}
+
 // tokens looks at the text's tokens before expr's parser does: what is refused
 // anyway is refused here, where its place is known, and nesting is bounded,
 // which that parser does not do.
@@ -131,6 +153,9 @@ func (b *bare) tokens() {
 	list, err := exprlexer.Lex(file.NewSource(b.text))
 	if err != nil {
 		b.foreign(err)
+		return
+	}
+	if b.statement(list); b.err != nil {
 		return
 	}
 	depth, prefix := 0, 0

@@ -458,7 +458,7 @@ func (g *grouping) known(c *column, v Value) (x cell, ok bool) {
 }
 
 // result returns an aggregate's value; undefined when there was nothing to
-// compute it of.
+// compute it of, or when a sum is too large for a number.
 func (t *total) result(a aggregate) Value {
 	switch {
 	case a == aggregateCount:
@@ -466,9 +466,9 @@ func (t *total) result(a aggregate) Value {
 	case t.count == 0:
 		return Value{}
 	case a == aggregateAvg:
-		return NumberValue((t.sum + t.carry) / float64(t.count))
+		return finite((t.sum + t.carry) / float64(t.count))
 	case a == aggregateSum:
-		return NumberValue(t.sum + t.carry)
+		return finite(t.sum + t.carry)
 	case a == aggregateMin:
 		return NumberValue(t.min)
 	}

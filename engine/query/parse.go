@@ -92,6 +92,9 @@ type selected struct {
 
 func (p *parser) query() *Query {
 	q := &Query{top: -1}
+	if p.tok.kind == tokenWord && changes(p.tok.value) {
+		p.fail(p.tok.at, p.tok.describe(), "SELECT: "+changesNothing)
+	}
 	p.expect("SELECT", "SELECT")
 	top := p.tok
 	if p.accept("TOP") {

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -246,6 +247,34 @@ func TestBare(t *testing.T) {
 		}
 		if got := format(p.where); got != c.want {
 			t.Errorf("%s\n got %s\nwant %s", c.text, got, c.want)
+		}
+	}
+}
+
+// TestBareStatements gives queries and other statements where a condition is
+// expected, and conditions that begin with the same words.
+func TestBareStatements(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ text, found, expected string }{
+		{"SELECT * FROM devices", "SELECT", "a condition, as stands behind WHERE"},
+		{" select deviceId FROM devices", "select", "a condition, as stands behind WHERE"},
+		{"FROM devices WHERE tags.a = 1", "FROM", "a condition, as stands behind WHERE"},
+		{"WHERE tags.a == 1", "WHERE", "the condition alone"},
+		{"DELETE FROM devices WHERE tags.a = 1", "DELETE", "a condition: a query changes nothing, a job does"},
+		{"update devices set tags.a = 1", "update", "a condition: a query changes nothing, a job does"},
+	} {
+		_, err := ParsePredicate(c.text)
+		e, is := errors.AsType[*Error](err)
+		if !is || e.Found != quoted(c.found) || e.Expected != c.expected || e.At != strings.Index(c.text, c.found) {
+			t.Errorf("%s: %v", c.text, err)
+		}
+	}
+	for path, want := range map[string]string{ // properties of one's own without what they lie in
+		"select": "tags.select,", "delete.a": "tags.delete.a,", "where": "tags.where,", `mine["a-b"]`: `tags.mine["a-b"],`,
+	} {
+		_, err := ParsePredicate(path + " == 1")
+		if e, is := errors.AsType[*Error](err); !is || !strings.HasPrefix(e.Expected, want) {
+			t.Errorf("%s: %v", path, err)
 		}
 	}
 }

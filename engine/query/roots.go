@@ -173,8 +173,11 @@ func (f *faults) unknownRoot(s scope, segments []segment) {
 	case len(segments) == 1 && comparedWith(before):
 		f.fail(first.at, quoted(first.text), "a string in quotes, '"+clip(first.text)+"', or an attribute")
 	default:
-		name := clip(Path(texts(segments)).String())
-		f.fail(first.at, quoted(first.text), "tags."+name+", properties.desired."+name+" or properties.reported."+name+" for a property of your own, or an attribute: "+strings.Join(known, ", "))
+		name := "." + clip(Path(texts(segments)).String())
+		if s.bare {
+			name = clip(append(Path{""}, texts(segments)...).Bare())
+		}
+		f.fail(first.at, quoted(first.text), "tags"+name+", properties.desired"+name+" or properties.reported"+name+" for a property of your own, or an attribute: "+strings.Join(known, ", "))
 	}
 }
 

@@ -67,7 +67,7 @@ func (c *Columns) Schema(limit int) Schema {
 	out := Schema{Rows: s.count, Truncated: s.refused.total > 0}
 	var nodes []*node
 	s.visit(func(n *node) {
-		if n != s.root && (n.column != nil || n.why != "") {
+		if n != s.root && (n.column != nil || n.why != "" || n.role == identity) {
 			nodes = append(nodes, n)
 		}
 	})
@@ -91,6 +91,9 @@ func (c *Columns) Schema(limit int) Schema {
 				}
 			}
 			p.Rows, p.Examples = n.column.used, n.column.examples()
+		}
+		if n.role == identity {
+			p.Types, p.Rows = map[string]int{String.String(): s.count}, s.count
 		}
 		out.Paths = append(out.Paths, p)
 	}

@@ -9,6 +9,14 @@ import (
 // use is none of them, so that tags.limit stays a path.
 var reserved = [...]string{"SELECT", "FROM", "WHERE", "GROUP", "BY", "AS", "TOP", "AND", "OR", "NOT", "IN", "NIN", "TRUE", "FALSE", "NULL", "UNDEFINED"}
 
+// changes reports whether a word begins a statement of SQL's that changes something.
+func changes(word string) bool {
+	return slices.ContainsFunc([]string{"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE", "TRUNCATE", "CREATE", "ALTER", "DROP"},
+		func(w string) bool { return strings.EqualFold(w, word) })
+}
+
+const changesNothing = "a query changes nothing, a job does"
+
 func isReserved(name string) bool {
 	return slices.ContainsFunc(reserved[:], func(w string) bool { return strings.EqualFold(w, name) })
 }
