@@ -47,7 +47,11 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 		e.Next = fmt.Sprintf("Stop that process, or give another port with %s HOST:PORT.", flag)
 	case errors.Is(err, syscall.EACCES):
 		e.Reason = "the system does not let this user open the port"
-		e.Next = "Ports below 1024 need the capability CAP_NET_BIND_SERVICE: sudo setcap cap_net_bind_service=+ep $(command -v muster), or AmbientCapabilities= in the systemd unit."
+		program, err := os.Executable()
+		if err != nil {
+			program = "muster"
+		}
+		e.Next = fmt.Sprintf("Ports below 1024 need the capability CAP_NET_BIND_SERVICE: sudo setcap cap_net_bind_service=+ep %s, or AmbientCapabilities= in the systemd unit.", program)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		e.Reason = "this machine has no such address"
 		e.Next = fmt.Sprintf("Give an address of this machine with %s, or :PORT for all of them.", flag)

@@ -122,7 +122,12 @@ func (c *backupCreateCmd) Run(a *app) error {
 		made, err = hooks.Create(a.ctx, StoreFlags{Data: c.Data, MasterKeyFile: c.MasterKeyFile, Memory: c.Memory}, c.File, pass, progress, a.io)
 	}
 	done()
-	if err != nil {
+	switch e, unreached := errors.AsType[*client.ConnectError](err); {
+	case unreached && a.ctx.Err() != nil: // then it is the user who has ended the connection
+		return context.Cause(a.ctx)
+	case errors.Is(err, client.ErrBackupCut) && unreached:
+		return backupCut(c.File, e)
+	case err != nil:
 		return err
 	}
 	if !made.HasKey {
@@ -133,6 +138,17 @@ func (c *backupCreateCmd) Run(a *app) error {
 		return nil
 	}
 	return a.printBackup(c.OutputFlags, made)
+}
+
+// backupCut says of a backup that began to come what is there of it: whoever
+// looks for a file must not take what standard output got for one.
+func backupCut(file string, e *client.ConnectError) error {
+	left := "There is no " + file
+	if file == "-" {
+		left = "What standard output got is no backup, so throw it away"
+	}
+	return &problem{exit: ExitConnect, what: "the hub did not send all of the backup", why: e.Target + ": " + e.Err.Error(),
+		next: left + ". `muster status` tells whether the hub runs, and its log why it ended; then make the backup again."}
 }
 
 // streamBackup waits for its turn: the hub makes one backup at a time.

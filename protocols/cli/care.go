@@ -204,9 +204,10 @@ func (a *app) printFindings(o OutputFlags, list []Finding) error {
 type verifyCmd struct {
 	StoreFlags
 	OutputFlags
-	Acks    string `help:"Instead look up everything that this log of muster simulate --ack-log says was acknowledged: in the hub that runs with --data, or else in the directory." placeholder:"FILE"`
+	Acks    string `help:"Instead look up everything that this log of muster simulate --ack-log says was acknowledged: in the hub that --hub names or that runs with --data, or else in the directory." placeholder:"FILE"`
 	Until   uint64 `help:"With --acks: only what was acknowledged for certain up to this sequence, such as a backup names." placeholder:"SEQUENCE"`
 	Partial bool   `help:"With --acks: take a log that is not whole, such as that of a simulator that was killed."`
+	RemoteHub
 }
 
 // Run verifies a data directory, or a running hub against a log.
@@ -216,6 +217,10 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	if c.Until != 0 || c.Partial {
 		return usage("--until and --partial belong to --acks", "Give --acks FILE with them.")
+	}
+	// In the environment or the config file they are for the commands that ask a hub.
+	if flag := a.given("hub", "ca", "port"); flag != "" {
+		return usage(flag+" belongs to --acks: without, verify reads the files of a directory, which no hub shows", "Leave it out, and run verify on the hub's machine with --data DIR; or give --acks FILE.")
 	}
 	if a.hooks.Verify == nil {
 		return notBuilt("verify")

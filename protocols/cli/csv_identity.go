@@ -116,10 +116,8 @@ func planCSV(header []string, mapping []string) (*csvPlan, error) {
 		if t == nil {
 			continue
 		}
-		for _, o := range paths {
-			if n := min(len(o), len(t.path)); slices.Equal(o[:n], t.path[:n]) {
-				return nil, fmt.Errorf("%s and %s can't both be set: one lies within the other", strings.Join(o, "."), strings.Join(t.path, "."))
-			}
+		if slices.ContainsFunc(paths, func(o []string) bool { return slices.Equal(o, t.path) }) {
+			return nil, fmt.Errorf("two columns set %s", strings.Join(t.path, "."))
 		}
 		paths = append(paths, t.path)
 	}
@@ -153,16 +151,9 @@ func (p *csvPlan) line(fields []string) (text []byte, column int, err error) {
 		if err != nil {
 			return nil, i + 1, fmt.Errorf("in the column %q: %w", printable(p.header[i]), err)
 		}
-		at := root
-		for _, key := range t.path[:len(t.path)-1] {
-			next, ok := at[key].(map[string]any)
-			if !ok {
-				next = map[string]any{}
-				at[key] = next
-			}
-			at = next
+		if !place(root, t.path, v) {
+			return nil, i + 1, fmt.Errorf("in the column %q: %s lies within what another column of the record sets, or holds it; expected one of the two to be empty", printable(p.header[i]), strings.Join(t.path, "."))
 		}
-		at[t.path[len(t.path)-1]] = v
 	}
 	if root["id"] == nil {
 		return nil, 1, errors.New("the device id is empty")
@@ -175,6 +166,27 @@ func (p *csvPlan) line(fields []string) (text []byte, column int, err error) {
 	}
 	text, err = encodeJSON(root)
 	return text, 0, err
+}
+
+// place puts a value into nested objects; it reports false where one path would lie within the value
+// of another. Two devices may use one name in both ways, so that a file has columns for both.
+func place(root map[string]any, path []string, v any) bool {
+	last := len(path) - 1
+	for _, key := range path[:last] {
+		if root[key] == nil {
+			root[key] = map[string]any{}
+		}
+		inner, ok := root[key].(map[string]any)
+		if !ok {
+			return false
+		}
+		root = inner
+	}
+	if _, taken := root[path[last]].(map[string]any); taken {
+		return false
+	}
+	root[path[last]] = v
+	return true
 }
 
 // value reads a cell by the column's type.

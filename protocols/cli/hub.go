@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,9 +22,28 @@ import (
 // WhichHub says which hub a command talks to.
 type WhichHub struct {
 	Data string `help:"Data directory of a hub on this machine; its unix socket is used." default:"./muster-data" placeholder:"DIR" group:"Which hub"`
+	RemoteHub
+}
+
+// RemoteHub names a hub that is reached over HTTPS.
+type RemoteHub struct {
 	Hub  string `help:"Where a policy's connection string is: a FILE, or env:NAME. The environment variable MUSTER_HUB may also hold the string itself." placeholder:"FILE" group:"Which hub"`
 	CA   string `name:"ca" help:"CA certificate of the hub (PEM), with --hub." placeholder:"FILE" group:"Which hub"`
-	Port int    `help:"HTTPS port of the hub, with --hub." default:"443" placeholder:"PORT" group:"Which hub"`
+	Port port   `help:"HTTPS port of the hub, with --hub." default:"443" placeholder:"PORT" group:"Which hub"`
+}
+
+// port is a TCP port to connect to.
+type port int
+
+// UnmarshalText checks the text, so that a typing error is told as one of usage, and not as a hub that
+// cannot be reached.
+func (p *port) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 10, 16)
+	if err != nil || n == 0 {
+		return fmt.Errorf("%q is not a port, expected a number from 1 to 65535", text)
+	}
+	*p = port(n)
+	return nil
 }
 
 // HubFlags are WhichHub and how long to wait for it.
@@ -61,7 +81,7 @@ func (a *app) service(h HubFlags) (*client.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.NewService(client.ServiceOptions{ConnectionString: c, Port: h.Port, RootCAs: pool, UserAgent: a.userAgent(), Held: a.held()})
+	return client.NewService(client.ServiceOptions{ConnectionString: c, Port: int(h.Port), RootCAs: pool, UserAgent: a.userAgent(), Held: a.held()})
 }
 
 // held tells once that the hub holds back what the command gave it.

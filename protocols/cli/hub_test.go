@@ -82,6 +82,8 @@ func TestAgainstHub(t *testing.T) {
 		{"monitor --from start --count 2 --kind identity.created --transport pages -o jsonl", ExitOK, `"deviceId":"pump-2"`, "thumb"},
 		{"monitor --from start --count 2 --schema iothub --device pump-2", ExitOK, "createDeviceIdentity", "pump-1"},
 		{"monitor --from start --count 1 --schema iothub --kind twin.tags -o jsonl", ExitOK, `"opType":"updateTwin"`, "kind"},
+		{"monitor --from 1h --count 1 --kind identity.deleted", ExitOK, "identity.deleted", "created"},
+		{"monitor --from 2020-01-01T00:00:00Z --count 1 --kind identity.deleted -o jsonl", ExitOK, `"kind":"identity.deleted"`, "created"},
 		{"monitor --from nonsense", ExitFailed, "not one that this hub gave", ""},
 		{"audit list --limit 100", ExitOK, "pump-1", "SharedAccessKey"},
 		{"audit verify", ExitOK, "yes", ""},
@@ -198,6 +200,8 @@ func TestOverHTTPS(t *testing.T) {
 		{"less rights", append(words("device delete d1 --yes"), to...), map[string]string{"MUSTER_HUB": text(reader.out)}, ExitForbidden, "policy"},
 		{"no CA", []string{"device", "list", "--hub", "hub.txt", "--port", port}, nil, ExitConnect, "--ca"},
 		{"no connection", append(words("device list --hub hub.txt --ca"), to[3], "--port", "1"), nil, ExitConnect, "--port"},
+		{"no port", append(words("device list --hub hub.txt --ca"), to[3], "--port", "99999"), nil, ExitUsage, "expected a number from 1 to 65535"},
+		{"no number", append(words("device list --hub hub.txt --ca"), to[3]), map[string]string{"MUSTER_PORT": "https"}, ExitUsage, "expected a number from 1 to 65535"},
 		{"a bad CA file", append(words("device list --hub hub.txt --ca"), "hub.txt", "--port", port), nil, ExitUsage, "PEM"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -103,6 +103,8 @@ func notMade(to string, err error) *problem {
 		p.exit, p.why = ExitUsage, in+" takes no new files or folders"
 	case errors.Is(err, fs.ErrNotExist):
 		p.exit, p.why, p.next = ExitUsage, "there is no folder "+in, "Make the folder, or say another place."
+	case errors.Is(err, syscall.ENOTDIR) && isFolder(filepath.Dir(to)):
+		p.exit, p.why = ExitUsage, printable(to)+" is a file, and no folder"
 	case errors.Is(err, syscall.ENOTDIR):
 		p.exit, p.why = ExitUsage, in+" is no folder"
 	case errors.Is(err, fs.ErrPermission):

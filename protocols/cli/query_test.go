@@ -101,6 +101,8 @@ func TestQueryCommands(t *testing.T) {
 		{[]string{"query", "delete", "low", "--yes"}, ExitNotFound, "low", ""},
 
 		{[]string{"schema", "tags.f"}, ExitOK, "tags.floor      4  number  yes     0, 1, 2", "site"},
+		{[]string{"schema", "deviceId"}, ExitOK, "string  yes", "No twin"},
+		{[]string{"schema", "etag"}, ExitOK, "etag  -      -      no: it is kept in documents only", ""},
 		{[]string{"schema", "--limit", "1", "tags."}, ExitOK, "more than 1", "floor"},
 		{[]string{"schema", "--modules", "-o", "jsonl", "moduleId"}, ExitOK, `"twins":1`, ""},
 		{[]string{"schema", "declared"}, ExitNotFound, "schema declare", ""},

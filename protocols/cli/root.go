@@ -181,6 +181,16 @@ func (a *app) parse(args []string) (*kong.Context, error) {
 	return ctx, nil
 }
 
+// given is the first of these flags that the command line has, as it is typed there.
+func (a *app) given(names ...string) string {
+	for _, name := range names {
+		if a.settings.origin[name] == "flag" {
+			return "--" + name
+		}
+	}
+	return ""
+}
+
 // isEmpty reports whether an argument was given that is empty, as a shell gives it
 // for a variable that is not set: it names nothing, and in a path of the REST API
 // it would lead elsewhere. Arguments whose text may be empty have the tag.

@@ -49,11 +49,11 @@ func (c *schemaPathsCmd) Run(a *app) error {
 			left = min(left, c.Limit-len(sh.rows))
 		}
 		for _, p := range page.Paths[:left] {
-			column := "yes"
+			column, twins := "yes", any(p.Twins)
 			if !p.Column {
-				column = "no: " + p.Why
+				column, twins = "no: "+p.Why, "-" // nobody counts what stands in documents only
 			}
-			sh.add(p, p.Path, p.Twins, typesText(p.Types), column, examplesText(p.Examples))
+			sh.add(p, p.Path, twins, typesText(p.Types), column, examplesText(p.Examples))
 		}
 		truncated = truncated || page.Truncated
 		if more = left < len(page.Paths); more {

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"io/fs"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -59,6 +61,15 @@ func TestSpansHaveDays(t *testing.T) {
 }
 
 func TestFolderThatCantBeMade(t *testing.T) {
+	file := t.TempDir() + "/file"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for to, want := range map[string]string{file: file + " is a file, and no folder", file + "/in": file + " is no folder"} {
+		if p := notMade(to, &fs.PathError{Op: "mkdir", Path: to, Err: syscall.ENOTDIR}); p.exit != ExitUsage || p.why != want {
+			t.Errorf("%s: %d %q, want %q", to, p.exit, p.why, want)
+		}
+	}
 	for _, c := range [][2]string{{t.TempDir() + "/no/such", "there is no folder"}, {"/proc/x", "/proc takes no new files or folders"}} {
 		p := notMade(c[0], &fs.PathError{Op: "mkdir", Path: c[0], Err: fs.ErrNotExist})
 		if c[0] == "/proc/x" && !isFolder("/proc") {

@@ -45,9 +45,16 @@ func (c *verifyCmd) verifyAcks(a *app) (err error) {
 	return a.printFindings(c.OutputFlags, c.ackFindings(acks, v))
 }
 
-// ackSource is the hub that runs with --data, or else the directory itself.
+// ackSource is the hub that --hub names or that runs with --data, or else the directory itself.
 func (c *verifyCmd) ackSource(a *app) (AckSource, func() error, error) {
-	s, err := a.service(HubFlags{WhichHub: WhichHub{Data: c.Data}})
+	remote := c.Hub != "" && (a.given("hub") != "" || a.given("data") == "") // as a.service decides
+	if flag := a.given("ca", "port"); flag != "" && !remote {
+		return nil, nil, usage(flag+" is for a hub that --hub names; the hub of --data is reached by its socket", "Leave it out, or give --hub FILE.")
+	}
+	if flag := a.given("master-key-file", "memory"); flag != "" && remote {
+		return nil, nil, usage(flag+" is for a directory, and --hub names a hub that runs", "Leave it out, or give --data DIR instead of --hub.")
+	}
+	s, err := a.service(HubFlags{WhichHub: WhichHub{Data: c.Data, RemoteHub: c.RemoteHub}})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -56,7 +63,7 @@ func (c *verifyCmd) ackSource(a *app) (AckSource, func() error, error) {
 		return simulator.HubSource(s), func() error { s.Close(); return nil }, nil
 	}
 	s.Close()
-	if _, unreached := errors.AsType[*client.ConnectError](err); !unreached || a.hooks.AckSource == nil {
+	if _, unreached := errors.AsType[*client.ConnectError](err); !unreached || remote || a.hooks.AckSource == nil {
 		return nil, nil, err
 	}
 	a.note("No hub runs with %s; looking at the data directory.", c.Data)

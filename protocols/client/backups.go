@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"syscall"
 	"time"
 )
 
@@ -80,10 +82,13 @@ func (s *Service) StartBackup(ctx context.Context) error {
 // pieces, for fractions of a second.
 const backupSilence = 2 * time.Minute
 
+// ErrBackupCut says that a hub which was asked for a backup did not send all of it.
+var ErrBackupCut = errors.New("the backup was cut")
+
 // Backup copies a backup of the running hub to w. With a passphrase it holds
 // the master key, encrypted under it. What w gets is whole only when its reader
-// says so: the error is a *ConnectError when the connection was cut, and w's
-// own when that failed.
+// says so: the error is a *ConnectError of ErrBackupCut when the connection was
+// cut, and w's own when that failed.
 func (s *Service) Backup(ctx context.Context, passphrase []byte, w io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -100,6 +105,12 @@ func (s *Service) Backup(ctx context.Context, passphrase []byte, w io.Writer) er
 	defer silence.Stop()
 	res, err := s.http.Do(req)
 	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err
+		}
+		if hungUp(err) { // the first bytes wait for more before they are sent
+			err = fmt.Errorf("%w: %w", ErrBackupCut, err)
+		}
 		return &ConnectError{Target: s.target, Err: err}
 	}
 	defer func() { _ = res.Body.Close() }() // read to its end, or given up with the connection
@@ -128,7 +139,12 @@ func (s *Service) Backup(ctx context.Context, passphrase []byte, w io.Writer) er
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			return &ConnectError{Target: s.target, Err: fmt.Errorf("the backup was cut: %w", err)}
+			return &ConnectError{Target: s.target, Err: fmt.Errorf("%w: %w", ErrBackupCut, err)}
 		}
 	}
+}
+
+// hungUp reports whether a connection ended that had been there.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

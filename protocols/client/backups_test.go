@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,8 +28,10 @@ func TestBackupIsCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mode := "whole"
+	var modes atomic.Value
+	modes.Store("whole")
 	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mode := modes.Load()
 		if body, err := io.ReadAll(r.Body); err != nil || string(body) != `{"passphrase":"p"}` || r.URL.Path != "/api/v1/backups/stream" {
 			t.Errorf("%s %s: %q, %v", r.Method, r.URL, body, err)
 		}
@@ -37,6 +40,9 @@ func TestBackupIsCut(t *testing.T) {
 			w.WriteHeader(http.StatusConflict)
 			_, _ = w.Write([]byte(`{"code":"BackupRunning","detail":"a backup runs"}`))
 			return
+		}
+		if mode == "cut at once" {
+			panic(http.ErrAbortHandler)
 		}
 		for range 100 {
 			_, _ = w.Write(make([]byte, 10_000))
@@ -58,17 +64,19 @@ func TestBackupIsCut(t *testing.T) {
 	if err := s.Backup(t.Context(), []byte("p"), &got); err != nil || got.Len() != 1_000_000 {
 		t.Errorf("whole: %d bytes, %v", got.Len(), err)
 	}
-	mode = "cut"
 	var unreached *client.ConnectError
-	if err := s.Backup(t.Context(), []byte("p"), io.Discard); !errors.As(err, &unreached) {
-		t.Errorf("cut: %v", err)
+	for _, mode := range []string{"cut", "cut at once"} {
+		modes.Store(mode)
+		if err := s.Backup(t.Context(), []byte("p"), io.Discard); !errors.As(err, &unreached) || !errors.Is(err, client.ErrBackupCut) {
+			t.Errorf("%s: %v", mode, err)
+		}
 	}
-	mode = "refused"
+	modes.Store("refused")
 	var refused *client.Error
-	if err := s.Backup(t.Context(), []byte("p"), io.Discard); !errors.As(err, &refused) || refused.Code != "BackupRunning" {
+	if err := s.Backup(t.Context(), []byte("p"), io.Discard); !errors.As(err, &refused) || refused.Code != "BackupRunning" || errors.Is(err, client.ErrBackupCut) {
 		t.Errorf("refused: %v", err)
 	}
-	mode = "whole"
+	modes.Store("whole")
 	full := errors.New("no space")
 	if err := s.Backup(t.Context(), []byte("p"), failing{full}); !errors.Is(err, full) {
 		t.Errorf("a writer that fails: %v", err)

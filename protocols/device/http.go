@@ -249,9 +249,11 @@ func (h *HTTPHandler) receive(w http.ResponseWriter, r *http.Request, g engine.G
 		return noContent(w, err)
 	}
 	head := w.Header()
+	// Written as IoT Hub writes them, and not as Go would: Microsoft's client in C looks for names
+	// with their case, and a property's name has one.
 	set := func(name, value string) {
 		if value != "" {
-			head.Set(name, headerText(value))
+			head[name] = []string{headerText(value)}
 		}
 	}
 	for _, p := range m.Properties {
@@ -273,8 +275,9 @@ func (h *HTTPHandler) receive(w http.ResponseWriter, r *http.Request, g engine.G
 	set("ContentEncoding", m.ContentEncoding)
 	head.Set("Content-Type", "application/octet-stream")
 	set("Content-Type", m.ContentType)
+	set("ContentType", m.ContentType)
 	head.Set("X-Content-Type-Options", "nosniff")
-	head.Set("ETag", `"`+m.LockToken+`"`)
+	set("ETag", `"`+m.LockToken+`"`)
 	head.Set("Content-Length", strconv.Itoa(len(m.Body)))
 	_, _ = w.Write(m.Body) // a client that is gone gets the message again when its lock ends
 	return nil
@@ -330,7 +333,7 @@ func (h *HTTPHandler) readEvents(w http.ResponseWriter, r *http.Request) (list [
 	}
 	m := engine.Message{Body: body, QoS: 1}
 	for name, values := range r.Header {
-		if err := addHeader(&m, name, values[0]); err != nil {
+		if err := addHeader(&m, strings.ToLower(name), values[0]); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -364,11 +367,12 @@ func httpSystem(name string) string {
 }
 
 // addHeader takes a header or a property of a batch's message, if it is one of
-// a message. The names of headers come without their case.
+// a message. The name of an application property keeps its case: that of a header has none, and
+// comes in lower case.
 func addHeader(m *engine.Message, name, value string) error {
 	const app = "iothub-app-"
 	if len(name) > len(app) && strings.EqualFold(name[:len(app)], app) {
-		if m.Properties = setProperty(m.Properties, engine.Property{Name: strings.ToLower(name[len(app):]), Value: value}); len(m.Properties) > maxProperties {
+		if m.Properties = setProperty(m.Properties, engine.Property{Name: name[len(app):], Value: value}); len(m.Properties) > maxProperties {
 			return badRequest(fmt.Sprintf("the message has more than %d properties", maxProperties))
 		}
 	} else if system := httpSystem(strings.ToLower(name)); system != "" {

@@ -43,7 +43,7 @@ func FuzzParseBatch(f *testing.F) {
 func TestParseBatch(t *testing.T) {
 	list, err := parseBatch([]byte(`[{"body":"aGk="},{"body":"ho","base64Encoded":false,"properties":{"iothub-app-K":"v","iothub-messageid":"1"}}]`))
 	if err != nil || len(list) != 2 || !bytes.Equal(list[0].Body, []byte("hi")) || !bytes.Equal(list[1].Body, []byte("ho")) ||
-		len(list[1].Properties) != 1 || len(list[1].System) != 1 {
+		len(list[1].Properties) != 1 || list[1].Properties[0].Name != "K" || len(list[1].System) != 1 {
 		t.Fatalf("%+v %v", list, err)
 	}
 	if _, err := parseBatch([]byte(`[{"body":"not base64"}]`)); err == nil {

@@ -24,6 +24,16 @@ func TestBulk(t *testing.T) {
 	t.Run("45 a hundred", func(t *testing.T) {
 		f.do("POST", "/devices", items(100, "create", "a")).want(200).golden("bulk-done")
 	})
+	t.Run("45 a hundred, each with as much of a twin as IoT Hub lets it have", func(t *testing.T) {
+		long := strings.Repeat("x", 3900)
+		desired := strings.TrimSuffix(strings.Repeat(`"k%d":"`+long+`",`, 8), ",")
+		var b strings.Builder
+		for i := range 100 {
+			fmt.Fprintf(&b, `,{"id":"full%d","importMode":"create","tags":{"a":%q},"properties":{"desired":{`+desired+`}}}`, i, long, 1, 2, 3, 4, 5, 6, 7, 8)
+		}
+		f.do("POST", "/devices", "["+strings.TrimPrefix(b.String(), ",")+"]").want(200).is("isSuccessful", "true")
+		f.do("POST", "/devices", strings.Repeat(" ", bulkBytes+1)).refused(413, "MessageTooLarge")
+	})
 	t.Run("46 none and too many", func(t *testing.T) {
 		f.do("POST", "/devices", items(101, "create", "b")).refused(400, "ArgumentInvalid")
 		f.do("POST", "/devices", "[]").refused(400, "ArgumentInvalid")

@@ -15,7 +15,8 @@ import (
 
 // Bounds of a request.
 const (
-	maxBody      = 1 << 20 // bytes of a body, unless its route says less
+	maxBody      = 1 << 20 // bytes of a body, unless its route says otherwise
+	bulkBytes    = 8 << 20 // of identities in bulk: IoT Hub's clients send as many as it allows, each with up to 40 KiB of twin
 	maxDepth     = 64      // nesting of JSON in a body
 	maxRequestID = 64      // characters
 )

@@ -69,7 +69,7 @@ func hubRoutes() []*route {
 		{
 			method: http.MethodPost, pattern: "/devices", operation: "bulkDevices", tag: tagDevices, permission: write,
 			summary: "Creates, changes or deletes up to 100 identities; each item stands alone.",
-			request: []bulkItem{}, response: bulkResult{}, handle: bulkDevices,
+			request: []bulkItem{}, response: bulkResult{}, maxBody: bulkBytes, handle: bulkDevices,
 			also: map[int]string{http.StatusBadRequest: "Some items failed, with the same body and the header IotHubErrorCode: BulkRegistryOperationFailure; or the request is no list of items."},
 		},
 		{
