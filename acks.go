@@ -26,10 +26,11 @@ func ackSource(ctx context.Context, f cli.StoreFlags, std cli.IO) (cli.AckSource
 	}
 	hub, err := engine.Open(ctx, engine.Options{Storage: storeOptions(f), Logger: log})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, giveBack(f.Data))
 	}
 	caller := engine.Caller{Principal: auth.Principal{Kind: auth.Local, Name: "uid=" + strconv.Itoa(os.Getuid()), Permissions: auth.ServiceConnect}, Cause: "verify"}
-	return stoppedHub{hub, caller}, hub.Close, nil
+	end := func() error { return errors.Join(hub.Close(), giveBack(f.Data)) }
+	return stoppedHub{hub, caller}, end, nil
 }
 
 // stoppedHub is a hub that serves nobody.

@@ -54,9 +54,9 @@ func createBackup(ctx context.Context, f cli.StoreFlags, file string, passphrase
 	open.KeepFormat = true // who is about to upgrade must be able to go back
 	db, err := storage.Open(ctx, open)
 	if err != nil {
-		return s, err
+		return s, errors.Join(err, giveBack(f.Data))
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, db.Close(), giveBack(f.Data)) }()
 	o := storage.BackupOptions{Passphrase: passphrase, Progress: func(n int64) { progress("writing", n) }}
 	var i storage.BackupInfo
 	if file == "-" {
@@ -197,7 +197,7 @@ func resume(ctx context.Context, f cli.StoreFlags, _ cli.IO) error {
 	}
 	db, err := storage.Open(ctx, storeOptions(f))
 	if err != nil {
-		return err
+		return errors.Join(err, giveBack(f.Data))
 	}
-	return errors.Join(db.Resume(), db.Close())
+	return errors.Join(db.Resume(), db.Close(), giveBack(f.Data))
 }

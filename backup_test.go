@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,8 +80,12 @@ func TestKilledDuringBackup(t *testing.T) {
 		stop()
 		cancel()
 		wg.Wait()
-		if out := <-ended; !strings.Contains(out, "exit status") {
+		out := <-ended
+		if !strings.Contains(out, "exit status") {
 			t.Errorf("round %d: the command says that it made a backup:\n%s", round, out)
+		}
+		if streamed && (!strings.Contains(out, "the hub did not send all of the backup") || !strings.Contains(out, "There is no "+file) || !strings.HasSuffix(out, "exit status 3")) {
+			t.Errorf("round %d: the command does not say what happened and what to do:\n%s", round, out)
 		}
 		for _, name := range []string{file, file + ".part"} {
 			if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
@@ -208,6 +214,21 @@ func TestBackupLife(t *testing.T) {
 	if out, code := b.run("restore", "hub.mbk", "--data", "restored"); code == 0 || !strings.Contains(out, "passphrase") {
 		t.Errorf("restore without the passphrase: %d\n%s", code, out)
 	}
+	// Without the key in it, the backup needs the old hub's: the message names the file and the flag.
+	for _, args := range [][]string{{"restore", "stopped.mbk", "--data", "keyless"}, {"backup", "verify", "stopped.mbk", "--drill"}} {
+		out, code := b.run(args...)
+		if code != cli.ExitConnect || !strings.Contains(out, "the backup does not hold the master key; give the key file of the old hub (its DATA/master.key) with --master-key-file") {
+			t.Errorf("%q without the key: %d\n%s", args, code, out)
+		}
+	}
+	b.must("restore", "stopped.mbk", "--data", "keyless", "--master-key-file", "muster-data/master.key")
+	// The key stays where it is, and no command says that the directory is damaged for want of it.
+	for _, command := range []string{"resume", "verify", "serve"} {
+		out, code := b.run(command, "--data", "keyless")
+		if code != cli.ExitConnect || !strings.Contains(out, "Put the key back from your copy of it, or name its file with --master-key-file") || strings.Contains(out, "Copy the data directory") {
+			t.Errorf("%s of the new directory without the key: %d\n%s", command, code, out)
+		}
+	}
 	b.must("restore", "hub.mbk", "--data", "restored", "--passphrase-file", "pass")
 	hub = b.serve("--data", "restored")
 	restored := localService(t, filepath.Join(b.dir, "restored"))
@@ -251,6 +272,52 @@ func TestBackupLife(t *testing.T) {
 	}
 }
 
+// TestRestoredLogAsDocumented runs the commands of docs/how-to/simulate.md for a log after a
+// restore as they stand there, but for the sequence that the backup names.
+func TestRestoredLogAsDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("docs", "how-to", "simulate.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n### After a restore\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	const named = "1295" // in the text
+	b := newBox(t)
+	hub := b.serve()
+	b.must("simulate", "--devices", "4", "--rate", "40", "--duration", "3s", "--quiet", "--ack-log", "acks.jsonl")
+	var ran []string
+	sequence := ""
+	for line := range strings.Lines(section) {
+		line, ok := strings.CutPrefix(line, "    muster ")
+		if !ok {
+			continue
+		}
+		line, _, _ = strings.Cut(line, "    ") // what the command shows
+		args := strings.Fields(strings.ReplaceAll(line, named, sequence))
+		if args[0] == "restore" {
+			hub.stop(syscall.SIGTERM)
+		}
+		out := b.must(args...)
+		if args[0] == "backup" {
+			out = b.must("backup", "verify", args[2], "-o", "json")
+			var made []cli.BackupSummary
+			if err := json.Unmarshal([]byte(out), &made); err != nil || len(made) != 1 {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			sequence = strconv.FormatUint(made[0].Sequence, 10)
+			b.must("twin", "patch", "sim-000001", "tags.after=1")
+		}
+		if args[0] == "verify" && (!slices.Contains(args, sequence) || !strings.Contains(out, ", 0 missing")) {
+			t.Errorf("muster %q does not look up to %s:\n%s", args, sequence, out)
+		}
+		ran = append(ran, args[0])
+	}
+	if want := []string{"backup", "restore", "resume", "verify"}; !slices.Equal(ran, want) {
+		t.Errorf("the page has %q, expected %q", ran, want)
+	}
+}
+
 // flipped changes one byte at some places of a backup: the command finds each.
 func flipped(t *testing.T, b *box, name string) {
 	t.Helper()
@@ -289,7 +356,7 @@ func TestUpgradeCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := b.must("upgrade", "--check", "--data", "old")
-	for _, want := range []string{"journal-1", "packs-2", "before-packs-2.mbk", "No backup is known", "space"} {
+	for _, want := range []string{"journal-1", "packs-2", "front-3", "before-front-3.mbk", "No backup is known", "space"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -311,7 +378,7 @@ func TestUpgradeCheck(t *testing.T) {
 	}
 	b.must("backup", "verify", "old.mbk", "--drill", "--master-key-file", "old/master.key")
 	b.serve("--data", "old").stop(syscall.SIGTERM)
-	b.must("backup", "verify", "old/before-packs-2.mbk", "--drill", "--master-key-file", "old/master.key")
+	b.must("backup", "verify", "old/before-front-3.mbk", "--drill", "--master-key-file", "old/master.key")
 	if out := b.must("upgrade", "--check", "--data", "old"); !strings.Contains(out, "nothing is migrated") {
 		t.Errorf("after the start:\n%s", out)
 	}

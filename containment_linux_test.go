@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -126,6 +127,93 @@ func TestContainment(t *testing.T) {
 			t.Errorf("%s: stopped after %s, at most %s", a.name, took, containTime)
 		}
 	}
+}
+
+// TestHubOutlivesWorkers: where memory is short the kernel ends the workers before the
+// hub, the hub then runs patterns as before, and the unit leaves it alone.
+func TestHubOutlivesWorkers(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(t.TempDir(), "data")
+	hub, _ := startProcess(t, program(t), data)
+	service := localService(t, data)
+	if _, err := service.CreateIdentity(t.Context(), client.Identity{DeviceID: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	source := `return pattern { name = "little", version = "1.0.0", needs = { "twin:read" }, run = function(dev, p, ctx) return 1 end }` + "\n"
+	if _, err := service.InstallPattern(t.Context(), client.PatternInstall{Archive: []byte(source), Unsigned: true, Grant: []string{"all"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"before", "after"} {
+		r, err := service.StartRun(t.Context(), client.RunSpec{Pattern: "little", DeviceID: "d"}, "")
+		for deadline := time.Now().Add(time.Minute); err == nil && !r.Final && time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
+			r, err = service.Run(t.Context(), r.ID)
+		}
+		if err != nil || r.State != "succeeded" {
+			t.Fatalf("%s its workers were killed a run is %s, %v, %v", when, r.State, r.Fault, err)
+		}
+		workers := childrenOf(t, hub.Process.Pid)
+		if len(workers) == 0 {
+			t.Fatalf("%s its workers were killed the hub has none", when)
+		}
+		for _, pid := range workers {
+			own := oomScore(t, hub.Process.Pid)
+			for deadline := time.Now().Add(10 * time.Second); oomScore(t, pid) <= own; <-time.After(5 * time.Millisecond) { // one may just have begun
+				if time.Now().After(deadline) {
+					t.Fatalf("the oom_score_adj of a worker is not above the hub's, %d: the kernel might end the hub first", own)
+				}
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	unit, err := os.ReadFile(filepath.Join("packaging", "muster.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"OOMPolicy=continue", "Restart=on-failure"} {
+		if !slices.Contains(strings.Split(string(unit), "\n"), line) {
+			t.Errorf("the unit has no %s", line)
+		}
+	}
+}
+
+func childrenOf(t *testing.T, parent int) (list []int) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		var state string
+		var ppid int
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if _, err := fmt.Sscan(rest, &state, &ppid); err != nil || ppid != parent || state == "Z" {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, pid)
+	}
+	return list
+}
+
+func oomScore(t *testing.T, pid int) (n int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(string(text), &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 const (

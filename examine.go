@@ -53,6 +53,9 @@ func examineHub(ctx context.Context, f cli.ServeFlags, listeners []protocols.Lis
 	for _, h := range f.Host {
 		list = append(list, checkName(ctx, h, public))
 	}
+	if len(f.ACMEHost) > 0 {
+		list = append(list, checkProof(f, listeners))
+	}
 	return append(list, checkPorts(listeners, public))
 }
 
@@ -68,6 +71,29 @@ func checkTrouble(name, why string) cli.Finding {
 	}
 	return cli.Finding{Check: "certificate", Level: "warn", Text: "ACME gave no certificate for " + name + ": " + why + ".",
 		Next: "See that port 443 of " + name + " reaches this hub from the Internet; it is tried again by itself."}
+}
+
+// checkProof tells whether an authority that signs by ACME finds the hub where it looks, as far as
+// that shows here: what lies before the hub may pass on any port. A proof by http-01 on port 80 is as
+// good, and the hub tries it when it listens there.
+func checkProof(f cli.ServeFlags, listeners []protocols.Listener) cli.Finding {
+	names := strings.Join(f.ACMEHost, ", ")
+	var all []string
+	for _, l := range listeners {
+		host, port, err := net.SplitHostPort(l.Address)
+		if err != nil {
+			continue
+		}
+		here := host == "localhost" || net.ParseIP(host).IsLoopback()
+		if !here && (l.Kind == "https" && port == "443" || l.Kind == "http" && port == "80") {
+			return cli.Finding{Check: "acme", Level: "ok", Text: "The authority finds " + names + " at " + l.Kind + " " + l.Address + ", if that is where the name leads."}
+		}
+		if l.Kind == "https" {
+			all = append(all, l.Address)
+		}
+	}
+	return cli.Finding{Check: "acme", Level: "warn", Text: "The authority connects to port 443 of " + names + " and to no other, and the hub listens for HTTPS on " + strings.Join(all, ", ") + " only.",
+		Next: "Listen there with --https :443, or forward port 443 to the hub as it is, without ending TLS; nothing is to do where that is done already."}
 }
 
 // checkSecrets looks at the keys that a hub with these settings makes and uses.

@@ -126,6 +126,51 @@ func TestExamineKeys(t *testing.T) {
 	}
 }
 
+// An authority that signs by ACME looks at one port, and the hub may not be there.
+func TestExamineProof(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		https, http []string
+		level       string
+	}{
+		{[]string{":443"}, nil, "ok"},
+		{[]string{"127.0.0.1:8443", "192.0.2.7:443"}, nil, "ok"},
+		{[]string{"hub.example.net:443"}, nil, "ok"},
+		{[]string{":8443"}, []string{":80"}, "ok"},
+		{[]string{":8443"}, nil, "warn"},
+		{[]string{":8443"}, []string{":443"}, "warn"},
+		{[]string{":80"}, nil, "warn"},
+		{[]string{"127.0.0.1:443"}, nil, "warn"},
+		{[]string{"[::1]:443", "localhost:443"}, nil, "warn"},
+		{[]string{":8443"}, []string{"127.0.0.1:80"}, "warn"},
+	} {
+		flags := cli.ServeFlags{Data: t.TempDir(), Host: []string{"localhost"}, HTTPS: test.https, HTTP: test.http}
+		for _, host := range []string{"", "LocalHost"} { // a name that no server is asked for
+			if flags.ACMEHost = nil; host != "" {
+				flags.ACMEHost = []string{host}
+			}
+			checked, err := checkConfig(t.Context(), flags, cli.IO{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for by, list := range map[string][]cli.Finding{"check-config": checked, "doctor": examineHub(t.Context(), flags, wanted(flags), nil)} {
+				list = slices.DeleteFunc(list, func(f cli.Finding) bool { return f.Check != "acme" })
+				if host == "" && len(list) > 0 {
+					t.Errorf("%s without ACME: %v", by, list)
+				}
+				if host == "" {
+					continue
+				}
+				if len(list) != 1 || list[0].Level != test.level || !strings.Contains(list[0].Text, host) {
+					t.Errorf("%s with --https %q --http %q: %+v, want %s", by, test.https, test.http, list, test.level)
+				} else if test.level == "warn" && (!strings.Contains(list[0].Text, strings.Join(test.https, ", ")) || !strings.Contains(list[0].Next, "--https :443, or forward port 443")) {
+					t.Errorf("%s with --https %q --http %q does not say what to do: %+v", by, test.https, test.http, list)
+				}
+			}
+		}
+	}
+}
+
 func TestLogTail(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

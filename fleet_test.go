@@ -274,12 +274,16 @@ func (f *fleet) plant(log string) {
 	}
 	lines := strings.SplitAfter(strings.TrimSuffix(string(text), "\n"), "\n")
 	before, end := strings.Join(lines[:len(lines)-1], ""), lines[len(lines)-1]
+	gone := len(lines) / 2 // without a question for the position the log is refused instead
+	for !strings.Contains(lines[gone], `"kind":"telemetry"`) {
+		gone++
+	}
 	for name, c := range map[string]struct{ text, want string }{
 		"a message that never was":      {before + `{"kind":"telemetry","device":"sim-000001","n":1000000,"acked":true}` + "\n" + end, "-1000000 was acknowledged and is not there"},
 		"a twin version that never was": {before + `{"kind":"reported","device":"sim-000002","n":1000000,"version":1000000,"acked":true}` + "\n" + end, "version 1000000 with value 1000000 was acknowledged"},
 		"a device that never was":       {before + `{"kind":"reported","device":"nobody","n":1,"version":2,"acked":true}` + "\n" + end, "nobody: the device is not there"},
 		"a log that was cut":            {before[:len(before)*2/3], "has no end"},
-		"a log without one line":        {strings.Join(lines[:len(lines)/2], "") + strings.Join(lines[len(lines)/2+1:], ""), "the log holds"},
+		"a log without one line":        {strings.Join(lines[:gone], "") + strings.Join(lines[gone+1:], ""), "the log holds"},
 	} {
 		planted := filepath.Join(f.dir, "planted.jsonl")
 		if err := os.WriteFile(planted, []byte(c.text), 0o600); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/muster-hub/muster/engine"
+	"github.com/muster-hub/muster/protocols/cli"
 )
 
 // shares say how a hub's memory is divided.
@@ -54,8 +55,8 @@ func (s shares) enough(asked int64) error {
 	}
 	return &engine.Error{
 		Code:    engine.CodeArgumentInvalid,
-		Message: fmt.Sprintf("--memory is %d KiB, and the store and the columns of queries alone take %d MiB", s.total>>10, (s.store+s.columns)/mib),
-		Next:    fmt.Sprintf("Give at least %d MiB, better %d.", (storeLeast+columnsLeast)/mib, 2*storeLeast/mib),
+		Message: fmt.Sprintf("--memory %s is less than the %d MiB that the store and the columns of queries alone take", cli.Bytes(s.total), (s.store+s.columns)/mib),
+		Next:    fmt.Sprintf("Give at least %dMiB, better %dMiB; a number without a unit is of bytes.", (storeLeast+columnsLeast)/mib, 2*storeLeast/mib),
 	}
 }
 

@@ -54,7 +54,9 @@ func offline(ctx context.Context, f cli.StoreFlags, work func(context.Context, s
 		return cli.Report{}, err
 	}
 	r, err := work(ctx, storeOptions(f))
-	if err != nil && !errors.Is(err, storage.ErrCorrupt) {
+	err = errors.Join(err, giveBack(f.Data))
+	// A key that lies elsewhere is no damage: the next step for that gives up all that it has sealed.
+	if err != nil && (!errors.Is(err, storage.ErrCorrupt) || errors.Is(err, storage.ErrMasterKey)) {
 		return cli.Report{}, err
 	}
 	out := cli.Report{OK: err == nil && len(r.Problems) == 0}
@@ -88,6 +90,9 @@ func checkConfig(ctx context.Context, f cli.ServeFlags, _ cli.IO) ([]cli.Finding
 			list = append(list, cli.Finding{Check: "acme", Level: "warn", Text: h + " is to get a certificate, and is no --host.", Next: "Give it with --host too: tokens for other names are refused."})
 		}
 	}
+	if len(f.ACMEHost) > 0 {
+		list = append(list, checkProof(f, wanted(f)))
+	}
 	if f.MetricsToken != "" {
 		list = append(list, checkMetricsToken(f))
 	}
@@ -107,6 +112,17 @@ func checkConfig(ctx context.Context, f cli.ServeFlags, _ cli.IO) ([]cli.Finding
 		list = append(list, checkHost(ctx, h))
 	}
 	return list, nil
+}
+
+// wanted are the listeners that a hub with these settings will open.
+func wanted(f cli.ServeFlags) (list []protocols.Listener) {
+	for _, a := range f.HTTPS {
+		list = append(list, protocols.Listener{Kind: "https", Address: a})
+	}
+	for _, a := range f.HTTP {
+		list = append(list, protocols.Listener{Kind: "http", Address: a})
+	}
+	return list
 }
 
 func checkMemory(f cli.ServeFlags) cli.Finding {
@@ -301,7 +317,7 @@ func exitCode(err error) (code int, next string, ok bool) {
 		}
 	}
 	if e, ok := errors.AsType[*engine.Error](err); ok && e.Code == engine.CodeArgumentInvalid {
-		return cli.ExitUsage, "", true
+		return cli.ExitUsage, e.Next, true
 	}
 	return 0, "", false
 }

@@ -86,6 +86,10 @@ func TestExitCode(t *testing.T) {
 			t.Errorf("%v: got %d, %q, %t", test.err, code, next, ok)
 		}
 	}
+	err := divide(10).enough(10)
+	if code, next, _ := exitCode(err); code != cli.ExitUsage || !strings.HasPrefix(next, "Give at least") || !strings.Contains(err.Error(), "--memory 10 is less") {
+		t.Errorf("%v: got %d, %q", err, code, next)
+	}
 }
 
 // TestMissingMasterKey: nobody is led to give up what is sealed for want of a key that lies elsewhere.
@@ -127,7 +131,7 @@ func TestCare(t *testing.T) {
 			t.Errorf("%s made the directory that it was to look at", command)
 		}
 	}
-	if out, code := b.run("check-config", "--memory", "1MiB", "--host", "no-such-name.invalid"); code != cli.ExitUsage || !strings.Contains(out, "at least 96 MiB") {
+	if out, code := b.run("check-config", "--memory", "1MiB", "--host", "no-such-name.invalid"); code != cli.ExitUsage || !strings.Contains(out, "Give at least 96MiB") {
 		t.Errorf("check-config: %d\n%s", code, out)
 	}
 	if out, code := b.run("check-config", "--cert", "no.pem", "--key", "no.key"); code != cli.ExitUsage || !strings.Contains(out, "no.pem") {
